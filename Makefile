@@ -1,0 +1,41 @@
+# The commands of incus-stt. STACK: dev (default), cpu, gpu, gpu-8gb, or one of your own in stacks/.
+STACK ?= dev
+# Which end of the file stays: `make up STACK=gpu RUNNER=1 ARGS='--target …'`.
+ARGS ?=
+PULUMI = bootstrap/pulumi.sh $(STACK)
+export RUNNER
+
+.PHONY: help up preview outputs destroy stt test check setup venv venv-dev
+
+help: ## What there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+up: setup ## Build or update everything; then print the outputs
+	@$(PULUMI) up $(ARGS)
+
+preview: setup ## What `up` would change (EXPECT_NO_CHANGES=1: fail where there is anything)
+	@$(PULUMI) preview --diff $(if $(EXPECT_NO_CHANGES),--expect-no-changes) $(ARGS)
+
+outputs: venv ## The outputs as JSON (SHOW_SECRETS=1: with the key)
+	@$(PULUMI) outputs $(if $(SHOW_SECRETS),--show-secrets)
+
+stt: setup ## The STT role alone
+	@$(PULUMI) up --target '**stt_server**' $(ARGS)
+
+destroy: venv ## Remove everything that `up` made
+	@$(PULUMI) destroy $(ARGS)
+
+check: venv-dev ## Style and types
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+test: setup check ## All tests, on the real Incus of this machine
+	@.venv/bin/pytest $(ARGS)
+
+setup: venv
+	@.venv/bin/python bootstrap/host.py $(STACK)
+
+venv:
+	@bootstrap/venv.sh requirements.txt
+
+venv-dev:
+	@bootstrap/venv.sh requirements.txt requirements-dev.txt

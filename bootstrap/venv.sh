@@ -1,0 +1,37 @@
+#!/bin/sh
+# Makes .venv from the pinned requirements; nothing to do where it is up to date.
+# Usage: venv.sh FILE…   (requirements.txt, requirements-dev.txt)
+set -eu
+HERE=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=lib/say.sh
+. "$HERE/lib/say.sh"
+cd "$HERE/.."
+
+stamp=.venv/.requirements
+sums=$(sha256sum "$@")
+if [ -e "$stamp" ] && ! printf '%s\n' "$sums" | grep -qvxF -f "$stamp"; then exit 0; fi
+
+for python in python3.13 python3.12 python3.11 python3; do
+    if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+        found=$python
+        break
+    fi
+done
+[ -n "${found:-}" ] || die "there is no Python 3.11, 3.12 or 3.13 on this machine. Install one (apt-get install python3 python3-venv), then run this again."
+
+if [ ! -x .venv/bin/pip ]; then
+    if ! "$found" -c 'import ensurepip' 2>/dev/null; then
+        version=$("$found" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+        as_root "Python's venv is missing" apt-get install -y -q "$version"
+        need_root "apt-get install -y $version"
+    fi
+    say "making .venv with $("$found" --version)"
+    "$found" -m venv .venv || die "'$found -m venv .venv' failed (above: why). Mend it, then run this again."
+fi
+say "installing the pinned packages of $* into .venv"
+for file in "$@"; do set -- "$@" -r "$file"; shift; done
+.venv/bin/pip install --quiet --disable-pip-version-check "$@" ||
+    die "pip could not install the packages. Check the network and pip's configuration, then run this again."
+# What stays of the stamp: sets that this run did not install anew.
+kept=$(grep -vF "$(printf '%s\n' "$sums" | sed 's/^[^ ]*//')" "$stamp" 2>/dev/null || true)
+printf '%s\n' "$sums" ${kept:+"$kept"} >"$stamp"

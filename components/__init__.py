@@ -1,0 +1,1 @@
+"""Pulumi ComponentResources: Domain → Network, Profile, Volume, Instance → Service."""

@@ -1,0 +1,104 @@
+"""A domain: an Incus project with its bridge, profiles, volumes and machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+
+from components.incus_object import MARK, PROJECT, IncusObject
+from components.instance import Instance, desired_instance
+from components.network import Network
+from components.profile import Profile, desired_default_profile, desired_profile
+from components.roles import ROLES, Context, Shared
+from components.roles.role import Role
+from components.volume import Volume
+from declaration.settings import Settings
+from declaration.topology import DomainPlan, MachinePlan, Topology
+
+
+def desired_project(plan: DomainPlan) -> dict[str, Any]:
+    """The project: images and networks are Incus' own, the rest is apart from other projects."""
+    return {
+        "description": plan.domain.description or f"incus-stt: {plan.domain.trust_level}",
+        "config": {
+            "features.images": "false",
+            "features.networks": "false",
+            "features.profiles": "true",
+            "features.storage.buckets": "true",
+            "features.storage.volumes": "true",
+            **MARK,
+        },
+    }
+
+
+def volumes_of(machine: MachinePlan, settings: Settings) -> dict[str, str]:
+    """The volumes that a machine's roles need, and where they are mounted."""
+    return {
+        name: path
+        for role in machine.roles
+        if ROLES[role].wanted(settings)
+        for name, path in ROLES[role].volumes.items()
+    }
+
+
+class Domain(pulumi.ComponentResource):
+    """Everything of one domain. ``roles`` holds what each machine's roles came to, by role name."""
+
+    def __init__(
+        self,
+        plan: DomainPlan,
+        settings: Settings,
+        topology: Topology,
+        shared: Shared,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("stt:incus:Domain", plan.name, None, opts)
+        where = settings.where
+        mine = pulumi.ResourceOptions(parent=self)
+        project = IncusObject(
+            f"{plan.name}/project",
+            PROJECT,
+            [plan.name],
+            desired_project(plan),
+            connection=where,
+            project="",
+            opts=mine,
+        )
+        network = Network(plan, where, mine).object
+        in_network = pulumi.ResourceOptions(parent=self, depends_on=[network])
+        default = desired_default_profile(plan.bridge, settings.pool)
+        profiles = {"default": Profile(plan.name, "default", default, project, where, in_network)}
+        for name, declared in plan.profiles.items():
+            desired = desired_profile(declared)
+            profiles[name] = Profile(plan.name, name, desired, project, where, mine)
+        needed = {name for machine in plan.machines for name in volumes_of(machine, settings)}
+        volumes = {
+            name: Volume(plan.name, name, settings.pool, project, where, mine)
+            for name in sorted(needed)
+        }
+        self.roles: dict[str, Role] = {}
+        for machine in plan.machines:
+            mounts = volumes_of(machine, settings)
+            instance = Instance(
+                machine,
+                settings.image,
+                desired_instance(machine, mounts, plan.bridge, settings.pool),
+                project,
+                [
+                    network,
+                    *(profiles[name].object for name in machine.machine.profiles),
+                    *(volumes[name].object for name in mounts),
+                ],
+                where,
+                mine,
+            )
+            context = Context(settings, topology, machine, instance, shared)
+            needs: list[pulumi.Resource] = []
+            for name in machine.roles:
+                if ROLES[name].wanted(settings):
+                    role = ROLES[name](context, needs, pulumi.ResourceOptions(parent=instance))
+                    self.roles.setdefault(name, role)
+                    if name == "base_system":
+                        needs = [role.ready]
+        self.register_outputs({})

@@ -1,0 +1,148 @@
+"""The default engine: Speaches, from its tag and its own lock file.
+
+What it reads, and what no version reads, was taken from its source (``speaches/config.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from components.engines.engine import (
+    AUTHORIZATION,
+    ETC,
+    HOME,
+    KEY_ENVIRONMENT,
+    SERVICE,
+    UID,
+    USER,
+    VOLUME,
+    EngineContext,
+)
+from components.service import File, Sent, ServiceArgs, Unit
+from components.templates import ROOT, render, script
+
+VERSION = "v0.9.0-rc.3"
+COMMIT = "24f209c90218187747a9205f0b84bc06b42ce775"
+REPOSITORY = "https://github.com/speaches-ai/speaches"
+
+#: CTranslate2 and onnxruntime load these by name; Speaches' lock has none (its image brings them).
+CUDA_PACKAGES = (
+    "nvidia-cublas-cu12==12.6.4.1",
+    "nvidia-cuda-nvrtc-cu12==12.6.77",
+    "nvidia-cuda-runtime-cu12==12.6.77",
+    "nvidia-cudnn-cu12==9.5.1.17",
+    "nvidia-cufft-cu12==11.3.0.4",
+    "nvidia-curand-cu12==10.3.7.77",
+)
+
+
+def speaches(context: EngineContext) -> ServiceArgs:
+    """How Speaches is installed and configured."""
+    settings, model = context.settings, context.model
+    cuda = context.device == "cuda"
+    checkout = f"/opt/incus-stt/speaches-{VERSION}-{context.device}"
+    hub = f"{VOLUME}/huggingface/hub"
+    sent: list[Sent] = []
+    source = _brought(context, "speaches", settings.sources.speaches or REPOSITORY, sent)
+    python = _brought(context, "python", settings.sources.python or "", sent)
+    if model.directory:
+        digest = context.digest(model.directory)
+        repository, directory = f"local/{model.slug}", f"{VOLUME}/stt/{model.slug}-{digest}"
+        sent.append(Sent("model", model.directory, directory))
+        fetch = script(
+            "speaches/link_model.sh.j2",
+            user=USER,
+            hub=hub,
+            repository=repository,
+            directory=directory,
+            revision=(digest * 4)[:40],
+            readme=(ROOT / "templates" / "speaches" / "model_card.md").read_text(encoding="utf-8"),
+        )
+    else:
+        repository = model.repository
+        fetch = script(
+            "speaches/fetch_model.sh.j2",
+            python=f"{checkout}/.venv/bin/python",
+            user=USER,
+            hub=hub,
+            repository=repository,
+            name=model.name,
+            endpoint=settings.sources.models or "",
+        )
+    libraries = f"{checkout}/.venv/lib/cuda"
+    unit = Unit(
+        name="speaches",
+        description="Speech to text: Speaches",
+        user=USER,
+        command=(f"{checkout}/.venv/bin/uvicorn --factory --app-dir {ETC} speaches_app:create_app"),
+        directory=checkout,
+        writable=[HOME, hub],
+        secret_environment=KEY_ENVIRONMENT,
+        low_port=settings.port < 1024,
+        variables={
+            "HOME": HOME,
+            "UVICORN_HOST": str(settings.host),
+            "UVICORN_PORT": str(settings.port),
+            "INCUS_STT_LANGUAGE": settings.language,
+            "WHISPER__INFERENCE_DEVICE": context.device,
+            "WHISPER__COMPUTE_TYPE": settings.quantization,
+            "HF_HUB_CACHE": hub,
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "LOG_LEVEL": "info",
+            "ENABLE_UI": "false",
+            "DO_NOT_TRACK": "1",
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "PYANNOTE_METRICS_ENABLED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **({"LD_LIBRARY_PATH": libraries} if cuda else {}),
+        },
+    )
+    return ServiceArgs(
+        name=SERVICE,
+        unit=unit,
+        sent=sent,
+        install=script(
+            "speaches/install.sh.j2",
+            user=USER,
+            uid=UID,
+            home=HOME,
+            hub=hub,
+            checkout=checkout,
+            source=source,
+            version=VERSION,
+            commit=COMMIT,
+            python=python,
+            cuda_packages=CUDA_PACKAGES if cuda else (),
+        ),
+        models=fetch,
+        files=[
+            # Read once, at start, from the working directory.
+            File(
+                f"{checkout}/model_aliases.json",
+                json.dumps({model.name: repository, "whisper-1": repository}, indent=2) + "\n",
+            ),
+            File(
+                f"{ETC}/speaches_app.py",
+                (ROOT / "templates" / "speaches" / "speaches_app.py").read_text(encoding="utf-8"),
+            ),
+        ],
+        health=render(
+            "speaches/health.sh.j2",
+            host=context.health_host,
+            port=settings.port,
+            repository=repository,
+            authorization=AUTHORIZATION,
+        ),
+        timeout=600,
+    )
+
+
+def _brought(context: EngineContext, name: str, source: str, sent: list[Sent]) -> str:
+    """Where the machine finds an artifact: a URL as it is, a local file after it was sent."""
+    if not source or "://" in source or not Path(source).exists():
+        return source
+    destination = f"/opt/incus-stt/sources/{name}-{context.digest(source)}"
+    sent.append(Sent(f"source-{name}", source, destination))
+    return destination

@@ -1,0 +1,176 @@
+"""What is on the host now: one read, before anything is registered."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_interface
+from typing import Any
+
+from components.command import incus, interpreter
+from components.incus_object import MARK
+from components.templates import render
+from declaration.declare import Declaration
+from declaration.problems import Problem, show
+from declaration.settings import Connection
+from declaration.topology import DomainPlan
+
+_READS = {
+    "resources": "/1.0/resources",
+    "projects": "/1.0/projects?recursion=1",
+    "networks": "/1.0/networks?recursion=1",
+    "pools": "/1.0/storage-pools?recursion=1",
+}
+
+#: Seconds that a read may take: an SSH connection and four queries.
+TIMEOUT = 60
+
+
+class HostError(Exception):
+    """The host cannot be read; ``user_message`` says why and what to do."""
+
+    def __init__(self, user_message: str) -> None:
+        self.user_message = user_message
+        super().__init__(user_message)
+
+
+@dataclass(frozen=True)
+class Live:
+    """The host as it is."""
+
+    nvidia_cards: int
+    projects: Mapping[str, Mapping[str, str]]
+    networks: Mapping[str, Mapping[str, str]]
+    pools: Sequence[str]
+
+
+def read_script(connection: Connection) -> str:
+    """The script that prints what is needed as one JSON object."""
+    return render("host/read.sh.j2", incus=incus(connection), reads=_READS)
+
+
+def read_live(connection: Connection) -> Live:
+    """Read the host.
+
+    Raises:
+        HostError: there is no ``incus``, no permission, or no answer.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603  # the operator's own host
+            [*interpreter(connection), read_script(connection)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError(_explain(connection, f"no answer in {TIMEOUT} s")) from None
+    except FileNotFoundError as error:
+        raise HostError(_explain(connection, f"{error.filename} is not installed here")) from None
+    if done.returncode:
+        raise HostError(_explain(connection, done.stderr.strip()))
+    return parse_live(json.loads(done.stdout))
+
+
+def parse_live(data: Mapping[str, Any]) -> Live:
+    """The parts of Incus' answers that matter here."""
+    cards = (data["resources"].get("gpu") or {}).get("cards") or []
+    return Live(
+        nvidia_cards=sum(card.get("vendor_id") == "10de" for card in cards),
+        projects={project["name"]: project["config"] for project in data["projects"]},
+        networks={
+            network["name"]: network["config"] for network in data["networks"] if network["managed"]
+        },
+        pools=[pool["name"] for pool in data["pools"]],
+    )
+
+
+def _explain(connection: Connection, said: str) -> str:
+    """One sentence with the next step, from what the client or ssh said."""
+    last = said.splitlines()[-1] if said else "it said nothing"
+    where = f"stt:connection is {connection}"
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said:
+        return (
+            f"{where}: the host's SSH key is not known or has changed. Compare its "
+            f"fingerprint, then connect once by hand: ssh {connection.target}"
+        )
+    if "Permission denied (" in said:
+        return f"{where}: SSH does not let this user in. Try it by hand: ssh {connection.target}"
+    if "permission" in said.lower():
+        return (
+            f"{where}: this user may not use Incus ({last}). Add the user to the group incus-admin "
+            "(sudo usermod -aG incus-admin $USER) and log in again."
+        )
+    if "incus: not found" in said or "incus: command not found" in said:
+        return f"{where}: there is no incus client. `make up` installs Incus on this machine."
+    if "doesn't exist" in said and "remote" in said.lower():
+        return f"{where}: there is no such remote. See `incus remote list` and `incus remote add`."
+    if connection.kind == "ssh":
+        return (
+            f"{where}: the host cannot be reached ({last}). Try it by hand: "
+            f"ssh {connection.target} incus list"
+        )
+    return (
+        f"{where}: the Incus daemon does not answer ({last}). Is it running? `make up` starts it on "
+        "this machine."
+    )
+
+
+def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
+    """What on the host stands in the way of the declaration."""
+    settings, topology = declaration.settings, declaration.topology
+    problems: list[Problem] = []
+    if topology.wants_gpu and not live.nvidia_cards:
+        names = ", ".join(machine.name for machine in topology.wants_gpu)
+        problems.append(
+            Problem(
+                "stt:infra",
+                f"{settings.infra} gives a GPU to {names}, and Incus sees no NVIDIA card on the host "
+                "(`incus info --resources`). Use the stack cpu, or dev: make up STACK=cpu.",
+            )
+        )
+    if settings.pool not in live.pools:
+        known = ", ".join(live.pools) or "none yet: `make up` makes one"
+        problems.append(
+            Problem(
+                "stt:pool",
+                f"{show(settings.pool)} is no storage pool of the host. There are: {known}.",
+            )
+        )
+    for plan in topology.domains:
+        problems += _taken(plan, live)
+    return problems
+
+
+def _taken(plan: DomainPlan, live: Live) -> list[Problem]:
+    """Names and addresses of a domain that belong to somebody else."""
+    problems: list[Problem] = []
+    mark, value = next(iter(MARK.items()))
+    for kind, name, existing in (
+        ("project", plan.name, live.projects),
+        ("network", plan.bridge, live.networks),
+    ):
+        if name in existing and existing[name].get(mark) != value:
+            problems.append(
+                Problem(
+                    f"domains.{plan.name}",
+                    f"the host has a {kind} {name} that incus-stt did not make; it is left alone. "
+                    f"Rename the domain, or remove that {kind}.",
+                )
+            )
+    for name, config in live.networks.items():
+        address = config.get("ipv4.address", "none")
+        if name == plan.bridge or address in ("none", "auto", ""):
+            continue
+        if ip_interface(address).network.overlaps(plan.subnet):
+            problems.append(
+                Problem(
+                    f"domains.{plan.name}",
+                    f"its subnet {plan.subnet} is taken by the network {name} ({address}). Give "
+                    "the domain another one with subnet:, or change global.addressing.",
+                )
+            )
+    return problems

@@ -1,0 +1,111 @@
+"""A script inside a machine, and files brought into it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pulumi
+
+from components.command import HostCommand, incus, on_host
+from components.instance import Instance
+from components.templates import ROOT, render
+
+
+class MachineScript(HostCommand):
+    """``script`` (see ``templates.script``) run in a machine by ``sh -eu``, again when it changes.
+
+    ``delete`` is the script that undoes it; it is not run where the machine goes too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        instance: Instance,
+        script: pulumi.Input[str],
+        *,
+        delete: str | None = None,
+        needs: Sequence[pulumi.Resource] = (),
+        quiet: bool = False,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        plan = instance.plan
+        client = incus(instance.connection, plan.domain)
+        word = shlex.quote(plan.name)
+        undo = delete and render("host/undo.sh.j2", incus=client, name=word, script=delete)
+        super().__init__(
+            name,
+            connection=instance.connection,
+            create=instance.run(),
+            delete=undo,
+            stdin=script,
+            identity=[instance.ready.id],
+            quiet=quiet,
+            opts=pulumi.ResourceOptions.merge(
+                opts,
+                pulumi.ResourceOptions(
+                    depends_on=[instance.ready, *needs], deleted_with=instance.ready
+                ),
+            ),
+        )
+
+
+def digest(source: Path) -> str:
+    """Twelve hexadecimal digits that change with a file's or a directory's content or names."""
+    total = hashlib.sha256()
+    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    for file in files:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{file.relative_to(source.parent).as_posix()}\0{content}\n".encode())
+    return total.hexdigest()[:12]
+
+
+class Upload(HostCommand):
+    """A file or directory of Pulumi's machine, brought into a machine as ``destination``.
+
+    The destination's name should hold the content's digest: what is there is not sent again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        instance: Instance,
+        source: str,
+        destination: str,
+        *,
+        needs: Sequence[pulumi.Resource] = (),
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__(
+            name,
+            connection=instance.connection,
+            create=upload_script(instance, source, destination),
+            identity=[instance.ready.id],
+            here=True,
+            opts=pulumi.ResourceOptions.merge(
+                opts,
+                pulumi.ResourceOptions(
+                    depends_on=[instance.ready, *needs], deleted_with=instance.ready
+                ),
+            ),
+        )
+
+
+def upload_script(instance: Instance, source: str, destination: str) -> str:
+    """A local script: tar here, untar there, renamed into place when all has arrived."""
+    path = Path(source)
+    client = incus(instance.connection, instance.plan.domain)
+    unpack = (ROOT / "templates" / "host" / "unpack.sh").read_text(encoding="utf-8")
+    words = [unpack, "sh", destination, "directory" if path.is_dir() else "file"]
+    receive = f"{client} exec {shlex.quote(instance.plan.name)} -- sh -c {shlex.join(words)}"
+    return render(
+        "host/upload.sh.j2",
+        source=source,
+        parent=str(path.parent),
+        file=path.name,
+        directory=path.is_dir(),
+        receive=on_host(instance.connection, receive),
+    )

@@ -1,0 +1,53 @@
+"""What the stack exports."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import pulumi
+
+from components.domain import Domain
+from components.roles.ollama_server import OllamaServer
+from components.roles.open_webui import OpenWebui
+from components.roles.stt_server import SttServer
+from declaration.settings import Settings
+
+
+def curl_line(url: str, model: str) -> str:
+    """A line to try the service with; the key comes from the environment."""
+    return (
+        'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@recording.wav '
+        f"--form-string model={shlex.quote(model)} {url}/audio/transcriptions"
+    )
+
+
+def export(settings: Settings, domains: Sequence[Domain]) -> None:
+    """Export URLs, key, and what the verification heard, of the first machine of each role."""
+    for name, value in outputs(settings, domains).items():
+        pulumi.export(name, value)
+
+
+def outputs(settings: Settings, domains: Sequence[Domain]) -> dict[str, Any]:
+    """The outputs by name."""
+    found: dict[str, Any] = {}
+    for domain in domains:
+        stt = domain.roles.get("stt_server")
+        if isinstance(stt, SttServer) and "stt_url" not in found:
+            found |= {
+                "stt_url": stt.url,
+                "stt_health_url": stt.url.removesuffix("/v1") + "/health",
+                "stt_model": settings.model,
+                "stt_api_key": stt.api_key,
+                "stt_check": stt.check.apply(json.loads),
+                "stt_curl": curl_line(stt.url, settings.model),
+            }
+        webui = domain.roles.get("open_webui")
+        if isinstance(webui, OpenWebui):
+            found.setdefault("webui_url", webui.url)
+        ollama = domain.roles.get("ollama_server")
+        if isinstance(ollama, OllamaServer):
+            found.setdefault("ollama_url", ollama.url)
+    return found

@@ -1,0 +1,104 @@
+"""Role ``ollama_server``: Ollama, beside the STT service on the same GPU."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pulumi
+
+from components.machine_script import MachineScript, digest
+from components.roles.role import Role, role
+from components.service import Sent, Service, ServiceArgs, Unit
+from components.templates import render, script
+from declaration.settings import Settings
+from declaration.topology import MachinePlan
+
+VERSION = "0.32.15"
+RELEASE = f"https://github.com/ollama/ollama/releases/download/v{VERSION}"
+USER, UID, HOME = "ollama", 902, "/var/lib/ollama"
+MODELS = "/srv/models/ollama"
+
+
+def ollama_url(settings: Settings, machine: MachinePlan) -> str:
+    """Where Ollama answers."""
+    return f"http://{machine.address}:{settings.ollama.port}"
+
+
+def ollama_args(settings: Settings) -> ServiceArgs:
+    """The service Ollama."""
+    source = settings.sources.ollama or RELEASE
+    sent: list[Sent] = []
+    if settings.sources.ollama and Path(source).is_file():
+        tag = digest(Path(source))
+        sent = [Sent("source-ollama", source, f"/opt/incus-stt/sources/ollama-{tag}")]
+        archive = sent[0].destination
+    else:
+        tag = VERSION if source == RELEASE else hashlib.sha256(source.encode()).hexdigest()[:12]
+        archive = ""
+    directory = f"/opt/incus-stt/ollama-{tag}"
+    unit = Unit(
+        name="ollama",
+        description="Ollama",
+        user=USER,
+        command=f"{directory}/bin/ollama serve",
+        directory=HOME,
+        writable=[HOME, MODELS],
+        low_port=settings.ollama.port < 1024,
+        variables={
+            "HOME": HOME,
+            "OLLAMA_HOST": f"0.0.0.0:{settings.ollama.port}",
+            "OLLAMA_MODELS": MODELS,
+            "OLLAMA_KEEP_ALIVE": settings.ollama.keepAlive,
+            "OLLAMA_NO_CLOUD": "1",
+        },
+    )
+    return ServiceArgs(
+        name="ollama_server",
+        unit=unit,
+        sent=sent,
+        install=script(
+            "ollama/install.sh.j2",
+            user=USER,
+            uid=UID,
+            home=HOME,
+            models=MODELS,
+            directory=directory,
+            archive=archive,
+            source=source,
+            release=source == RELEASE,
+        ),
+        health=render("ollama/health.sh.j2", port=settings.ollama.port),
+        timeout=60,
+    )
+
+
+@role("ollama_server")
+class OllamaServer(Role):
+    """Ollama with the models of ``stt:ollama.models``."""
+
+    volumes: ClassVar = {"models": "/srv/models"}
+
+    def build(self, needs: Sequence[pulumi.Resource]) -> None:
+        """The service, then its models."""
+        context, settings = self.context, self.context.settings
+        mine = pulumi.ResourceOptions(parent=self)
+        self.url = ollama_url(settings, context.plan)
+        service = Service(
+            context.name("ollama_server"), context.instance, ollama_args(settings), needs, mine
+        )
+        self.ready: pulumi.Resource = service.configure
+        if settings.ollama.models:
+            self.ready = MachineScript(
+                context.name("ollama_server/models"),
+                context.instance,
+                script(
+                    "ollama/models.sh.j2",
+                    port=settings.ollama.port,
+                    models=settings.ollama.models,
+                ),
+                needs=[service.configure],
+                opts=mine,
+            )

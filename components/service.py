@@ -1,0 +1,179 @@
+"""One class for every service in a machine: install, secrets, model, configure, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pulumi
+
+from components.instance import Instance
+from components.machine_script import MachineScript, Upload
+from components.templates import render, script
+
+
+@dataclass(frozen=True)
+class File:
+    """A file in a machine."""
+
+    path: str
+    content: str
+    mode: str = "0644"
+    owner: str = "root:root"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A file or directory of Pulumi's machine that goes into the machine first."""
+
+    name: str
+    source: str
+    destination: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A hardened systemd unit (``service.unit.j2``)."""
+
+    name: str
+    description: str
+    user: str
+    command: str
+    directory: str
+    writable: Sequence[str]
+    variables: Mapping[str, str]
+    secret_environment: str = ""
+    type: str = "exec"
+    start_seconds: int = 120
+    low_port: bool = False
+
+    def files(self) -> list[File]:
+        """The unit file and its environment file."""
+        environment = f"/etc/incus-stt/{self.name}.env"
+        extra = [self.secret_environment] if self.secret_environment else []
+        unit = render(
+            "service.unit.j2",
+            description=self.description,
+            type=self.type,
+            user=self.user,
+            directory=self.directory,
+            environment_files=[environment, *extra],
+            command=self.command,
+            start_seconds=self.start_seconds,
+            low_port=self.low_port,
+            writable=self.writable,
+        )
+        return [
+            File(f"/etc/systemd/system/{self.name}.service", unit),
+            File(environment, render("environment.j2", variables=list(self.variables.items()))),
+        ]
+
+
+@dataclass(frozen=True)
+class ServiceArgs:
+    """What a service is.
+
+    ``install`` and ``models`` are scripts (see ``templates.script``); ``health`` is a shell command
+    that succeeds once the service works, tried for ``timeout`` seconds; ``secrets`` are files with
+    mode 0600. ``name`` names the service's state in the machine.
+    """
+
+    name: str
+    unit: Unit
+    install: str
+    health: str
+    timeout: int
+    sent: Sequence[Sent] = ()
+    models: str = ""
+    files: Sequence[File] = ()
+    secrets: Sequence[tuple[str, pulumi.Input[str], str]] = field(default=())
+    #: What, when it changes, makes the service start again although no file of it changes.
+    restarts_with: str = ""
+
+
+def configure_script(args: ServiceArgs) -> str:
+    """The transaction that puts a service's files in place and starts it."""
+    files = [*args.unit.files(), *args.files]
+    body = script(
+        "configure.sh.j2",
+        service=args.name,
+        unit=f"{args.unit.name}.service",
+        files=files,
+        paths=[file.path for file in files],
+        health=args.health.strip(),
+        timeout=args.timeout,
+    )
+    return f"# {args.restarts_with}\n{body}" if args.restarts_with else body
+
+
+def secrets_script(name: str, files: Sequence[File]) -> str:
+    """The script that puts secret files in place."""
+    return script("secrets.sh.j2", service=name, files=files)
+
+
+class Service(pulumi.ComponentResource):
+    """A systemd service in a machine. ``ready`` is there once it is healthy."""
+
+    def __init__(
+        self,
+        prefix: str,
+        instance: Instance,
+        args: ServiceArgs,
+        needs: Sequence[pulumi.Resource],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__("stt:service:Service", prefix, None, opts)
+        mine = pulumi.ResourceOptions(parent=self)
+        uploads = [
+            Upload(
+                f"{prefix}/{sent.name}",
+                instance,
+                sent.source,
+                sent.destination,
+                needs=needs,
+                opts=mine,
+            )
+            for sent in args.sent
+        ]
+        before: list[pulumi.Resource] = [*needs, *uploads]
+        install = MachineScript(
+            f"{prefix}/install", instance, args.install, needs=before, opts=mine
+        )
+        after: list[pulumi.Resource] = [install]
+        if args.secrets:
+            after.append(self._secrets(prefix, instance, args, install))
+        if args.models:
+            after.append(
+                MachineScript(f"{prefix}/model", instance, args.models, needs=[install], opts=mine)
+            )
+        self.configure = MachineScript(
+            f"{prefix}/configure",
+            instance,
+            configure_script(args),
+            delete=script("remove_service.sh.j2", service=args.name),
+            needs=after,
+            opts=mine,
+        )
+        self.register_outputs({})
+
+    def _secrets(
+        self, prefix: str, instance: Instance, args: ServiceArgs, install: pulumi.Resource
+    ) -> MachineScript:
+        def text(contents: Sequence[str]) -> str:
+            files = [
+                File(path, content, "0600", owner)
+                for (path, _, owner), content in zip(args.secrets, contents, strict=True)
+            ]
+            return secrets_script(args.name, files)
+
+        contents = pulumi.Output.all(*(content for _, content, _ in args.secrets))
+        paths = [path for path, _, _ in args.secrets]
+        return MachineScript(
+            f"{prefix}/secrets",
+            instance,
+            pulumi.Output.secret(contents.apply(text)),
+            delete=script("remove_files.sh.j2", paths=paths),
+            needs=[install],
+            quiet=True,
+            opts=pulumi.ResourceOptions(parent=self),
+        )

@@ -1,0 +1,83 @@
+"""The whole declaration: settings and topology, checked alone and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from declaration.infra import load_infra
+from declaration.problems import DeclarationError, Problem, show
+from declaration.settings import COMPUTE_TYPES, Settings, parse_settings, unfit
+from declaration.topology import MachinePlan, Topology, plan_topology
+
+STT_ROLE = "stt_server"
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What is to be."""
+
+    settings: Settings
+    topology: Topology
+
+
+def device_of(machine: MachinePlan) -> str:
+    """Where a machine's engines run: ``cuda`` or ``cpu``."""
+    return "cuda" if machine.machine.gpu else "cpu"
+
+
+def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> Declaration:
+    """Read and check everything; ``root`` is the directory that ``stt:infra`` is relative to.
+
+    Raises:
+        DeclarationError: with every problem of the settings and of the topology.
+    """
+    problems: list[Problem] = []
+    settings: Settings | None = None
+    topology: Topology | None = None
+    try:
+        settings = parse_settings(values)
+        problems += unfit(settings)
+    except DeclarationError as error:
+        problems += error.problems
+    file = settings.infra if settings else values.get("infra")
+    if isinstance(file, str) and file:
+        try:
+            topology = plan_topology(load_infra(root / file, file), roles, file)
+        except DeclarationError as error:
+            problems += error.problems
+    if settings and topology:
+        problems += _misfits(settings, topology)
+    if problems or settings is None or topology is None:
+        raise DeclarationError(problems)
+    return Declaration(settings, topology)
+
+
+def _misfits(settings: Settings, topology: Topology) -> list[Problem]:
+    """Settings that this topology cannot carry out."""
+    problems: list[Problem] = []
+    machine = topology.having(STT_ROLE)
+    if machine is None:
+        return problems
+    device = device_of(machine)
+    allowed = COMPUTE_TYPES[device]
+    if settings.quantization not in allowed:
+        where = "a GPU" if device == "cuda" else "a CPU"
+        problems.append(
+            Problem(
+                "stt:quantization",
+                f"{show(settings.quantization)} does not run on {where}, and {machine.name} has "
+                f"{'one' if device == 'cuda' else 'no GPU'}. Allowed: {', '.join(allowed)}.",
+            )
+        )
+    others = ("0.0.0.0", "127.0.0.1", str(machine.address))  # noqa: S104  # compared, not bound
+    if str(settings.host) not in others:
+        problems.append(
+            Problem(
+                "stt:host",
+                f'"{settings.host}" is no address of {machine.name}. Allowed: {", ".join(others)}.',
+            )
+        )
+    return problems

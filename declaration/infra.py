@@ -1,0 +1,193 @@
+"""infra.yml: the topology. Domains, their machines, and the roles of these."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from declaration.problems import DeclarationError, Problem, from_pydantic, show
+
+TRUST_LEVELS = ("admin", "trusted", "semi-trusted", "untrusted", "disposable")
+BRIDGE_PREFIX = "net-"
+#: Linux' IFNAMSIZ, less the closing zero.
+INTERFACE_NAME_MAX = 15
+
+_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_NAME_RULE = "lower-case letters, digits and hyphens, starting with a letter"
+
+
+def _host_name(value: str) -> str:
+    if len(value) > 63 or not _NAME.fullmatch(value):
+        raise ValueError(f"{show(value)} is no name that Incus takes: use {_NAME_RULE}, at most 63")
+    return value
+
+
+def _domain_name(value: str) -> str:
+    longest = INTERFACE_NAME_MAX - len(BRIDGE_PREFIX)
+    if len(value) > longest:
+        raise ValueError(
+            f"{show(value)} is too long: its bridge {BRIDGE_PREFIX}{value} would have "
+            f"{len(BRIDGE_PREFIX) + len(value)} characters, and an interface name has at most "
+            f"{INTERFACE_NAME_MAX}. Use a name of at most {longest} characters"
+        )
+    if value == "default":
+        raise ValueError('"default" is the name of Incus\' own project. Choose another name')
+    return _host_name(value)
+
+
+HostName = Annotated[str, AfterValidator(_host_name)]
+DomainName = Annotated[str, AfterValidator(_domain_name)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _as_text(value: Any) -> Any:
+    """Incus takes text alone: YAML's ``true`` and ``4`` become ``"true"`` and ``"4"``."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: str(item).lower()
+        if isinstance(item, bool)
+        else str(item)
+        if isinstance(item, int | float)
+        else item
+        for key, item in value.items()
+    }
+
+
+class Addressing(_Model):
+    """How subnets follow from trust levels: ``base.(zone_base + level × zone_step).n.0/24``."""
+
+    base_octet: int = Field(default=10, ge=1, le=223, strict=True)
+    zone_base: int = Field(default=100, ge=0, le=255, strict=True)
+    zone_step: int = Field(default=10, ge=1, le=255, strict=True)
+
+
+class Global(_Model):
+    """Settings of all domains."""
+
+    addressing: Addressing = Addressing()
+    gpu_policy: Literal["exclusive", "shared"] = "exclusive"
+
+
+class Profile(_Model):
+    """An Incus profile: config and devices, as Incus names them."""
+
+    description: str = ""
+    config: dict[str, str] = {}
+    devices: dict[str, dict[str, str]] = {}
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _config_is_text(cls, value: Any) -> Any:
+        return _as_text(value)
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _devices_are_text(cls, value: Any) -> Any:
+        return (
+            {key: _as_text(item) for key, item in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether the profile gives a GPU to its machines."""
+        return any(device.get("type") == "gpu" for device in self.devices.values())
+
+
+class Machine(_Model):
+    """One container."""
+
+    description: str = ""
+    type: Literal["lxc"] = "lxc"
+    gpu: bool = Field(default=False, strict=True)
+    profiles: list[str] = ["default"]
+    roles: list[str] = []
+    ip: IPv4Address | None = None
+    config: dict[str, str] = {}
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _config_is_text(cls, value: Any) -> Any:
+        return _as_text(value)
+
+
+class Domain(_Model):
+    """One Incus project and its bridge."""
+
+    description: str = ""
+    trust_level: Literal["admin", "trusted", "semi-trusted", "untrusted", "disposable"]
+    subnet: IPv4Network | None = None
+    profiles: dict[HostName, Profile] = {}
+    machines: dict[HostName, Machine] = {}
+
+
+class Infra(_Model):
+    """The whole file."""
+
+    global_: Global = Field(default=Global(), alias="global")
+    domains: dict[DomainName, Domain] = Field(min_length=1)
+
+
+_KEYS: dict[tuple[str | int, ...], list[str]] = {
+    (): ["global", "domains"],
+    ("global",): list(Global.model_fields),
+    ("global", "addressing"): list(Addressing.model_fields),
+    ("domains", "*"): list(Domain.model_fields),
+    ("domains", "*", "profiles", "*"): list(Profile.model_fields),
+    ("domains", "*", "machines", "*"): list(Machine.model_fields),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, where a key that stands twice is an error and not a silent loss."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {show(key)} stands twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_infra(path: Path, shown: str | None = None) -> Infra:
+    """The topology in ``path``; ``shown`` is how messages call the file.
+
+    Raises:
+        DeclarationError: the file is missing, is no YAML, or says what is not allowed.
+    """
+    shown = shown or str(path)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a SafeLoader
+    except OSError as error:
+        raise DeclarationError(
+            [Problem("stt:infra", f"{show(shown)} cannot be read ({error.strerror}). Name a file.")]
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DeclarationError([Problem(shown, "is not UTF-8 text. Save it as UTF-8.")]) from error
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise DeclarationError([Problem(shown, f"is not valid YAML: {text}")]) from error
+    if not isinstance(data, dict):
+        raise DeclarationError([Problem(shown, "holds no mapping. It begins with `domains:`.")])
+    try:
+        return Infra.model_validate(data)
+    except ValidationError as error:
+        raise DeclarationError(from_pydantic(error, f"{shown}: ", dict(_KEYS))) from error

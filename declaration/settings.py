@@ -1,0 +1,310 @@
+"""The stack configuration (``stt:…``): schema and checks. Defaults stand in Pulumi.yaml alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from declaration.catalogue import CATALOGUE, LANGUAGES
+from declaration.problems import DeclarationError, Problem, from_pydantic, show, suggest
+
+Engine = Literal["speaches", "faster-whisper"]
+ENGINES: tuple[Engine, ...] = ("speaches", "faster-whisper")
+
+#: CTranslate2's compute types, by device; a type that a device lacks would be replaced in silence.
+COMPUTE_TYPES = {
+    "cpu": ("int8", "int8_float32", "int16", "float32"),
+    "cuda": (
+        "float16",
+        "int8_float16",
+        "int8",
+        "bfloat16",
+        "int8_bfloat16",
+        "int8_float32",
+        "float32",
+    ),
+}
+Quantization = Literal[
+    "float16",
+    "int8_float16",
+    "int8",
+    "int16",
+    "bfloat16",
+    "int8_bfloat16",
+    "int8_float32",
+    "float32",
+]
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?")
+_WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
+_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
+_DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Which model ``stt:model`` means: a repository of Hugging Face, or a directory here."""
+
+    name: str
+    repository: str = ""
+    directory: str = ""
+    english_only: bool = False
+
+    @property
+    def slug(self) -> str:
+        """The model's name as one path component."""
+        return (self.repository or Path(self.directory).name).replace("/", "--")
+
+
+def resolve_model(name: str) -> ModelRef:
+    """The model that a short name, a Hugging Face id, or a directory stands for.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if name in CATALOGUE:
+        known = CATALOGUE[name]
+        return ModelRef(name, repository=known.repository, english_only=known.english_only)
+    if name.startswith(("./", "../", "/")) or Path(name).is_dir():
+        if "\n" in name or "\0" in name:
+            raise ValueError(f"{show(name)} is no path of a directory")
+        return ModelRef(name, directory=name)
+    if _REPOSITORY.fullmatch(name):
+        return ModelRef(name, repository=name)
+    raise ValueError(
+        f"{show(name)} is no known model.{suggest(name, CATALOGUE)} Allowed: {', '.join(CATALOGUE)}"
+        "; a Hugging Face id (owner/name); or a directory with a CTranslate2 model (./models/mine)"
+    )
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where ``incus`` runs: ``local``, ``incus:REMOTE`` or ``ssh:DESTINATION``."""
+
+    kind: Literal["local", "incus", "ssh"]
+    target: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.target}" if self.target else self.kind
+
+
+def parse_connection(text: str) -> Connection:
+    """The connection that ``stt:connection`` names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    if text == "local":
+        return Connection("local")
+    kind, _, target = text.partition(":")
+    if kind == "ssh" and _WORD.fullmatch(target):
+        return Connection("ssh", target)
+    if kind == "incus" and _WORD.fullmatch(target):
+        return Connection("incus", target)
+    raise ValueError(
+        f"{show(text)} is not allowed. Use local, incus:REMOTE (a name of `incus remote list`), or "
+        "ssh:USER@HOST"
+    )
+
+
+def _check_model(value: str) -> str:
+    resolve_model(value)
+    return value
+
+
+def _check_connection(value: str) -> str:
+    parse_connection(value)
+    return value
+
+
+def _check_language(value: str) -> str:
+    if value and value not in LANGUAGES:
+        norwegian = ' For Norwegian write "no" in quotes: YAML reads no as false.'
+        raise ValueError(
+            f"{show(value)} is no language code of Whisper. Use one such as en, fr, de, or leave "
+            f"it empty to detect the language.{norwegian if value == 'false' else ''}"
+        )
+    return value
+
+
+def _check_key(value: str) -> str:
+    if value and not _KEY.fullmatch(value):
+        raise ValueError(
+            "is not usable as a key (its value is not shown). "
+            "Use 8 to 200 of A-Z a-z 0-9 . _ ~ + / = -"
+        )
+    return value
+
+
+def _check_image(value: str) -> str:
+    if not _WORD.fullmatch(value):
+        raise ValueError(f"{show(value)} names no image. Use one such as images:ubuntu/24.04")
+    return value
+
+
+def _check_pool(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+        raise ValueError(f"{show(value)} names no storage pool. See `incus storage list`")
+    return value
+
+
+def _check_source(value: str) -> str:
+    if not value or value.startswith("-") or re.search(r"[\s\x00-\x1f]", value):
+        raise ValueError(f"{show(value)} is no address and no path. Use https://… or ./path")
+    return value
+
+
+def _check_ollama_model(value: str) -> str:
+    if not _OLLAMA_MODEL.fullmatch(value):
+        raise ValueError(f"{show(value)} names no model of Ollama. Use one such as llama3.2:3b")
+    return value
+
+
+def _check_url(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w.~/-]*)?", value):
+        raise ValueError(f"{show(value)} is no URL. Use one such as http://10.120.0.1:8000/v1")
+    return value
+
+
+def _check_duration(value: str) -> str:
+    if not _DURATION.fullmatch(value):
+        raise ValueError(f"{show(value)} is no duration. Use one such as 5m, 0 or -1 (for ever)")
+    return value
+
+
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Text = Annotated[str, StringConstraints(strict=True)]
+Source = Annotated[str, AfterValidator(_check_source)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Ollama(_Model):
+    """``stt:ollama``: the Ollama service."""
+
+    port: Port = 11434
+    models: list[Annotated[str, AfterValidator(_check_ollama_model)]] = []
+    keepAlive: Annotated[str, AfterValidator(_check_duration)] = "5m"  # noqa: N815  # Pulumi's case
+
+
+class Webui(_Model):
+    """``stt:webui``: Open WebUI."""
+
+    port: Port = 3000
+    #: Base URLs; none: those of the same domain's services. An empty stt_url disables STT.
+    ollama_url: Annotated[str, AfterValidator(_check_url)] | None = None
+    stt_url: Annotated[str, AfterValidator(_check_url)] | None = None
+
+
+class Sources(_Model):
+    """``stt:sources``: where an artifact comes from when not from its official place."""
+
+    ollama: Source | None = None
+    speaches: Source | None = None
+    python: Source | None = None
+    models: Source | None = None
+
+
+class Settings(_Model):
+    """All of ``stt:``. Field names are the keys of the stack configuration."""
+
+    enabled: Annotated[bool, Field(strict=True)]
+    engine: Engine
+    model: Annotated[Text, AfterValidator(_check_model)]
+    quantization: Quantization
+    language: Annotated[Text, AfterValidator(_check_language)]
+    host: IPv4Address
+    port: Port
+    infra: Annotated[Text, StringConstraints(min_length=1)]
+    connection: Annotated[Text, AfterValidator(_check_connection)]
+    image: Annotated[Text, AfterValidator(_check_image)]
+    pool: Annotated[Text, AfterValidator(_check_pool)]
+    sources: Sources
+    caBundle: Text  # noqa: N815  # Pulumi's case
+    apiKey: Annotated[Text, AfterValidator(_check_key)] = ""  # noqa: N815
+    ollama: Ollama
+    webui: Webui
+
+    @property
+    def model_ref(self) -> ModelRef:
+        """The model that ``stt:model`` means."""
+        return resolve_model(self.model)
+
+    @property
+    def where(self) -> Connection:
+        """Where ``incus`` runs."""
+        return parse_connection(self.connection)
+
+
+def unfit(settings: Settings) -> list[Problem]:
+    """What is wrong with settings that are each allowed, but not together or not on this disk."""
+    problems: list[Problem] = []
+    if settings.port == settings.ollama.port:
+        problems.append(
+            Problem(
+                "stt:port",
+                f"is {settings.port}, and so is stt:ollama.port; both services share a machine. "
+                "Change one.",
+            )
+        )
+    model = settings.model_ref
+    if model.english_only and settings.language not in ("", "en"):
+        problems.append(
+            Problem(
+                "stt:language",
+                f"is {show(settings.language)}, but the model {settings.model} knows English "
+                "alone. Choose another model, or set the language to en.",
+            )
+        )
+    if model.directory and not (Path(model.directory) / "model.bin").is_file():
+        problems.append(
+            Problem(
+                "stt:model",
+                f"is the directory {show(settings.model)}, which holds no model.bin. Name a "
+                "directory with a CTranslate2 model.",
+            )
+        )
+    if settings.caBundle and not Path(settings.caBundle).is_file():
+        problems.append(
+            Problem(
+                "stt:caBundle",
+                f"{show(settings.caBundle)} is no file. Name a PEM file, or leave it empty.",
+            )
+        )
+    return problems
+
+
+_KEYS: dict[tuple[str | int, ...], list[str]] = {
+    (): list(Settings.model_fields),
+    ("sources",): list(Sources.model_fields),
+    ("ollama",): list(Ollama.model_fields),
+    ("webui",): list(Webui.model_fields),
+}
+
+
+def parse_settings(values: Mapping[str, Any]) -> Settings:
+    """The settings in ``values`` (key without ``stt:`` to value).
+
+    Raises:
+        DeclarationError: with every problem found.
+    """
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        raise DeclarationError(from_pydantic(error, "stt:", dict(_KEYS))) from None

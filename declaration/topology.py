@@ -1,0 +1,251 @@
+"""From infra.yml to names and addresses: what exists, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from declaration.infra import BRIDGE_PREFIX, TRUST_LEVELS, Domain, Infra, Machine, Profile
+from declaration.problems import DeclarationError, Problem, show, suggest
+
+#: Machines get .1 to .99; .100 to .199 is DHCP's; .254 is the host.
+LAST_MACHINE, DHCP_FIRST, DHCP_LAST, GATEWAY = 99, 100, 199, 254
+
+
+@dataclass(frozen=True)
+class MachinePlan:
+    """A machine with its address."""
+
+    name: str
+    domain: str
+    address: IPv4Address
+    machine: Machine
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles, in file order."""
+        return self.machine.roles
+
+
+@dataclass(frozen=True)
+class DomainPlan:
+    """A domain with its subnet; ``name`` is also the name of its Incus project."""
+
+    name: str
+    subnet: IPv4Network
+    domain: Domain
+    machines: tuple[MachinePlan, ...]
+
+    @property
+    def bridge(self) -> str:
+        """The bridge's name."""
+        return BRIDGE_PREFIX + self.name
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The host's address on the bridge."""
+        return self.subnet[GATEWAY]
+
+    @property
+    def dhcp_range(self) -> str:
+        """Addresses for what is not declared here, as Incus writes a range."""
+        return f"{self.subnet[DHCP_FIRST]}-{self.subnet[DHCP_LAST]}"
+
+    @property
+    def profiles(self) -> dict[str, Profile]:
+        """The domain's own profiles."""
+        return self.domain.profiles
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All domains, with every address known."""
+
+    domains: tuple[DomainPlan, ...]
+
+    @property
+    def machines(self) -> Iterator[MachinePlan]:
+        """Every machine of every domain."""
+        return (machine for domain in self.domains for machine in domain.machines)
+
+    def having(self, role: str, domain: str | None = None) -> MachinePlan | None:
+        """The first machine with a role (in a domain), if there is one."""
+        for machine in self.machines:
+            if role in machine.roles and domain in (None, machine.domain):
+                return machine
+        return None
+
+    @property
+    def wants_gpu(self) -> list[MachinePlan]:
+        """The machines that own a GPU."""
+        return [machine for machine in self.machines if machine.machine.gpu]
+
+
+def plan_topology(infra: Infra, roles: Collection[str], shown: str = "infra.yml") -> Topology:
+    """Give every domain its subnet and every machine its address.
+
+    ``roles`` are the known roles; ``shown`` is how messages call the file.
+
+    Raises:
+        DeclarationError: names, addresses, roles, profiles or GPUs that do not fit together.
+    """
+    problems: list[Problem] = []
+    domains: list[DomainPlan] = []
+    used = {domain.subnet for domain in infra.domains.values() if domain.subnet}
+    for name, domain in infra.domains.items():
+        place = f"{shown}: domains.{name}"
+        _check_names(domain, roles, place, problems)
+        subnet = domain.subnet
+        if subnet is None:
+            subnet = _next_subnet(infra, domain.trust_level, used, place, problems)
+        elif subnet.prefixlen != 24:
+            message = f"{show(str(subnet))} is no /24. Use a /24, such as 10.120.0.0/24."
+            problems.append(Problem(f"{place}.subnet", message))
+            continue
+        if subnet is not None:
+            used.add(subnet)
+            machines = _addresses(name, domain, subnet, place, problems)
+            domains.append(DomainPlan(name, subnet, domain, machines))
+    _check_overlaps(domains, shown, problems)
+    _check_gpus(infra, domains, shown, problems)
+    if problems:
+        raise DeclarationError(problems)
+    return Topology(tuple(domains))
+
+
+def _next_subnet(
+    infra: Infra, level: str, used: set[IPv4Network], place: str, problems: list[Problem]
+) -> IPv4Network | None:
+    """The first subnet of the level's zone that no domain before has and none has pinned."""
+    addressing = infra.global_.addressing
+    zone = addressing.zone_base + TRUST_LEVELS.index(level) * addressing.zone_step
+    if zone <= 255:
+        for index in range(256):
+            subnet = IPv4Network(f"{addressing.base_octet}.{zone}.{index}.0/24")
+            if not any(subnet.overlaps(other) for other in used):
+                return subnet
+    problems.append(
+        Problem(
+            place,
+            f"no subnet {addressing.base_octet}.{zone}.x.0/24 is free or exists for trust level "
+            f"{level}. Lower global.addressing.zone_base or zone_step, or give it a subnet.",
+        )
+    )
+    return None
+
+
+def _addresses(
+    name: str, domain: Domain, subnet: IPv4Network, place: str, problems: list[Problem]
+) -> tuple[MachinePlan, ...]:
+    """Pinned addresses first; the other machines get the free ones, in file order."""
+    allowed = f"{subnet[1]} to {subnet[LAST_MACHINE]}"
+    pinned: dict[IPv4Address, str] = {}
+    for machine_name, machine in domain.machines.items():
+        where = f"{place}.machines.{machine_name}.ip"
+        if machine.ip is None:
+            continue
+        if not subnet[1] <= machine.ip <= subnet[LAST_MACHINE]:
+            problems.append(Problem(where, f"{machine.ip} is not allowed. Use one of {allowed}."))
+        elif machine.ip in pinned:
+            also = f"{machine.ip} is the address of {pinned[machine.ip]} too"
+            problems.append(Problem(where, f"{also}. Use another of {allowed}."))
+        pinned.setdefault(machine.ip, machine_name)
+    free = (subnet[n] for n in range(1, LAST_MACHINE + 1) if subnet[n] not in pinned)
+    plans: list[MachinePlan] = []
+    for machine_name, machine in domain.machines.items():
+        address = machine.ip or next(free, None)
+        if address is None:
+            message = f"finds no free address: a domain has room for {LAST_MACHINE} machines."
+            problems.append(Problem(f"{place}.machines.{machine_name}", message))
+        else:
+            plans.append(MachinePlan(machine_name, name, address, machine))
+    return tuple(plans)
+
+
+def _check_names(
+    domain: Domain, roles: Collection[str], place: str, problems: list[Problem]
+) -> None:
+    profiles = ["default", *domain.profiles]
+    if "default" in domain.profiles:
+        problems.append(
+            Problem(
+                f"{place}.profiles.default",
+                "is made by the program. Give your profile another name.",
+            )
+        )
+    for name, machine in domain.machines.items():
+        for kind, words, known in (
+            ("profile", machine.profiles, profiles),
+            ("role", machine.roles, sorted(roles)),
+        ):
+            where = f"{place}.machines.{name}.{kind}s"
+            for index, word in enumerate(words):
+                if word not in known:
+                    hint = suggest(word, known)
+                    problems.append(
+                        Problem(
+                            f"{where}.{index}",
+                            f"{show(word)} is no known {kind}.{hint} Allowed: {', '.join(known)}.",
+                        )
+                    )
+                elif word in words[:index]:
+                    problems.append(
+                        Problem(f"{where}.{index}", f"{show(word)} stands twice. Remove one.")
+                    )
+        if "default" not in machine.profiles:
+            problems.append(
+                Problem(
+                    f"{place}.machines.{name}.profiles",
+                    "lacks default, which gives the machine its disk and network. Add it.",
+                )
+            )
+
+
+def _check_overlaps(domains: list[DomainPlan], shown: str, problems: list[Problem]) -> None:
+    for index, domain in enumerate(domains):
+        for other in domains[:index]:
+            if domain.subnet.overlaps(other.subnet):
+                problems.append(
+                    Problem(
+                        f"{shown}: domains.{domain.name}",
+                        f"its subnet {domain.subnet} overlaps {other.subnet} of {other.name}. "
+                        "Give one of them another subnet.",
+                    )
+                )
+
+
+def _check_gpus(
+    infra: Infra, domains: list[DomainPlan], shown: str, problems: list[Problem]
+) -> None:
+    owners: list[str] = []
+    for domain in domains:
+        giving = [name for name, profile in domain.profiles.items() if profile.has_gpu]
+        for plan in domain.machines:
+            place = f"{shown}: domains.{domain.name}.machines.{plan.name}"
+            given = [name for name in plan.machine.profiles if name in giving]
+            if plan.machine.gpu and not given:
+                problems.append(
+                    Problem(
+                        f"{place}.gpu",
+                        "is true, but none of its profiles has a gpu device. Add one to profiles"
+                        + (f", such as {giving[0]}." if giving else "."),
+                    )
+                )
+            if given and not plan.machine.gpu:
+                problems.append(
+                    Problem(
+                        f"{place}.gpu",
+                        f"is not true, but the profile {given[0]} gives it a GPU. Set gpu: true.",
+                    )
+                )
+            if plan.machine.gpu:
+                owners.append(f"{domain.name}/{plan.name}")
+    if infra.global_.gpu_policy == "exclusive" and len(owners) > 1:
+        problems.append(
+            Problem(
+                f"{shown}: global.gpu_policy",
+                f"is exclusive, but {len(owners)} machines own a GPU: {', '.join(owners)}. Leave "
+                "gpu: true on one of them, or set gpu_policy: shared.",
+            )
+        )
