@@ -35,7 +35,10 @@ def main(stack: str) -> int:
         if done.returncode:
             return done.returncode
         image = setting(stack, "image")
-        done = subprocess.run([ROOT / "bootstrap" / "image.sh", image], check=False)  # noqa: S603
+        # It prints the image's name, which the program finds out by itself.
+        done = subprocess.run(  # noqa: S603
+            [ROOT / "bootstrap" / "image.sh", image], stdout=subprocess.DEVNULL, check=False
+        )
         return done.returncode
     print(f"incus-stt: Incus runs at {connection}: nothing is set up there", file=sys.stderr)
     return 0

@@ -1,0 +1,146 @@
+# shellcheck shell=sh
+# Talking, failing, and doing things as root: shared by incus.sh and image.sh.
+# STT_ROOT is a prefix for the host's own files; only the tests set it.
+
+ROOT=${STT_ROOT:-}
+LOG_DIR=${STT_LOG_DIR:-$ROOT/var/log/incus-stt}
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+LC_ALL=C
+export PATH LC_ALL
+
+plan=
+child=
+
+say() { printf 'incus-stt: %s\n' "$*" >&2; }
+
+die() {
+    printf 'incus-stt: error: %s\n' "$*" >&2
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+# The words as a line that can be pasted into a shell.
+quote() {
+    line=
+    for word in "$@"; do
+        case $word in
+            '' | *[!A-Za-z0-9_./:=,@%+-]*) word="'$(printf '%s' "$word" | sed "s/'/'\\\\''/g")'" ;;
+        esac
+        line="$line${line:+ }$word"
+    done
+    printf '%s\n' "$line"
+}
+
+plan_line() { plan="$plan    $1
+"; }
+
+# as_root WHY COMMAND…: says what it does, then does it; without root it only notes the command.
+as_root() {
+    why=$1
+    shift
+    if is_root; then
+        say "$why: $(quote "$@")"
+        "$@"
+    else
+        plan_line "$(quote "$@")"
+    fi
+}
+
+# The same for long commands: the output goes to LOG, and a line now and then tells that it lives.
+as_root_long() {
+    why=$1
+    shift
+    if is_root; then
+        say "$why: $(quote "$@")"
+        long "$why" "$@"
+    else
+        plan_line "$(quote "$@")"
+    fi
+}
+
+long() {
+    what=$1
+    shift
+    # A process group of its own, so that an interrupt can end all of it.
+    setsid "$@" >>"$LOG" 2>&1 </dev/null &
+    child=$!
+    ticks=0
+    while kill -0 "$child" 2>/dev/null; do
+        sleep 0.2
+        ticks=$((ticks + 1))
+        [ $((ticks % 75)) -ne 0 ] || say "  … $what, $((ticks / 5)) s"
+    done
+    rc=0
+    wait "$child" || rc=$?
+    child=
+    return "$rc"
+}
+
+# Ends the long command that runs and all that it started; SIGKILL where nothing needs a last word.
+stop_child() {
+    [ -n "$child" ] || return 0
+    # In this form only: dash does not understand -TERM together with --.
+    kill -s "${1:-TERM}" -- "-$child" 2>/dev/null || :
+    wait "$child" 2>/dev/null || :
+    child=
+}
+
+# write_file WHY FILE TEXT
+write_file() {
+    if is_root; then
+        say "$1: writing $2"
+        mkdir -p "$(dirname "$2")"
+        printf '%s\n' "$3" >"$2.new"
+        mv "$2.new" "$2"
+    else
+        plan_line "cat > $2 <<'EOF'
+$3
+EOF"
+    fi
+}
+
+# append_line WHY FILE LINE
+append_line() {
+    if is_root; then
+        say "$1: adding $3 to $2"
+        # A last line without an end would swallow ours.
+        [ ! -s "$2" ] || [ -z "$(tail -c 1 "$2")" ] || echo >>"$2"
+        printf '%s\n' "$3" >>"$2"
+    else
+        plan_line "echo $3 >> $2"
+    fi
+}
+
+open_log() {
+    is_root || return 0
+    LOG=$LOG_DIR/$1
+    mkdir -p "$LOG_DIR"
+    : >"$LOG"
+}
+
+# failed_step WHAT NEXT: the reason from the log where it is a known one, else its last lines.
+failed_step() {
+    if grep -qi 'no space left' "$LOG"; then
+        die "$1: the disk is full. Free some space ($(df -hP "$ROOT/var" | awk 'NR == 2 { print $4 " free on " $6 }')) and run this again. Log: $LOG"
+    fi
+    if grep -q 'Could not get lock' "$LOG"; then
+        die "$1: another package manager is at work. Run this again when it is done. Log: $LOG"
+    fi
+    if grep -q 'dpkg was interrupted' "$LOG"; then
+        die "$1: an earlier installation was cut off. Run 'sudo dpkg --configure -a', then run this again. Log: $LOG"
+    fi
+    grep -v '^[[:space:]]*$' "$LOG" | tail -n 8 | sed 's/^/    /' >&2 || :
+    die "$1. $2 Log: $LOG"
+}
+
+# need_root COMMAND: ends the script where something was left for root.
+need_root() {
+    [ -n "$plan" ] || return 0
+    say "this needs root. Either run:  sudo $1"
+    say "or let root run these commands:"
+    printf '%s' "$plan" >&2
+    exit 3
+}

@@ -1,0 +1,543 @@
+"""The decisions of bootstrap/incus.sh and image.sh, with fake programs on a PATH of their own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+BOOTSTRAP = Path(__file__).resolve().parents[2] / "bootstrap"
+TOOLS = """sh awk cat cut chmod date df dirname env find flock grep head id kill ls mkdir mktemp mv
+    rm sed setsid sleep sort tail timeout touch tr true uname""".split()
+
+DEB822 = """\
+Types: deb deb-src
+# a comment in the stanza
+URIs: http://mirror.example.org/debian
+Suites: bookworm bookworm-updates
+Components: main
+  contrib
+Signed-By: /usr/share/keyrings/example.gpg
+
+Types: deb
+URIs: http://security.example.org/debian-security
+Suites: bookworm-security
+Components: main
+
+Enabled: no
+Types: deb
+URIs: http://off.example.org/debian
+Suites: bookworm
+Components: main
+"""
+ONE_LINE = """\
+# deb http://off.example.org/debian bookworm main
+deb cdrom:[Debian]/ bookworm main
+deb-src http://mirror.example.org/debian bookworm main
+deb [a=b signed-by=/usr/share/keyrings/example.gpg] http://mirror.example.org/debian bookworm main
+deb http://security.example.org/debian-security bookworm-security main # x
+"""
+KEY = """\
+Types: deb
+URIs: http://mirror.example.org/debian
+Suites: bookworm
+Components: main
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ mDMEY865UxYJKwYBBAHaRw8BAQdAd7Z0srwuhlB6JKFkcf4HU4SSS/xcRfwEQWzr
+ -----END PGP PUBLIC KEY BLOCK-----
+"""
+BOOKWORM = """\
+ID=debian
+NAME="Debian GNU/Linux"
+VERSION_ID="12"
+VERSION_CODENAME=bookworm
+PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"
+"""
+TRIXIE = BOOKWORM.replace("12", "13").replace("bookworm", "trixie")
+NOBLE = """\
+ID=ubuntu
+NAME="Ubuntu"
+VERSION_ID="24.04"
+VERSION_CODENAME=noble
+PRETTY_NAME="Ubuntu 24.04"
+"""
+FEDORA = 'ID=fedora\nNAME="Fedora"\nVERSION_ID="43"\nPRETTY_NAME="Fedora 43"\n'
+
+
+class Host:
+    """A made-up host: a file tree, and a PATH with fakes that note how they were called."""
+
+    def __init__(self, tmp: Path) -> None:
+        self.root, self.bin, self.calls_file = tmp / "root", tmp / "bin", tmp / "calls"
+        self.bin.mkdir()
+        for tool in TOOLS:
+            if path := shutil.which(tool):
+                (self.bin / tool).symlink_to(path)
+        for folder in ("etc/apt/sources.list.d", "var/lib/apt/lists", "run"):
+            (self.root / folder).mkdir(parents=True)
+        self.calls_file.touch()
+        self.write("etc/os-release", BOOKWORM)
+        self.write("etc/apt/sources.list.d/debian.sources", DEB822)
+        self.write("var/lib/apt/lists/m_dists_bookworm_InRelease", "")
+        self.write("etc/subuid", "bob:100000:65536")
+        self.write("etc/subgid", "root:5:5\n")
+        self.calls = ""
+        self.env: dict[str, str] = {}
+        self.user(0)
+        self.fake("systemctl")
+        self.fake("dpkg", "echo amd64")
+        self.fake("apt-cache", "echo '  Candidate: (none)'")
+        self.fake("apt-get")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def read(self, path: str) -> str:
+        return (self.root / path).read_text()
+
+    def fake(self, name: str, body: str = "", where: Path | None = None) -> None:
+        path = where or self.bin / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(
+            f'#!/bin/sh\necho "{name} $*" >>{self.calls_file}\n{textwrap.dedent(body)}\n'
+        )
+        path.chmod(0o755)
+
+    def user(self, uid: int, groups: str = "users") -> None:
+        self.fake("id", f'case $1 in -u) echo {uid};; -un) echo bob;; -nG) echo "{groups}";; esac')
+
+    def incus(
+        self,
+        up: bool = True,
+        pools: str = "default,dir",
+        answer: str = "",
+        rc: int = 1,
+        images: str = "",
+        listed: str = "",
+    ) -> None:
+        """images: the names here; answer, rc: of asking a server; listed: of a filtered list."""
+        state = self.root / "incus-is-up"
+        if up:
+            state.touch()
+        self.fake(
+            "incus",
+            f"""
+            [ "$1" != --project ] || shift 2
+            case "$*" in
+                "query /1.0") [ -e {state} ] && echo '{{"server_version": "6.0.4"}}';;
+                "admin waitready"*) [ -e {state} ];;
+                "storage list"*) echo "{pools}";;
+                "image list"*) echo "{listed}";;
+                "image info "*:*) echo '{answer}' >&2; exit {rc};;
+                "image info "*) case " {images} " in *" $3 "*) ;; *) exit 1;; esac;;
+            esac""",
+        )
+
+    def daemon(self, body: str = "") -> None:
+        self.fake("incusd", body, self.root / "usr/libexec/incus/incusd")
+        self.fake("lxcfs")
+
+    def run(self, script: str, *args: str) -> subprocess.CompletedProcess[str]:
+        env = {
+            "PATH": str(self.bin),
+            "STT_ROOT": str(self.root),
+            "TMPDIR": str(self.root / "run"),
+            **self.env,
+        }
+        done = subprocess.run(
+            ["sh", BOOTSTRAP / script, *args],
+            env=env,
+            text=True,
+            capture_output=True,
+            timeout=60,
+        )
+        self.calls = self.calls_file.read_text()
+        return done
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def installs(host: Host) -> None:
+    """apt-get install brings a client and a daemon; the daemon is up once it was started."""
+    host.incus(up=False, pools="")
+    (host.bin / "incus").rename(host.bin / "incus.off")
+    host.fake(
+        "apt-get",
+        f"""case "$*" in *install*)
+        mv {host.bin}/incus.off {host.bin}/incus; mkdir -p {host.root}/usr/libexec/incus
+        printf '#!/bin/sh\\ntouch {host.root}/incus-is-up\\n' >{host.root}/usr/libexec/incus/incusd
+        chmod +x {host.root}/usr/libexec/incus/incusd;; esac""",
+    )
+    host.fake("lxcfs")
+
+
+# incus.sh
+
+
+def test_nothing_to_do_is_silent_and_fast(host: Host) -> None:
+    host.user(1000)
+    host.incus()
+    begin = time.monotonic()
+    done = host.run("incus.sh")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - begin < 1
+    assert "apt-get" not in host.calls and "storage create" not in host.calls
+
+
+def test_pool_is_made_only_where_there_is_none(host: Host) -> None:
+    host.user(1000)
+    host.incus(pools="")
+    host.env["STT_POOL"] = "fast"
+    done = host.run("incus.sh")
+    assert done.returncode == 0 and "incus storage create fast dir" in host.calls
+    assert "incus-stt: making the storage pool fast" in done.stderr
+
+
+def test_not_installed_on_debian_12_as_root(host: Host) -> None:
+    installs(host)
+    done = host.run("incus.sh")
+    assert done.returncode == 0, done.stderr
+    assert host.read("etc/apt/sources.list.d/incus-stt-backports.sources") == (
+        "Types: deb\nURIs: http://mirror.example.org/debian\nSuites: bookworm-backports\n"
+        "Components: main\nSigned-By: /usr/share/keyrings/example.gpg\n"
+    )
+    assert (
+        "install --no-install-recommends -t bookworm-backports incus-base incus-client dnsmasq-base"
+        in host.calls
+    )
+    assert host.read("etc/subuid") == "bob:100000:65536\nroot:1000000:1000000000\n"
+    assert host.read("etc/subgid") == "root:5:5\n"
+    assert "incus storage create default dir" in host.calls
+    assert all(line.startswith("incus-stt: ") for line in done.stderr.splitlines())
+    assert "Incus 6.0.4 is ready" in done.stderr
+
+
+@pytest.mark.parametrize(("release", "package"), [(TRIXIE, "incus-base"), (NOBLE, "incus")])
+def test_own_suite_has_incus(host: Host, release: str, package: str) -> None:
+    host.write("etc/os-release", release)
+    installs(host)
+    host.fake("apt-cache", f'[ "$2" != {package} ] || echo "  Candidate: 6.0"')
+    done = host.run("incus.sh")
+    assert done.returncode == 0, done.stderr
+    assert f"--no-install-recommends {package} incus-client" in host.calls
+    assert " update" in host.calls, "this suite's lists were missing"
+    assert not (host.root / "etc/apt/sources.list.d/incus-stt-backports.sources").exists()
+
+
+def test_configured_backports_are_used_as_they_are(host: Host) -> None:
+    installs(host)
+    host.fake(
+        "apt-cache",
+        'echo "  Candidate: 6.0"; echo "incus-base | 6.0 | http://m bookworm-backports/main"',
+    )
+    assert host.run("incus.sh").returncode == 0
+    assert "-t bookworm-backports" in host.calls
+    assert not (host.root / "etc/apt/sources.list.d/incus-stt-backports.sources").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "key"),
+    [
+        ("debian.list", ONE_LINE, "Signed-By: /usr/share/keyrings/example.gpg\n"),
+        ("debian.sources", KEY, "Signed-By:\n" + KEY.split("Signed-By:\n")[1]),
+        (
+            "debian.sources",
+            DEB822.replace(
+                "http://mirror.example.org/debian", "mirror+file:/etc/apt/mirrors/debian.list"
+            ),
+            "Signed-By: /usr/share/keyrings/example.gpg\n",
+        ),
+    ],
+)
+def test_backports_from_every_way_to_write_sources(
+    host: Host, name: str, text: str, key: str
+) -> None:
+    (host.root / "etc/apt/sources.list.d/debian.sources").unlink()
+    host.write(f"etc/apt/sources.list.d/{name}", text)
+    installs(host)
+    assert host.run("incus.sh").returncode == 0
+    uri = (
+        "mirror+file:/etc/apt/mirrors/debian.list"
+        if "mirror+file" in text
+        else "http://mirror.example.org/debian"
+    )
+    assert host.read("etc/apt/sources.list.d/incus-stt-backports.sources") == (
+        f"Types: deb\nURIs: {uri}\nSuites: bookworm-backports\nComponents: main\n{key}"
+    )
+
+
+def test_without_root_the_commands_are_printed_and_nothing_is_done(host: Host) -> None:
+    host.user(1000)
+    done = host.run("incus.sh")
+    assert done.returncode == 3
+    for part in (
+        "sudo sh ",
+        "cat > ",
+        "bookworm-backports",
+        "apt-get",
+        " install --no-install-recommends",
+        "echo root:1000000:1000000000 >> ",
+        "--group incus-admin",
+        "incus admin waitready",
+        "incus storage create default dir",
+    ):
+        assert part in done.stderr
+    assert "apt-get" not in host.calls
+    assert host.read("etc/subuid") == "bob:100000:65536"
+
+
+def test_other_distributions_are_told_what_to_do(host: Host) -> None:
+    host.write("etc/os-release", FEDORA)
+    done = host.run("incus.sh")
+    assert (
+        done.returncode == 1
+        and "Fedora 43 is neither" in done.stderr
+        and "run this again" in done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "step"),
+    [("users", "sudo usermod -aG incus-admin bob"), ("users incus-admin", "Log in again")],
+)
+def test_no_permission_for_the_socket(host: Host, groups: str, step: str) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write to every socket")
+    host.user(1000, groups)
+    host.incus(up=False)
+    folder = host.root / "var/lib/incus"
+    folder.mkdir(parents=True)
+    there = os.getcwd()
+    os.chdir(folder)  # a socket's path has 107 characters at most
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind("unix.socket")
+    os.chdir(there)
+    (folder / "unix.socket").chmod(0o000)
+    done = host.run("incus.sh")
+    assert done.returncode == 3 and step in done.stderr
+    assert "apt-get" not in done.stderr
+
+
+def test_installed_but_stopped_is_started_with_systemd(host: Host) -> None:
+    host.incus(up=False)
+    host.daemon()
+    (host.root / "run/systemd/system").mkdir(parents=True)
+    host.fake("systemctl", f"touch {host.root}/incus-is-up")
+    done = host.run("incus.sh")
+    assert done.returncode == 0, done.stderr
+    assert "systemctl start incus.socket incus.service" in host.calls
+    assert "apt-get" not in host.calls
+
+
+def test_installed_but_stopped_is_started_without_systemd(host: Host) -> None:
+    host.incus(up=False)
+    host.daemon(f"touch {host.root}/incus-is-up; sleep 1")
+    done = host.run("incus.sh")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "incusd --group incus-admin" in host.calls
+        and f"lxcfs {host.root}/var/lib/lxcfs" in host.calls
+    )
+    assert "systemctl" not in host.calls
+
+
+def test_a_daemon_that_ends_shows_its_log(host: Host) -> None:
+    host.incus(up=False)
+    host.daemon("echo database is broken; exit 1")
+    done = host.run("incus.sh")
+    assert done.returncode == 1
+    assert "    database is broken" in done.stderr and "does not come up" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ("E: write: No space left on device", "the disk is full"),
+        ("E: Could not get lock /var/lib/dpkg/lock", "another package manager"),
+        ("E: dpkg was interrupted, you must", "sudo dpkg --configure -a"),
+        ("E: Unable to locate package incus-base", "    E: Unable to locate"),
+    ],
+)
+def test_apt_fails(host: Host, output: str, sentence: str) -> None:
+    host.fake("apt-get", f'case "$*" in *install*) echo "{output}"; exit 100;; esac')
+    done = host.run("incus.sh")
+    assert done.returncode == 1
+    assert sentence in done.stderr and f"{host.root}/var/log/incus-stt/incus.log" in done.stderr
+
+
+def test_a_remote_that_does_not_answer_installs_nothing_here(host: Host) -> None:
+    host.incus(up=False)
+    host.env["INCUS_REMOTE"] = "far"
+    done = host.run("incus.sh")
+    assert (
+        done.returncode == 1
+        and "remote far does not answer" in done.stderr
+        and "apt-get" not in host.calls
+    )
+
+
+# image.sh
+
+FAILED = "Error: Failed getting image: "
+UNREACHABLE = f'{FAILED}Failed parsing stream: Get "https://images.example.org/": no such host'
+
+
+@pytest.mark.parametrize("args", [(), ("",), ("a", "b")])
+def test_image_usage(host: Host, args: tuple[str, ...]) -> None:
+    assert host.run("image.sh", *args).returncode == 2
+
+
+@pytest.mark.parametrize("name", ["foo", "local:foo"])
+def test_local_alias(host: Host, name: str) -> None:
+    host.incus(images="foo", rc=0)
+    done = host.run("image.sh", name)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{name}\n", "")
+
+
+def test_local_alias_missing(host: Host) -> None:
+    host.incus()
+    done = host.run("image.sh", "foo")
+    assert (
+        done.returncode == 1 and "no local image foo" in done.stderr and "stt:image" in done.stderr
+    )
+
+
+def test_standin_is_used_without_asking_the_server(host: Host) -> None:
+    host.user(1000)
+    host.incus(images="incus-stt/images/debian/12")
+    done = host.run("image.sh", "images:debian/12")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "incus-stt/images/debian/12\n", "")
+    assert "info images:" not in host.calls
+
+
+def test_server_has_the_image(host: Host) -> None:
+    host.user(1000)
+    host.incus(rc=0)
+    done = host.run("image.sh", "images:debian/12")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "images:debian/12\n", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "part"),
+    [
+        (
+            "Error: Failed getting image: The requested image couldn'\\''t be found",
+            "has no image debian/99",
+        ),
+        ('Error: Image "debian/99" not found', "has no image debian/99"),
+        ("Error: The remote \"images\" doesn'\\''t exist", "incus remote add images"),
+    ],
+)
+def test_server_answers_but_has_no_such_image(host: Host, answer: str, part: str) -> None:
+    host.incus(answer=answer)
+    done = host.run("image.sh", "images:debian/99")
+    assert done.returncode == 1 and part in done.stderr and "stt:image" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        UNREACHABLE,
+        f"{FAILED}Failed parsing stream: Unable to fetch https://x/index.json: 404 File not found",
+    ],
+)
+def test_unreachable_without_root(host: Host, answer: str) -> None:
+    host.user(1000)
+    host.incus(answer=answer)
+    done = host.run("image.sh", "images:debian/12")
+    assert done.returncode == 3
+    assert (
+        "WARNING: the image server 'images' cannot be reached" in done.stderr
+        and "sudo sh " in done.stderr
+    )
+
+
+def test_a_standin_for_another_name_gets_this_name_too(host: Host) -> None:
+    host.user(1000)
+    host.incus(answer=UNREACHABLE, listed="abc123")
+    done = host.run("image.sh", "images:ubuntu/24.04")
+    assert (done.returncode, done.stdout) == (0, "incus-stt/images/ubuntu/24.04\n")
+    assert '"target": "abc123"' in host.calls
+    assert '"Debian 12 in place of images:ubuntu/24.04, built on this host"' in host.calls
+
+
+def test_a_build_that_fails_imports_nothing_and_leaves_nothing(host: Host) -> None:
+    host.incus(answer=UNREACHABLE)
+    for tool in ("debootstrap", "mksquashfs", "gpgv", "xz", "apt-config"):
+        host.fake(tool)
+    host.fake("setpriv", "echo E: broken mirror; exit 1")
+    done = host.run("image.sh", "images:debian/12")
+    assert done.returncode == 1 and "E: broken mirror" in done.stderr and "image.log" in done.stderr
+    assert "image import" not in host.calls
+    assert not list((host.root / "run").glob("incus-stt-image.*"))
+
+
+def test_a_build_that_is_ended_leaves_nothing(host: Host) -> None:
+    host.incus(answer=UNREACHABLE)
+    for tool in ("debootstrap", "mksquashfs", "gpgv", "xz", "apt-config"):
+        host.fake(tool)
+    host.fake("setpriv", f"touch {host.root}/building; sleep 60")
+    env = {"PATH": str(host.bin), "STT_ROOT": str(host.root), "TMPDIR": str(host.root / "run")}
+    running = subprocess.Popen(
+        ["sh", BOOTSTRAP / "image.sh", "images:debian/12"],
+        env=env,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 20
+    while not (host.root / "building").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert list((host.root / "run").glob("incus-stt-image.*"))
+    running.terminate()
+    assert running.wait(10) == 143
+    assert not list((host.root / "run").glob("incus-stt-image.*"))
+
+
+def test_certificates_that_no_package_brings(tmp_path: Path) -> None:
+    def pem(body: str, width: int = 64) -> str:
+        lines = "\n".join(body[i : i + width] for i in range(0, len(body), width))
+        return f"-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n"
+
+    stock, own = "A" * 100, "B" * 130
+    (tmp_path / "stock.crt").write_text(pem(stock))
+    (tmp_path / "bundle").write_text("# name\n" + pem(stock, 76) + pem(own) + pem("C" * 10))
+    (tmp_path / "own.crt").write_text(pem(own, 32))
+    out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run(
+        [
+            "awk",
+            "-v",
+            f"dir={out}",
+            "-f",
+            BOOTSTRAP / "lib/certs.awk",
+            "stock=1",
+            tmp_path / "stock.crt",
+            "stock=0",
+            tmp_path / "bundle",
+            tmp_path / "own.crt",
+        ],
+        check=True,
+    )
+    assert sorted(path.read_text() for path in out.iterdir()) == [pem(own), pem("C" * 10)]
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck")
+def test_shellcheck() -> None:
+    scripts = [*BOOTSTRAP.glob("*.sh"), *BOOTSTRAP.glob("lib/*.sh")]
+    done = subprocess.run(
+        ["shellcheck", "-x", "-P", "SCRIPTDIR", *scripts], text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,163 @@
+"""The stand-in image, built and booted for real.
+
+It has its own project, bridge and temporary directory; nothing else is touched.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+BOOTSTRAP = Path(__file__).resolve().parents[2] / "bootstrap"
+Done = subprocess.CompletedProcess[str]
+PROJECT, BRIDGE, MACHINE = "stt-bootstrap-e2e", "stt-boot-e2e", "standin"
+
+
+def sh(*command: str | Path, check: bool = True, timeout: int = 120) -> Done:
+    done = subprocess.run(
+        command, text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout
+    )
+    assert done.returncode == 0 or not check, f"{command}\n{done.stdout}{done.stderr}"
+    return done
+
+
+def incus(*args: str | Path, check: bool = True, timeout: int = 120) -> Done:
+    return sh("incus", "--project", PROJECT, *args, check=check, timeout=timeout)
+
+
+def inside(script: str, check: bool = True, timeout: int = 60) -> Done:
+    return incus("exec", MACHINE, "--", "bash", "-euc", script, check=check, timeout=timeout)
+
+
+def usable() -> bool:
+    if os.geteuid() != 0 or not shutil.which("incus"):
+        return False
+    return sh("incus", "query", "/1.0", check=False).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not usable(), reason="needs root and a running Incus"),
+]
+
+
+def remove() -> None:
+    incus("delete", "--force", MACHINE, check=False)
+    for image in incus(
+        "image", "list", "--format", "csv", "--columns", "F", check=False
+    ).stdout.split():
+        incus("image", "delete", image, check=False)
+    sh("incus", "network", "delete", BRIDGE, check=False)
+    sh("incus", "project", "delete", PROJECT, check=False)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    parts = tmp_path_factory.mktemp("image")
+    begin = time.monotonic()
+    sh(
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "sh",
+        BOOTSTRAP / "lib/rootfs.sh",
+        parts,
+        timeout=400,
+    )
+    size = (parts / "rootfs.squashfs").stat().st_size >> 20
+    print(f"built in {time.monotonic() - begin:.0f} s, {size} MiB")
+    remove()
+    try:
+        sh(
+            "incus",
+            "project",
+            "create",
+            PROJECT,
+            "-c",
+            "features.images=true",
+            "-c",
+            "features.profiles=true",
+        )
+        sh(
+            "incus",
+            "network",
+            "create",
+            BRIDGE,
+            "ipv4.address=10.199.77.1/24",
+            "ipv4.nat=true",
+            "ipv6.address=none",
+        )
+        incus(
+            "image",
+            "import",
+            parts / "metadata.tar.xz",
+            parts / "rootfs.squashfs",
+            "--alias",
+            "incus-stt/test/image",
+        )
+        shutil.rmtree(parts / "rootfs")
+        pool = sh("incus", "storage", "list", "--format", "csv", "--columns", "n").stdout.split()[0]
+        incus("launch", "incus-stt/test/image", MACHINE, "--storage", pool, "--network", BRIDGE)
+        yield MACHINE
+    finally:
+        remove()
+
+
+def test_systemd_comes_up(machine: str) -> None:
+    for _ in range(60):
+        state = inside("systemctl is-system-running", check=False).stdout.strip()
+        if state in ("running", "degraded"):
+            break
+        time.sleep(0.5)
+    failed = inside("systemctl --failed --no-legend --plain").stdout
+    assert state == "running", f"{state}\n{failed}"
+    finished = inside("systemd-analyze time").stdout
+    print(finished)
+    assert "min" not in finished.splitlines()[0]
+
+
+def test_address_from_dhcp(machine: str) -> None:
+    for _ in range(40):
+        address = inside("ip -4 -o addr show dev eth0").stdout
+        if "10.199.77." in address:
+            return
+        time.sleep(0.5)
+    pytest.fail(f"no address: {address}")
+
+
+def test_names_resolve(machine: str) -> None:
+    assert "stub-resolv.conf" in inside("readlink /etc/resolv.conf").stdout
+    inside(f"getent ahosts {machine}")
+    # A name that the host itself resolves: that of its package mirror.
+    sources = inside("cat /etc/apt/sources.list.d/*.sources").stdout
+    name = re.findall(r"^URIs: *\w+://([^/:\s]+)", sources, re.M)[0]
+    if sh("getent", "hosts", name, check=False).returncode == 0:
+        inside(f"getent hosts {name}")
+
+
+def test_python_venv(machine: str) -> None:
+    inside("python3 -m venv /tmp/venv && /tmp/venv/bin/pip --version")
+
+
+def test_tools_and_identity(machine: str) -> None:
+    inside("command -v curl tar xz zstd systemctl")
+    assert inside("hostname").stdout.strip() == machine
+    assert len(inside("cat /etc/machine-id").stdout.strip()) == 32, "made at the first boot"
+
+
+def test_packages_can_be_installed(machine: str) -> None:
+    inside("apt-get -q update && apt-get -q -s install ffmpeg", timeout=180)
+
+
+def test_certificates_of_the_host_are_trusted(machine: str) -> None:
+    own = sh("find", "/usr/local/share/ca-certificates", "-name", "*.crt").stdout.split()
+    have = "".join(inside("cat /etc/ssl/certs/ca-certificates.crt").stdout.split())
+    for file in own:
+        assert "".join(Path(file).read_text().split("-----")[2].split()) in have, file
