@@ -7,7 +7,7 @@ from components.domain import Domain
 from components.live import HostError, obstacles, read_live
 from components.outputs import export
 from components.roles import ROLES, Shared
-from declaration.declare import declare
+from declaration.declare import STT_ROLE, declare
 from declaration.problems import DeclarationError
 
 ROOT = Path(__file__).resolve().parent
@@ -24,6 +24,8 @@ def main() -> None:
         raise fail(error) from None
     settings, topology = declaration.settings, declaration.topology
     shared = Shared(settings)
+    if topology.having(STT_ROLE):
+        _ = shared.stt_key  # made in any case, so that it outlives a time of stt:enabled=false
     domains = [Domain(plan, settings, topology, shared) for plan in topology.domains]
     export(settings, domains)
 

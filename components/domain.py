@@ -32,14 +32,12 @@ def desired_project(plan: DomainPlan) -> dict[str, Any]:
     }
 
 
-def volumes_of(machine: MachinePlan, settings: Settings) -> dict[str, str]:
-    """The volumes that a machine's roles need, and where they are mounted."""
-    return {
-        name: path
-        for role in machine.roles
-        if ROLES[role].wanted(settings)
-        for name, path in ROLES[role].volumes.items()
-    }
+def volumes_of(machine: MachinePlan) -> dict[str, str]:
+    """The volumes that a machine's roles need, and where they are mounted.
+
+    A role that is switched off keeps its volume: nothing that was fetched is lost.
+    """
+    return {name: path for role in machine.roles for name, path in ROLES[role].volumes.items()}
 
 
 class Domain(pulumi.ComponentResource):
@@ -72,14 +70,14 @@ class Domain(pulumi.ComponentResource):
         for name, declared in plan.profiles.items():
             desired = desired_profile(declared)
             profiles[name] = Profile(plan.name, name, desired, project, where, mine)
-        needed = {name for machine in plan.machines for name in volumes_of(machine, settings)}
+        needed = {name for machine in plan.machines for name in volumes_of(machine)}
         volumes = {
             name: Volume(plan.name, name, settings.pool, project, where, mine)
             for name in sorted(needed)
         }
         self.roles: dict[str, Role] = {}
         for machine in plan.machines:
-            mounts = volumes_of(machine, settings)
+            mounts = volumes_of(machine)
             instance = Instance(
                 machine,
                 settings.image,

@@ -114,8 +114,8 @@ def _explain(connection: Connection, said: str) -> str:
             f"ssh {connection.target} incus list"
         )
     return (
-        f"{where}: the Incus daemon does not answer ({last}). Is it running? `make up` starts it on "
-        "this machine."
+        f"{where}: the Incus daemon does not answer ({last}). Is it running? `make up` starts it "
+        "on this machine."
     )
 
 
@@ -128,7 +128,7 @@ def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
         problems.append(
             Problem(
                 "stt:infra",
-                f"{settings.infra} gives a GPU to {names}, and Incus sees no NVIDIA card on the host "
+                f"{settings.infra} gives a GPU to {names}; Incus sees no NVIDIA card on the host "
                 "(`incus info --resources`). Use the stack cpu, or dev: make up STACK=cpu.",
             )
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class WhisperModel:
-    """A model: its Hugging Face repository (CTranslate2 format), and whether it knows English alone."""
+    """A model: its repository on Hugging Face (CTranslate2), and whether it knows English alone."""
 
     repository: str
     english_only: bool = False

@@ -26,7 +26,7 @@ ENGINES: tuple[Engine, ...] = ("speaches", "faster-whisper")
 
 #: CTranslate2's compute types, by device; a type that a device lacks would be replaced in silence.
 COMPUTE_TYPES = {
-    "cpu": ("int8", "int8_float32", "int16", "float32"),
+    "cpu": ("int8", "int8_float32", "float32"),
     "cuda": (
         "float16",
         "int8_float16",
@@ -41,7 +41,6 @@ Quantization = Literal[
     "float16",
     "int8_float16",
     "int8",
-    "int16",
     "bfloat16",
     "int8_bfloat16",
     "int8_float32",
@@ -79,7 +78,7 @@ def resolve_model(name: str) -> ModelRef:
     if name in CATALOGUE:
         known = CATALOGUE[name]
         return ModelRef(name, repository=known.repository, english_only=known.english_only)
-    if name.startswith(("./", "../", "/")) or Path(name).is_dir():
+    if name.startswith(("./", "../", "/")) or (name and Path(name).is_dir()):
         if "\n" in name or "\0" in name:
             raise ValueError(f"{show(name)} is no path of a directory")
         return ModelRef(name, directory=name)

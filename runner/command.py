@@ -1,25 +1,26 @@
 """A Command's script, run as pulumi-command 1.2.1 runs it."""
 
+import contextlib
 import os
 import subprocess
 import sys
-import threading
+from threading import Thread
 from typing import IO, Any
 
 from runner.state import masked, plain
 
 
-class CommandFailed(Exception):
-    """A script ended with another status than 0; the text holds its last words, never its stdin."""
+class CommandError(Exception):
+    """A script failed; the text holds its last words, never its stdin."""
 
 
 def execute(name: str, script: str, inputs: dict[str, Any], old: dict[str, Any]) -> dict[str, str]:
-    """Run a script, its output line by line to stderr as ``logging`` allows; returns the output."""
-    clear, hidden = plain(inputs), masked(inputs) != inputs
+    """Run a script, its output line by line to stderr as ``logging`` allows; return the output."""
+    clear = plain(inputs)
+    logging = clear.get("logging", "stdoutAndStderr") if masked(inputs) == inputs else "none"
     environment = {**os.environ, **clear.get("environment", {})}
     if clear.get("addPreviousOutputInEnv", True):
-        for stream in ("stdout", "stderr"):
-            environment[f"PULUMI_COMMAND_{stream.upper()}"] = plain(old.get(stream, ""))
+        environment |= {f"PULUMI_COMMAND_{key.upper()}": plain(old[key]) for key in old}
     process = subprocess.Popen(  # noqa: S603  # scripts are what Commands are
         [*(clear.get("interpreter") or ["/bin/sh", "-c"]), plain(script)],
         stdin=subprocess.PIPE,
@@ -30,7 +31,6 @@ def execute(name: str, script: str, inputs: dict[str, Any], old: dict[str, Any])
         text=True,
         errors="replace",
     )
-    logging = "none" if hidden else clear.get("logging", "stdoutAndStderr")
     said: dict[str, list[str]] = {"stdout": [], "stderr": []}
 
     def read(stream: str, pipe: IO[str]) -> None:
@@ -39,22 +39,15 @@ def execute(name: str, script: str, inputs: dict[str, Any], old: dict[str, Any])
             if line.strip() and logging in (stream, "stdoutAndStderr"):
                 print(f"    {name}: {line.rstrip()}", file=sys.stderr, flush=True)
 
-    def write(pipe: IO[str]) -> None:
-        try:
-            with pipe:
-                pipe.write(clear.get("stdin") or "")
-        except BrokenPipeError:
-            pass  # a script need not read
-
-    assert process.stdin and process.stdout and process.stderr  # noqa: S101  # all are pipes
-    pairs = (("stdout", process.stdout), ("stderr", process.stderr))
-    threads = [threading.Thread(target=read, args=pair) for pair in pairs]
-    for thread in threads:
-        thread.start()
-    write(process.stdin)
-    for thread in threads:
-        thread.join()
+    readers = [Thread(target=read, args=(key, getattr(process, key))) for key in said]
+    for reader in readers:
+        reader.start()
+    assert process.stdin  # noqa: S101  # a pipe
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # a script need not read
+        process.stdin.write(clear.get("stdin") or "")
+    for reader in readers:
+        reader.join()
     if status := process.wait():
         last = "" if logging == "none" else "\n" + "".join(said["stderr"][-15:]).rstrip()
-        raise CommandFailed(f"{name}: exit status {status}{last}")
+        raise CommandError(f"{name}: exit status {status}{last}")
     return {stream: "".join(lines).removesuffix("\n") for stream, lines in said.items()}

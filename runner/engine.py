@@ -3,59 +3,57 @@
 import difflib
 import json
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from threading import Condition, RLock
 from typing import Any
 
 from google.protobuf import empty_pb2, json_format, struct_pb2
-from pulumi.runtime.mocks import MockMonitor, MockResourceArgs, Mocks
+from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
-from runner.command import CommandFailed, execute
+from runner.command import CommandError, execute
 from runner.state import RunnerError, State, masked, secret
 
 #: Stands on Pulumi's wire for a value that only `up` will know.
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-COMMAND = "command:local:Command"
 SIGNS = {"create": "+", "update": "~", "replace": "+-", "delete": "-"}
 
 
-class _Groups(Mocks):
-    """Resources that are no Commands: components, which group others, and nothing else."""
-
-    def call(self, args: Any) -> Any:
-        raise RunnerError(f"the runner has no function {args.token}")
-
-    def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        if args.custom:
-            raise RunnerError(f"the runner has no resource of type {args.typ}")
-        return None, args.inputs
-
-
 class Engine(MockMonitor):
-    """The monitor that the program speaks to; registrations run in threads of their own."""
+    """The monitor that the program speaks to; registrations come in threads of their own."""
 
-    def __init__(self, state: State, preview: bool, targets: list[str], diff: bool = False) -> None:
-        super().__init__(_Groups())
+    def __init__(self, state: State, preview: bool, targets: list[str], diff: bool) -> None:
+        super().__init__(None)  # type: ignore[arg-type]  # no mocks: every call is here
         self.state, self.preview, self.targets, self.diff = state, preview, targets, diff
         self.outputs: dict[str, Any] = {}
         self.counts: dict[str, int] = {}
         self.failed = False
         self._seen: set[str] = set()
         self._replaced: set[str] = set()
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = Condition(RLock())
         self._running = 0
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
-        """Bring one Command to its desired state."""
-        if request.type != COMMAND:
-            return super().RegisterResource(request)
-        urn = self.make_urn(request.parent, request.type, request.name)
-        with self._slot():
+        """Bring one Command to its desired state; components are groups and nothing else."""
+        urn: str = self.make_urn(request.parent, request.type, request.name)
+        if not request.custom:
+            return resource_pb2.RegisterResourceResponse(urn=urn)
+        if request.type != "command:local:Command":
+            raise RunnerError(f"the runner has no resource of type {request.type}")
+        with self._changed:
+            if self.failed:
+                raise CommandError("not started, for another resource failed")
+            self._running += 1
+        try:
             resource = self._apply(urn, request, json_format.MessageToDict(request.object))
+        except (CommandError, OSError) as error:
+            self._fail(error)
+            raise
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
         answer = struct_pb2.Struct()
         answer.update({**resource["inputs"], **resource["results"]})
         return resource_pb2.RegisterResourceResponse(urn=urn, id=resource["id"], object=answer)
@@ -66,23 +64,9 @@ class Engine(MockMonitor):
             self.outputs = json_format.MessageToDict(request.outputs)
         return empty_pb2.Empty()
 
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        """One operation; after a failure those that run end, and no other starts."""
-        with self._changed:
-            if self.failed:
-                raise CommandFailed("not started, for another resource failed")
-            self._running += 1
-        try:
-            yield
-        except (CommandFailed, OSError) as error:
-            self.failed = True
-            print(f"error: {error}", file=sys.stderr)
-            raise
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
+    def _fail(self, error: Exception) -> None:
+        self.failed = True
+        print(f"error: {error}", file=sys.stderr)
 
     def _targeted(self, urn: str) -> bool:
         return not self.targets or any(fnmatchcase(urn, target) for target in self.targets)
@@ -94,35 +78,31 @@ class Engine(MockMonitor):
             before = old.get("inputs", {})
             if not self._targeted(urn):
                 if not old:
-                    raise CommandFailed(f"{request.name} does not exist yet, and is no target")
+                    raise CommandError(f"{request.name} does not exist yet, and is no target")
                 return old
-            for key in request.ignoreChanges if old else ():
-                inputs = {k: v for k, v in inputs.items() if k != key}
-                inputs |= {key: before[key]} if key in before else {}
-            changed = [k for k in {**before, **inputs} if inputs.get(k) != before.get(k)]
-            replace = urn in self._replaced or (old and "triggers" in changed)
-            kind = "replace" if replace else "create" if not old else "update" if changed else ""
+            if old:
+                for key in request.ignoreChanges:
+                    inputs.pop(key, None)
+                    inputs |= {key: before[key]} if key in before else {}
+            changed = [key for key in before | inputs if inputs.get(key) != before.get(key)]
+            again = urn in self._replaced or (old and "triggers" in changed)
+            kind = "replace" if again else "create" if not old else "update" if changed else ""
             self._report(kind, request.name, changed if old else [], before, inputs)
-            if replace and old:
-                doomed = self._dependents(urn)
-                self._replaced |= doomed
-                self.delete({urn, *doomed}, quiet=True)
-        began = time.monotonic()
-        if not kind:
-            results, identity = old["results"], old["id"]
-        elif self.preview:
+            if again and old:
+                self._replaced |= self._dependents(urn)
+                self.delete({urn, *self._dependents(urn)}, replacing=True)
+        began, results = time.monotonic(), old.get("results", {})
+        if kind and self.preview:
             results = {"stdout": UNKNOWN, "stderr": UNKNOWN}
-            identity = old["id"] if kind == "update" else ""
-        else:
-            script = (inputs.get("update") if kind == "update" else None) or inputs.get("create")
-            run = execute(request.name, script, inputs, old.get("results", {})) if script else {}
+        elif kind:
+            script = (kind == "update" and inputs.get("update")) or inputs.get("create")
+            run = execute(request.name, script, inputs, results) if script else {}
             hidden = run if masked(inputs) != inputs else request.additionalSecretOutputs
-            results = {k: secret(v) if k in hidden else v for k, v in run.items()}
-            identity = old["id"] if kind == "update" else hex(time.time_ns())[2:]
+            results = {key: secret(run[key]) if key in hidden else run[key] for key in run}
             print(f" {SIGNS[kind]:2} {request.name} {kind}d ({time.monotonic() - began:.1f} s)")
         resource = {
             "name": request.name,
-            "id": identity,
+            "id": old["id"] if kind in ("", "update") else "" if self.preview else str(time.time()),
             "inputs": inputs,
             "results": results,
             "dependencies": list(request.dependencies),
@@ -142,7 +122,11 @@ class Engine(MockMonitor):
         direct = {u for u, r in self.state.resources.items() if urn in r["replaced_with"]}
         return direct.union(*(self._dependents(each) for each in direct))
 
-    def delete(self, doomed: set[str], quiet: bool = False) -> None:
+    def _needs(self, urn: str) -> set[str]:
+        direct = set(self.state.resources.get(urn, {}).get("dependencies", ()))
+        return direct.union(*(self._needs(each) for each in direct))
+
+    def delete(self, doomed: set[str], replacing: bool = False) -> None:
         """Delete resources, dependents first; one that fails keeps what it depends on."""
         resources, planned = self.state.resources, set(doomed)
         while doomed:
@@ -150,50 +134,43 @@ class Engine(MockMonitor):
             urn = next(urn for urn in reversed(resources) if urn in doomed - needed)
             doomed.discard(urn)
             gone = resources[urn]
-            if not quiet:
-                self._report("delete", gone["name"], [], {}, {})
-            skipped = self.preview or gone["retain"] or gone["deleted_with"] in planned
+            script, name = gone["inputs"].get("delete"), gone["name"]
             try:
-                if gone["protect"] and not self.preview:
-                    raise CommandFailed(f"{gone['name']} is protected, and is not deleted")
-                if gone["inputs"].get("delete") and not skipped:
-                    execute(gone["name"], gone["inputs"]["delete"], gone["inputs"], gone["results"])
-            except (CommandFailed, OSError) as error:
-                self.failed = True
-                print(f"error: deleting {error}", file=sys.stderr)
-                if quiet:
+                if gone["protect"]:
+                    raise CommandError(f"{name} is protected; take its protection away first")
+                if not (self.preview or gone["retain"] or gone["deleted_with"] in planned):
+                    execute(name, script or ":", gone["inputs"], gone["results"])
+            except (CommandError, OSError) as error:
+                if replacing:
                     raise
+                self._fail(error)
                 doomed -= self._needs(urn)
                 continue
             del resources[urn]
+            if not replacing:
+                self._report("delete", name, [], {}, {})
             if not self.preview:
                 self.state.save()
-
-    def _needs(self, urn: str) -> set[str]:
-        direct = set(self.state.resources.get(urn, {}).get("dependencies", ()))
-        return direct.union(*(self._needs(each) for each in direct))
 
     def finish(self) -> None:
         """Wait for what runs; where all went well, delete what the program no longer has."""
         with self._changed:
             self._changed.wait_for(lambda: not self._running)
             if not self.failed:
-                known = set(self.state.resources) - self._seen
-                self.delete({urn for urn in known if self._targeted(urn)})
+                left = set(self.state.resources) - self._seen
+                self.delete({urn for urn in left if self._targeted(urn)})
 
     def _report(self, kind: str, name: str, keys: list[str], old: Any, new: Any) -> None:
-        if not kind:
-            self.counts["unchanged"] = self.counts.get("unchanged", 0) + 1
-            return
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        if self.preview or kind == "delete":
-            print(f" {SIGNS[kind]:2} {name} {kind}{f' [{chr(44).join(keys)}]' if keys else ''}")
+        word = kind or "unchanged"
+        self.counts[word] = self.counts.get(word, 0) + 1
+        if kind and (self.preview or kind == "delete"):
+            print(f" {SIGNS[kind]:2} {name} {kind}d {', '.join(keys)}".rstrip())
         for key in keys if self.diff else ():
-            sides = [_lines(masked(side.get(key, ""))) for side in (old, new)]
-            for line in list(difflib.unified_diff(*sides, n=1, lineterm=""))[2:] or ["[secret]"]:
-                print(f"      {key}: {line}")
+            before, after = _lines(old.get(key, "")), _lines(new.get(key, ""))
+            lines = difflib.unified_diff(before, after, n=1, lineterm="")
+            print("\n".join(f"      {key}: {line}" for line in list(lines)[2:] or ["[secret]"]))
 
 
 def _lines(value: Any) -> list[str]:
-    text = value if isinstance(value, str) else json.dumps(value, indent=1)
-    return text.replace(UNKNOWN, "[unknown]").splitlines()
+    text = masked(value) if isinstance(masked(value), str) else json.dumps(masked(value), indent=1)
+    return str(text).replace(UNKNOWN, "[unknown]").splitlines()

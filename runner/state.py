@@ -11,7 +11,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
 
-#: Pulumi's mark of a secret on the wire; here it holds ``value``, in the file ``ciphertext``.
+#: Pulumi's mark of a secret on the wire; in the file the value under it is encrypted.
 MARK, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
 
@@ -19,23 +19,23 @@ class RunnerError(Exception):
     """The runner cannot go on; the text says why and what to do."""
 
 
-def secret(value: Any) -> Any:
-    """A value, marked as a secret; one that is marked stays as it is."""
-    return value if isinstance(value, dict) and MARK in value else {MARK: SECRET, "value": value}
+def secret(value: Any) -> dict[str, Any]:
+    """A value, marked as a secret."""
+    return {MARK: SECRET, "value": value}
 
 
 def walk(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A copy of a value in which ``change`` replaced every secret."""
+    """A copy of a value in which ``change`` replaced what every secret holds, and its mark."""
     if isinstance(value, dict):
         if value.get(MARK) == SECRET:
-            return change(value)
+            return change(value["value"])
         return {key: walk(item, change) for key, item in value.items()}
     return [walk(item, change) for item in value] if isinstance(value, list) else value
 
 
 def plain(value: Any) -> Any:
     """A value with its secrets in the clear."""
-    return walk(value, lambda marked: plain(marked["value"]))
+    return walk(value, plain)
 
 
 def masked(value: Any) -> Any:
@@ -44,7 +44,7 @@ def masked(value: Any) -> Any:
 
 
 class State:
-    """Resources by URN in the order of their creation, and the stack's outputs; one run at a time."""
+    """Resources by URN, in the order of their creation, and the stack's outputs; for one run."""
 
     def __init__(self, file: Path, passphrase: str) -> None:
         self.file = file
@@ -61,15 +61,14 @@ class State:
         self.resources: dict[str, dict[str, Any]] = walk(data.get("resources", {}), self._open)
         self.outputs: dict[str, Any] = walk(data.get("outputs", {}), self._open)
 
-    def _open(self, marked: dict[str, str]) -> Any:
+    def _open(self, sealed: str) -> Any:
         try:
-            return secret(json.loads(self._fernet.decrypt(marked["ciphertext"])))
+            return secret(json.loads(self._fernet.decrypt(sealed)))
         except InvalidToken:
             raise RunnerError(f"the passphrase does not open the secrets of {self.file}") from None
 
-    def _close(self, marked: dict[str, Any]) -> Any:
-        text = json.dumps(plain(marked["value"])).encode()
-        return {MARK: SECRET, "ciphertext": self._fernet.encrypt(text).decode()}
+    def _close(self, value: Any) -> Any:
+        return secret(self._fernet.encrypt(json.dumps(plain(value)).encode()).decode())
 
     def save(self) -> None:
         """Write beside, then rename: a kill at any byte leaves the old file or the new one."""

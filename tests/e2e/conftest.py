@@ -1,0 +1,57 @@
+"""End-to-end tests: the real Incus of this machine, in a project and bridge of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.project import Project, everything, run
+
+TOOLS = ["runner", *(["cli"] if shutil.which("pulumi") else [])]
+#: Names and addresses that nothing else on a host is likely to have.
+DOMAINS = {"runner": ("stt-e2e-r", "10.213.41"), "cli": ("stt-e2e-c", "10.213.42")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def incus_ready() -> None:
+    """Incus, a pool and the image, as `make up` makes them ready."""
+    root = Path(__file__).resolve().parents[2]
+    for script in (["incus.sh"], ["image.sh", "images:debian/12"]):
+        done = run(str(root / "bootstrap" / script[0]), *script[1:])
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module", params=TOOLS)
+def project(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    """A stack that is up, built once a module by each tool; nothing of it stays."""
+    before = everything()
+    domain, subnet = DOMAINS[request.param]
+    stack = Project(tmp_path_factory.mktemp("project"), request.param, domain, subnet)
+    try:
+        yield stack
+    finally:
+        done = stack.pulumi("destroy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert everything() == before
+
+
+@pytest.fixture(scope="module")
+def up(project: Project) -> str:
+    """The first `up`; what it said."""
+    return project.up()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test here is an end-to-end test."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("e2e")
+
+
+os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")

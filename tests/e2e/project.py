@@ -1,0 +1,213 @@
+"""A copy of the project with a stack of the tests' own, and what a person does with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDINGS = ROOT / "recordings"
+STACK = "e2e"
+
+
+def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A program's end, with its output as text."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def incus(*words: str, project: str = "default", stdin: str | None = None) -> str:
+    """What the Incus client says; a failure is an error."""
+    environment = {**os.environ, "INCUS_PROJECT": project}
+    done = run("incus", *words, input=stdin or "", env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def everything() -> dict[str, list[str]]:
+    """Every object of the host's Incus, by kind."""
+    paths = {
+        "projects": "/1.0/projects",
+        "networks": "/1.0/networks",
+        "profiles": "/1.0/profiles?all-projects=true",
+        "instances": "/1.0/instances?all-projects=true",
+        "volumes": "/1.0/storage-pools/default/volumes?all-projects=true",
+        "images": "/1.0/images?all-projects=true",
+    }
+    return {kind: sorted(json.loads(incus("query", path))) for kind, path in paths.items()}
+
+
+@dataclass
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def request(url: str, key: str = "", timeout: float = 60, **options: Any) -> Answer:
+    """An HTTP request without any proxy; an error status is an answer too."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers |= options.pop("headers", {})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(
+            urllib.request.Request(url, headers=headers, **options), timeout=timeout
+        ) as answer:
+            return Answer(answer.status, answer.read())
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, error.read())
+
+
+def post_recording(url: str, recording: Path, model: str, key: str = "", **fields: str) -> Answer:
+    """A recording to an OpenAI endpoint, as curl's -F sends it."""
+    boundary = "incus-stt-test"
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in {"model": model, **fields}.items()
+    ]
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
+        "Content-Type: audio/wav\r\n\r\n"
+    )
+    body = b"".join([*parts, head.encode(), recording.read_bytes(), f"\r\n--{boundary}--".encode()])
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    return request(f"{url}/audio/transcriptions", key, data=body, headers=kind)
+
+
+@dataclass
+class Project:
+    """The project in a directory of its own, driven by its own commands.
+
+    ``tool`` is ``runner`` or ``cli``; ``domain`` is the Incus project and ``subnet`` its addresses.
+    """
+
+    root: Path
+    tool: str
+    domain: str
+    subnet: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    machines: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        listed = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                target = self.root / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, target)
+        (self.root / ".venv").symlink_to(ROOT / ".venv")
+        self.machines = {"gpu-server": {"roles": ["base_system", "stt_server"]}}
+        self.settings = {
+            "infra": "infra.e2e.yml",
+            "engine": "faster-whisper",
+            "model": "./models/tiny-digits",
+            "quantization": "int8",
+            "image": "images:debian/12",
+        }
+        self.write()
+
+    def write(self) -> None:
+        """The stack's file and its topology, as the settings are now."""
+        topology = {
+            "domains": {
+                self.domain: {
+                    "trust_level": "semi-trusted",
+                    "subnet": f"{self.subnet}.0/24",
+                    "machines": self.machines,
+                }
+            }
+        }
+        (self.root / "infra.e2e.yml").write_text(yaml.safe_dump(topology, sort_keys=False))
+        file = self.root / "stacks" / f"Pulumi.{STACK}.yaml"
+        data = yaml.safe_load(file.read_text()) if file.exists() else {}
+        data["config"] = {f"stt:{key}": value for key, value in self.settings.items()}
+        file.write_text(yaml.safe_dump(data))
+
+    def set(self, **settings: Any) -> None:
+        """Change settings; None takes one back to its default."""
+        merged = {**self.settings, **settings}
+        self.settings = {key: value for key, value in merged.items() if value is not None}
+        self.write()
+
+    def pulumi(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """``bootstrap/pulumi.sh e2e …``, which is what make runs."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PULUMI_CONFIG_PASSPHRASE", "PULUMI_BACKEND"))
+        }
+        environment = {"RUNNER": "1" if self.tool == "runner" else "", **environment}
+        script = str(self.root / "bootstrap" / "pulumi.sh")
+        return run(script, STACK, *words, cwd=self.root, env={**inherited, **environment})
+
+    def up(self, *words: str) -> str:
+        """``up``, which has to succeed; what it said."""
+        done = self.pulumi("up", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def fails(self, *words: str) -> str:
+        """``up`` (or other words), which has to fail; what it said."""
+        done = self.pulumi(*(words or ("up",)))
+        assert done.returncode != 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def outputs(self) -> dict[str, Any]:
+        """The outputs with their secrets."""
+        done = self.pulumi("outputs", "--show-secrets")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def unchanged(self) -> bool:
+        """Whether a preview has nothing to do."""
+        return self.pulumi("preview", "--expect-no-changes").returncode == 0
+
+    def inside(self, *command: str, machine: str = "gpu-server") -> str:
+        """A command in a machine; a failure is an error."""
+        return incus("exec", machine, "--", *command, project=self.domain).strip()
+
+    def transcribe(self, recording: str, model: str | None = None, **fields: str) -> Answer:
+        """A recording, sent to the published URL with the published key."""
+        outputs = self.outputs()
+        return post_recording(
+            outputs["stt_url"],
+            RECORDINGS / f"{recording}.wav",
+            model or outputs["stt_model"],
+            outputs["stt_api_key"],
+            **fields,
+        )
+
+    def health(self) -> Any:
+        """What the service says of itself."""
+        answer = request(self.outputs()["stt_health_url"])
+        assert answer.status == 200
+        return answer.json
+
+
+def changed_resources(said: str, names: Sequence[str]) -> set[str]:
+    """Which of the resources an ``up`` touched: both tools print name and what was done."""
+    words = ("created", "updated", "replaced", "deleted")
+    lines = [line for line in said.splitlines() if any(word in line for word in words)]
+    return {name for name in names if any(f" {name} " in line for line in lines)}
+
+
+RESOURCES: Mapping[str, Sequence[str]] = {
+    "objects": ["project", "network", "profile/default", "volume/models"],
+    "machine": ["instance", "base_system/install"],
+    "stt": ["server", "model", "install", "secrets", "configure", "verify"],
+}

@@ -1,0 +1,254 @@
+"""`up` from nothing: a URL, and a recording posted to it comes back as its words."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.e2e.project import (
+    RECORDINGS,
+    Project,
+    changed_resources,
+    post_recording,
+    request,
+    run,
+)
+from tests.multilingual import make_model
+
+UNIT = "faster-whisper.service"
+STT = "gpu-server/stt_server"
+
+
+def names(project: Project) -> list[str]:
+    """The names of all Commands of the stack."""
+    machine = f"{project.domain}/gpu-server"
+    parts = ["server", "model", "install", "secrets", "configure", "verify"]
+    return [
+        "stt_server/key",
+        f"{project.domain}/project",
+        f"{project.domain}/network",
+        f"{project.domain}/profile/default",
+        f"{project.domain}/volume/models",
+        f"{machine}/instance",
+        f"{machine}/base_system/install",
+        *(f"{machine}/stt_server/{part}" for part in parts),
+    ]
+
+
+def touched(project: Project, said: str) -> set[str]:
+    """What an `up` did, by the last part of the names."""
+    prefix = f"{project.domain}/gpu-server/stt_server/"
+    return {name.removeprefix(prefix) for name in changed_resources(said, names(project))}
+
+
+def test_up_makes_everything_and_verifies_with_speech(project: Project, up: str) -> None:
+    assert changed_resources(up, names(project)) == set(names(project))
+    outputs = project.outputs()
+    assert outputs["stt_url"] == f"http://{project.subnet}.1:8000/v1"
+    assert outputs["stt_health_url"] == f"http://{project.subnet}.1:8000/health"
+    assert outputs["stt_model"] == "./models/tiny-digits"
+    assert outputs["stt_check"]["text"] == "one two three"
+    assert 0 < outputs["stt_check"]["seconds"] < 30
+    assert 0 < outputs["stt_check"]["real_time_factor"] < 20
+
+
+@pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*.wav")))
+def test_recordings_come_back_as_their_words(project: Project, up: str, recording: str) -> None:
+    answer = project.transcribe(recording)
+    assert (answer.status, answer.json["text"]) == (200, recording.replace("_", " "))
+
+
+def test_the_printed_curl_line_works(project: Project, up: str) -> None:
+    outputs = project.outputs()
+    line = outputs["stt_curl"].replace("recording.wav", str(RECORDINGS / "hello_world.wav"))
+    done = run("sh", "-c", line, env={"STT_API_KEY": outputs["stt_api_key"], "PATH": "/usr/bin"})
+    assert json.loads(done.stdout)["text"] == "hello world"
+
+
+def test_the_unit_is_active_enabled_and_not_root(project: Project, up: str) -> None:
+    assert project.inside("systemctl", "is-active", UNIT) == "active"
+    assert project.inside("systemctl", "is-enabled", UNIT) == "enabled"
+    pid = project.inside("systemctl", "show", "-P", "MainPID", UNIT)
+    assert project.inside("stat", "-c", "%U", f"/proc/{pid}") == "stt"
+    score = project.inside("systemd-analyze", "security", "--no-pager", UNIT).splitlines()[-1]
+    found = re.search(r"UNIT: ([\d.]+)|: ([\d.]+) ", score)
+    assert found and float(found[1] or found[2]) < 4, score
+
+
+def test_the_service_says_what_really_runs(project: Project, up: str) -> None:
+    health = project.health()
+    assert health["model"] == "./models/tiny-digits"
+    # int8 weights on a CPU compute the rest in float32, and CTranslate2 calls that so.
+    assert (health["device"], health["compute_type"]) == ("cpu", "int8_float32")
+
+
+def test_it_starts_again_with_its_machine(project: Project, up: str) -> None:
+    before = project.inside("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", UNIT)
+    project.inside("systemctl", "kill", "-s", "KILL", UNIT)
+    wait = "until systemctl is-active -q $0 && curl -sf localhost:8000/health; do sleep 0.2; done"
+    project.inside("timeout", "30", "sh", "-c", wait, UNIT)
+    after = project.inside("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", UNIT)
+    assert int(after) > int(before)
+
+
+def test_without_the_key_there_is_no_transcription(project: Project, up: str) -> None:
+    url = project.outputs()["stt_url"]
+    for key in ("", "wrong-key-wrong-key"):
+        answer = post_recording(url, RECORDINGS / "hello_world.wav", "whisper-1", key)
+        assert answer.status == 401
+        assert answer.json["error"]["code"] == "invalid_api_key"
+
+
+def test_the_key_stands_nowhere_in_plain(project: Project, up: str) -> None:
+    key = project.outputs()["stt_api_key"]
+    assert len(key) >= 40
+    assert key not in up
+    assert key not in project.pulumi("outputs").stdout
+    assert key not in project.pulumi("preview", "--diff").stdout
+    for path in project.root.glob("state/**/*"):
+        assert not path.is_file() or key.encode() not in path.read_bytes(), path
+    assert key not in project.inside("sh", "-c", "cat /proc/[0-9]*/cmdline; journalctl --no-pager")
+    files = project.inside("grep", "-rlF", "-e", key, "/etc", "/var/lib/incus-stt").split()
+    for file in files:
+        assert project.inside("stat", "-c", "%a", file) == "600", file
+
+
+def test_openai_clients_with_a_fixed_model_name_work(project: Project, up: str) -> None:
+    answer = project.transcribe("hello_world", model="whisper-1")
+    assert (answer.status, answer.json["text"]) == (200, "hello world")
+
+
+def test_another_model_is_refused_by_name(project: Project, up: str) -> None:
+    answer = project.transcribe("hello_world", model="large-v3")
+    assert answer.status == 404
+    assert "./models/tiny-digits" in answer.json["error"]["message"]
+
+
+def test_a_second_up_changes_nothing(project: Project, up: str) -> None:
+    started = project.inside("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", UNIT)
+    assert project.unchanged()
+    assert touched(project, project.up()) == set()
+    again = project.inside("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", UNIT)
+    assert again == started
+
+
+def test_quantization_takes_effect_and_changes_the_stt_service_alone(
+    project: Project, up: str
+) -> None:
+    booted = project.inside("stat", "-c", "%Z", "/proc/1")
+    project.set(quantization="float32")
+    assert not project.unchanged()
+    said = project.up()
+    assert touched(project, said) == {"configure", "verify"}
+    assert project.health()["compute_type"] == "float32"
+    assert project.inside("stat", "-c", "%Z", "/proc/1") == booted
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    project.set(quantization="int8")
+    project.up()
+    assert project.health()["compute_type"] == "int8_float32"
+
+
+def test_port_takes_effect(project: Project, up: str) -> None:
+    project.set(port=8123)
+    project.up()
+    assert project.outputs()["stt_url"] == f"http://{project.subnet}.1:8123/v1"
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    with pytest.raises(OSError, match="refused"):
+        request(f"http://{project.subnet}.1:8000/health")
+    project.set(port=80)  # the service is not root, and may all the same
+    project.up()
+    assert project.health()["status"] == "ok"
+    project.set(port=None)
+    project.up()
+    assert project.health()["status"] == "ok"
+
+
+def test_host_takes_effect(project: Project, up: str) -> None:
+    project.set(host="127.0.0.1")
+    project.up()
+    assert project.outputs()["stt_url"] == "http://127.0.0.1:8000/v1"
+    assert "ok" in project.inside("curl", "-s", "http://127.0.0.1:8000/health")
+    with pytest.raises(OSError, match="refused"):
+        request(f"http://{project.subnet}.1:8000/health")
+    project.set(host=f"{project.subnet}.1")
+    project.up()
+    assert project.health()["status"] == "ok"
+    project.set(host=None)
+    project.up()
+
+
+def test_model_and_language_take_effect(project: Project, up: str) -> None:
+    model = make_model(project.root / "models" / "hundred")
+    project.set(model="./models/hundred", quantization="float32")
+    project.up()
+    assert project.health()["model"] == "./models/hundred"
+    detected = project.transcribe("hello_world", response_format="verbose_json").json
+    assert detected["language_probability"] < 1
+    project.set(language="fr")
+    said = project.up()
+    assert touched(project, said) == {"configure", "verify"}
+    answer = project.transcribe("hello_world", response_format="verbose_json").json
+    assert (answer["language"], answer["language_probability"]) == ("fr", 1)
+    asked = project.transcribe("hello_world", response_format="verbose_json", language="de").json
+    assert asked["language"] == "de"
+    assert model.is_dir()
+    project.set(model="./models/tiny-digits", quantization="int8", language=None)
+    project.up()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_enabled_takes_effect(project: Project, up: str) -> None:
+    project.set(enabled=False)
+    said = project.up()
+    assert "stt_url" not in project.outputs()
+    assert "configure" in touched(project, said)
+    with pytest.raises(OSError, match="refused"):
+        request(f"http://{project.subnet}.1:8000/health")
+    assert "not-found" in project.inside("systemctl", "show", "-P", "LoadState", UNIT)
+    assert project.unchanged()
+    project.set(enabled=None)
+    project.up()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_a_model_that_does_not_load_leaves_the_old_service_running(
+    project: Project, up: str
+) -> None:
+    broken = project.root / "models" / "broken"
+    broken.mkdir()
+    (broken / "model.bin").write_bytes(b"this is no model")
+    project.set(model="./models/broken")
+    said = project.fails()
+    assert "the one before was put back" in said
+    assert "does not load" in said
+    assert project.health()["model"] == "./models/tiny-digits"
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    project.set(model="./models/tiny-digits")
+    project.up()
+    assert project.unchanged()
+
+
+def test_a_port_that_is_taken_is_said_and_the_old_service_stays(project: Project, up: str) -> None:
+    project.inside("systemd-run", "-q", "-u", "squatter", "python3", "-m", "http.server", "8124")
+    project.set(port=8124)
+    said = project.fails()
+    assert "Something else listens on its port already" in said
+    assert request(f"http://{project.subnet}.1:8000/health").status == 200
+    project.inside("systemctl", "stop", "squatter")
+    project.up()  # the cause is mended: it converges
+    assert project.outputs()["stt_url"].endswith(":8124/v1")
+    assert project.health()["status"] == "ok"
+    project.set(port=None)
+    project.up()
+
+
+def test_stt_alone_can_be_updated(project: Project, up: str) -> None:
+    project.set(quantization="float32")
+    said = project.up("--target", "**stt_server**")
+    assert touched(project, said) == {"configure", "verify"}
+    assert project.health()["compute_type"] == "float32"
+    project.set(quantization="int8")
+    project.up("--target", "**stt_server**")
+    assert project.unchanged()

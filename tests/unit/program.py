@@ -1,0 +1,160 @@
+"""The program, run against a monitor that makes nothing and remembers what it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+from google.protobuf import json_format, struct_pb2
+from pulumi.runtime.mocks import MockMonitor
+from pulumi.runtime.proto import resource_pb2
+
+import components.live
+import components.roles.stt_server
+from components.live import Live
+from components.roles.stt_server import RECORDING
+from components.templates import render
+from runner.__main__ import read_config, run_program
+from runner.state import plain
+from tests.e2e.project import ROOT
+
+EMPTY_HOST = Live(nvidia_cards=1, projects={}, networks={}, pools=["default"])
+API_KEY = "key-of-the-test-0123456789"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """One resource as Pulumi's engine would see it."""
+
+    urn: str
+    type: str
+    name: str
+    parent: str
+    inputs: dict[str, Any]
+    request: Any
+
+    @property
+    def dependencies(self) -> list[str]:
+        """The names of what it depends on."""
+        return sorted(urn.split("::")[-1] for urn in self.request.dependencies)
+
+    @property
+    def secret_inputs(self) -> set[str]:
+        return {key for key, value in self.inputs.items() if plain(value) != value}
+
+
+class Recorder(MockMonitor):
+    """Remembers registrations; every Command has the output that a test gives it."""
+
+    preview = False
+
+    def __init__(self, answers: Mapping[str, str]) -> None:
+        super().__init__(None)  # type: ignore[arg-type]  # no mocks are asked
+        self.answers = answers
+        self.registered: dict[str, Registered] = {}
+        self.outputs: dict[str, Any] = {}
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
+        urn = self.make_urn(request.parent, request.type, request.name)
+        inputs = json_format.MessageToDict(request.object)
+        self.registered[request.name] = Registered(
+            urn, request.type, request.name, request.parent.split("::")[-1], inputs, request
+        )
+        answer = struct_pb2.Struct()
+        answer.update({**inputs, "stdout": self.answers.get(request.name, ""), "stderr": ""})
+        identity = f"id of {request.name}" if request.custom else ""
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=answer)
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
+        if request.urn.split("::")[2] == "pulumi:pulumi:Stack":
+            self.outputs = json_format.MessageToDict(request.outputs)
+        return resource_pb2.RegisterResourceResponse()
+
+
+@dataclass
+class Program:
+    """What a run of the program asked for."""
+
+    registered: dict[str, Registered]
+    outputs: dict[str, Any]
+
+    @property
+    def commands(self) -> dict[str, Registered]:
+        return {n: r for n, r in self.registered.items() if r.type == "command:local:Command"}
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    stack: str,
+    live: Live = EMPTY_HOST,
+    secret: bool = False,
+    **settings: Any,
+) -> Program:
+    """Run the program with a shipped stack and some settings changed.
+
+    Digests of files are always the same, so that what a test expects does not change with them.
+    """
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(components.live, "read_live", lambda connection: live)
+    monkeypatch.setattr(components.roles.stt_server, "_digest", lambda path: "d19e57d19e57")
+    _, config = read_config(stack)
+    config |= {f"stt:{k}": v if isinstance(v, str) else _json(v) for k, v in settings.items()}
+    checks = '{"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08}'
+    answers = {"ai-tools/gpu-server/stt_server/verify": checks, "stt_server/key": API_KEY}
+    recorder = Recorder(answers)
+
+    def in_context() -> None:
+        pulumi.runtime.set_all_config(config, ["stt:apiKey"] if secret else [])
+        asyncio.run(run_program(recorder, "stt", stack))  # type: ignore[arg-type]  # a monitor too
+
+    contextvars.copy_context().run(in_context)
+    return Program(recorder.registered, plain(recorder.outputs))
+
+
+def _json(value: Any) -> str:
+    return str(yaml.safe_dump(value, default_flow_style=True)).strip().removesuffix("\n...")
+
+
+def golden(program: Program) -> str:
+    """All Commands as text: what runs, what it gets, what it depends on."""
+    entries: dict[str, Any] = {}
+    for name in sorted(program.commands):
+        command = program.commands[name]
+        inputs = plain(command.inputs)
+        entries[name] = {
+            "parent": command.parent,
+            "needs": command.dependencies,
+            "secret": sorted(command.secret_inputs),
+            "gone with": command.request.deletedWith.split("::")[-1],
+            **{key: inputs[key] for key in sorted(inputs)},
+        }
+    text = yaml.dump(entries, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+    prelude = indent(render("prelude.sh"), "    ")
+    recording = b64encode(RECORDING.read_bytes()).decode()
+    return text.replace(recording, "RECORDING").replace(prelude, "    # PRELUDE\n")
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML with texts of several lines as such."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
+def golden_file(name: str) -> Path:
+    """Where a golden text lies."""
+    return Path(__file__).parent / "golden" / f"{name}.yaml"

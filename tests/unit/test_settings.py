@@ -1,0 +1,136 @@
+"""The stack configuration: what it may say, and how it is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.roles import ROLES
+from declaration.declare import declare
+from declaration.problems import DeclarationError
+from declaration.settings import Settings, parse_connection, resolve_model
+from tests.e2e.project import ROOT
+
+SCHEMA = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+DEFAULTS = {key.removeprefix("stt:"): item["default"] for key, item in SCHEMA.items()}
+CPU = {**DEFAULTS, "infra": "infra.cpu.yml", "quantization": "int8", "model": "small"}
+
+
+def problems(root: Path = ROOT, **changes: Any) -> list[str]:
+    with pytest.raises(DeclarationError) as caught:
+        declare({**CPU, **changes}, ROLES, root)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_the_schema_of_pulumi_yaml_is_that_of_the_program() -> None:
+    assert set(DEFAULTS) == set(Settings.model_fields)
+    kinds = {bool: "boolean", int: "integer", str: "string", dict: "object"}
+    for key, item in SCHEMA.items():
+        assert item["type"] == kinds[type(item["default"])], key
+        assert item["description"], key
+
+
+def test_the_defaults_are_the_document_s() -> None:
+    declaration = declare(DEFAULTS, ROLES, ROOT)
+    settings = declaration.settings
+    assert (str(settings.host), settings.port) == ("0.0.0.0", 8000)
+    assert (settings.engine, settings.model) == ("speaches", "large-v3-turbo")
+    assert (settings.quantization, settings.language, settings.enabled) == ("float16", "", True)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "stacks").glob("Pulumi.*.yaml")), ids=str)
+def test_the_shipped_stacks_are_valid(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = yaml.safe_load(file.read_text())["config"]
+    values = {key.removeprefix("stt:"): value for key, value in config.items()}
+    declare({**DEFAULTS, **values}, ROLES, ROOT)
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"modle": "small"}, 'stt:modle: unknown key. Did you mean "model"?'),
+    ({"engine": "whisper"}, 'stt:engine: "whisper" is not allowed'),
+    ({"engine": ""}, "stt:engine"),
+    ({"model": "large-v3-trubo"}, 'Did you mean "large-v3-turbo"?'),
+    ({"model": ""}, "is no known model"),
+    ({"model": "./nowhere"}, "holds no model.bin"),
+    ({"model": "a/b/c"}, "is no known model"),
+    ({"model": "a/b; rm -rf /"}, "is no known model"),
+    ({"model": "-x/y"}, "is no known model"),
+    ({"quantization": "int4"}, '"int4" is not allowed'),
+    (
+        {"quantization": "float16"},
+        "does not run on a CPU, and gpu-server has no GPU. Allowed: int8",
+    ),
+    ({"quantization": False}, "stt:quantization: false is not allowed"),
+    ({"language": "french"}, "is no language code"),
+    ({"language": "false"}, 'For Norwegian write "no" in quotes'),
+    ({"language": "fr", "model": "small.en"}, "knows English alone"),
+    ({"host": "localhost"}, 'stt:host: "localhost" is not allowed'),
+    ({"host": "10.0.0.1"}, "is no address of gpu-server. Allowed: 0.0.0.0, 127.0.0.1, 10.120.0.1"),
+    ({"port": 0}, "stt:port: 0 is not allowed"),
+    ({"port": 65536}, "stt:port: 65536 is not allowed"),
+    ({"port": "8000"}, 'stt:port: "8000" is not allowed'),
+    ({"port": 8000.0}, "stt:port"),
+    ({"port": True}, "stt:port: true is not allowed"),
+    ({"port": 11434}, "both services share a machine"),
+    ({"enabled": "yes"}, "stt:enabled"),
+    ({"infra": "nowhere.yml"}, "cannot be read"),
+    ({"infra": ""}, "stt:infra"),
+    ({"connection": "ssh"}, "Use local, incus:REMOTE"),
+    ({"connection": "ssh:-oProxyCommand=x"}, "Use local, incus:REMOTE"),
+    ({"connection": "ssh:host; reboot"}, "Use local, incus:REMOTE"),
+    ({"image": "-x"}, "names no image"),
+    ({"image": "images:ubuntu 24"}, "names no image"),
+    ({"pool": "a b"}, "names no storage pool"),
+    ({"caBundle": "nowhere.pem"}, "is no file"),
+    ({"sources": {"olama": "x"}}, 'stt:sources.olama: unknown key. Did you mean "ollama"?'),
+    ({"sources": {"ollama": "--upload-pack=x"}}, "is no address and no path"),
+    ({"sources": []}, "stt:sources"),
+    ({"ollama": {"models": ["a b"]}}, "names no model of Ollama"),
+    ({"ollama": {"keepAlive": "soon"}}, "is no duration"),
+    ({"webui": {"stt_url": "javascript:x"}}, "is no URL"),
+    ({"webui": {"port": "x"}}, "stt:webui.port"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), BAD, ids=lambda value: str(value)[:40])
+def test_what_is_refused_is_named_with_its_key(changes: dict[str, Any], expected: str) -> None:
+    found = problems(**changes)
+    assert any(expected in problem for problem in found), found
+
+
+def test_every_problem_is_told_at_once() -> None:
+    assert len(problems(port=0, language="xx", infra="nowhere.yml", sorces={})) == 4
+
+
+def test_a_key_that_is_refused_is_not_shown() -> None:
+    for key in ("secret word", "short", 123456789, ["0123456789"]):
+        text = " ".join(problems(apiKey=key))
+        assert "stt:apiKey" in text
+        assert str(key) not in text
+        assert "0123456789" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("large-v3-turbo", "deepdml/faster-whisper-large-v3-turbo-ct2"),
+        ("small", "Systran/faster-whisper-small"),
+        ("someone/my-model", "someone/my-model"),
+    ],
+)
+def test_a_model_is_a_short_name_or_an_id(name: str, repository: str) -> None:
+    assert resolve_model(name).repository == repository
+
+
+def test_a_model_may_be_a_directory() -> None:
+    assert resolve_model("./models/mine").directory == "./models/mine"
+
+
+def test_connections_are_read() -> None:
+    assert str(parse_connection("ssh:me@host.example")) == "ssh:me@host.example"
+    assert (parse_connection("incus:lab").kind, parse_connection("incus:lab").target) == (
+        "incus",
+        "lab",
+    )
