@@ -38,7 +38,9 @@ def read_config(name: str) -> tuple[str, dict[str, str]]:
 
 async def run_program(engine: Engine, project: str, name: str) -> None:
     """Run ``__main__.py`` against the engine, as the CLI's language host does."""
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(16))
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(16))
+    loop.set_exception_handler(lambda *_: None)  # the engine tells of each failure, once
     pulumi.runtime.set_mocks(None, project, name, engine.preview, monitor=engine)  # type: ignore[arg-type]  # see Engine
 
     def program() -> None:

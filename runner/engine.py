@@ -73,6 +73,8 @@ class Engine(MockMonitor):
 
     def _apply(self, urn: str, request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         with self._changed:
+            if urn in self._seen:
+                raise CommandError(f"two resources are called {request.name}")
             self._seen.add(urn)
             old = self.state.resources.get(urn, {})
             before = old.get("inputs", {})

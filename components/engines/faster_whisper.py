@@ -21,7 +21,7 @@ def faster_whisper(context: EngineContext) -> ServiceArgs:
     sent = [Sent("server", "server", server)]
     if model.directory:
         directory = f"{VOLUME}/stt/{model.slug}-{context.digest(model.directory)}"
-        sent.append(Sent("model", model.directory, directory))
+        sent.append(Sent("model-files", model.directory, directory))
         fetch = ""
     else:
         directory = f"{VOLUME}/stt/{model.slug}"

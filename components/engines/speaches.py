@@ -49,7 +49,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
     if model.directory:
         digest = context.digest(model.directory)
         repository, directory = f"local/{model.slug}", f"{VOLUME}/stt/{model.slug}-{digest}"
-        sent.append(Sent("model", model.directory, directory))
+        sent.append(Sent("model-files", model.directory, directory))
         fetch = script(
             "speaches/link_model.sh.j2",
             user=USER,

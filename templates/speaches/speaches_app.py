@@ -1,7 +1,7 @@
 """Speaches, with the language of stt:language where a request names none.
 
 Speaches itself has no such setting. It hands every request's language to faster-whisper, and there
-None means "detect": this is where the default goes in. It also logs what a model was really loaded as.
+None means "detect": this is where the default goes in. It also logs what a model was loaded as.
 """
 
 import functools
@@ -37,6 +37,25 @@ for _pipeline in (faster_whisper.WhisperModel, faster_whisper.BatchedInferencePi
     _pipeline.transcribe = _with_language(_pipeline.transcribe)
 faster_whisper.WhisperModel.__init__ = _logged(faster_whisper.WhisperModel.__init__)
 
-from speaches.main import create_app  # noqa: E402  # after the default is in place
+from speaches import main  # noqa: E402  # after the default is in place
 
-__all__ = ["create_app"]
+#: This line of Speaches stands in the log for every good answer, as an error.
+logging.getLogger("speaches.routers.stt").addFilter(
+    lambda record: not record.getMessage().startswith("Unexpected streaming transcription response")
+)
+
+
+def create_app():
+    """Speaches, with HTTP's own status for a missing key: it answers 403, and clients expect 401."""
+    app = main.create_app()
+
+    async def with_status(scope, receive, send):
+        async def send_status(message):
+            if message["type"] == "http.response.start" and message["status"] == 403:
+                message["status"] = 401
+                message["headers"] = [*message["headers"], (b"www-authenticate", b"Bearer")]
+            await send(message)
+
+        await app(scope, receive, send_status)
+
+    return with_status
