@@ -43,6 +43,7 @@ class MachineScript(HostCommand):
             stdin=script,
             identity=[instance.ready.id],
             quiet=quiet,
+            secret_output=quiet,
             opts=pulumi.ResourceOptions.merge(
                 opts,
                 pulumi.ResourceOptions(

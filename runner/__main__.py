@@ -6,14 +6,12 @@ import json
 import os
 import runpy
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pulumi
 import yaml
 from pulumi.runtime import settings, stack
 
-from runner.command import CommandError
 from runner.engine import UNKNOWN, Engine
 from runner.state import RunnerError, State, masked, plain
 
@@ -27,27 +25,23 @@ def read_config(name: str) -> tuple[str, dict[str, str]]:
     # The CLI hands scalars on as they are written: `no` is no boolean there, and 1e3 no number.
     written = (yaml.load(text, yaml.BaseLoader) or {}).get("config") or {}  # noqa: S506  # text only
     values = {k: v["default"] for k, v in project.get("config", {}).items() if "default" in v}
-    for key, value in typed.items():
-        if isinstance(value, dict) and set(value) == {"secure"}:
-            raise RunnerError(f"{key} is encrypted; only the Pulumi CLI can read it: install that")
-        values[key] = written[key] if isinstance(written[key], str) else value
-    return project["name"], {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()
-    }
+    for key in [k for k, v in typed.items() if isinstance(v, dict) and set(v) == {"secure"}]:
+        raise RunnerError(f"{key} is encrypted; only the Pulumi CLI can read it: install that")
+    values |= {k: written[k] if isinstance(written[k], str) else typed[k] for k in typed}
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+    return project["name"], texts
 
 
 async def run_program(engine: Engine, project: str, name: str) -> None:
     """Run ``__main__.py`` against the engine, as the CLI's language host does."""
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(16))
-    loop.set_exception_handler(lambda *_: None)  # the engine tells of each failure, once
+    # The engine tells of each failure, once.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     pulumi.runtime.set_mocks(None, project, name, engine.preview, monitor=engine)  # type: ignore[arg-type]  # see Engine
 
     def program() -> None:
         runpy.run_path("__main__.py", run_name="__main__")
         top = settings.get_root_resource()
-        assert isinstance(top, stack.Stack)  # noqa: S101  # set_mocks made it
-        top.register_outputs(top.outputs)
+        top.register_outputs(top.outputs)  # type: ignore[union-attr]  # set_mocks made it
 
     await stack.run_pulumi_func(program)
 
@@ -62,8 +56,8 @@ def main() -> int:
         parser.add_argument(flag, action="store_true")
     options = parser.parse_args()
     print("incus-stt: its own runner runs this, not the Pulumi CLI (README.md)", file=sys.stderr)
-    file = os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE")
-    phrase = os.environ.get("PULUMI_CONFIG_PASSPHRASE") or (Path(file).read_text() if file else "")
+    file = Path(os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE") or os.devnull)
+    phrase = os.environ.get("PULUMI_CONFIG_PASSPHRASE") or file.read_text("utf-8")
     if not phrase.strip():
         raise RunnerError("set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE")
     project, config = read_config(options.stack)
@@ -72,25 +66,26 @@ def main() -> int:
     if options.verb == "outputs":
         print(json.dumps(show(state.outputs), indent=2))
         return 0
-    engine = Engine(state, options.verb == "preview", options.target, options.diff)
+    engine = Engine(state, options.verb == "preview", options.target)
     if options.verb == "destroy":
         engine.delete(set(state.resources))
+        state.outputs = {}
     else:
         sys.path.insert(0, str(Path.cwd()))
         pulumi.runtime.set_all_config(config)
         try:
             asyncio.run(run_program(engine, project, options.stack))
-        except (CommandError, OSError, pulumi.RunError) as error:
+        except (RunnerError, OSError, pulumi.RunError) as error:
             if not engine.failed:
-                engine._fail(error)
-        engine.finish()
+                engine.fail(error)
+        if not engine.failed:  # asyncio.run has waited for what ran
+            engine.finish()
     if not engine.failed and not engine.preview:
-        state.outputs = engine.outputs
         state.save()
-    print("Outputs: " + json.dumps(show(engine.outputs), indent=2).replace(UNKNOWN, "[unknown]"))
+    print("Outputs: " + json.dumps(show(state.outputs), indent=2).replace(UNKNOWN, "[unknown]"))
     print("Resources: " + ", ".join(f"{count} {kind}" for kind, count in engine.counts.items()))
-    changes = bool(set(engine.counts) - {"unchanged"})
-    return int(engine.failed or (options.expect_no_changes and changes))
+    changed = engine.counts.keys() - {"unchanged"}
+    return int(engine.failed or bool(options.expect_no_changes and changed))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ import contextlib
 import os
 import subprocess
 import sys
-from threading import Thread
-from typing import IO, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from runner.state import masked, plain
-
-
-class CommandError(Exception):
-    """A script failed; the text holds its last words, never its stdin."""
+from runner.state import RunnerError, masked, plain
 
 
 def execute(name: str, script: str, inputs: dict[str, Any], old: dict[str, Any]) -> dict[str, str]:
-    """Run a script, its output line by line to stderr as ``logging`` allows; return the output."""
+    """Run a script, its output line by line to stderr as ``logging`` allows; return the output.
+
+    Raises:
+        RunnerError: it failed; the text holds its last words, never its stdin.
+    """
     clear = plain(inputs)
     logging = clear.get("logging", "stdoutAndStderr") if masked(inputs) == inputs else "none"
     environment = {**os.environ, **clear.get("environment", {})}
@@ -33,21 +33,18 @@ def execute(name: str, script: str, inputs: dict[str, Any], old: dict[str, Any])
     )
     said: dict[str, list[str]] = {"stdout": [], "stderr": []}
 
-    def read(stream: str, pipe: IO[str]) -> None:
-        for line in pipe:
+    def read(stream: str) -> None:
+        for line in getattr(process, stream):
             said[stream].append(line)
             if line.strip() and logging in (stream, "stdoutAndStderr"):
                 print(f"    {name}: {line.rstrip()}", file=sys.stderr, flush=True)
 
-    readers = [Thread(target=read, args=(key, getattr(process, key))) for key in said]
-    for reader in readers:
-        reader.start()
     assert process.stdin  # noqa: S101  # a pipe
-    with contextlib.suppress(BrokenPipeError), process.stdin:  # a script need not read
-        process.stdin.write(clear.get("stdin") or "")
-    for reader in readers:
-        reader.join()
+    with ThreadPoolExecutor(2) as readers:
+        readers.map(read, said)
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # a script need not read
+            process.stdin.write(clear.get("stdin") or "")
     if status := process.wait():
         last = "" if logging == "none" else "\n" + "".join(said["stderr"][-15:]).rstrip()
-        raise CommandError(f"{name}: exit status {status}{last}")
+        raise RunnerError(f"{name}: exit status {status}{last}")
     return {stream: "".join(lines).removesuffix("\n") for stream, lines in said.items()}

@@ -5,14 +5,14 @@ import json
 import sys
 import time
 from fnmatch import fnmatchcase
-from threading import Condition, RLock
+from threading import RLock
 from typing import Any
 
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
-from runner.command import CommandError, execute
+from runner.command import execute
 from runner.state import RunnerError, State, masked, secret
 
 #: Stands on Pulumi's wire for a value that only `up` will know.
@@ -23,16 +23,13 @@ SIGNS = {"create": "+", "update": "~", "replace": "+-", "delete": "-"}
 class Engine(MockMonitor):
     """The monitor that the program speaks to; registrations come in threads of their own."""
 
-    def __init__(self, state: State, preview: bool, targets: list[str], diff: bool) -> None:
+    def __init__(self, state: State, preview: bool, targets: list[str]) -> None:
         super().__init__(None)  # type: ignore[arg-type]  # no mocks: every call is here
-        self.state, self.preview, self.targets, self.diff = state, preview, targets, diff
-        self.outputs: dict[str, Any] = {}
+        self.state, self.preview, self.targets = state, preview, targets
         self.counts: dict[str, int] = {}
-        self.failed = False
+        self.failed, self._lock = False, RLock()
         self._seen: set[str] = set()
         self._replaced: set[str] = set()
-        self._changed = Condition(RLock())
-        self._running = 0
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         """Bring one Command to its desired state; components are groups and nothing else."""
@@ -41,30 +38,26 @@ class Engine(MockMonitor):
             return resource_pb2.RegisterResourceResponse(urn=urn)
         if request.type != "command:local:Command":
             raise RunnerError(f"the runner has no resource of type {request.type}")
-        with self._changed:
-            if self.failed:
-                raise CommandError("not started, for another resource failed")
-            self._running += 1
+        if self.failed:
+            raise RunnerError("not started, for another resource failed")
         try:
             resource = self._apply(urn, request, json_format.MessageToDict(request.object))
-        except (CommandError, OSError) as error:
-            self._fail(error)
+        except (RunnerError, OSError) as error:
+            self.fail(error)
             raise
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-        answer = struct_pb2.Struct()
-        answer.update({**resource["inputs"], **resource["results"]})
+        answer = json_format.ParseDict(
+            resource["inputs"] | resource["results"], struct_pb2.Struct()
+        )
         return resource_pb2.RegisterResourceResponse(urn=urn, id=resource["id"], object=answer)
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         """Keep the stack's outputs."""
         if request.urn.split("::")[2] == "pulumi:pulumi:Stack":
-            self.outputs = json_format.MessageToDict(request.outputs)
+            self.state.outputs = json_format.MessageToDict(request.outputs)
         return empty_pb2.Empty()
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Tell an error; what runs ends, and nothing else starts."""
         self.failed = True
         print(f"error: {error}", file=sys.stderr)
 
@@ -72,20 +65,19 @@ class Engine(MockMonitor):
         return not self.targets or any(fnmatchcase(urn, target) for target in self.targets)
 
     def _apply(self, urn: str, request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        with self._changed:
+        with self._lock:
             if urn in self._seen:
-                raise CommandError(f"two resources are called {request.name}")
+                raise RunnerError(f"two resources are called {request.name}")
             self._seen.add(urn)
             old = self.state.resources.get(urn, {})
             before = old.get("inputs", {})
             if not self._targeted(urn):
                 if not old:
-                    raise CommandError(f"{request.name} does not exist yet, and is no target")
+                    raise RunnerError(f"{request.name} does not exist yet, and is no target")
                 return old
-            if old:
-                for key in request.ignoreChanges:
-                    inputs.pop(key, None)
-                    inputs |= {key: before[key]} if key in before else {}
+            ignored = set(request.ignoreChanges) if old else set()
+            inputs = {key: inputs[key] for key in inputs.keys() - ignored}
+            inputs |= {key: before[key] for key in ignored & before.keys()}
             changed = [key for key in before | inputs if inputs.get(key) != before.get(key)]
             again = urn in self._replaced or (old and "triggers" in changed)
             kind = "replace" if again else "create" if not old else "update" if changed else ""
@@ -109,11 +101,9 @@ class Engine(MockMonitor):
             "results": results,
             "dependencies": list(request.dependencies),
             "replaced_with": list(request.propertyDependencies["triggers"].urns),
-            "deleted_with": request.deletedWith,
-            "retain": request.retainOnDelete,
-            "protect": request.protect,
+            **{key: getattr(request, key) for key in ("deletedWith", "retainOnDelete", "protect")},
         }
-        with self._changed:
+        with self._lock:
             self.state.resources[urn] = resource
             if kind and not self.preview:
                 self.state.save()
@@ -124,55 +114,44 @@ class Engine(MockMonitor):
         direct = {u for u, r in self.state.resources.items() if urn in r["replaced_with"]}
         return direct.union(*(self._dependents(each) for each in direct))
 
-    def _needs(self, urn: str) -> set[str]:
-        direct = set(self.state.resources.get(urn, {}).get("dependencies", ()))
-        return direct.union(*(self._needs(each) for each in direct))
-
     def delete(self, doomed: set[str], replacing: bool = False) -> None:
         """Delete resources, dependents first; one that fails keeps what it depends on."""
-        resources, planned = self.state.resources, set(doomed)
-        while doomed:
-            needed = {need for urn in doomed for need in resources[urn]["dependencies"]}
-            urn = next(urn for urn in reversed(resources) if urn in doomed - needed)
+        resources, planned = self.state.resources, set() if replacing else set(doomed)
+        kept: set[str] = set()
+        while ready := doomed - {n for u in doomed | kept for n in resources[u]["dependencies"]}:
+            urn = next(urn for urn in reversed(resources) if urn in ready)
             doomed.discard(urn)
             gone = resources[urn]
-            script, name = gone["inputs"].get("delete"), gone["name"]
+            script = gone["inputs"].get("delete") or ":"
             try:
                 if gone["protect"]:
-                    raise CommandError(f"{name} is protected; take its protection away first")
-                if not (self.preview or gone["retain"] or gone["deleted_with"] in planned):
-                    execute(name, script or ":", gone["inputs"], gone["results"])
-            except (CommandError, OSError) as error:
+                    raise RunnerError(f"{gone['name']} is protected: take that away first")
+                if not (self.preview or gone["retainOnDelete"] or gone["deletedWith"] in planned):
+                    execute(gone["name"], script, gone["inputs"], gone["results"])
+            except (RunnerError, OSError) as error:
                 if replacing:
                     raise
-                self._fail(error)
-                doomed -= self._needs(urn)
+                self.fail(error)
+                kept.add(urn)
                 continue
             del resources[urn]
             if not replacing:
-                self._report("delete", name, [], {}, {})
+                self._report("delete", gone["name"], [], {}, {})
             if not self.preview:
                 self.state.save()
 
     def finish(self) -> None:
-        """Wait for what runs; where all went well, delete what the program no longer has."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._running)
-            if not self.failed:
-                left = set(self.state.resources) - self._seen
-                self.delete({urn for urn in left if self._targeted(urn)})
+        """Delete what the program no longer has."""
+        left = set(self.state.resources) - self._seen
+        self.delete({urn for urn in left if self._targeted(urn)})
 
     def _report(self, kind: str, name: str, keys: list[str], old: Any, new: Any) -> None:
         word = kind or "unchanged"
         self.counts[word] = self.counts.get(word, 0) + 1
         if kind and (self.preview or kind == "delete"):
             print(f" {SIGNS[kind]:2} {name} {kind}d {', '.join(keys)}".rstrip())
-        for key in keys if self.diff else ():
-            before, after = _lines(old.get(key, "")), _lines(new.get(key, ""))
-            lines = difflib.unified_diff(before, after, n=1, lineterm="")
+        for key in keys if self.preview else ():
+            sides = (json.dumps(masked(side.get(key, "")), indent=1) for side in (old, new))
+            texts = (side.replace("\\n", "\n").replace(UNKNOWN, "[unknown]") for side in sides)
+            lines = difflib.unified_diff(*map(str.splitlines, texts), n=1, lineterm="")  # type: ignore[misc]  # two of them
             print("\n".join(f"      {key}: {line}" for line in list(lines)[2:] or ["[secret]"]))
-
-
-def _lines(value: Any) -> list[str]:
-    text = masked(value) if isinstance(masked(value), str) else json.dumps(masked(value), indent=1)
-    return str(text).replace(UNKNOWN, "[unknown]").splitlines()
