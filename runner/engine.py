@@ -52,7 +52,7 @@ class Engine(MockMonitor):
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         """Keep the stack's outputs."""
-        if request.urn.split("::")[2] == "pulumi:pulumi:Stack":
+        if request.urn.split("::")[2] == "pulumi:pulumi:Stack" and len(request.outputs):
             self.state.outputs = json_format.MessageToDict(request.outputs)
         return empty_pb2.Empty()
 

@@ -1,12 +1,7 @@
 import sys
 
 import huggingface_hub
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 repository, directory, name = sys.argv[1:]
 try:
@@ -26,8 +21,9 @@ except GatedRepoError:
     sys.exit(f"stt:model {name}: {repository} asks for a login. Choose another model.")
 except RepositoryNotFoundError:
     sys.exit(f"stt:model {name}: there is no {repository} on the model hub. Check the name.")
-except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+except Exception as error:  # each version of the hub's library has others for a lost connection
+    said = (str(error).splitlines() or [""])[0]
     sys.exit(
-        f"stt:model {name}: the download from the model hub failed ({type(error).__name__}: "
-        f"{str(error).splitlines()[0]}). Run up again: it goes on where it stopped."
+        f"stt:model {name}: the download from the model hub failed ({type(error).__name__}: {said}). "
+        "Check the machine's network and disk, then run up again: it goes on where it stopped."
     )

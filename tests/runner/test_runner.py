@@ -218,6 +218,12 @@ def test_a_failed_create_records_nothing(case: Case) -> None:
     assert case.up(A, B, C) == ["create b", "create c"]
 
 
+def test_a_failure_keeps_the_outputs(case: Case) -> None:
+    case.up(A, B)
+    case.up({**A, "stdin": "x"}, {**B, "stdin": "x", "update": "exit 3"}, fails=True)
+    assert case.outputs()["b"] == "made b"
+
+
 def test_a_failed_update_keeps_the_old_state(case: Case) -> None:
     case.up(A)
     bad = {**A, "stdin": "x", "update": "echo try a >> log; exit 3"}

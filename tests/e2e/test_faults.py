@@ -1,0 +1,209 @@
+"""What a person meets when something is wrong: one clear sentence, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import TOOLS
+from tests.e2e.model_hub import ModelHub
+from tests.e2e.project import ROOT, Project, everything, incus, request, run
+
+SUBNET, WORKING = "10.213.43", "10.213.44"
+DOMAIN = "stt-e2e-f"
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Project]:
+    """A stack of which nothing is there yet, and of which nothing stays."""
+    before = everything()
+    stack = Project(tmp_path, "runner", DOMAIN, SUBNET)
+    yield stack
+    stack.pulumi("destroy")
+    assert everything() == before
+
+
+@pytest.fixture(scope="module", params=TOOLS)
+def working(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    """A stack that works, for breaking."""
+    before = everything()
+    stack = Project(tmp_path_factory.mktemp("working"), request.param, "stt-e2e-w", WORKING)
+    stack.up()
+    yield stack
+    done = stack.pulumi("destroy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert everything() == before
+
+
+def sentence(said: str, *parts: str) -> None:
+    """The message has every part, and no traceback is shown to the operator."""
+    for part in parts:
+        assert part in said, said
+    # The CLI interrupts the program when a Command fails, and shows where that was.
+    assert "Traceback" not in said or "KeyboardInterrupt" in said, said
+
+
+def test_wrong_configuration_is_told_at_once_and_touches_nothing(fresh: Project) -> None:
+    before = everything()
+    fresh.set(port=0, language="xx", quantization="float16", modle="small")
+    for words in (("up",), ("preview",)):
+        said = fresh.fails(*words)
+        sentence(said, "nothing was touched", "stt:port: 0", 'stt:language: "xx"')
+        sentence(said, 'stt:modle: unknown key. Did you mean "model"?')
+    assert everything() == before
+
+
+def test_a_gpu_stack_without_a_gpu_is_refused_with_one_that_works(fresh: Project) -> None:
+    if "10de" in incus("query", "/1.0/resources"):
+        pytest.skip("this host has an NVIDIA card")
+    before = everything()
+    fresh.set(infra="infra.yml", engine="speaches", model="small", quantization="float16")
+    sentence(fresh.fails(), "no NVIDIA card", "make up STACK=cpu")
+    assert everything() == before
+
+
+def test_a_subnet_of_somebody_else_is_left_alone(fresh: Project) -> None:
+    name = "stt-e2e-other"
+    incus("network", "create", name, f"ipv4.address={SUBNET}.254/24", "ipv6.address=none")
+    try:
+        sentence(fresh.fails(), f"{SUBNET}.0/24 is taken by the network {name}")
+        assert name in incus("network", "list", "--format", "csv")
+    finally:
+        incus("network", "delete", name)
+    fresh.up()
+    assert fresh.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_a_project_of_somebody_else_is_left_alone(fresh: Project) -> None:
+    incus("project", "create", DOMAIN)
+    try:
+        sentence(fresh.fails(), f"project {DOMAIN} that incus-stt did not make")
+        fresh.pulumi("destroy")
+        assert DOMAIN in incus("project", "list", "--format", "csv")
+    finally:
+        incus("project", "delete", DOMAIN)
+
+
+def test_an_unknown_storage_pool_is_refused_with_those_there_are(fresh: Project) -> None:
+    fresh.set(pool="nowhere")
+    sentence(fresh.fails(), 'stt:pool: "nowhere" is no storage pool', "default")
+
+
+def test_an_image_that_is_not_there_is_said(fresh: Project) -> None:
+    fresh.set(image="nowhere")
+    sentence(fresh.fails(), "The image nowhere cannot be used", "stt:image")
+    fresh.set(image="images:debian/12")
+    fresh.up()  # the cause is mended: it converges
+
+
+def test_a_host_that_is_not_there_is_said(fresh: Project) -> None:
+    fresh.set(connection="ssh:nobody@host.invalid")
+    sentence(fresh.fails(), "stt:connection is ssh:nobody@host.invalid", "cannot be reached")
+    fresh.set(connection="incus:nowhere")
+    sentence(fresh.fails(), "stt:connection is incus:nowhere", "no such remote")
+
+
+def test_a_host_without_incus_is_said(fresh: Project, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if program.name not in ("incus", "pulumi"):
+            (tools / program.name).symlink_to(program)
+    done = fresh.pulumi("up", PATH=str(tools))
+    assert done.returncode != 0
+    sentence(done.stdout + done.stderr, "there is no incus client", "make up")
+
+
+def test_a_daemon_that_does_not_answer_is_said(fresh: Project, tmp_path: Path) -> None:
+    done = fresh.pulumi("up", INCUS_DIR=str(tmp_path / "no-daemon"))
+    assert done.returncode != 0
+    sentence(done.stdout + done.stderr, "the Incus daemon does not answer")
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv to be another user")
+def test_a_user_without_permission_is_told_the_group(fresh: Project) -> None:
+    if os.geteuid():
+        pytest.skip("only root can be another user")
+    script = "incus query /1.0"
+    done = run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script)
+    code = (
+        "import sys; from components.live import _explain; "
+        "from declaration.settings import Connection; "
+        "print(_explain(Connection('local'), sys.stdin.read().strip()))"
+    )
+    told = run(str(ROOT / ".venv/bin/python"), "-c", code, cwd=ROOT, input=done.stderr)
+    sentence(told.stdout, "may not use Incus", "incus-admin")
+
+
+def test_a_model_that_is_not_there_leaves_the_old_service(working: Project) -> None:
+    hub = ModelHub(f"{WORKING}.254", {})
+    try:
+        working.set(model="nobody/nothing", sources={"models": hub.url})
+        sentence(working.fails(), "there is no nobody/nothing on the model hub")
+        assert working.health()["model"] == "./models/tiny-digits"
+    finally:
+        hub.close()
+    working.set(model="./models/tiny-digits", sources=None)
+    working.up()
+
+
+def test_a_model_is_fetched_and_a_download_that_is_cut_short_goes_on(working: Project) -> None:
+    hub = ModelHub(f"{WORKING}.254", {"Systran/faster-whisper-tiny": ROOT / "models/tiny-digits"})
+    hub.cut = 1000
+    try:
+        working.set(model="tiny", sources={"models": hub.url})
+        sentence(working.fails(), "stt:model tiny", "download", "then run up again")
+        assert working.transcribe("hello_world").json["text"] == "hello world"
+        hub.cut = 0
+        working.up()
+        assert working.health()["model"] == "tiny"
+        asked = len(hub.requests)
+        working.up()
+        assert len(hub.requests) == asked  # what was fetched is not fetched again
+    finally:
+        hub.close()
+    assert working.transcribe("hello_world", model="tiny").json["text"] == "hello world"
+    working.set(model="./models/tiny-digits", sources=None)
+    working.up()
+
+
+def test_a_full_disk_is_said_and_the_old_service_stays(working: Project) -> None:
+    """The machine's disk is full for its services: a small file system stands in for it."""
+    target = "/var/lib/incus-stt"
+    working.inside("mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", target)
+    try:
+        working.set(quantization="float32")
+        sentence(working.fails(), "No space left on device")
+        assert request(f"http://{WORKING}.1:8000/health").json["compute_type"] == "int8_float32"
+    finally:
+        working.inside("umount", target)
+    working.up()
+    assert working.health()["compute_type"] == "float32"
+    working.set(quantization="int8")
+    working.up()
+
+
+def test_what_was_removed_by_hand_does_not_stop_destroy(fresh: Project) -> None:
+    fresh.up()
+    incus("delete", "--force", "gpu-server", project=DOMAIN)
+    done = fresh.pulumi("destroy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert DOMAIN not in incus("project", "list", "--format", "csv")
+
+
+def test_a_lost_state_is_taken_over(fresh: Project) -> None:
+    fresh.up()
+    path = f"/1.0/storage-pools/default/volumes/custom/models?project={DOMAIN}"
+    volume = json.loads(incus("query", path))
+    assert volume["config"]["volatile.idmap.last"]  # what Incus notes down for itself
+    shutil.rmtree(fresh.root / "state")
+    fresh.up()
+    assert fresh.transcribe("hello_world").json["text"] == "hello world"
+    assert json.loads(incus("query", path)) == volume  # the very volume, with its models
