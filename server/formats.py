@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import html
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from faster_whisper.transcribe import Segment, TranscriptionInfo
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard."""
+    """What was heard; ``words``: whether the request asked for the times of words."""
 
     task: str
     info: TranscriptionInfo
     segments: Sequence[Segment]
+    words: bool = False
 
     @property
     def text(self) -> str:
@@ -30,33 +32,30 @@ def clock(seconds: float, separator: str) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{separator}{rest % 1000:03}"
 
 
-def _json(transcript: Transcript) -> tuple[dict[str, Any] | str, str]:
-    return {"text": transcript.text}, "application/json"
-
-
-def _text(transcript: Transcript) -> tuple[dict[str, Any] | str, str]:
-    return transcript.text + "\n", "text/plain"
-
-
-def _cues(transcript: Transcript, separator: str) -> list[str]:
-    # An arrow would end a cue's text; HTML has a word for it.
-    return [
-        f"{clock(segment.start, separator)} --> {clock(segment.end, separator)}\n"
-        f"{segment.text.strip().replace('-->', '->')}\n"
-        for segment in transcript.segments
-    ]
-
-
-def _srt(transcript: Transcript) -> tuple[dict[str, Any] | str, str]:
+def srt(transcript: Transcript) -> str:
+    """SubRip: numbered cues."""
     cues = enumerate(_cues(transcript, ","), start=1)
-    return "\n".join(f"{number}\n{cue}" for number, cue in cues), "application/x-subrip"
+    return "\n".join(f"{number}\n{cue}" for number, cue in cues)
 
 
-def _vtt(transcript: Transcript) -> tuple[dict[str, Any] | str, str]:
-    return "\n".join(["WEBVTT\n", *_cues(transcript, ".")]), "text/vtt"
+def vtt(transcript: Transcript) -> str:
+    """WebVTT: its text escapes what would be markup."""
+    cues = _cues(transcript, ".", lambda text: html.escape(text, quote=False))
+    return "\n".join(["WEBVTT\n", *cues])
 
 
-def _verbose_json(transcript: Transcript) -> tuple[dict[str, Any] | str, str]:
+def _cues(
+    transcript: Transcript, separator: str, escape: Callable[[str], str] = str
+) -> Iterator[str]:
+    for segment in transcript.segments:
+        times = f"{clock(segment.start, separator)} --> {clock(segment.end, separator)}"
+        # An arrow or an empty line would end the cue's text.
+        text = " ".join(segment.text.split()).replace("-->", "->")
+        yield f"{times}\n{escape(text)}\n"
+
+
+def verbose_json(transcript: Transcript) -> dict[str, Any]:
+    """Everything that Whisper says of its text. ``language`` is a code, as in the request."""
     body: dict[str, Any] = {
         "task": transcript.task,
         "language": transcript.info.language,
@@ -79,23 +78,20 @@ def _verbose_json(transcript: Transcript) -> tuple[dict[str, Any] | str, str]:
             for segment in transcript.segments
         ],
     }
-    words = [word for segment in transcript.segments for word in segment.words or ()]
-    if words:
+    if transcript.words:
         body["words"] = [
-            {"word": word.word.strip(), "start": word.start, "end": word.end} for word in words
+            {"word": word.word.strip(), "start": word.start, "end": word.end}
+            for segment in transcript.segments
+            for word in segment.words or ()
         ]
-    return body, "application/json"
+    return body
 
 
-FORMATS: dict[str, Callable[[Transcript], tuple[dict[str, Any] | str, str]]] = {
-    "json": _json,
-    "text": _text,
-    "srt": _srt,
-    "verbose_json": _verbose_json,
-    "vtt": _vtt,
+#: The body of each format and its media type.
+FORMATS: dict[str, tuple[Callable[[Transcript], dict[str, Any] | str], str]] = {
+    "json": (lambda transcript: {"text": transcript.text}, "application/json"),
+    "text": (lambda transcript: transcript.text + "\n", "text/plain"),
+    "srt": (srt, "application/x-subrip"),
+    "verbose_json": (verbose_json, "application/json"),
+    "vtt": (vtt, "text/vtt"),
 }
-
-
-def render(transcript: Transcript, kind: str) -> tuple[dict[str, Any] | str, str]:
-    """The body and media type of a response; ``kind`` is one of ``FORMATS``."""
-    return FORMATS[kind](transcript)

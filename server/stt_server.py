@@ -1,7 +1,7 @@
 """An OpenAI-compatible speech-to-text server on faster-whisper: one model, loaded at start.
 
-Every setting is an environment variable (``Settings``); one that is unknown or cannot take effect
-is an error at start, never ignored.
+Every setting is an environment variable (``settings.py``); one that is unknown or cannot take
+effect is an error at start, never ignored.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import anyio
-import av.error
-import ctranslate2
+import anyio.to_thread
 import faster_whisper
+import numpy as np
 import uvicorn
-from faster_whisper.tokenizer import _LANGUAGE_CODES
-from formats import FORMATS, Transcript, render
+from audio import SAMPLING_RATE, AudioError, decode
+from formats import FORMATS, Transcript
+from settings import Settings, SettingsError, read_settings
 from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -38,139 +38,18 @@ log = logging.getLogger("uvicorn.error")
 
 #: sysexits.h EX_CONFIG: systemd shows it as CONFIG.
 EX_CONFIG = 78
-SAMPLING_RATE = 16000
+#: How long SIGTERM lets a running transcription end; then uvicorn lets the signal end the process.
+GRACE_SECONDS = 5
 #: What Whisper tries in turn where its own confidence is low; the meaning of OpenAI's 0.
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
-class SettingsError(Exception):
-    """A setting is missing, unknown, or cannot take effect."""
+class RequestError(Exception):
+    """A request that cannot be answered; it goes out in OpenAI's form."""
 
-
-@dataclass(frozen=True)
-class Settings:
-    """The environment.
-
-    ``model_name`` and ``aliases`` are what clients may send as ``model``; ``language`` is used
-    where a request names none (empty: detect); ``cpu_threads`` 0: all; ``max_upload_mb`` in MiB.
-    """
-
-    host: str
-    port: int
-    model_dir: Path
-    model_name: str
-    aliases: tuple[str, ...]
-    device: str
-    compute_type: str
-    language: str
-    cpu_threads: int
-    max_upload_mb: int
-    api_key: str
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every name of the model, its own first."""
-        return tuple(dict.fromkeys((self.model_name, *self.aliases)))
-
-
-DEFAULTS = {
-    "STT_HOST": "127.0.0.1",
-    "STT_PORT": "8000",
-    "STT_MODEL_DIR": "",
-    "STT_MODEL_NAME": "",
-    "STT_MODEL_ALIASES": "[]",
-    "STT_DEVICE": "cpu",
-    "STT_COMPUTE_TYPE": "",
-    "STT_LANGUAGE": "",
-    "STT_CPU_THREADS": "0",
-    "STT_MAX_UPLOAD_MB": "500",
-    "STT_API_KEY_FILE": "",
-}
-
-
-def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings of ``environment``.
-
-    Raises:
-        SettingsError: naming the variable, its value, and what is allowed.
-    """
-    values = {name: environment.get(name, default) for name, default in DEFAULTS.items()}
-    for name in environment:
-        if name.startswith("STT_") and name not in DEFAULTS:
-            raise SettingsError(f"{name} is unknown. Known: {', '.join(DEFAULTS)}")
-    for name in ("STT_MODEL_DIR", "STT_MODEL_NAME", "STT_COMPUTE_TYPE"):
-        if not values[name]:
-            raise SettingsError(f"{name} is not set")
-    device, compute_type = values["STT_DEVICE"], values["STT_COMPUTE_TYPE"]
-    if device not in ("cpu", "cuda"):
-        raise SettingsError(f"STT_DEVICE is {device!r}; allowed: cpu, cuda")
-    try:
-        supported = ctranslate2.get_supported_compute_types(device)
-    except (RuntimeError, ValueError) as error:
-        raise SettingsError(
-            f"STT_DEVICE is {device!r}, which does not work here: {error}"
-        ) from error
-    if compute_type not in supported:
-        # CTranslate2 would take another one in silence.
-        raise SettingsError(
-            f"STT_COMPUTE_TYPE is {compute_type!r}, which this {device} cannot run; "
-            f"allowed: {', '.join(sorted(supported))}"
-        )
-    language = values["STT_LANGUAGE"]
-    if language and language not in _LANGUAGE_CODES:
-        raise SettingsError(f"STT_LANGUAGE is {language!r}, which is no language code of Whisper")
-    model_dir = Path(values["STT_MODEL_DIR"])
-    if not (model_dir / "model.bin").is_file():
-        raise SettingsError(f"STT_MODEL_DIR is {str(model_dir)!r}, which holds no model.bin")
-    return Settings(
-        host=values["STT_HOST"],
-        port=_number(values, "STT_PORT", 0, 65535),
-        model_dir=model_dir,
-        model_name=values["STT_MODEL_NAME"],
-        aliases=_names(values["STT_MODEL_ALIASES"]),
-        device=device,
-        compute_type=compute_type,
-        language=language,
-        cpu_threads=_number(values, "STT_CPU_THREADS", 0, 1024),
-        max_upload_mb=_number(values, "STT_MAX_UPLOAD_MB", 1, 100_000),
-        api_key=_key(values["STT_API_KEY_FILE"]),
-    )
-
-
-def _number(values: Mapping[str, str], name: str, least: int, most: int) -> int:
-    text = values[name]
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise SettingsError(f"{name} is {text!r}; allowed: {least} to {most}")
-    return int(text)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    try:
-        names = json.loads(text)
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise SettingsError(f"STT_MODEL_ALIASES is {text!r}; allowed: a JSON list of names")
-    return tuple(names)
-
-
-def _key(file: str) -> str:
-    if not file:
-        return ""
-    try:
-        key = Path(file).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"STT_API_KEY_FILE is {file!r}, which cannot be read: {error}"
-        ) from error
-    if not key:
-        raise SettingsError(f"STT_API_KEY_FILE is {file!r}, which is empty")
-    return key
-
-
-def refuse(status: int, message: str, param: str | None = None) -> HTTPException:
-    """An error of the client's, to be raised; it goes out in OpenAI's form."""
-    return HTTPException(status, detail={"message": message, "param": param})  # type: ignore[arg-type]  # any JSON
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
 
 
 class Service:
@@ -180,7 +59,7 @@ class Service:
         """Load the model.
 
         Raises:
-            SettingsError: the model cannot be loaded, or knows no language but English.
+            SettingsError: the model cannot be loaded, or does not know the language.
         """
         self.settings = settings
         try:
@@ -188,16 +67,28 @@ class Service:
                 str(settings.model_dir),
                 device=settings.device,
                 compute_type=settings.compute_type,
-                cpu_threads=settings.cpu_threads,
+                # CTranslate2's own 0 is four at most.
+                cpu_threads=settings.cpu_threads or len(os.sched_getaffinity(0)),
                 local_files_only=True,
             )
-        except (RuntimeError, ValueError, OSError) as error:
+            if settings.device == "cuda":
+                # cuBLAS is loaded at the first use: where it is missing, now is the time to say so.
+                list(self.model.transcribe(np.zeros(SAMPLING_RATE, np.float32), language="en")[0])
+        except Exception as error:
             raise SettingsError(
-                f"the model in STT_MODEL_DIR {str(settings.model_dir)!r} does not load: {error}"
+                f"STT_MODEL_DIR is {str(settings.model_dir)!r}, which does not run: {error}"
             ) from error
-        if not self.model.model.is_multilingual and settings.language not in ("", "en"):
+        self.languages = ["en"]
+        if self.model.model.is_multilingual:
+            # Older models lack the newest language.
+            token = self.model.hf_tokenizer.token_to_id
+            self.languages = [
+                code for code in self.model.supported_languages if token(f"<|{code}|>") is not None
+            ]
+        if settings.language and settings.language not in self.languages:
             raise SettingsError(
-                f"STT_LANGUAGE is {settings.language!r}, but this model knows English alone"
+                f"STT_LANGUAGE is {settings.language!r}; this model knows: "
+                f"{', '.join(self.languages)}"
             )
         # One transcription at a time: the device is one. The others wait in line.
         self.turn = anyio.Lock()
@@ -219,16 +110,15 @@ class Service:
     async def models(self, request: Request) -> Response:
         """OpenAI's list of models, or one of it."""
         wanted = request.path_params.get("name")
-        entries = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "incus-stt"}
+        entries = {
+            name: {"id": name, "object": "model", "created": 0, "owned_by": "incus-stt"}
             for name in self.settings.names
-        ]
+        }
         if wanted is None:
-            return JSONResponse({"object": "list", "data": entries})
-        for entry in entries:
-            if entry["id"] == wanted:
-                return JSONResponse(entry)
-        raise self._no_model(wanted)
+            return JSONResponse({"object": "list", "data": list(entries.values())})
+        if wanted not in entries:
+            raise self._no_model(wanted)
+        return JSONResponse(entries[wanted])
 
     async def transcriptions(self, request: Request) -> Response:
         """OpenAI's POST /v1/audio/transcriptions."""
@@ -238,37 +128,39 @@ class Service:
         """OpenAI's POST /v1/audio/translations."""
         return await self._answer(request, "translate")
 
-    def _no_model(self, name: str) -> HTTPException:
+    def _no_model(self, name: str) -> RequestError:
         served = self.settings.model_name
-        return refuse(404, f"The model {name!r} is not served here; {served!r} is.", "model")
+        return RequestError(404, f"The model {name!r} is not served here; {served!r} is.", "model")
 
     def _options(self, form: FormData, task: str) -> dict[str, Any]:
         """What faster-whisper is asked for; every field of the request is checked."""
         model = form.get("model")
         if not isinstance(model, str) or not model:
-            raise refuse(400, "The field model is missing.", "model")
+            raise RequestError(400, "The field model is missing.", "model")
         if model not in self.settings.names:
             raise self._no_model(model)
         language = str(form.get("language") or "").lower() or self.settings.language or None
-        if language and language not in _LANGUAGE_CODES:
-            raise refuse(400, f"{language!r} is no language code.", "language")
-        if language not in (None, "en") and not self.model.model.is_multilingual:
-            raise refuse(400, "This model knows English alone.", "language")
+        if language and language not in self.languages:
+            known = ", ".join(self.languages)
+            raise RequestError(400, f"This model knows: {known}; not {language!r}.", "language")
         try:
             temperature = float(str(form.get("temperature") or 0))
         except ValueError:
             temperature = -1.0
         if not 0 <= temperature <= 1:
-            raise refuse(400, "The temperature is a number from 0 to 1.", "temperature")
-        grains = {str(grain) for grain in form.getlist("timestamp_granularities[]")}
+            raise RequestError(400, "The temperature is a number from 0 to 1.", "temperature")
+        field = "timestamp_granularities[]"
+        grains = {str(grain) for grain in form.getlist(field)}
         if not grains <= {"segment", "word"}:
-            raise refuse(400, "Granularities are segment and word.", "timestamp_granularities[]")
+            raise RequestError(400, "Granularities are segment and word.", field)
         return {
             "task": task,
             "language": language,
             "initial_prompt": str(form.get("prompt") or "") or None,
             "temperature": temperature or TEMPERATURES,
             "word_timestamps": "word" in grains,
+            # Whisper hears words in silence, hum and noise.
+            "vad_filter": True,
         }
 
     async def _answer(self, request: Request, task: str) -> Response:
@@ -276,39 +168,71 @@ class Service:
             options = self._options(form, task)
             kind = str(form.get("response_format") or "json")
             if kind not in FORMATS:
-                raise refuse(400, f"Formats are {', '.join(FORMATS)}.", "response_format")
+                raise RequestError(400, f"Formats are {', '.join(FORMATS)}.", "response_format")
             upload = form.get("file")
             if not isinstance(upload, UploadFile):
-                raise refuse(400, "The field file is missing.", "file")
-            async with self.turn:
-                if await request.is_disconnected():
-                    return Response(status_code=499)
-                transcript = await anyio.to_thread.run_sync(self._transcribe, upload.file, options)
+                raise RequestError(400, "The field file is missing.", "file")
+            transcript = await self._in_turn(request, upload.file, options)
         if str(form.get("stream") or "").lower() in ("true", "1"):
             return StreamingResponse(_events(transcript), media_type="text/event-stream")
-        body, media_type = render(transcript, kind)
+        render, media_type = FORMATS[kind]
+        body = render(transcript)
         if isinstance(body, str):
             return PlainTextResponse(body, media_type=media_type)
         return JSONResponse(body)
 
-    def _transcribe(self, file: BinaryIO, options: Mapping[str, Any]) -> Transcript:
+    async def _in_turn(
+        self, request: Request, file: BinaryIO, options: Mapping[str, Any]
+    ) -> Transcript:
+        """Wait in line, then transcribe; leave the line, or stop, where the client has gone."""
+        gone = threading.Event()
+        transcript = None
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            gone.set()
+            group.cancel_scope.cancel()
+
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(watch)
+                async with self.turn:
+                    transcript = await anyio.to_thread.run_sync(
+                        self._transcribe, file, options, gone
+                    )
+                group.cancel_scope.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        if transcript is None:
+            log.info("a client left before its transcription was done")
+            raise ClientDisconnect
+        return transcript
+
+    def _transcribe(
+        self, file: BinaryIO, options: Mapping[str, Any], gone: threading.Event
+    ) -> Transcript | None:
         """Decode and transcribe, in a worker thread. The text is never logged."""
         began = time.perf_counter()
         try:
-            audio = faster_whisper.decode_audio(file, sampling_rate=SAMPLING_RATE)
-        except (av.error.FFmpegError, IndexError, ValueError) as error:
-            raise refuse(400, "The file is no audio that can be decoded.", "file") from error
-        segments, info = self.model.transcribe(audio, **options)
-        transcript = Transcript(str(options["task"]), info, list(segments))
+            samples = decode(file)
+        except AudioError as error:
+            raise RequestError(400, str(error), "file") from error
+        found, info = self.model.transcribe(samples, **options)
+        segments = []
+        for segment in found:
+            if gone.is_set():
+                return None
+            segments.append(segment)
         took = time.perf_counter() - began
         log.info(
             "%.2f s of audio in %.2f s, real-time factor %.3f, language %s",
             info.duration,
             took,
-            took / max(info.duration, 0.001),
+            took / info.duration,
             info.language,
         )
-        return transcript
+        return Transcript(str(options["task"]), info, segments, options["word_timestamps"])
 
 
 async def _events(transcript: Transcript) -> AsyncIterator[str]:
@@ -340,12 +264,12 @@ class Guard:
         right = scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.key)
         if self.key and not right:
             message = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
-            response = error_response(401, message, None)
-            await response(scope, receive, send)
+            await error_response(401, message)(scope, receive, send)
             return
+        too_large = f"The upload is larger than {self.limit >> 20} MiB."
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.limit:
-            await error_response(413, self._too_large, "file")(scope, receive, send)
+            await error_response(413, too_large, "file")(scope, receive, send)
             return
         received = 0
 
@@ -354,45 +278,40 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.limit:
-                raise refuse(413, self._too_large, "file")
+                raise RequestError(413, too_large, "file")
             return message
 
         await self.app(scope, counted, send)
 
-    @property
-    def _too_large(self) -> str:
-        return f"The upload is larger than {self.limit >> 20} MiB."
 
-
-def error_response(status: int, message: str, param: str | None) -> JSONResponse:
+def error_response(status: int, message: str, param: str | None = None) -> JSONResponse:
     """An error in OpenAI's form."""
-    kinds = {401: "authentication_error", 404: "not_found_error"}
-    kind = "server_error" if status >= 500 else kinds.get(status, "invalid_request_error")
-    codes = {401: "invalid_api_key"}
-    code = "model_not_found" if status == 404 and param == "model" else codes.get(status)
-    error = {"message": message, "type": kind, "param": param, "code": code}
+    codes = {(401, None): "invalid_api_key", (404, "model"): "model_not_found"}
+    error = {
+        "message": message,
+        "type": "server_error" if status >= 500 else "invalid_request_error",
+        "param": param,
+        "code": codes.get((status, param)),
+    }
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
     return JSONResponse({"error": error}, status, headers=headers)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101  # registered for it alone
-    detail: Any = error.detail
-    if isinstance(detail, dict):
-        return error_response(error.status_code, detail["message"], detail["param"])
-    return error_response(error.status_code, f"{detail}: {request.method} {request.url.path}", None)
-
-
-async def _any_error(request: Request, error: Exception) -> Response:
-    return error_response(500, f"The transcription failed: {type(error).__name__}.", None)
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)
+async def _on_error(request: Request, error: Exception) -> Response:
+    """Every error that leaves a route."""
+    if isinstance(error, RequestError):
+        return error_response(error.status, error.message, error.param)
+    if isinstance(error, HTTPException):
+        message = f"{error.detail}: {request.method} {request.url.path}"
+        return error_response(error.status_code, message)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)  # nobody reads it
+    return error_response(500, f"The transcription failed: {type(error).__name__}.")
 
 
 def create_app(service: Service) -> ASGIApp:
     """The application around a loaded model."""
+    errors = (RequestError, HTTPException, ClientDisconnect, Exception)
     app = Starlette(
         routes=[
             Route("/health", service.health),
@@ -401,11 +320,7 @@ def create_app(service: Service) -> ASGIApp:
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
             Route("/v1/audio/translations", service.translations, methods=["POST"]),
         ],
-        exception_handlers={
-            HTTPException: _http_error,
-            ClientDisconnect: _gone,
-            Exception: _any_error,
-        },
+        exception_handlers=dict.fromkeys(errors, _on_error),
     )
     return Guard(app, service.settings)
 
@@ -429,7 +344,7 @@ def notify(state: str) -> None:
             channel.send(state.encode())
 
 
-def main(arguments: Iterable[str] = ()) -> int:
+def main() -> int:
     """Serve until SIGTERM. Returns the exit status."""
     try:
         settings = read_settings(os.environ)
@@ -443,7 +358,7 @@ def main(arguments: Iterable[str] = ()) -> int:
         port=settings.port,
         log_level="info",
         server_header=False,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
     Server(config).run()
     return 0

@@ -1,0 +1,142 @@
+"""The server's settings: the environment, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ctranslate2
+
+DEFAULTS = {
+    "STT_HOST": "127.0.0.1",
+    "STT_PORT": "8000",
+    "STT_MODEL_DIR": "",
+    "STT_MODEL_NAME": "",
+    "STT_MODEL_ALIASES": "[]",
+    "STT_DEVICE": "cpu",
+    "STT_COMPUTE_TYPE": "",
+    "STT_LANGUAGE": "",
+    "STT_CPU_THREADS": "0",
+    "STT_MAX_UPLOAD_MB": "500",
+    "STT_API_KEY_FILE": "",
+}
+#: Without tokenizer.json, faster-whisper would look for another model's on the internet.
+MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
+
+
+class SettingsError(Exception):
+    """A setting is missing, unknown, or cannot take effect."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment.
+
+    ``model_name`` and ``aliases`` are what clients may send as ``model``; ``language`` is used
+    where a request names none (empty: detect); ``cpu_threads`` 0: all; ``max_upload_mb`` in MiB;
+    ``api_key`` empty: none is asked for.
+    """
+
+    host: str
+    port: int
+    model_dir: Path
+    model_name: str
+    aliases: tuple[str, ...]
+    device: str
+    compute_type: str
+    language: str
+    cpu_threads: int
+    max_upload_mb: int
+    api_key: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the model, its own first."""
+        return tuple(dict.fromkeys((self.model_name, *self.aliases)))
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings of ``environment``.
+
+    Raises:
+        SettingsError: naming the variable, its value, and what is allowed.
+    """
+    for name in environment:
+        if name.startswith("STT_") and name not in DEFAULTS:
+            raise SettingsError(f"{name} is unknown; known: {', '.join(DEFAULTS)}")
+    values = {name: environment.get(name, default) for name, default in DEFAULTS.items()}
+    for name in ("STT_HOST", "STT_MODEL_DIR", "STT_MODEL_NAME", "STT_COMPUTE_TYPE"):
+        if not values[name]:
+            raise SettingsError(f"{name} is not set")
+    return Settings(
+        host=values["STT_HOST"],
+        port=_number(values, "STT_PORT", 1, 65535),
+        model_dir=_model(values["STT_MODEL_DIR"]),
+        model_name=values["STT_MODEL_NAME"],
+        aliases=_names(values["STT_MODEL_ALIASES"]),
+        device=values["STT_DEVICE"],
+        compute_type=_compute_type(values["STT_COMPUTE_TYPE"], values["STT_DEVICE"]),
+        language=values["STT_LANGUAGE"],
+        cpu_threads=_number(values, "STT_CPU_THREADS", 0, 1024),
+        max_upload_mb=_number(values, "STT_MAX_UPLOAD_MB", 1, 100_000),
+        api_key=_key(values["STT_API_KEY_FILE"]),
+    )
+
+
+def _number(values: Mapping[str, str], name: str, least: int, most: int) -> int:
+    text = values[name]
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise SettingsError(f"{name} is {text!r}; allowed: {least} to {most}")
+    return int(text)
+
+
+def _model(directory: str) -> Path:
+    for name in MODEL_FILES:
+        if not (Path(directory) / name).is_file():
+            raise SettingsError(f"STT_MODEL_DIR is {directory!r}, which holds no {name}")
+    return Path(directory)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise SettingsError(f"STT_MODEL_ALIASES is {text!r}; allowed: a JSON list of names")
+    return tuple(names)
+
+
+def _compute_type(compute_type: str, device: str) -> str:
+    """Refuse what CTranslate2 would turn into another type without a word."""
+    if device not in ("cpu", "cuda"):
+        raise SettingsError(f"STT_DEVICE is {device!r}; allowed: cpu, cuda")
+    try:
+        supported = ctranslate2.get_supported_compute_types(device)
+    except (RuntimeError, ValueError) as error:
+        raise SettingsError(
+            f"STT_DEVICE is {device!r}, which does not work here: {error}"
+        ) from error
+    if compute_type not in supported:
+        raise SettingsError(
+            f"STT_COMPUTE_TYPE is {compute_type!r}, which this {device} cannot run; "
+            f"allowed: {', '.join(sorted(supported))}"
+        )
+    return compute_type
+
+
+def _key(file: str) -> str:
+    if not file:
+        return ""
+    try:
+        key = Path(file).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+        raise SettingsError(
+            f"STT_API_KEY_FILE is {file!r}, which cannot be read: {reason}"
+        ) from error
+    if len(key.split()) != 1:
+        raise SettingsError(f"STT_API_KEY_FILE is {file!r}, which does not hold exactly one key")
+    return key

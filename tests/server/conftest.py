@@ -1,0 +1,36 @@
+"""Servers that several tests share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.multilingual import make_model
+from tests.server.server import KEY, SERVER, Running, running
+
+sys.path.insert(0, str(SERVER.parent))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """English digits; asks for a key."""
+    with running(tmp_path_factory.mktemp("server"), key=KEY, STT_MAX_UPLOAD_MB="1") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def many_languages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows a hundred languages by name."""
+    return make_model(tmp_path_factory.mktemp("model") / "multilingual")
+
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory, many_languages: Path) -> Iterator[Running]:
+    """A server that takes seconds for every window of 30 s, and detects the language."""
+    with running(
+        tmp_path_factory.mktemp("slow"), STT_MODEL_DIR=str(many_languages), STT_MODEL_ALIASES="[]"
+    ) as server:
+        yield server

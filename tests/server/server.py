@@ -1,0 +1,139 @@
+"""The server as a process of its own, as systemd would start it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVER = ROOT / "server" / "stt_server.py"
+MODEL = ROOT / "models" / "tiny-digits"
+RECORDINGS = ROOT / "recordings"
+NAME = "models/tiny-digits"
+KEY = "sk-a-key-of-the-tests"
+SPEECH = RECORDINGS / "one_two_three.wav"
+
+
+def settings(**changes: str) -> dict[str, str]:
+    """A whole environment that works, with ``changes``."""
+    return {
+        "PATH": os.environ["PATH"],
+        "STT_MODEL_DIR": str(MODEL),
+        "STT_MODEL_NAME": NAME,
+        "STT_MODEL_ALIASES": json.dumps(["whisper-1"]),
+        "STT_COMPUTE_TYPE": "int8",
+        **changes,
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Running:
+    """A server that answers."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log_file: Path
+    key: str = ""
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, headers=self.headers, timeout=60)
+
+    def post(
+        self,
+        audio: Any = SPEECH,
+        path: Any = "/v1/audio/transcriptions",
+        **fields: Any,
+    ) -> httpx.Response:
+        """A transcription of a file or of bytes; a field that is None is left out."""
+        data = {"model": NAME, **fields}
+        content = audio.read_bytes() if isinstance(audio, Path) else audio
+        return httpx.post(
+            self.url + path,
+            headers=self.headers,
+            data={name: value for name, value in data.items() if value is not None},
+            files={"file": ("recording", content)} if content is not None else {"x": b""},
+            timeout=120,
+        )
+
+    def wait_for_log(self, text: str, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while text not in self.log:
+            assert time.monotonic() < end, f"no {text!r} within {seconds} s:\n{self.log}"
+            time.sleep(0.02)
+
+
+@contextmanager
+def running(directory: Path, key: str = "", **changes: str) -> Iterator[Running]:
+    """Start a server, wait until it is healthy, and end it."""
+    port = free_port()
+    log_file = directory / f"server-{port}.log"
+    if key:
+        file = directory / f"key-{port}"
+        file.write_text(key + "\n")
+        changes["STT_API_KEY_FILE"] = str(file)
+    environment = settings(STT_PORT=str(port), **changes)
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(SERVER)], env=environment, stdout=log, stderr=log
+        )
+    server = Running(f"http://127.0.0.1:{port}", process, log_file, key)
+    try:
+        end = time.monotonic() + 60
+        while True:
+            assert process.poll() is None, server.log
+            assert time.monotonic() < end, server.log
+            try:
+                if httpx.get(server.url + "/health").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wav(samples: Any, rate: int = 16000) -> bytes:
+    """Samples from -1 to 1 as a recording."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes((np.asarray(samples) * 32767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def speech() -> Any:
+    """The samples of ``SPEECH``."""
+    with wave.open(str(SPEECH)) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768

@@ -1,0 +1,148 @@
+"""The process: start, systemd, settings that take effect, end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from faster_whisper import WhisperModel, decode_audio
+
+from tests.server.server import (
+    SERVER,
+    SPEECH,
+    Running,
+    free_port,
+    running,
+    settings,
+    speech,
+    wav,
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "effective"),
+    [("int8", "int8_float32"), ("int8_float32", "int8_float32"), ("float32", "float32")],
+)
+def test_the_compute_type_takes_effect(tmp_path: Path, asked: str, effective: str) -> None:
+    with running(tmp_path, STT_COMPUTE_TYPE=asked) as server:
+        assert server.get("/health").json()["compute_type"] == effective
+        assert server.post().json() == {"text": "one two three"}
+
+
+def test_without_a_key_file_no_key_is_asked_for(tmp_path: Path) -> None:
+    with running(tmp_path, STT_API_KEY_FILE="") as server:
+        assert server.get("/v1/models").status_code == 200
+
+
+def test_threads(tmp_path: Path) -> None:
+    counts = []
+    for threads in ("1", "4"):
+        with running(tmp_path, STT_CPU_THREADS=threads) as server:
+            assert server.post().status_code == 200
+            counts.append(len(os.listdir(f"/proc/{server.process.pid}/task")))
+    assert counts[1] - counts[0] >= 3
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told_once_it_answers(tmp_path: Path, abstract: bool) -> None:
+    address = f"@stt-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    port = free_port()
+    environment = settings(STT_PORT=str(port), NOTIFY_SOCKET=address)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + address[1:] if abstract else address)
+        systemd.settimeout(60)
+        process = subprocess.Popen(
+            [sys.executable, str(SERVER)], env=environment, stderr=subprocess.DEVNULL
+        )
+        try:
+            assert systemd.recv(100) == b"READY=1"
+            assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        finally:
+            process.kill()
+            process.wait()
+
+
+# The language
+
+
+def _language(server: Running, **fields: str) -> tuple[str, float]:
+    body = server.post(response_format="verbose_json", **fields).json()
+    return body["language"], body["language_probability"]
+
+
+def test_the_language_of_the_setting_and_of_the_request(
+    tmp_path: Path, many_languages: Path
+) -> None:
+    with running(tmp_path, STT_MODEL_DIR=str(many_languages), STT_LANGUAGE="fr") as server:
+        assert server.get("/health").json()["language"] == "fr"
+        assert _language(server) == ("fr", 1)
+        assert _language(server, language="") == ("fr", 1)
+        assert _language(server, language="de") == ("de", 1)
+        assert _language(server, language="DE") == ("de", 1)
+        assert _language(server, path="/v1/audio/translations") == ("fr", 1)
+
+
+def test_without_a_setting_the_language_is_detected(slow: Running, many_languages: Path) -> None:
+    model = WhisperModel(str(many_languages), device="cpu", compute_type="int8")
+    detected, probability, _ = model.detect_language(decode_audio(str(SPEECH)))
+    assert probability < 1
+    language, heard = _language(slow)
+    assert language == detected
+    assert heard == pytest.approx(probability, abs=0.01)
+    assert _language(slow, language="de") == ("de", 1)
+
+
+# The end
+
+
+def test_sigterm_ends_it(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        server.post()
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(10) in (0, -signal.SIGTERM)
+        assert time.monotonic() - began < 2
+
+
+def test_sigterm_ends_it_in_the_middle_of_a_transcription(
+    tmp_path: Path, many_languages: Path
+) -> None:
+    minutes = wav(np.tile(np.append(speech(), np.zeros(1600)), 300))
+    with running(tmp_path, STT_MODEL_DIR=str(many_languages)) as server:
+        client = threading.Thread(target=_post_in_vain, args=(server, minutes))
+        client.start()
+        time.sleep(2)
+        assert " s of audio in " not in server.log
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) in (0, -signal.SIGTERM)
+        assert time.monotonic() - began < 8
+        client.join(5)
+
+
+def _post_in_vain(server: Running, audio: bytes) -> None:
+    try:
+        server.post(audio)
+    except httpx.TransportError:
+        return
+
+
+def test_a_wrong_setting_ends_the_process(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SERVER)],
+        env=settings(STT_MODEL="large-v3"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 78 and not done.stdout
+    assert done.stderr.startswith("stt_server: STT_MODEL is unknown; known: STT_HOST")
