@@ -38,6 +38,7 @@ def desired_instance(
                 "ipv4.address": str(plan.address),
             },
             **disks,
+            **plan.machine.devices,
         },
     }
 

@@ -62,6 +62,12 @@ def _as_text(value: Any) -> Any:
     }
 
 
+def _devices_as_text(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _as_text(device) for name, device in value.items()}
+
+
 class Addressing(_Model):
     """How subnets follow from trust levels: ``base.(zone_base + level × zone_step).n.0/24``."""
 
@@ -84,19 +90,8 @@ class Profile(_Model):
     config: dict[str, str] = {}
     devices: dict[str, dict[str, str]] = {}
 
-    @field_validator("config", mode="before")
-    @classmethod
-    def _config_is_text(cls, value: Any) -> Any:
-        return _as_text(value)
-
-    @field_validator("devices", mode="before")
-    @classmethod
-    def _devices_are_text(cls, value: Any) -> Any:
-        return (
-            {key: _as_text(item) for key, item in value.items()}
-            if isinstance(value, dict)
-            else value
-        )
+    _config_is_text = field_validator("config", mode="before")(_as_text)
+    _devices_are_text = field_validator("devices", mode="before")(_devices_as_text)
 
     @property
     def has_gpu(self) -> bool:
@@ -114,11 +109,10 @@ class Machine(_Model):
     roles: list[str] = []
     ip: IPv4Address | None = None
     config: dict[str, str] = {}
+    devices: dict[str, dict[str, str]] = {}
 
-    @field_validator("config", mode="before")
-    @classmethod
-    def _config_is_text(cls, value: Any) -> Any:
-        return _as_text(value)
+    _config_is_text = field_validator("config", mode="before")(_as_text)
+    _devices_are_text = field_validator("devices", mode="before")(_devices_as_text)
 
 
 class Domain(_Model):

@@ -193,6 +193,10 @@ def _check_names(
                     problems.append(
                         Problem(f"{where}.{index}", f"{show(word)} stands twice. Remove one.")
                     )
+        for device in ("eth0", "root"):
+            if device in machine.devices:
+                message = "is made by the program. Give your device another name."
+                problems.append(Problem(f"{place}.machines.{name}.devices.{device}", message))
         if "default" not in machine.profiles:
             problems.append(
                 Problem(

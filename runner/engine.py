@@ -152,6 +152,6 @@ class Engine(MockMonitor):
             print(f" {SIGNS[kind]:2} {name} {kind}d {', '.join(keys)}".rstrip())
         for key in keys if self.preview else ():
             sides = (json.dumps(masked(side.get(key, "")), indent=1) for side in (old, new))
-            texts = (side.replace("\\n", "\n").replace(UNKNOWN, "[unknown]") for side in sides)
-            lines = difflib.unified_diff(*map(str.splitlines, texts), n=1, lineterm="")  # type: ignore[misc]  # two of them
+            left, right = (s.replace("\\n", "\n").replace(UNKNOWN, "[unknown]") for s in sides)
+            lines = difflib.unified_diff(left.splitlines(), right.splitlines(), n=1, lineterm="")
             print("\n".join(f"      {key}: {line}" for line in list(lines)[2:] or ["[secret]"]))

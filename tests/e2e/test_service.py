@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -217,7 +218,7 @@ def test_a_model_that_does_not_load_leaves_the_old_service_running(
     project: Project, up: str
 ) -> None:
     broken = project.root / "models" / "broken"
-    broken.mkdir()
+    shutil.copytree(project.root / "models" / "tiny-digits", broken)
     (broken / "model.bin").write_bytes(b"this is no model")
     project.set(model="./models/broken")
     said = project.fails()
@@ -242,6 +243,22 @@ def test_a_port_that_is_taken_is_said_and_the_old_service_stays(project: Project
     assert project.health()["status"] == "ok"
     project.set(port=None)
     project.up()
+
+
+def test_a_device_of_the_operator_s_publishes_the_port_on_the_host(
+    project: Project, up: str
+) -> None:
+    lan = {"type": "proxy", "listen": "tcp:127.0.0.1:18923", "connect": "tcp:127.0.0.1:8000"}
+    project.machines["gpu-server"]["devices"] = {"lan": lan}
+    project.write()
+    said = project.up()
+    assert changed_resources(said, names(project)) == {f"{project.domain}/gpu-server/instance"}
+    assert request("http://127.0.0.1:18923/health").json["status"] == "ok"
+    del project.machines["gpu-server"]["devices"]
+    project.write()
+    project.up()
+    with pytest.raises(OSError, match="refused"):
+        request("http://127.0.0.1:18923/health")
 
 
 def test_stt_alone_can_be_updated(project: Project, up: str) -> None:

@@ -125,6 +125,10 @@ BAD = {
         "domains:\n" + domain(rest="    profiles: {default: {}}\n"),
         "is made by the program",
     ),
+    "own network device": (
+        "domains:\n" + domain(rest=MACHINES + "{devices: {eth0: {type: nic}}}\n"),
+        "devices.eth0: is made by the program",
+    ),
     "bridge too long": ("domains:\n" + domain("twelve-chars"), "has at most 15"),
     "default project": ("domains:\n" + domain("default"), "Incus' own project"),
     "bad name": ("domains:\n" + domain("Ai_Tools"), "is no name that Incus takes"),

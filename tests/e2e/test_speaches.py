@@ -1,0 +1,178 @@
+"""Real Speaches and real Ollama, where their sources are at hand.
+
+``STT_TEST_SPEACHES`` (a git bundle or URL with the pinned tag), ``STT_TEST_PYTHON`` (a relocatable
+Python 3.12 as a tar file, for images without one; optional) and ``STT_TEST_OLLAMA`` (an archive
+with bin/ollama) name them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.model_hub import ModelHub
+from tests.e2e.project import RECORDINGS, ROOT, Project, everything, post_recording, request
+from tests.multilingual import make_model
+
+SOURCES = {
+    name: os.environ.get(f"STT_TEST_{name.upper()}", "")
+    for name in ("speaches", "python", "ollama")
+}
+SUBNET = "10.213.45"
+pytestmark = pytest.mark.skipif(
+    not (SOURCES["speaches"] and SOURCES["ollama"]),
+    reason="STT_TEST_SPEACHES and STT_TEST_OLLAMA name no sources",
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    before = everything()
+    stack = Project(tmp_path_factory.mktemp("speaches"), "runner", "stt-e2e-s", SUBNET)
+    roles = ["base_system", "ollama_server", "stt_server"]
+    stack.machines = {"gpu-server": {"roles": roles}}
+    stack.set(engine="speaches", sources={name: path for name, path in SOURCES.items() if path})
+    stack.up()
+    yield stack
+    done = stack.pulumi("destroy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert everything() == before
+
+
+def journal(project: Project) -> str:
+    """What the running Speaches said since it started."""
+    unit = project.inside("systemctl", "show", "-P", "InvocationID", "speaches")
+    match = f"_SYSTEMD_INVOCATION_ID={unit}"
+    return project.inside("journalctl", "--no-pager", "-o", "cat", match)
+
+
+def test_the_verification_heard_the_recording(project: Project) -> None:
+    assert project.outputs()["stt_check"]["text"] == "one two three"
+    assert request(project.outputs()["stt_health_url"]).status == 200
+    for unit in ("speaches", "ollama"):
+        assert project.inside("systemctl", "is-active", unit) == "active"
+
+
+@pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*.wav")))
+def test_recordings_come_back_as_their_words(project: Project, recording: str) -> None:
+    for model in (None, "whisper-1"):
+        answer = project.transcribe(recording, model)
+        assert (answer.status, answer.json["text"]) == (200, recording.replace("_", " "))
+
+
+def test_without_the_key_there_is_no_transcription(project: Project) -> None:
+    url = project.outputs()["stt_url"]
+    for key in ("", "wrong-key-wrong-key"):
+        answer = post_recording(url, RECORDINGS / "hello_world.wav", "whisper-1", key)
+        assert answer.status == 401
+
+
+def test_a_second_up_changes_nothing(project: Project) -> None:
+    assert project.unchanged()
+
+
+def test_the_key_stands_nowhere_in_plain(project: Project) -> None:
+    key = project.outputs()["stt_api_key"]
+    assert key not in project.inside("sh", "-c", "cat /proc/[0-9]*/cmdline; journalctl --no-pager")
+
+
+def test_every_setting_takes_effect(project: Project) -> None:
+    assert "device=cpu compute_type=int8_float32" in journal(project)
+    make_model(project.root / "models" / "hundred")
+    project.set(
+        model="./models/hundred", quantization="float32", language="fr", port=8111,
+        host=f"{SUBNET}.1",
+    )  # fmt: skip
+    project.up()
+    assert project.outputs()["stt_url"] == f"http://{SUBNET}.1:8111/v1"
+    assert "device=cpu compute_type=float32" in journal(project)
+    verbose = {"response_format": "verbose_json"}
+    assert project.transcribe("hello_world", **verbose).json["language"] == "fr"
+    assert project.transcribe("hello_world", **verbose, language="de").json["language"] == "de"
+    project.set(enabled=False)
+    project.up()
+    with pytest.raises(OSError, match="refused"):
+        request(f"http://{SUBNET}.1:8111/health")
+    project.set(
+        model="./models/tiny-digits", quantization="int8", language=None, port=None, host=None,
+        enabled=None,
+    )  # fmt: skip
+    project.up()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_a_model_that_does_not_load_leaves_the_old_service_running(project: Project) -> None:
+    broken = project.root / "models" / "broken"
+    broken.mkdir()
+    for file in (ROOT / "models" / "tiny-digits").iterdir():
+        (broken / file.name).write_bytes(b"x" if file.name == "model.bin" else file.read_bytes())
+    project.set(model="./models/broken")
+    assert "the one before was put back" in project.fails()
+    project.set(model="./models/tiny-digits")
+    assert post_recording(
+        f"http://{SUBNET}.1:8000/v1", RECORDINGS / "hello_world.wav", "whisper-1",
+        project.outputs()["stt_api_key"],
+    ).json["text"] == "hello world"  # fmt: skip
+    project.up()
+
+
+def test_a_model_is_fetched_by_its_short_name(project: Project) -> None:
+    hub = ModelHub(f"{SUBNET}.254", {"Systran/faster-whisper-tiny": ROOT / "models/tiny-digits"})
+    try:
+        project.set(model="tiny", sources={**project.settings["sources"], "models": hub.url})
+        project.up()
+    finally:
+        hub.close()
+    assert project.transcribe("four_five_six", "tiny").json["text"] == "four five six"
+
+
+def test_the_light_engine_takes_over_with_the_same_url_and_key(project: Project) -> None:
+    key, url = project.outputs()["stt_api_key"], project.outputs()["stt_url"]
+    project.set(model="./models/tiny-digits", engine="faster-whisper")
+    project.up()
+    assert (project.outputs()["stt_api_key"], project.outputs()["stt_url"]) == (key, url)
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    project.set(engine="speaches")
+    project.up()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_ollama_runs_a_model(project: Project, tmp_path: Path) -> None:
+    url = project.outputs()["ollama_url"]
+    assert url == f"http://{SUBNET}.1:11434"
+    assert "version" in request(f"{url}/api/version").json
+    shared = ROOT.parent / "shared" / "tiny-ollama" / "tiny.gguf"
+    if not shared.exists():
+        pytest.skip("no tiny GGUF model is at hand")
+    content = shared.read_bytes()
+    blob = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert request(f"{url}/api/blobs/{blob}", data=content, method="POST").status == 201
+    body = {"model": "tiny", "files": {"tiny.gguf": blob}, "stream": False}
+    made = request(f"{url}/api/create", data=json.dumps(body).encode(), method="POST")
+    assert made.status == 200, made.body
+    ask = {
+        "model": "tiny",
+        "prompt": "x",
+        "stream": False,
+        "options": {"num_thread": 1, "num_predict": 5},
+    }
+    answer = request(f"{url}/api/generate", data=json.dumps(ask).encode(), method="POST")
+    assert answer.json["done"] is True
+
+
+def test_settings_of_ollama_take_effect(project: Project) -> None:
+    project.set(ollama={"port": 11500, "keepAlive": "7m", "models": ["nowhere/nothing:1b"]})
+    said = project.fails()
+    assert "stt:ollama.models: nowhere/nothing:1b could not be pulled" in said
+    assert request(f"http://{SUBNET}.1:11500/api/version").status == 200
+    pid = project.inside("systemctl", "show", "-P", "MainPID", "ollama")
+    environment = project.inside("cat", f"/proc/{pid}/environ").split("\0")
+    assert "OLLAMA_KEEP_ALIVE=7m" in environment
+    project.set(ollama=None)
+    project.up()
+    assert project.unchanged()
