@@ -1,6 +1,6 @@
 # The commands of incus-stt. STACK: dev (default), cpu, gpu, gpu-8gb, or one of your own in stacks/.
 STACK ?= dev
-# Which end of the file stays: `make up STACK=gpu RUNNER=1 ARGS='--target …'`.
+# More words for Pulumi, or for pytest: make preview ARGS='--target …', make test ARGS='-k key'.
 ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
 export RUNNER

@@ -28,7 +28,7 @@ packages() {
   log=$(mktemp)
   { apt-get -q -o DPkg::Lock::Timeout=600 update && apt-get "$@"; } >"$log" 2>&1 || {
     tail -n 5 "$log" >&2
-    fail "apt-get could not install packages. Check the machine's network and disk, then run up again."
+    fail "apt-get could not install packages. Check the machine's network (Docker on the host cuts containers off: it sets FORWARD to DROP) and its disk, then run up again."
   }
   rm -f "$log"
 }

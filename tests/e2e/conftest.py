@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import Project, everything, run
+from tests.e2e.project import Project, incus, left_of, run
 
 TOOLS = ["runner", *(["cli"] if shutil.which("pulumi") else [])]
 #: Names and addresses that nothing else on a host is likely to have.
@@ -25,12 +25,44 @@ def incus_ready() -> None:
         assert done.returncode == 0, done.stderr
 
 
+BYSTANDER = "stt-e2e-other"
+
+
+@pytest.fixture(scope="session")
+def bystander(incus_ready: None) -> Iterator[Callable[[], list[str]]]:
+    """Objects of somebody else, which nothing here may touch; called, it tells how they are."""
+    incus("network", "create", BYSTANDER, "ipv4.address=10.213.40.254/24", "ipv6.address=none")
+    incus("project", "create", BYSTANDER)
+    disk = "devices: {root: {type: disk, pool: default, path: /}}"
+    incus("profile", "edit", "default", project=BYSTANDER, stdin=disk)
+    incus("create", "--empty", "guest", project=BYSTANDER)
+    incus("storage", "volume", "create", "default", "models", project=BYSTANDER)
+
+    def now() -> list[str]:
+        asked = (
+            f"/1.0/projects/{BYSTANDER}",
+            f"/1.0/networks/{BYSTANDER}",
+            f"/1.0/profiles/default?project={BYSTANDER}",
+            f"/1.0/instances/guest?project={BYSTANDER}",
+            f"/1.0/storage-pools/default/volumes/custom/models?project={BYSTANDER}",
+        )
+        return [incus("query", path) for path in asked]
+
+    yield now
+    incus("delete", "guest", project=BYSTANDER)
+    incus("storage", "volume", "delete", "default", "models", project=BYSTANDER)
+    incus("project", "delete", BYSTANDER)
+    incus("network", "delete", BYSTANDER)
+
+
 @pytest.fixture(scope="module", params=TOOLS)
 def project(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    bystander: Callable[[], list[str]],
 ) -> Iterator[Project]:
     """A stack that is up, built once a module by each tool; nothing of it stays."""
-    before = everything()
+    before = bystander()
     domain, subnet = DOMAINS[request.param]
     stack = Project(tmp_path_factory.mktemp("project"), request.param, domain, subnet)
     try:
@@ -38,7 +70,8 @@ def project(
     finally:
         done = stack.pulumi("destroy")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert everything() == before
+    assert left_of(domain) == []
+    assert bystander() == before
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 RECORDINGS = ROOT / "recordings"
 STACK = "e2e"
+POOLS = "/1.0/storage-pools"
 
 
 def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -33,17 +34,21 @@ def incus(*words: str, project: str = "default", stdin: str | None = None) -> st
     return done.stdout
 
 
-def everything() -> dict[str, list[str]]:
-    """Every object of the host's Incus, by kind."""
-    paths = {
-        "projects": "/1.0/projects",
-        "networks": "/1.0/networks",
-        "profiles": "/1.0/profiles?all-projects=true",
-        "instances": "/1.0/instances?all-projects=true",
-        "volumes": "/1.0/storage-pools/default/volumes?all-projects=true",
-        "images": "/1.0/images?all-projects=true",
-    }
-    return {kind: sorted(json.loads(incus("query", path))) for kind, path in paths.items()}
+def everything() -> list[str]:
+    """The paths of every object of the host's Incus; images aside, which come and go by age."""
+    queries = [
+        "/1.0/projects",
+        "/1.0/networks",
+        "/1.0/profiles?all-projects=true",
+        "/1.0/instances?all-projects=true",
+        *(f"{pool}/volumes?all-projects=true" for pool in json.loads(incus("query", POOLS))),
+    ]
+    return sorted(path for query in queries for path in json.loads(incus("query", query)))
+
+
+def left_of(domain: str) -> list[str]:
+    """What there still is of a domain."""
+    return [path for path in everything() if domain in path]
 
 
 @dataclass

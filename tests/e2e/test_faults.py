@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import TOOLS
 from tests.e2e.model_hub import ModelHub
-from tests.e2e.project import ROOT, Project, everything, incus, request, run
+from tests.e2e.project import ROOT, Project, incus, left_of, request, run
 
 SUBNET, WORKING = "10.213.43", "10.213.44"
 DOMAIN = "stt-e2e-f"
@@ -21,11 +21,10 @@ DOMAIN = "stt-e2e-f"
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Project]:
     """A stack of which nothing is there yet, and of which nothing stays."""
-    before = everything()
     stack = Project(tmp_path, "runner", DOMAIN, SUBNET)
     yield stack
     stack.pulumi("destroy")
-    assert everything() == before
+    assert left_of(DOMAIN) == []
 
 
 @pytest.fixture(scope="module", params=TOOLS)
@@ -33,13 +32,12 @@ def working(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Project]:
     """A stack that works, for breaking."""
-    before = everything()
     stack = Project(tmp_path_factory.mktemp("working"), request.param, "stt-e2e-w", WORKING)
     stack.up()
     yield stack
     done = stack.pulumi("destroy")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert everything() == before
+    assert left_of(stack.domain) == []
 
 
 def sentence(said: str, *parts: str) -> None:
@@ -51,26 +49,24 @@ def sentence(said: str, *parts: str) -> None:
 
 
 def test_wrong_configuration_is_told_at_once_and_touches_nothing(fresh: Project) -> None:
-    before = everything()
     fresh.set(port=0, language="xx", quantization="float16", modle="small")
     for words in (("up",), ("preview",)):
         said = fresh.fails(*words)
         sentence(said, "nothing was touched", "stt:port: 0", 'stt:language: "xx"')
         sentence(said, 'stt:modle: unknown key. Did you mean "model"?')
-    assert everything() == before
+    assert left_of(DOMAIN) == []
 
 
 def test_a_gpu_stack_without_a_gpu_is_refused_with_one_that_works(fresh: Project) -> None:
     if "10de" in incus("query", "/1.0/resources"):
         pytest.skip("this host has an NVIDIA card")
-    before = everything()
     fresh.set(infra="infra.yml", engine="speaches", model="small", quantization="float16")
     sentence(fresh.fails(), "no NVIDIA card", "make up STACK=cpu")
-    assert everything() == before
+    assert left_of("nvidia-compute") == []
 
 
 def test_a_subnet_of_somebody_else_is_left_alone(fresh: Project) -> None:
-    name = "stt-e2e-other"
+    name = "stt-e2e-taken"
     incus("network", "create", name, f"ipv4.address={SUBNET}.254/24", "ipv6.address=none")
     try:
         sentence(fresh.fails(), f"{SUBNET}.0/24 is taken by the network {name}")

@@ -1,0 +1,140 @@
+"""Settings of the machines and of the topology, seen on the machines."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.e2e.project import STACK, Project, incus, left_of, request
+
+DOMAIN, SUBNET, POOL = "stt-e2e-m", "10.213.46", "stt-e2e-pool"
+
+
+def certificate(name: str) -> str:
+    """A CA certificate of its own, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    incus("storage", "create", POOL, "dir")
+    stack = Project(tmp_path_factory.mktemp("machines"), "runner", DOMAIN, SUBNET)
+    try:
+        (stack.root / "ca.pem").write_text(
+            certificate("incus-stt one") + certificate("incus-stt two")
+        )
+        stack.machines = {
+            "first": {
+                "roles": ["base_system"],
+                "config": {"limits.memory": "1GiB", "limits.cpu": 1},
+            },
+            "gpu-server": {"roles": ["base_system", "stt_server"], "ip": f"{SUBNET}.7"},
+        }
+        stack.set(pool=POOL, caBundle="ca.pem", image="incus-stt/images/debian/12")
+        stack.up()
+        yield stack
+        done = stack.pulumi("destroy")
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        stack.pulumi("destroy")
+        assert left_of(DOMAIN) == []
+        incus("storage", "delete", POOL)
+
+
+def instance(name: str) -> Any:
+    return json.loads(incus("query", f"/1.0/instances/{name}?project={DOMAIN}"))
+
+
+def test_machines_have_their_addresses(project: Project) -> None:
+    for machine, address in (("first", f"{SUBNET}.1"), ("gpu-server", f"{SUBNET}.7")):
+        assert address in project.inside("ip", "-4", "addr", "show", "eth0", machine=machine)
+    assert project.outputs()["stt_url"] == f"http://{SUBNET}.7:8000/v1"
+
+
+def test_machines_know_each_other_by_name(project: Project) -> None:
+    url = "http://gpu-server:8000/health"
+    assert "ok" in project.inside("curl", "-s", "--noproxy", "*", url, machine="first")
+
+
+def test_machines_and_volumes_lie_in_the_pool(project: Project) -> None:
+    assert instance("gpu-server")["expanded_devices"]["root"]["pool"] == POOL
+    assert "models" in incus("storage", "volume", "list", POOL, "--format", "csv", project=DOMAIN)
+
+
+def test_config_of_a_machine_takes_effect(project: Project) -> None:
+    config = instance("first")["config"]
+    assert (config["limits.memory"], config["limits.cpu"]) == ("1GiB", "1")
+    assert project.inside("nproc", machine="first") == "1"
+
+
+def test_the_image_is_the_one_of_the_setting(project: Project) -> None:
+    alias = json.loads(incus("query", "/1.0/images/aliases/incus-stt%2Fimages%2Fdebian%2F12"))
+    assert instance("first")["config"]["volatile.base_image"] == alias["target"]
+
+
+def test_certificates_of_the_bundle_are_trusted(project: Project) -> None:
+    names = project.inside(
+        "sh", "-c",
+        "awk '/BEGIN/ { f = \"/tmp/c\" ++n } { print > f }' /etc/ssl/certs/ca-certificates.crt && "
+        "python3 - <<'E'\nimport ssl\nc = ssl.create_default_context()\n"
+        "print([dict(x[0] for x in a['subject']).get('commonName') for a in c.get_ca_certs()])\nE",
+        machine="first",
+    )  # fmt: skip
+    assert "incus-stt one" in names
+    assert "incus-stt two" in names
+
+
+def test_a_machine_of_somebody_else_s_making_survives(project: Project) -> None:
+    incus("create", "--empty", "guest", project=DOMAIN)
+    try:
+        project.set(quantization="float32")
+        project.up()
+        assert "guest" in incus("list", "--format", "csv", project=DOMAIN)
+    finally:
+        incus("delete", "guest", project=DOMAIN)
+
+
+@pytest.mark.skipif(not shutil.which("pulumi"), reason="only the Pulumi CLI encrypts settings")
+def test_the_operator_s_own_key_takes_effect(tmp_path: Path) -> None:
+    stack = Project(tmp_path, "cli", "stt-e2e-k", "10.213.47")
+    stack.up()
+    made = stack.outputs()["stt_api_key"]
+    script = (
+        "export PULUMI_CONFIG_PASSPHRASE_FILE=state/passphrase; "
+        f"printf own-key-0123456789 | pulumi config set --stack {STACK} --secret stt:apiKey"
+    )
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    done = stack.pulumi("up")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "own-key" not in done.stdout + done.stderr
+    assert stack.outputs()["stt_api_key"] == "own-key-0123456789"
+    assert stack.transcribe("hello_world").status == 200
+    models = "http://10.213.47.1:8000/v1/models"
+    assert request(models, made).status == 401
+    assert request(models, "own-key-0123456789").status == 200
+    stack.pulumi("destroy")
+    assert left_of("stt-e2e-k") == []
