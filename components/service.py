@@ -87,14 +87,12 @@ class ServiceArgs:
     models: str = ""
     files: Sequence[File] = ()
     secrets: Sequence[tuple[str, pulumi.Input[str], str]] = field(default=())
-    #: What, when it changes, makes the service start again although no file of it changes.
-    restarts_with: str = ""
 
 
 def configure_script(args: ServiceArgs) -> str:
     """The transaction that puts a service's files in place and starts it."""
     files = [*args.unit.files(), *args.files]
-    body = script(
+    return script(
         "configure.sh.j2",
         service=args.name,
         unit=f"{args.unit.name}.service",
@@ -103,7 +101,6 @@ def configure_script(args: ServiceArgs) -> str:
         health=args.health.strip(),
         timeout=args.timeout,
     )
-    return f"# {args.restarts_with}\n{body}" if args.restarts_with else body
 
 
 def secrets_script(name: str, files: Sequence[File]) -> str:
@@ -112,7 +109,7 @@ def secrets_script(name: str, files: Sequence[File]) -> str:
 
 
 class Service(pulumi.ComponentResource):
-    """A systemd service in a machine. ``ready`` is there once it is healthy."""
+    """A systemd service in a machine; ``configure`` ends once it is healthy."""
 
     def __init__(
         self,

@@ -186,6 +186,26 @@ def test_a_full_disk_is_said_and_the_old_service_stays(working: Project) -> None
     working.up()
 
 
+def test_files_that_cannot_all_be_written_are_not_left_for_the_next_boot(working: Project) -> None:
+    unit = ("cat", "/etc/systemd/system/faster-whisper.service")
+    before = working.inside(*unit)
+    options = "size=4k,nr_inodes=1"  # the unit file can be written, its environment file cannot
+    working.inside("mount", "-t", "tmpfs", "-o", options, "tmpfs", "/etc/incus-stt")
+    try:
+        working.set(port=80)  # which changes both
+        sentence(working.fails(), "No space left on device")
+    finally:
+        working.inside("umount", "/etc/incus-stt")
+    assert working.inside(*unit) == before
+    working.inside("systemctl", "restart", "faster-whisper.service")
+    assert working.health()["status"] == "ok"
+    working.up()
+    assert working.inside(*unit) != before
+    assert request(f"http://{WORKING}.1/health").status == 200
+    working.set(port=None)
+    working.up()
+
+
 def test_what_was_removed_by_hand_does_not_stop_destroy(fresh: Project) -> None:
     fresh.up()
     incus("delete", "--force", "gpu-server", project=DOMAIN)
