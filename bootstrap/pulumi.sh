@@ -50,18 +50,27 @@ download_cli() {
     fi
 }
 
+# The second does nothing where that version is installed.
 have_plugin() {
     have pulumi-resource-command ||
-        pulumi plugin ls --json 2>/dev/null | grep -A1 '"name": "command"' | grep -q "$COMMAND_VERSION" ||
         pulumi plugin install resource command "$COMMAND_VERSION" >/dev/null 2>&1
 }
 
+# Whether a tool's state has anything in it; each tool goes on with what it made.
+made_by() {
+    case $1 in
+        runner) grep -qs '"inputs"' "state/runner/$stack.json" ;;
+        cli) grep -qs '"urn"' "state/.pulumi/stacks/stt/$stack.json" ;;
+    esac
+}
+
 choose() {
-    runner_state=state/runner/$stack.json
-    cli_state=state/.pulumi/stacks/stt/$stack.json
-    if [ -n "${RUNNER:-}" ]; then return 1; fi
-    if [ -e "$runner_state" ] && [ ! -e "$cli_state" ]; then
-        say "the state of $stack was made by the runner, which goes on with it"
+    if made_by runner; then
+        say "the stack $stack was made by the runner, which goes on with it"
+        return 1
+    fi
+    if [ -n "${RUNNER:-}" ]; then
+        ! made_by cli || die "RUNNER=1: the stack $stack was made by the Pulumi CLI. Leave RUNNER out, or destroy the stack first."
         return 1
     fi
     [ ! -x .tools/pulumi/pulumi ] || use_tools
@@ -71,8 +80,7 @@ choose() {
     else
         why="the Pulumi CLI is not installed and cannot be downloaded"
     fi
-    [ ! -e "$cli_state" ] ||
-        die "$why, and the state of $stack was made by the CLI. Install Pulumi $PULUMI_VERSION, then run this again."
+    ! made_by cli || die "$why, and the stack $stack was made by the CLI. Install Pulumi $PULUMI_VERSION, then run this again."
     say "$why"
     return 1
 }
