@@ -13,6 +13,7 @@ POOL=${STT_POOL:-default}
 SOCKET=$ROOT/var/lib/incus/unix.socket
 DAEMON_LOG=$ROOT/var/log/incus/incusd.log
 daemon_pid=
+stale=
 PACKAGES="incus-client dnsmasq-base nftables squashfs-tools xz-utils debootstrap lxcfs"
 
 incus_works() { have incus && incus query /1.0 >/dev/null 2>&1 </dev/null; }
@@ -83,6 +84,8 @@ ensure_subids() {
     done
 }
 
+lxcfs_mounted() { grep -qs " $ROOT/var/lib/lxcfs " /proc/mounts; }
+
 # detach LOG COMMAND…: starts a daemon that outlives this script and does not hold its lock.
 detach() {
     out=$1
@@ -92,13 +95,18 @@ detach() {
 
 start_without_systemd() {
     daemon=$(find_daemon) || daemon=/usr/libexec/incus/incusd
+    # An lxcfs that was killed leaves a mount that answers nothing.
+    if lxcfs_mounted && ! ls "$ROOT/var/lib/lxcfs" >/dev/null 2>&1; then
+        as_root "removing the mount of an lxcfs that has ended" umount -l "$ROOT/var/lib/lxcfs"
+        stale=1
+    fi
     as_root "place for logs and lxcfs" mkdir -p "$(dirname "$DAEMON_LOG")" "$ROOT/var/lib/lxcfs"
     if ! is_root; then
-        grep -qs " $ROOT/var/lib/lxcfs " /proc/mounts || plan_line "setsid lxcfs /var/lib/lxcfs >>/var/log/incus/lxcfs.log 2>&1 </dev/null &"
+        { lxcfs_mounted && [ -z "$stale" ]; } || plan_line "setsid lxcfs /var/lib/lxcfs >>/var/log/incus/lxcfs.log 2>&1 </dev/null &"
         plan_line "setsid $daemon --group incus-admin >>$DAEMON_LOG 2>&1 </dev/null &"
         return 0
     fi
-    if ! grep -qs " $ROOT/var/lib/lxcfs " /proc/mounts; then
+    if ! lxcfs_mounted; then
         say "starting lxcfs (no systemd here): lxcfs $ROOT/var/lib/lxcfs"
         detach "$ROOT/var/log/incus/lxcfs.log" lxcfs "$ROOT/var/lib/lxcfs"
     fi

@@ -353,6 +353,36 @@ def test_installed_but_stopped_is_started_without_systemd(host: Host) -> None:
     assert "systemctl" not in host.calls
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("lxcfs") or not Path("/dev/fuse").exists(),
+    reason="needs root, lxcfs and FUSE",
+)
+def test_the_mount_of_an_lxcfs_that_was_killed_is_replaced(host: Host) -> None:
+    host.incus(up=False)
+    host.daemon(f"touch {host.root}/incus-is-up; sleep 1")
+    (host.bin / "umount").symlink_to("/usr/bin/umount")
+    mount = host.root / "var/lib/lxcfs"
+    mount.mkdir(parents=True)
+    command = ["lxcfs", "--pidfile", str(host.root / "lxcfs.pid"), str(mount)]
+    real = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(50):
+            if os.path.ismount(mount):
+                break
+            time.sleep(0.1)
+        real.kill()
+        real.wait()
+        with pytest.raises(OSError, match="not connected"):
+            os.listdir(mount)
+        done = host.run("incus.sh")
+        assert done.returncode == 0, done.stderr
+        assert os.listdir(mount) == [] and f"lxcfs {mount}" in host.calls
+        assert "removing the mount of an lxcfs that has ended" in done.stderr
+    finally:
+        real.kill()
+        subprocess.run(["umount", "-l", mount], capture_output=True)
+
+
 def test_a_daemon_that_ends_shows_its_log(host: Host) -> None:
     host.incus(up=False)
     host.daemon("echo database is broken; exit 1")
