@@ -69,7 +69,6 @@ def main() -> int:
     engine = Engine(state, options.verb == "preview", options.target)
     if options.verb == "destroy":
         engine.delete(set(state.resources))
-        state.outputs = {}
     else:
         sys.path.insert(0, str(Path.cwd()))
         pulumi.runtime.set_all_config(config)
@@ -80,12 +79,14 @@ def main() -> int:
                 engine.fail(error)
         if not engine.failed:  # asyncio.run has waited for what ran
             engine.finish()
-    if not engine.failed and not engine.preview:
-        state.save()
+    if not engine.failed:
+        state.outputs = engine.outputs
+        if not engine.preview:
+            state.save()
     print("Outputs: " + json.dumps(show(state.outputs), indent=2).replace(UNKNOWN, "[unknown]"))
     print("Resources: " + ", ".join(f"{count} {kind}" for kind, count in engine.counts.items()))
-    changed = engine.counts.keys() - {"unchanged"}
-    return int(engine.failed or bool(options.expect_no_changes and changed))
+    unexpected = options.expect_no_changes and engine.counts.keys() - {"unchanged"}
+    return int(engine.failed or bool(unexpected))
 
 
 if __name__ == "__main__":

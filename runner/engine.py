@@ -27,9 +27,9 @@ class Engine(MockMonitor):
         super().__init__(None)  # type: ignore[arg-type]  # no mocks: every call is here
         self.state, self.preview, self.targets = state, preview, targets
         self.counts: dict[str, int] = {}
+        self.outputs: dict[str, Any] = {}
         self.failed, self._lock = False, RLock()
-        self._seen: set[str] = set()
-        self._replaced: set[str] = set()
+        self._seen, self._replaced = set[str](), set[str]()
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         """Bring one Command to its desired state; components are groups and nothing else."""
@@ -53,7 +53,7 @@ class Engine(MockMonitor):
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         """Keep the stack's outputs."""
         if request.urn.split("::")[2] == "pulumi:pulumi:Stack" and len(request.outputs):
-            self.state.outputs = json_format.MessageToDict(request.outputs)
+            self.outputs = json_format.MessageToDict(request.outputs)
         return empty_pb2.Empty()
 
     def fail(self, error: Exception) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import Project, incus, left_of, run
+from tests.e2e.project import Project, incus, left_of, remove_leftovers, run
 
 TOOLS = ["runner", *(["cli"] if shutil.which("pulumi") else [])]
 #: Names and addresses that nothing else on a host is likely to have.
@@ -23,6 +23,7 @@ def incus_ready() -> None:
     for script in (["incus.sh"], ["image.sh", "images:debian/12"]):
         done = run(str(root / "bootstrap" / script[0]), *script[1:])
         assert done.returncode == 0, done.stderr
+    remove_leftovers("stt-e2e-")
 
 
 BYSTANDER = "stt-e2e-other"

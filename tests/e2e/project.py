@@ -51,6 +51,26 @@ def left_of(domain: str) -> list[str]:
     return [path for path in everything() if domain in path]
 
 
+def remove_leftovers(prefix: str) -> None:
+    """Remove the test domains that a run which was cut off has left."""
+    for project in json.loads(incus("project", "list", "--format", "json")):
+        name = project["name"]
+        if not name.startswith(prefix):
+            continue
+        for path in sorted(project["used_by"], key=lambda path: "/instances/" not in path):
+            kind, last = path.split("/")[2], Path(path.split("?")[0]).name
+            if kind == "instances":
+                incus("delete", "--force", last, project=name)
+            elif kind == "profiles" and last == "default":
+                incus("profile", "edit", last, project=name, stdin="devices: {}")
+            else:
+                incus("query", "-X", "DELETE", "--wait", path)
+        incus("project", "delete", name)
+    for network in json.loads(incus("network", "list", "--format", "json")):
+        if network["name"].removeprefix("net-").startswith(prefix):
+            incus("network", "delete", network["name"])
+
+
 @dataclass
 class Answer:
     """An HTTP answer."""

@@ -25,7 +25,7 @@ STT = "gpu-server/stt_server"
 def names(project: Project) -> list[str]:
     """The names of all Commands of the stack."""
     machine = f"{project.domain}/gpu-server"
-    parts = ["server", "model", "install", "secrets", "configure", "verify"]
+    parts = ["server", "model-files", "install", "secrets", "configure", "verify"]
     return [
         "stt_server/key",
         f"{project.domain}/project",
@@ -223,7 +223,7 @@ def test_a_model_that_does_not_load_leaves_the_old_service_running(
     project.set(model="./models/broken")
     said = project.fails()
     assert "the one before was put back" in said
-    assert "does not load" in said
+    assert "which does not run" in said
     assert project.health()["model"] == "./models/tiny-digits"
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(model="./models/tiny-digits")

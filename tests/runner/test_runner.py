@@ -55,7 +55,7 @@ for entry in json.load(open("plan.json")):
         ),
     )
     pulumi.export(name, made[name].stdout)
-pulumi.export("config", {
+made and pulumi.export("config", {
     key: pulumi.Config().get(key) for key in ("text", "number", "flag", "no", "object", "default")
 })
 """
@@ -218,6 +218,14 @@ def test_a_failed_create_records_nothing(case: Case) -> None:
     assert case.up(A, B, C) == ["create b", "create c"]
 
 
+def test_outputs_that_are_gone_go(case: Case) -> None:
+    case.up(A, B)
+    case.up(A)
+    assert set(case.outputs()) == {"a", "config"}
+    case.up()
+    assert case.outputs() == {}
+
+
 def test_a_failure_keeps_the_outputs(case: Case) -> None:
     case.up(A, B)
     case.up({**A, "stdin": "x"}, {**B, "stdin": "x", "update": "exit 3"}, fails=True)
@@ -310,7 +318,7 @@ def test_config_reaches_the_program_as_it_is_written(case: Case) -> None:
         f"{known}\nconfig:\n  cases:text: hello\n  cases:number: 8000\n  cases:flag: true\n"
         "  cases:no: no\n  cases:object: {a: [1, true, x], b: {c: 2}}\n"
     )
-    case.up()
+    case.up(A)
     found = case.outputs()["config"]
     assert json.loads(found.pop("object")) == {"a": [1, True, "x"], "b": {"c": 2}}
     assert found == {
