@@ -2,24 +2,41 @@
 
 from pathlib import Path
 
+import pulumi
+
+from components import drift
 from components.config import fail, read_config
 from components.domain import Domain
 from components.live import HostError, obstacles, read_live
 from components.outputs import export
 from components.roles import ROLES, Shared
-from declaration.declare import STT_ROLE, declare
+from declaration.declare import STT_ROLE, Declaration, declare
 from declaration.problems import DeclarationError
 
 ROOT = Path(__file__).resolve().parent
+
+
+def check_host(declaration: Declaration) -> None:
+    """Find what stands in the way, and what has drifted; a preview goes on without a host."""
+    settings = declaration.settings
+    try:
+        live = read_live(settings.where, settings.pool, drift.all_facts(declaration))
+    except HostError as error:
+        if not pulumi.runtime.is_dry_run():
+            raise
+        pulumi.log.warn(f"Drift was not checked. {error.user_message}")
+        drift.mark({})
+        return
+    if problems := obstacles(declaration, live):
+        raise DeclarationError(problems)
+    drift.mark(drift.differences(declaration, live))
 
 
 def main() -> None:
     """Declare, check against the host, register, export."""
     try:
         declaration = declare(read_config(ROOT), ROLES, ROOT)
-        problems = obstacles(declaration, read_live(declaration.settings.where))
-        if problems:
-            raise DeclarationError(problems)
+        check_host(declaration)
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
     settings, topology = declaration.settings, declaration.topology

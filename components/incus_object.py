@@ -20,23 +20,28 @@ MARK = {"user.managed-by": "incus-stt"}
 
 @dataclass(frozen=True)
 class Noun:
-    """How the client calls an object: ``show`` reads it, ``edit`` replaces it; all but create."""
+    """How the client calls an object: ``show`` reads it, ``edit`` replaces it; all but create.
+
+    ``fills`` matches the configuration keys that Incus fills in itself.
+    """
 
     name: str
     create: str
     show: str
     edit: str
     delete: str
+    fills: str
 
 
-def _noun(name: str, words: str) -> Noun:
-    return Noun(name, f"{words} create", f"{words} show", f"{words} edit", f"{words} delete")
+def _noun(name: str, words: str, fills: str) -> Noun:
+    return Noun(name, f"{words} create", f"{words} show", f"{words} edit", f"{words} delete", fills)
 
 
-PROJECT = _noun("project", "project")
-NETWORK = _noun("network", "network")
-PROFILE = _noun("profile", "profile")
-VOLUME = _noun("volume", "storage volume")
+PROJECT = _noun("project", "project", "^(volatile|features)[.]")
+NETWORK = _noun("network", "network", "^volatile[.]")
+PROFILE = _noun("profile", "profile", "^volatile[.]")
+#: A storage pool gives a new volume defaults of its own (size, block.filesystem …).
+VOLUME = _noun("volume", "storage volume", ".")
 
 
 def to_yaml(desired: Mapping[str, Any]) -> str:

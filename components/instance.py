@@ -14,6 +14,9 @@ from components.templates import render
 from declaration.settings import Connection
 from declaration.topology import MachinePlan
 
+#: Configuration that Incus fills in itself.
+FILLS = "^(volatile|image)[.]"
+
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
 STAND_IN = "incus-stt/"
 
@@ -58,6 +61,7 @@ def instance_scripts(
         "name": shlex.quote(name),
         "image": shlex.quote(image),
         "stand_in": shlex.quote(stand_in(image)),
+        "fills": FILLS,
     }
     return render("host/instance.sh.j2", **values), render("host/delete_instance.sh.j2", **values)
 
@@ -80,7 +84,7 @@ class Instance(pulumi.ComponentResource):
         self.connection = connection
         create, delete = instance_scripts(plan.name, image, connection, plan.domain)
         self.ready = HostCommand(
-            f"{plan.domain}/{plan.name}/instance",
+            plan.resource("instance"),
             connection=connection,
             create=create,
             delete=delete,

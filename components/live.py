@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
 
 from components.command import incus, interpreter
+from components.facts import Fact, questions
 from components.incus_object import MARK
 from components.templates import render
 from declaration.declare import Declaration
@@ -22,10 +23,13 @@ _READS = {
     "projects": "/1.0/projects?recursion=1",
     "networks": "/1.0/networks?recursion=1",
     "pools": "/1.0/storage-pools?recursion=1",
+    "profiles": "/1.0/profiles?recursion=1&all-projects=true",
+    "instances": "/1.0/instances?recursion=1&all-projects=true",
 }
+_VOLUMES = "/1.0/storage-pools/{pool}/volumes/custom?recursion=1&all-projects=true"
 
-#: Seconds that a read may take: an SSH connection and four queries.
-TIMEOUT = 60
+#: Seconds that the read may take in all, and of these each machine.
+TIMEOUT, MACHINE_TIMEOUT = 120, 30
 
 
 class HostError(Exception):
@@ -44,14 +48,35 @@ class Live:
     projects: Mapping[str, Mapping[str, str]]
     networks: Mapping[str, Mapping[str, str]]
     pools: Sequence[str]
+    #: Every object by kind, project and name.
+    objects: Mapping[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
+    #: What each machine answered (see ``facts.questions``), by project and name.
+    answers: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+
+    def find(self, kind: str, name: str, project: str) -> Mapping[str, Any] | None:
+        """An object, where there is one."""
+        return self.objects.get((kind, project, name))
 
 
-def read_script(connection: Connection) -> str:
-    """The script that prints what is needed as one JSON object."""
-    return render("host/read.sh.j2", incus=incus(connection), reads=_READS)
+Facts = Mapping[tuple[str, str], Sequence[Fact]]
 
 
-def read_live(connection: Connection) -> Live:
+def read_script(connection: Connection, pool: str, facts: Facts) -> str:
+    """The script that prints what is needed as one JSON object: one round trip."""
+    return render(
+        "host/read.sh.j2",
+        incus=incus(connection),
+        reads=_READS,
+        volumes=_VOLUMES.format(pool=pool),
+        timeout=MACHINE_TIMEOUT,
+        machines=[
+            {"project": project, "name": name, "script": questions(asked)}
+            for (project, name), asked in facts.items()
+        ],
+    )
+
+
+def read_live(connection: Connection, pool: str, facts: Facts) -> Live:
     """Read the host.
 
     Raises:
@@ -59,8 +84,8 @@ def read_live(connection: Connection) -> Live:
     """
     try:
         done = subprocess.run(  # noqa: S603  # the operator's own host
-            [*interpreter(connection), read_script(connection)],
-            stdin=subprocess.DEVNULL,
+            [*interpreter(connection), "sh -s"],
+            input=read_script(connection, pool, facts),
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -78,13 +103,24 @@ def read_live(connection: Connection) -> Live:
 def parse_live(data: Mapping[str, Any]) -> Live:
     """The parts of Incus' answers that matter here."""
     cards = (data["resources"].get("gpu") or {}).get("cards") or []
+    managed = [network for network in data["networks"] if network["managed"]]
+    objects = {("project", item["name"], item["name"]): item for item in data["projects"]}
+    objects |= {("network", "default", item["name"]): item for item in managed}
+    for kind in ("profile", "instance", "volume"):
+        objects |= {(kind, item["project"], item["name"]): item for item in data[f"{kind}s"]}
+    answers: dict[tuple[str, str], list[str]] = {}
+    for machine, text in data["machines"].items():
+        *said, end = text.split(" ")[:-1] or [""]
+        if end == "end":
+            project, _, name = machine.partition("/")
+            answers[project, name] = said
     return Live(
         nvidia_cards=sum(card.get("vendor_id") == "10de" for card in cards),
         projects={project["name"]: project["config"] for project in data["projects"]},
-        networks={
-            network["name"]: network["config"] for network in data["networks"] if network["managed"]
-        },
+        networks={network["name"]: network["config"] for network in managed},
         pools=[pool["name"] for pool in data["pools"]],
+        objects=objects,
+        answers=answers,
     )
 
 

@@ -11,13 +11,14 @@ import pulumi
 
 from components.command import HostCommand, incus, on_host
 from components.instance import Instance
-from components.templates import ROOT, render
+from components.templates import render
 
 
 class MachineScript(HostCommand):
     """``script`` (see ``templates.script``) run in a machine by ``sh -eu``, again when it changes.
 
-    ``delete`` is the script that undoes it; it is not run where the machine goes too.
+    ``delete`` is the script that undoes it; it is not run where the machine goes too. ``after`` is
+    a line of another resource's output: the script runs again when it changes.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class MachineScript(HostCommand):
         script: pulumi.Input[str],
         *,
         delete: str | None = None,
+        after: pulumi.Output[str] | None = None,
         needs: Sequence[pulumi.Resource] = (),
         quiet: bool = False,
         opts: pulumi.ResourceOptions,
@@ -38,7 +40,7 @@ class MachineScript(HostCommand):
         super().__init__(
             name,
             connection=instance.connection,
-            create=instance.run(),
+            create=pulumi.Output.concat(instance.run(), " # ", after) if after else instance.run(),
             delete=undo,
             stdin=script,
             identity=[instance.ready.id],
@@ -99,7 +101,7 @@ def upload_script(instance: Instance, source: str, destination: str) -> str:
     """A local script: tar here, untar there, renamed into place when all has arrived."""
     path = Path(source)
     client = incus(instance.connection, instance.plan.domain)
-    unpack = (ROOT / "templates" / "host" / "unpack.sh").read_text(encoding="utf-8")
+    unpack = render("host/unpack.sh.j2")
     words = [unpack, "sh", destination, "directory" if path.is_dir() else "file"]
     receive = f"{client} exec {shlex.quote(instance.plan.name)} -- sh -c {shlex.join(words)}"
     return render(

@@ -73,18 +73,22 @@ class Unit:
 class ServiceArgs:
     """What a service is.
 
-    ``install`` and ``models`` are scripts (see ``templates.script``); ``health`` is a shell command
-    that succeeds once the service works, tried for ``timeout`` seconds; ``secrets`` are files with
-    mode 0600. ``name`` names the service's state in the machine.
+    ``install`` and ``models`` are scripts (see ``templates.script``) that make the directories
+    ``program`` and ``model_directory``. ``health`` is a shell command that succeeds once the
+    service works, tried for ``timeout`` seconds. ``secrets`` are files with mode 0600: path,
+    content, owner. ``name`` names the service's state in the machine.
     """
 
     name: str
     unit: Unit
+    uid: int
+    program: str
     install: str
     health: str
     timeout: int
     sent: Sequence[Sent] = ()
     models: str = ""
+    model_directory: str = ""
     files: Sequence[File] = ()
     secrets: Sequence[tuple[str, pulumi.Input[str], str]] = field(default=())
 

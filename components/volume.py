@@ -7,6 +7,8 @@ import pulumi
 from components.incus_object import MARK, VOLUME, IncusObject
 from declaration.settings import Connection
 
+DESIRED_VOLUME = {"description": "incus-stt", "config": dict(MARK)}
+
 
 class Volume(pulumi.ComponentResource):
     """A custom storage volume in the domain's project."""
@@ -25,7 +27,7 @@ class Volume(pulumi.ComponentResource):
             f"{domain}/volume/{name}",
             VOLUME,
             [pool, name],
-            {"description": "incus-stt", "config": dict(MARK)},
+            DESIRED_VOLUME,
             connection=connection,
             project=domain,
             within=[project],

@@ -27,6 +27,10 @@ class MachinePlan:
         """The roles, in file order."""
         return self.machine.roles
 
+    def resource(self, part: str) -> str:
+        """The name of a resource within this machine."""
+        return f"{self.domain}/{self.name}/{part}"
+
 
 @dataclass(frozen=True)
 class DomainPlan:

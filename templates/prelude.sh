@@ -11,6 +11,19 @@ put() {
   mv -f "$1.incus-stt" "$1"
 }
 
+{% include "seal.sh" %}
+
+# aside DIR: makes room for a new DIR; a complete old one comes back where the script fails.
+aside() {
+  if [ -e "$1/.seal" ]; then
+    rm -rf "$1.before"
+    mv "$1" "$1.before"
+    before=$1
+    trap '[ $? -eq 0 ] || { rm -rf "$before" && mv "$before.before" "$before"; }; rm -rf "$before.before"' EXIT
+  fi
+  rm -rf "$1"
+}
+
 # user NAME UID HOME: the uid is fixed, for files on a volume outlive the machine.
 user() {
   getent passwd "$1" >/dev/null ||

@@ -61,6 +61,8 @@ def faster_whisper(context: EngineContext) -> ServiceArgs:
     return ServiceArgs(
         name=SERVICE,
         unit=unit,
+        uid=UID,
+        program=venv,
         sent=sent,
         install=script(
             "faster_whisper/install.sh.j2",
@@ -71,6 +73,7 @@ def faster_whisper(context: EngineContext) -> ServiceArgs:
             lock=f"{server}/{lock}",
         ),
         models=fetch,
+        model_directory=directory,
         health=render(
             "faster_whisper/health.sh.j2",
             host=context.health_host,

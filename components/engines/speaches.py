@@ -24,6 +24,7 @@ from components.templates import ROOT, render, script
 
 VERSION = "v0.9.0-rc.3"
 COMMIT = "24f209c90218187747a9205f0b84bc06b42ce775"
+HUB = f"{VOLUME}/huggingface/hub"
 REPOSITORY = "https://github.com/speaches-ai/speaches"
 
 #: CTranslate2 and onnxruntime load these by name; Speaches' lock has none (its image brings them).
@@ -37,12 +38,16 @@ CUDA_PACKAGES = (
 )
 
 
+def hub_entry(repository: str) -> str:
+    """Where Hugging Face's cache keeps a repository."""
+    return f"{HUB}/models--{repository.replace('/', '--')}"
+
+
 def speaches(context: EngineContext) -> ServiceArgs:
     """How Speaches is installed and configured."""
     settings, model = context.settings, context.model
     cuda = context.device == "cuda"
     checkout = f"/opt/incus-stt/speaches-{VERSION}-{context.device}"
-    hub = f"{VOLUME}/huggingface/hub"
     sent: list[Sent] = []
     source = _brought(context, "speaches", settings.sources.speaches or REPOSITORY, sent)
     python = _brought(context, "python", settings.sources.python or "", sent)
@@ -53,7 +58,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
         fetch = script(
             "speaches/link_model.sh.j2",
             user=USER,
-            hub=hub,
+            entry=hub_entry(repository),
             repository=repository,
             directory=directory,
             revision=(digest * 4)[:40],
@@ -65,7 +70,8 @@ def speaches(context: EngineContext) -> ServiceArgs:
             "speaches/fetch_model.sh.j2",
             python=f"{checkout}/.venv/bin/python",
             user=USER,
-            hub=hub,
+            hub=HUB,
+            entry=hub_entry(repository),
             repository=repository,
             name=model.name,
             endpoint=settings.sources.models or "",
@@ -76,8 +82,8 @@ def speaches(context: EngineContext) -> ServiceArgs:
         description="Speech to text: Speaches",
         user=USER,
         command=(f"{checkout}/.venv/bin/uvicorn --factory --app-dir {ETC} speaches_app:create_app"),
-        directory=checkout,
-        writable=[HOME, hub],
+        directory=ETC,
+        writable=[HOME, HUB],
         secret_environment=KEY_ENVIRONMENT,
         low_port=settings.port < 1024,
         variables={
@@ -87,7 +93,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             "INCUS_STT_LANGUAGE": settings.language,
             "WHISPER__INFERENCE_DEVICE": context.device,
             "WHISPER__COMPUTE_TYPE": settings.quantization,
-            "HF_HUB_CACHE": hub,
+            "HF_HUB_CACHE": HUB,
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "LOG_LEVEL": "info",
@@ -102,13 +108,15 @@ def speaches(context: EngineContext) -> ServiceArgs:
     return ServiceArgs(
         name=SERVICE,
         unit=unit,
+        uid=UID,
+        program=checkout,
         sent=sent,
         install=script(
             "speaches/install.sh.j2",
             user=USER,
             uid=UID,
             home=HOME,
-            hub=hub,
+            hub=HUB,
             checkout=checkout,
             source=source,
             version=VERSION,
@@ -117,10 +125,11 @@ def speaches(context: EngineContext) -> ServiceArgs:
             cuda_packages=CUDA_PACKAGES if cuda else (),
         ),
         models=fetch,
+        model_directory=hub_entry(repository),
         files=[
             # Read once, at start, from the working directory.
             File(
-                f"{checkout}/model_aliases.json",
+                f"{ETC}/model_aliases.json",
                 json.dumps({model.name: repository, "whisper-1": repository}, indent=2) + "\n",
             ),
             File(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pulumi
 
+from components.facts import Fact, service_facts
 from components.machine_script import MachineScript, digest
-from components.roles.role import Role, role
+from components.roles.role import Facts, Role, role
 from components.service import Sent, Service, ServiceArgs, Unit
 from components.templates import render, script
 from declaration.settings import Settings
-from declaration.topology import MachinePlan
+from declaration.topology import MachinePlan, Topology
 
 VERSION = "0.32.15"
 RELEASE = f"https://github.com/ollama/ollama/releases/download/v{VERSION}"
@@ -58,6 +61,8 @@ def ollama_args(settings: Settings) -> ServiceArgs:
     return ServiceArgs(
         name="ollama_server",
         unit=unit,
+        uid=UID,
+        program=directory,
         sent=sent,
         install=script(
             "ollama/install.sh.j2",
@@ -75,11 +80,31 @@ def ollama_args(settings: Settings) -> ServiceArgs:
     )
 
 
+def _has(port: int, model: str) -> str:
+    """The question whether Ollama has a model."""
+    body = shlex.quote(json.dumps({"model": model}))
+    return (
+        f"curl --silent --fail --noproxy '*' --max-time 10 --output /dev/null --data {body} "
+        f"http://127.0.0.1:{port}/api/show && echo there || echo not there"
+    )
+
+
 @role("ollama_server")
 class OllamaServer(Role):
     """Ollama with the models of ``stt:ollama.models``."""
 
     volumes: ClassVar = {"models": "/srv/models"}
+
+    @classmethod
+    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+        """The service, and the models that it has."""
+        facts = service_facts(plan.resource("ollama_server"), ollama_args(settings))
+        if settings.ollama.models:
+            facts[plan.resource("ollama_server/models")] = [
+                Fact(f"model {model}", _has(settings.ollama.port, model), "there")
+                for model in settings.ollama.models
+            ]
+        return facts
 
     def build(self, needs: Sequence[pulumi.Resource]) -> None:
         """The service, then its models."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import pulumi
 
+from components.facts import service_facts
 from components.roles.ollama_server import ollama_url
-from components.roles.role import Role, role
+from components.roles.role import Facts, Role, role
 from components.roles.stt_server import stt_url
 from components.service import Service, ServiceArgs, Unit
 from components.templates import render, script
@@ -36,8 +36,14 @@ def links(settings: Settings, topology: Topology, domain: str) -> tuple[str, str
     return ollama_link, stt_link if settings.enabled else ""
 
 
-def open_webui_args(settings: Settings, topology: Topology, machine: MachinePlan) -> ServiceArgs:
-    """The service Open WebUI, without its secrets.
+def open_webui_args(
+    settings: Settings,
+    topology: Topology,
+    machine: MachinePlan,
+    session_key: pulumi.Input[str],
+    stt_key: pulumi.Input[str],
+) -> ServiceArgs:
+    """The service Open WebUI.
 
     The database keeps what the environment said at the first start and prefers it ever after;
     ``ENABLE_PERSISTENT_CONFIG=false`` lets the environment win, so that a changed setting works.
@@ -78,6 +84,8 @@ def open_webui_args(settings: Settings, topology: Topology, machine: MachinePlan
     return ServiceArgs(
         name="open_webui",
         unit=unit,
+        uid=UID,
+        program=venv,
         install=script(
             "open_webui/install.sh.j2",
             user=USER,
@@ -88,6 +96,16 @@ def open_webui_args(settings: Settings, topology: Topology, machine: MachinePlan
         ),
         health=render("open_webui/health.sh.j2", port=settings.webui.port),
         timeout=600,
+        secrets=[
+            (
+                f"{ETC}/secrets.env",
+                pulumi.Output.concat(
+                    *("WEBUI_SECRET_KEY=", session_key),
+                    *("\nAUDIO_STT_OPENAI_API_KEY=", stt_key, "\n"),
+                ),
+                "root:root",
+            )
+        ],
     )
 
 
@@ -97,22 +115,19 @@ class OpenWebui(Role):
 
     volumes: ClassVar = {"webui": VOLUME}
 
+    @classmethod
+    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+        """The service."""
+        args = open_webui_args(settings, topology, plan, "", "")
+        return service_facts(plan.resource("open_webui"), args)
+
     def build(self, needs: Sequence[pulumi.Resource]) -> None:
         """Session key and STT key, then the service."""
         context, settings = self.context, self.context.settings
         self.url = f"http://{context.plan.address}:{settings.webui.port}"
-        args = replace(
-            open_webui_args(settings, context.topology, context.plan),
-            secrets=[
-                (
-                    f"{ETC}/secrets.env",
-                    pulumi.Output.concat(
-                        *("WEBUI_SECRET_KEY=", context.shared.secret("open_webui/session-key")),
-                        *("\nAUDIO_STT_OPENAI_API_KEY=", context.shared.stt_key, "\n"),
-                    ),
-                    "root:root",
-                )
-            ],
+        session_key = context.shared.secret("open_webui/session-key")
+        args = open_webui_args(
+            settings, context.topology, context.plan, session_key, context.shared.stt_key
         )
         service = Service(
             context.name("open_webui"),

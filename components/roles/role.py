@@ -9,9 +9,12 @@ from typing import ClassVar
 import pulumi
 
 from components.api_key import ApiKey
+from components.facts import Fact
 from components.instance import Instance
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
+
+Facts = dict[str, list[Fact]]
 
 
 class Shared:
@@ -47,7 +50,7 @@ class Context:
 
     def name(self, part: str) -> str:
         """A resource name within this machine."""
-        return f"{self.plan.domain}/{self.plan.name}/{part}"
+        return self.plan.resource(part)
 
 
 class Role(pulumi.ComponentResource):
@@ -68,6 +71,11 @@ class Role(pulumi.ComponentResource):
         self.context = context
         self.build(needs)
         self.register_outputs({})
+
+    @classmethod
+    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+        """What the role's resources make in the machine, by their names."""
+        raise NotImplementedError
 
     def build(self, needs: Sequence[pulumi.Resource]) -> None:
         """Make the role's resources; ``needs`` come before them. Sets ``ready``."""

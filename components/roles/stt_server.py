@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import wave
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,13 +13,14 @@ import pulumi
 
 from components.engines import ENGINES, EngineContext
 from components.engines.engine import AUTHORIZATION, KEY, KEY_ENVIRONMENT, SERVICE, USER, VOLUME
-from components.machine_script import MachineScript, digest
-from components.roles.role import Role, role
+from components.facts import sealed, service_facts
+from components.machine_script import MachineScript, Upload, digest
+from components.roles.role import Facts, Role, role
 from components.service import Service, ServiceArgs
 from components.templates import ROOT, script
 from declaration.declare import device_of
 from declaration.settings import Settings
-from declaration.topology import MachinePlan
+from declaration.topology import MachinePlan, Topology
 
 #: What the verification lets the service hear: somebody says "one two three".
 RECORDING = ROOT / "recordings" / "one_two_three.wav"
@@ -37,10 +37,24 @@ def _digest(path: str) -> str:
     return digest(Path(path))
 
 
-def engine_args(settings: Settings, machine: MachinePlan) -> ServiceArgs:
-    """The service as the configured engine wants it, without its key."""
+def recording_path() -> str:
+    """Where the recording lies in the machine."""
+    return f"/opt/incus-stt/recording-{_digest(str(RECORDING))}.wav"
+
+
+def stt_args(settings: Settings, machine: MachinePlan, key: pulumi.Input[str]) -> ServiceArgs:
+    """The service as the configured engine wants it, with its key."""
     context = EngineContext(settings, device_of(machine), settings.model_ref, _digest)
-    return ENGINES[settings.engine](context)
+    header = pulumi.Output.concat("Authorization: Bearer ", key, "\n")
+    variable = pulumi.Output.concat("API_KEY=", key, "\n")
+    return replace(
+        ENGINES[settings.engine](context),
+        secrets=[
+            (KEY, key, f"{USER}:{USER}"),
+            (AUTHORIZATION, header, "root:root"),
+            (KEY_ENVIRONMENT, variable, "root:root"),
+        ],
+    )
 
 
 def verify_script(settings: Settings, machine: MachinePlan, unit: str) -> str:
@@ -49,7 +63,7 @@ def verify_script(settings: Settings, machine: MachinePlan, unit: str) -> str:
         seconds = audio.getnframes() / audio.getframerate()
     return script(
         "verify_stt.sh.j2",
-        recording=base64.b64encode(RECORDING.read_bytes()).decode("ascii"),
+        recording=recording_path(),
         audio_seconds=round(seconds, 3),
         authorization=AUTHORIZATION,
         model=settings.model,
@@ -68,42 +82,36 @@ class SttServer(Role):
 
     volumes: ClassVar = {"models": VOLUME}
 
+    @classmethod
+    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+        """The service."""
+        recording = {plan.resource("recording"): [sealed(recording_path())]}
+        return recording | service_facts(plan.resource(SERVICE), stt_args(settings, plan, ""))
+
     def build(self, needs: Sequence[pulumi.Resource]) -> None:
         """Key, service, verification."""
         context, settings = self.context, self.context.settings
         mine = pulumi.ResourceOptions(parent=self)
         self.url = stt_url(settings, context.plan)
         self.api_key = context.shared.stt_key
-        args = replace(
-            engine_args(settings, context.plan),
-            secrets=[
-                (KEY, self.api_key, f"{USER}:{USER}"),
-                (
-                    AUTHORIZATION,
-                    pulumi.Output.concat("Authorization: Bearer ", self.api_key, "\n"),
-                    "root:root",
-                ),
-                (
-                    KEY_ENVIRONMENT,
-                    pulumi.Output.concat("API_KEY=", self.api_key, "\n"),
-                    "root:root",
-                ),
-            ],
-        )
+        args = stt_args(settings, context.plan, self.api_key)
         service = Service(context.name(SERVICE), context.instance, args, needs, mine)
         self.ready = service.configure
-        unit = args.unit.name
+        recording = Upload(
+            context.name("recording"),
+            context.instance,
+            str(RECORDING.relative_to(ROOT)),
+            recording_path(),
+            needs=needs,
+            opts=mine,
+        )
         verify = MachineScript(
             context.name("stt_server/verify"),
             context.instance,
-            # Its text changes with every new configuration, so that each is verified.
-            service.configure.stdout.apply(
-                lambda said: (
-                    f"# {said.splitlines()[-1] if said else ''}\n"
-                    + verify_script(settings, context.plan, unit)
-                )
-            ),
-            needs=[service.configure],
+            verify_script(settings, context.plan, args.unit.name),
+            # Its last line changes with every new configuration, so that each is verified.
+            after=service.configure.stdout.apply(lambda said: (said.splitlines() or [""])[-1]),
+            needs=[service.configure, recording],
             opts=mine,
         )
         self.check = verify.stdout

@@ -233,6 +233,6 @@ def changed_resources(said: str, names: Sequence[str]) -> set[str]:
 
 RESOURCES: Mapping[str, Sequence[str]] = {
     "objects": ["project", "network", "profile/default", "volume/models"],
-    "machine": ["instance", "base_system/install"],
-    "stt": ["server", "model", "install", "secrets", "configure", "verify"],
+    "machine": ["instance", "base_system/install", "recording"],
+    "stt": ["server", "model-files", "install", "secrets", "configure", "verify"],
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,11 @@ from google.protobuf import json_format, struct_pb2
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
+import components.drift
 import components.live
 import components.roles.stt_server
+from components.drift import Differences
 from components.live import Live
-from components.roles.stt_server import RECORDING
 from components.templates import render
 from runner.__main__ import read_config, run_program
 from runner.state import plain
@@ -97,6 +97,7 @@ def run(
     stack: str,
     live: Live = EMPTY_HOST,
     secret: bool = False,
+    drifted: Differences | None = None,
     **settings: Any,
 ) -> Program:
     """Run the program with a shipped stack and some settings changed.
@@ -104,7 +105,8 @@ def run(
     Digests of files are always the same, so that what a test expects does not change with them.
     """
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(components.live, "read_live", lambda connection: live)
+    monkeypatch.setattr(components.live, "read_live", lambda *_: live)
+    monkeypatch.setattr(components.drift, "differences", lambda *_: drifted or {})
     monkeypatch.setattr(components.roles.stt_server, "_digest", lambda path: "d19e57d19e57")
     _, config = read_config(stack)
     config |= {f"stt:{k}": v if isinstance(v, str) else _json(v) for k, v in settings.items()}
@@ -139,8 +141,7 @@ def golden(program: Program) -> str:
         }
     text = yaml.dump(entries, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
     prelude = indent(render("prelude.sh"), "    ")
-    recording = b64encode(RECORDING.read_bytes()).decode()
-    return text.replace(recording, "RECORDING").replace(prelude, "    # PRELUDE\n")
+    return text.replace(prelude, "    # PRELUDE\n")
 
 
 class _Dumper(yaml.SafeDumper):

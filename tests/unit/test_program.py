@@ -15,6 +15,7 @@ from components.live import Live
 from tests.unit.program import API_KEY, EMPTY_HOST, golden, golden_file, run
 
 STT = "ai-tools/gpu-server/stt_server"
+SENT = (f"{STT}/server", f"{STT}/model-files", "ai-tools/gpu-server/recording")
 
 
 @pytest.mark.parametrize("stack", ["dev", "cpu", "gpu"])
@@ -190,7 +191,7 @@ def test_ssh_is_the_same_script_with_another_interpreter(monkeypatch: pytest.Mon
     here = run(monkeypatch, "dev").commands
     there = run(monkeypatch, "dev", connection="ssh:me@host").commands
     for name, command in there.items():
-        if name in ("stt_server/key", f"{STT}/server", f"{STT}/model-files"):
+        if name in ("stt_server/key", *SENT):
             continue  # a key is made here, and files are sent from here
         assert command.inputs["interpreter"][0] == "ssh", name
         assert command.inputs["interpreter"][-2:] == ["--", "me@host"], name
