@@ -5,7 +5,7 @@ ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
 export RUNNER
 
-.PHONY: help up preview outputs destroy stt test check setup venv venv-dev
+.PHONY: help up preview drift outputs destroy stt test check setup venv venv-dev
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -15,6 +15,9 @@ up: setup ## Build or update everything; then print the outputs
 
 preview: setup ## What `up` would change (EXPECT_NO_CHANGES=1: fail where there is anything)
 	@$(PULUMI) preview --diff $(if $(EXPECT_NO_CHANGES),--expect-no-changes) $(ARGS)
+
+drift: setup ## Where the host differs from the stack (fails where it does)
+	@$(PULUMI) drift
 
 outputs: venv ## The outputs as JSON (SHOW_SECRETS=1: with the key)
 	@$(PULUMI) outputs $(if $(SHOW_SECRETS),--show-secrets)

@@ -29,7 +29,9 @@ def check_host(declaration: Declaration) -> None:
         return
     if problems := obstacles(declaration, live):
         raise DeclarationError(problems)
-    drift.mark(drift.differences(declaration, live))
+    found = drift.differences(declaration, live)
+    drift.report(found)
+    drift.mark(found)
 
 
 def main() -> None:

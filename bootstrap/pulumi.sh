@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs Pulumi on a stack: the CLI on PATH, else the pinned one from Pulumi's own site, else the
-# runner of this project. Usage: pulumi.sh STACK up|preview|destroy|outputs [ARGUMENT…]
+# runner of this project. Usage: pulumi.sh STACK up|preview|drift|destroy|outputs [ARGUMENT…]
+# drift prints where the host differs from the stack; exit status 2 where it does.
 # RUNNER=1 takes the runner in any case.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -84,6 +85,19 @@ choose() {
     say "$why"
     return 1
 }
+
+if [ "$verb" = drift ]; then
+    mkdir -p state
+    work=$(mktemp -d -p state)
+    trap 'rm -rf "$work"' EXIT
+    if ! STT_DRIFT_REPORT=$PWD/$work/drift "$0" "$stack" preview >"$work/said" 2>&1 || [ ! -e "$work/drift" ]; then
+        cat "$work/said" >&2
+        exit 1
+    fi
+    cat "$work/drift"
+    [ ! -s "$work/drift" ] || exit 2
+    exit 0
+fi
 
 if choose; then
     if [ "$verb" = outputs ]; then

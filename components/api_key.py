@@ -11,7 +11,7 @@ from declaration.settings import Connection
 class ApiKey(HostCommand):
     """A random key of 256 bits: ``stdout``, a secret. Made where Pulumi runs; nothing to delete."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, protect: bool) -> None:
         super().__init__(
             name,
             connection=Connection("local"),
@@ -21,5 +21,7 @@ class ApiKey(HostCommand):
             quiet=True,
             secret_output=True,
             # Any update would run the script again and make another key: only a replacement does.
-            opts=pulumi.ResourceOptions(ignore_changes=["create", "interpreter", "logging"]),
+            opts=pulumi.ResourceOptions(
+                protect=protect, ignore_changes=["create", "interpreter", "logging"]
+            ),
         )

@@ -6,12 +6,14 @@ from typing import Any
 
 import pulumi
 
+from components.command import incus
 from components.incus_object import MARK, PROJECT, IncusObject
 from components.instance import Instance, desired_instance
 from components.network import Network
 from components.profile import Profile, desired_default_profile, desired_profile
 from components.roles import ROLES, Context, Shared
 from components.roles.role import Role
+from components.templates import render
 from components.volume import Volume
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology
@@ -30,6 +32,17 @@ def desired_project(plan: DomainPlan) -> dict[str, Any]:
             **MARK,
         },
     }
+
+
+def delete_project(name: str, settings: Settings) -> str:
+    """The script that removes a project; one with volumes to keep stays, and says so."""
+    return render(
+        "host/delete_project.sh.j2",
+        incus=incus(settings.where),
+        name=name,
+        pool=settings.pool,
+        keep=settings.keepModels,
+    )
 
 
 def volumes_of(machine: MachinePlan) -> dict[str, str]:
@@ -51,6 +64,9 @@ class Domain(pulumi.ComponentResource):
         shared: Shared,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        # Every child inherits it.
+        guarded = pulumi.ResourceOptions(protect=settings.protect)
+        opts = pulumi.ResourceOptions.merge(opts, guarded)
         super().__init__("stt:incus:Domain", plan.name, None, opts)
         where = settings.where
         mine = pulumi.ResourceOptions(parent=self)
@@ -61,6 +77,7 @@ class Domain(pulumi.ComponentResource):
             desired_project(plan),
             connection=where,
             project="",
+            delete=delete_project(plan.name, settings),
             opts=mine,
         )
         network = Network(plan, where, mine).object
@@ -72,8 +89,7 @@ class Domain(pulumi.ComponentResource):
             profiles[name] = Profile(plan.name, name, desired, project, where, mine)
         needed = {name for machine in plan.machines for name in volumes_of(machine)}
         volumes = {
-            name: Volume(plan.name, name, settings.pool, project, where, mine)
-            for name in sorted(needed)
+            name: Volume(plan.name, name, settings, project, mine) for name in sorted(needed)
         }
         self.roles: dict[str, Role] = {}
         for machine in plan.machines:

@@ -7,9 +7,11 @@ ignores its environment, so that the DRIFT of an earlier `up` stays in the state
 
 from __future__ import annotations
 
+import os
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pulumi
 
@@ -145,6 +147,13 @@ def compare_facts(facts: Mapping[str, Sequence[Fact]], answers: Sequence[str]) -
             restored = ", ".join(name.rpartition("/")[2] for name in under)
             found[resource] = [Difference(f"started before {restored}", "yes", "no")]
     return found
+
+
+def report(differences: Mapping[str, Sequence[Difference]]) -> None:
+    """Write them into the file that ``STT_DRIFT_REPORT`` names, if any, for `make drift`."""
+    if file := os.environ.get("STT_DRIFT_REPORT"):
+        lines = [f"{name}: {each}\n" for name, fields in differences.items() for each in fields]
+        Path(file).write_text("".join(lines), encoding="utf-8")
 
 
 def mark(differences: Mapping[str, Sequence[Difference]]) -> None:

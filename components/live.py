@@ -177,11 +177,11 @@ def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
             )
         )
     for plan in topology.domains:
-        problems += _taken(plan, live)
+        problems += _taken(plan, live, settings.adopt)
     return problems
 
 
-def _taken(plan: DomainPlan, live: Live) -> list[Problem]:
+def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
     """Names and addresses of a domain that belong to somebody else."""
     problems: list[Problem] = []
     mark, value = next(iter(MARK.items()))
@@ -189,12 +189,13 @@ def _taken(plan: DomainPlan, live: Live) -> list[Problem]:
         ("project", plan.name, live.projects),
         ("network", plan.bridge, live.networks),
     ):
-        if name in existing and existing[name].get(mark) != value:
+        if name in existing and existing[name].get(mark) != value and not adopt:
             problems.append(
                 Problem(
                     f"domains.{plan.name}",
                     f"the host has a {kind} {name} that incus-stt did not make; it is left alone. "
-                    f"Rename the domain, or remove that {kind}.",
+                    f"Rename the domain, remove that {kind}, or set stt:adopt to true to take it "
+                    "over: `make drift` shows what that changes.",
                 )
             )
     for name, config in live.networks.items():

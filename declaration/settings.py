@@ -186,6 +186,7 @@ def _check_duration(value: str) -> str:
 
 
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, StringConstraints(strict=True)]
 Source = Annotated[str, AfterValidator(_check_source)]
 
@@ -223,7 +224,7 @@ class Sources(_Model):
 class Settings(_Model):
     """All of ``stt:``. Field names are the keys of the stack configuration."""
 
-    enabled: Annotated[bool, Field(strict=True)]
+    enabled: Flag
     engine: Engine
     model: Annotated[Text, AfterValidator(_check_model)]
     quantization: Quantization
@@ -236,6 +237,9 @@ class Settings(_Model):
     pool: Annotated[Text, AfterValidator(_check_pool)]
     sources: Sources
     caBundle: Text  # noqa: N815  # Pulumi's case
+    adopt: Flag
+    keepModels: Flag  # noqa: N815
+    protect: Flag
     apiKey: Annotated[Text, AfterValidator(_check_key)] = ""  # noqa: N815
     ollama: Ollama
     webui: Webui

@@ -22,12 +22,13 @@ class Shared:
 
     def __init__(self, settings: Settings) -> None:
         self._stt_key = settings.apiKey
+        self._protect = settings.protect
         self._made: dict[str, pulumi.Output[str]] = {}
 
     def secret(self, name: str) -> pulumi.Output[str]:
         """A secret that is made once and kept, by name."""
         if name not in self._made:
-            self._made[name] = pulumi.Output.secret(ApiKey(name).stdout)
+            self._made[name] = pulumi.Output.secret(ApiKey(name, self._protect).stdout)
         return self._made[name]
 
     @property

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,7 @@ class Project:
         (self.root / ".venv").symlink_to(ROOT / ".venv")
         self.machines = {"gpu-server": {"roles": ["base_system", "stt_server"]}}
         self.settings = {
+            "keepModels": False,
             "infra": "infra.e2e.yml",
             "engine": "faster-whisper",
             "model": "./models/tiny-digits",
@@ -229,10 +230,3 @@ def changed_resources(said: str, names: Sequence[str]) -> set[str]:
     words = ("created", "updated", "replaced", "deleted")
     lines = [line for line in said.splitlines() if any(word in line for word in words)]
     return {name for name in names if any(f" {name} " in line for line in lines)}
-
-
-RESOURCES: Mapping[str, Sequence[str]] = {
-    "objects": ["project", "network", "profile/default", "volume/models"],
-    "machine": ["instance", "base_system/install", "recording"],
-    "stt": ["server", "model-files", "install", "secrets", "configure", "verify"],
-}

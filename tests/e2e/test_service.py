@@ -56,7 +56,7 @@ def test_up_makes_everything_and_verifies_with_speech(project: Project, up: str)
     assert 0 < outputs["stt_check"]["real_time_factor"] < 20
 
 
-@pytest.mark.parametrize(sorted(path.stem for path in RECORDINGS.glob("*.wav")))
+@pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*.wav")))
 def test_recordings_come_back_as_their_words(project: Project, up: str, recording: str) -> None:
     answer = project.transcribe(recording)
     assert (answer.status, answer.json["text"]) == (200, recording.replace("_", " "))

@@ -296,10 +296,11 @@ def test_a_target_alone_is_touched(case: Case) -> None:
 
 
 def test_protected_resources_stay(case: Case) -> None:
-    case.up({**A, "protect": True})
+    case.up({**A, "protect": True}, {**B, "protect": True})
     assert case.run("destroy", fails=True) == []
-    assert case.up(A) == []
-    assert case.run("destroy") == ["delete a"]
+    assert case.up({**A, "protect": True}, fails=True) == []
+    assert case.up(A, B) == []
+    assert case.run("destroy") == ["delete b", "delete a"]
 
 
 def test_retained_resources_are_forgotten(case: Case) -> None:

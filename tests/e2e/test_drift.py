@@ -1,0 +1,189 @@
+"""What somebody changed on the host by hand: the preview names it, `up` restores it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.project import Project, incus
+
+UNIT = "/etc/systemd/system/faster-whisper.service"
+ETC = "/etc/incus-stt/stt_server"
+
+
+@pytest.fixture(autouse=True)
+def clean(project: Project, up: str) -> Iterator[None]:
+    """Every test begins and ends with a host that is as the stack says."""
+    yield
+    assert differences(project) == []
+
+
+def differences(project: Project) -> list[str]:
+    """What `make drift` prints."""
+    done = project.pulumi("drift")
+    assert done.returncode in (0, 2), done.stderr
+    lines = done.stdout.splitlines()
+    assert (done.returncode == 2) == bool(lines), done.stdout
+    return [line.removeprefix(f"{project.domain}/") for line in lines]
+
+
+def shell(project: Project, script: str) -> str:
+    return project.inside("sh", "-euc", script)
+
+
+def patch(path: str, **fields: object) -> None:
+    incus("query", "-X", "PATCH", "--wait", "-d", json.dumps(fields), path)
+
+
+def test_what_was_just_made_has_no_drift(project: Project) -> None:
+    """Fields that Incus fills in itself, and files that programs write, are no drift."""
+    assert differences(project) == []
+    project.transcribe("hello_world")
+    project.inside("systemctl", "restart", "faster-whisper")
+    assert differences(project) == []
+
+
+def test_changed_incus_objects_are_named_field_by_field_and_restored(project: Project) -> None:
+    domain = project.domain
+    incus("project", "set", domain, "limits.containers=9")
+    incus("network", "set", f"net-{domain}", "ipv4.nat=false")
+    incus("profile", "set", "default", "security.nesting=true", project=domain)
+    incus("profile", "device", "add", "default", "odd", "none", project=domain)
+    patch(
+        f"/1.0/storage-pools/default/volumes/custom/models?project={domain}", description="somebody"
+    )
+    incus("config", "set", "gpu-server", "limits.memory=3GiB", project=domain)
+    incus("config", "set", "gpu-server", "environment.API_TOKEN=hush-hush", project=domain)
+    incus("config", "device", "add", "gpu-server", "odd", "none", project=domain)
+    incus(
+        *("config", "device", "set", "gpu-server", "eth0", f"ipv4.address={project.subnet}.77"),
+        project=domain,
+    )
+    expected = [
+        "project: config.limits.containers: 9 -> (none)",
+        "network: config.ipv4.nat: false -> true",
+        "profile/default: config.security.nesting: true -> (none)",
+        "profile/default: devices.odd: {type: none} -> (none)",
+        "volume/models: description: somebody -> incus-stt",
+        "gpu-server/instance: config.environment.API_TOKEN: (another value, not shown)"
+        " -> (not shown)",
+        "gpu-server/instance: config.limits.memory: 3GiB -> (none)",
+        f"gpu-server/instance: devices.eth0.ipv4.address: {project.subnet}.77"
+        f" -> {project.subnet}.1",
+        "gpu-server/instance: devices.odd: {type: none} -> (none)",
+    ]
+    assert differences(project) == expected
+    preview = project.pulumi("preview", "--diff").stdout
+    for line in expected:
+        assert line.split(": ", 1)[1] in preview
+    assert "hush-hush" not in preview
+    project.up()
+    assert project.unchanged()
+    assert json.loads(incus("query", f"/1.0/networks/net-{domain}"))["config"]["ipv4.nat"] == "true"
+
+
+def test_changed_files_and_services_are_named_and_restored(project: Project) -> None:
+    shell(
+        project,
+        f"""
+        sed -i s/Restart=on-failure/Restart=no/ {UNIT}
+        sed -i 's/^STT_LANGUAGE=.*/STT_LANGUAGE="de"/' {ETC}/environment
+        chmod 0600 {ETC}/environment
+        mkdir -p {UNIT}.d
+        printf '[Service]\\nEnvironment=STT_LANGUAGE=fr\\n' >{UNIT}.d/override.conf
+        printf another-key >{ETC}/api-key
+        chmod 0644 {ETC}/authorization
+        systemctl disable --quiet --now faster-whisper
+        """,
+    )
+    found = differences(project)
+    assert found == [
+        f"gpu-server/stt_server/secrets: {ETC}/authorization: mode 644, owner root:root"
+        " -> mode 600, owner root:root",
+        "gpu-server/stt_server/secrets: secrets of stt_server: changed -> as written",
+        f"gpu-server/stt_server/configure: {UNIT} line: Restart=no -> Restart=on-failure",
+        f"gpu-server/stt_server/configure: {ETC}/environment line: mode 600, owner root:root"
+        " -> mode 644, owner root:root",
+        f'gpu-server/stt_server/configure: {ETC}/environment line: STT_LANGUAGE="de"'
+        ' -> STT_LANGUAGE=""',
+        "gpu-server/stt_server/configure: faster-whisper.service: inactive -> active",
+        "gpu-server/stt_server/configure: faster-whisper.service: disabled -> enabled",
+        "gpu-server/stt_server/configure: faster-whisper.service.d: override.conf -> (none)",
+    ]
+    project.up()
+    assert project.unchanged()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    assert project.inside("systemctl", "is-enabled", "faster-whisper") == "enabled"
+
+
+def test_changed_programs_and_models_are_named_and_restored(project: Project) -> None:
+    shell(
+        project,
+        """
+        for file in /opt/incus-stt/server-*/formats.py; do echo 'raise SystemExit' >>$file; done
+        rm -r /opt/incus-stt/faster-whisper-*/lib/python3*/site-packages/ctranslate2
+        for file in /srv/models/stt/tiny-digits-*/model.bin; do truncate -s 1000 $file; done
+        rm /opt/incus-stt/recording-*.wav
+        dpkg --purge --force-depends zstd >/dev/null
+        /opt/incus-stt/uv/bin/pip uninstall --quiet --yes uv 2>/dev/null
+        systemctl kill -s KILL faster-whisper
+        """,
+    )
+    found = differences(project)
+    joined = "\n".join(found)
+    for part in (
+        "base_system/install: packages: ",
+        "base_system/install: uv: not there -> there",
+        "not there -> as made",
+        "changed: formats.py",
+        "changed: model.bin",
+        "changed: lib/python3",
+    ):
+        assert part in joined, joined
+    project.up()
+    assert project.unchanged()
+    assert project.transcribe("one_two_three").json["text"] == "one two three"
+
+
+def test_a_stopped_machine_is_started(project: Project) -> None:
+    incus("stop", "--force", "gpu-server", project=project.domain)
+    assert differences(project)[0] == "gpu-server/instance: status: Stopped -> Running"
+    project.up()
+    assert project.unchanged()
+    assert project.health()["status"] == "ok"
+
+
+def test_a_deleted_machine_is_made_again_with_all_that_was_in_it(project: Project) -> None:
+    shell(project, "touch /srv/models/kept")
+    incus("delete", "--force", "gpu-server", project=project.domain)
+    assert differences(project)[0] == "gpu-server/instance: machine gpu-server: not there -> there"
+    project.up()
+    assert project.unchanged()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    shell(project, "rm /srv/models/kept")  # the volume is the one that was there
+
+
+def test_a_deleted_domain_is_made_again(project: Project) -> None:
+    domain = project.domain
+    incus("delete", "--force", "gpu-server", project=domain)
+    incus("storage", "volume", "delete", "default", "models", project=domain)
+    incus("profile", "edit", "default", project=domain, stdin="devices: {}")
+    incus("project", "delete", domain)
+    incus("network", "delete", f"net-{domain}")
+    assert differences(project)[0] == f"project: project {domain}: not there -> there"
+    project.up()
+    assert project.unchanged()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_a_preview_without_the_host_says_that_drift_was_not_checked(project: Project) -> None:
+    nowhere = {"INCUS_DIR": "/nonexistent"}
+    preview = project.pulumi("preview", **nowhere)
+    assert preview.returncode == 0, preview.stderr
+    assert "Drift was not checked" in preview.stdout + preview.stderr
+    assert project.pulumi("drift", **nowhere).returncode == 1
+    done = project.pulumi("up", **nowhere)
+    assert done.returncode != 0
+    assert "the Incus daemon does not answer" in done.stdout + done.stderr
