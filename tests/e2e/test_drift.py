@@ -11,6 +11,7 @@ from tests.e2e.project import Project, incus
 
 UNIT = "/etc/systemd/system/faster-whisper.service"
 ETC = "/etc/incus-stt/stt_server"
+ENV = "/etc/incus-stt/faster-whisper.env"
 
 
 @pytest.fixture(autouse=True)
@@ -89,8 +90,8 @@ def test_changed_files_and_services_are_named_and_restored(project: Project) -> 
         project,
         f"""
         sed -i s/Restart=on-failure/Restart=no/ {UNIT}
-        sed -i 's/^STT_LANGUAGE=.*/STT_LANGUAGE="de"/' {ETC}/environment
-        chmod 0600 {ETC}/environment
+        sed -i 's/^STT_LANGUAGE=.*/STT_LANGUAGE="de"/' {ENV}
+        chmod 0600 {ENV}
         mkdir -p {UNIT}.d
         printf '[Service]\\nEnvironment=STT_LANGUAGE=fr\\n' >{UNIT}.d/override.conf
         printf another-key >{ETC}/api-key
@@ -104,9 +105,9 @@ def test_changed_files_and_services_are_named_and_restored(project: Project) -> 
         " -> mode 600, owner root:root",
         "gpu-server/stt_server/secrets: secrets of stt_server: changed -> as written",
         f"gpu-server/stt_server/configure: {UNIT} line: Restart=no -> Restart=on-failure",
-        f"gpu-server/stt_server/configure: {ETC}/environment line: mode 600, owner root:root"
+        f"gpu-server/stt_server/configure: {ENV} line: mode 600, owner root:root"
         " -> mode 644, owner root:root",
-        f'gpu-server/stt_server/configure: {ETC}/environment line: STT_LANGUAGE="de"'
+        f'gpu-server/stt_server/configure: {ENV} line: STT_LANGUAGE="de"'
         ' -> STT_LANGUAGE=""',
         "gpu-server/stt_server/configure: faster-whisper.service: inactive -> active",
         "gpu-server/stt_server/configure: faster-whisper.service: disabled -> enabled",
