@@ -25,13 +25,13 @@ def check_host(declaration: Declaration) -> None:
         if not pulumi.runtime.is_dry_run():
             raise
         pulumi.log.warn(f"Drift was not checked. {error.user_message}")
-        drift.mark({})
+        drift.mark({}, declaration.topology)
         return
     if problems := obstacles(declaration, live):
         raise DeclarationError(problems)
     found = drift.differences(declaration, live)
     drift.report(found)
-    drift.mark(found)
+    drift.mark(found, declaration.topology)
 
 
 def main() -> None:

@@ -35,13 +35,12 @@ def desired_project(plan: DomainPlan) -> dict[str, Any]:
 
 
 def delete_project(name: str, settings: Settings) -> str:
-    """The script that removes a project; one with volumes to keep stays, and says so."""
+    """The script that removes a project; one that still has volumes stays, and says so."""
     return render(
         "host/delete_project.sh.j2",
         incus=incus(settings.where),
         name=name,
         pool=settings.pool,
-        keep=settings.keepModels,
     )
 
 
@@ -80,7 +79,8 @@ class Domain(pulumi.ComponentResource):
             delete=delete_project(plan.name, settings),
             opts=mine,
         )
-        network = Network(plan, where, mine).object
+        after = pulumi.ResourceOptions(parent=self, depends_on=[project])
+        network = Network(plan, where, after).object
         in_network = pulumi.ResourceOptions(parent=self, depends_on=[network])
         default = desired_default_profile(plan.bridge, settings.pool)
         profiles = {"default": Profile(plan.name, "default", default, project, where, in_network)}
@@ -89,7 +89,8 @@ class Domain(pulumi.ComponentResource):
             profiles[name] = Profile(plan.name, name, desired, project, where, mine)
         needed = {name for machine in plan.machines for name in volumes_of(machine)}
         volumes = {
-            name: Volume(plan.name, name, settings, project, mine) for name in sorted(needed)
+            name: Volume(plan.name, name, settings, project, plan.domain.formerly, mine)
+            for name in sorted(needed)
         }
         self.roles: dict[str, Role] = {}
         for machine in plan.machines:

@@ -26,7 +26,7 @@ from components.roles import ROLES
 from components.volume import DESIRED_VOLUME
 from declaration.declare import Declaration
 from declaration.difference import Difference, compare_object, compare_text, missing
-from declaration.topology import DomainPlan, MachinePlan
+from declaration.topology import DomainPlan, MachinePlan, Topology
 
 Differences = dict[str, list[Difference]]
 COMMAND = "command:local:Command"
@@ -156,8 +156,8 @@ def report(differences: Mapping[str, Sequence[Difference]]) -> None:
         Path(file).write_text("".join(lines), encoding="utf-8")
 
 
-def mark(differences: Mapping[str, Sequence[Difference]]) -> None:
-    """Let every Command that is registered from now on carry its differences."""
+def mark(differences: Mapping[str, Sequence[Difference]], topology: Topology) -> None:
+    """Let every Command registered from now on carry its differences, and its former name."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
 
     def transform(
@@ -165,15 +165,16 @@ def mark(differences: Mapping[str, Sequence[Difference]]) -> None:
     ) -> pulumi.ResourceTransformationResult | None:
         if args.type_ != COMMAND:
             return None
-        fields = differences.get(args.name)
-        if not fields:
-            ignore = pulumi.ResourceOptions(ignore_changes=["environment"])
-            return pulumi.ResourceTransformationResult(
-                args.props, pulumi.ResourceOptions.merge(args.opts, ignore)
-            )
-        drift = "\n".join([*map(str, fields), f"@{now}"])
+        props, more = args.props, pulumi.ResourceOptions()
+        if fields := differences.get(args.name):
+            drift = "\n".join([*map(str, fields), f"@{now}"])
+            props = {**props, "environment": {"DRIFT": drift}}
+        else:
+            more.ignore_changes = ["environment"]
+        if (former := topology.former_name(args.name)) != args.name:
+            more.aliases = [pulumi.Alias(name=former)]
         return pulumi.ResourceTransformationResult(
-            {**args.props, "environment": {"DRIFT": drift}}, args.opts
+            props, pulumi.ResourceOptions.merge(args.opts, more)
         )
 
     pulumi.runtime.register_stack_transformation(transform)

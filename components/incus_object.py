@@ -73,17 +73,23 @@ class IncusObject(HostCommand):
         connection: Connection,
         project: str,
         within: Sequence[HostCommand] = (),
+        prepare: str = "",
+        movable: bool = False,
         delete: str | None = None,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        """``within``: objects without which this one is not; their replacement replaces it."""
+        """``within``: objects without which this one is not; their replacement replaces it.
+
+        ``prepare`` is a script before the usual one; a ``movable`` object can change its project.
+        """
         create, usual_delete = object_scripts(noun, where, connection, project)
+        identity = [noun.name, *([] if movable else [project]), *where]
         super().__init__(
             resource,
             connection=connection,
-            create=create,
+            create=prepare + create,
             delete=delete or usual_delete,
             stdin=to_yaml(desired),
-            identity=[noun.name, project, *where, *(owner.id for owner in within)],
+            identity=[*identity, *(owner.id for owner in within)],
             opts=opts,
         )

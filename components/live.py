@@ -14,6 +14,7 @@ from components.facts import Fact, questions
 from components.incus_object import MARK
 from components.templates import render
 from declaration.declare import Declaration
+from declaration.infra import BRIDGE_PREFIX
 from declaration.problems import Problem, show
 from declaration.settings import Connection
 from declaration.topology import DomainPlan
@@ -202,12 +203,38 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
         address = config.get("ipv4.address", "none")
         if name == plan.bridge or address in ("none", "auto", ""):
             continue
+        if name == BRIDGE_PREFIX + plan.domain.formerly:
+            continue
         if ip_interface(address).network.overlaps(plan.subnet):
+            ours = config.get(mark) == value
+            former = f"formerly: {name.removeprefix(BRIDGE_PREFIX)}"
+            renamed = f" If this domain got a new name, say so with {former}." if ours else ""
             problems.append(
                 Problem(
                     f"domains.{plan.name}",
                     f"its subnet {plan.subnet} is taken by the network {name} ({address}). Give "
-                    "the domain another one with subnet:, or change global.addressing.",
+                    f"the domain another one with subnet:, or change global.addressing.{renamed}",
                 )
             )
+    return problems + _strangers(plan, live)
+
+
+def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
+    """Machines that are not declared any more and hold an address that is wanted."""
+    known = {name for each in plan.machines for name in (each.name, each.machine.formerly)}
+    problems: list[Problem] = []
+    for (kind, project, name), found in live.objects.items():
+        if kind != "instance" or project != plan.name or name in known:
+            continue
+        address = found.get("devices", {}).get("eth0", {}).get("ipv4.address")
+        problems += [
+            Problem(
+                f"domains.{plan.name}.machines.{machine.name}",
+                f"its address {address} is that of the machine {name}, which is declared no more. "
+                f"If {machine.name} is its new name, say so with formerly: {name}. Else let one "
+                f"`make up` remove {name} first, or give {machine.name} another ip:.",
+            )
+            for machine in plan.machines
+            if str(machine.address) == address
+        ]
     return problems

@@ -108,6 +108,7 @@ class Machine(_Model):
     profiles: list[str] = ["default"]
     roles: list[str] = []
     ip: IPv4Address | None = None
+    formerly: str = ""
     config: dict[str, str] = {}
     devices: dict[str, dict[str, str]] = {}
 
@@ -123,6 +124,8 @@ class Domain(_Model):
     subnet: IPv4Network | None = None
     profiles: dict[HostName, Profile] = {}
     machines: dict[HostName, Machine] = {}
+    #: The name before a rename, so that what there is gets the new name.
+    formerly: str = ""
 
 
 class Infra(_Model):

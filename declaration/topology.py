@@ -80,6 +80,18 @@ class Topology:
                 return machine
         return None
 
+    def former_name(self, resource: str) -> str:
+        """A resource's name before a rename (``formerly:``); the same where there was none."""
+        domain, _, rest = resource.partition("/")
+        plan = next((plan for plan in self.domains if plan.name == domain), None)
+        if plan is None:
+            return resource
+        machine, _, part = rest.partition("/")
+        for each in plan.machines:
+            if part and each.name == machine and each.machine.formerly:
+                rest = f"{each.machine.formerly}/{part}"
+        return f"{plan.domain.formerly or domain}/{rest}"
+
     @property
     def wants_gpu(self) -> list[MachinePlan]:
         """The machines that own a GPU."""

@@ -70,7 +70,6 @@ def main() -> int:
     if options.verb == "destroy":
         engine.delete(set(state.resources))
     else:
-        sys.path.insert(0, str(Path.cwd()))
         pulumi.runtime.set_all_config(config)
         try:
             asyncio.run(run_program(engine, project, options.stack))

@@ -39,11 +39,11 @@ def execute(name: str, script: str, inputs: dict[str, Any], old: dict[str, Any])
             if line.strip() and logging in (stream, "stdoutAndStderr"):
                 print(f"    {name}: {line.rstrip()}", file=sys.stderr, flush=True)
 
-    assert process.stdin  # noqa: S101  # a pipe
     with ThreadPoolExecutor(2) as readers:
         readers.map(read, said)
-        with contextlib.suppress(BrokenPipeError), process.stdin:  # a script need not read
-            process.stdin.write(clear.get("stdin") or "")
+        # A script need not read.
+        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # type: ignore[union-attr]
+            pipe.write(clear.get("stdin") or "")
     if status := process.wait():
         last = "" if logging == "none" else "\n" + "".join(said["stderr"][-15:]).rstrip()
         raise RunnerError(f"{name}: exit status {status}{last}")

@@ -26,8 +26,7 @@ class Engine(MockMonitor):
     def __init__(self, state: State, preview: bool, targets: list[str]) -> None:
         super().__init__(None)  # type: ignore[arg-type]  # no mocks: every call is here
         self.state, self.preview, self.targets = state, preview, targets
-        self.counts: dict[str, int] = {}
-        self.outputs: dict[str, Any] = {}
+        self.counts, self.outputs = dict[str, int](), dict[str, Any]()
         self.failed, self._lock = False, RLock()
         self._seen, self._replaced = set[str](), set[str]()
 
@@ -45,9 +44,8 @@ class Engine(MockMonitor):
         except (RunnerError, OSError) as error:
             self.fail(error)
             raise
-        answer = json_format.ParseDict(
-            resource["inputs"] | resource["results"], struct_pb2.Struct()
-        )
+        values = resource["inputs"] | resource["results"]
+        answer = json_format.ParseDict(values, struct_pb2.Struct())
         return resource_pb2.RegisterResourceResponse(urn=urn, id=resource["id"], object=answer)
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
@@ -69,15 +67,16 @@ class Engine(MockMonitor):
             if urn in self._seen:
                 raise RunnerError(f"two resources are called {request.name}")
             self._seen.add(urn)
+            for alias in request.aliases:
+                self.state.rename(f"{urn.rpartition('::')[0]}::{alias.spec.name}", urn)
             old = self.state.resources.get(urn, {})
             before = old.get("inputs", {})
             if not self._targeted(urn):
                 if not old:
                     raise RunnerError(f"{request.name} does not exist yet, and is no target")
                 return old
-            ignored = set(request.ignoreChanges) if old else set()
-            inputs = {key: inputs[key] for key in inputs.keys() - ignored}
-            inputs |= {key: before[key] for key in ignored & before.keys()}
+            inputs |= {key: before.get(key) for key in request.ignoreChanges if old}
+            inputs = {key: value for key, value in inputs.items() if value is not None}
             changed = [key for key in before | inputs if inputs.get(key) != before.get(key)]
             again = urn in self._replaced or (old and "triggers" in changed)
             kind = "replace" if again else "create" if not old else "update" if changed else ""
@@ -142,12 +141,10 @@ class Engine(MockMonitor):
 
     def finish(self) -> None:
         """Delete what the program no longer has."""
-        left = set(self.state.resources) - self._seen
-        self.delete({urn for urn in left if self._targeted(urn)})
+        self.delete({u for u in self.state.resources if u not in self._seen and self._targeted(u)})
 
     def _report(self, kind: str, name: str, keys: list[str], old: Any, new: Any) -> None:
-        word = kind or "unchanged"
-        self.counts[word] = self.counts.get(word, 0) + 1
+        self.counts[kind or "unchanged"] = self.counts.get(kind or "unchanged", 0) + 1
         if kind and (self.preview or kind == "delete"):
             print(f" {SIGNS[kind]:2} {name} {kind}d {', '.join(keys)}".rstrip())
         for key in keys if self.preview else ():

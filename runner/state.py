@@ -61,6 +61,12 @@ class State:
         self.resources: dict[str, dict[str, Any]] = walk(data.get("resources", {}), self._open)
         self.outputs: dict[str, Any] = walk(data.get("outputs", {}), self._open)
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a resource its new URN, in what refers to it as well."""
+        if new not in self.resources:
+            text = json.dumps(self.resources).replace(json.dumps(old), json.dumps(new))
+            self.resources = json.loads(text)
+
     def _open(self, sealed: str) -> Any:
         try:
             return secret(json.loads(self._fernet.decrypt(sealed)))

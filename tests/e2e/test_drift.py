@@ -107,8 +107,7 @@ def test_changed_files_and_services_are_named_and_restored(project: Project) -> 
         f"gpu-server/stt_server/configure: {UNIT} line: Restart=no -> Restart=on-failure",
         f"gpu-server/stt_server/configure: {ENV} line: mode 600, owner root:root"
         " -> mode 644, owner root:root",
-        f'gpu-server/stt_server/configure: {ENV} line: STT_LANGUAGE="de"'
-        ' -> STT_LANGUAGE=""',
+        f'gpu-server/stt_server/configure: {ENV} line: STT_LANGUAGE="de" -> STT_LANGUAGE=""',
         "gpu-server/stt_server/configure: faster-whisper.service: inactive -> active",
         "gpu-server/stt_server/configure: faster-whisper.service: disabled -> enabled",
         "gpu-server/stt_server/configure: faster-whisper.service.d: override.conf -> (none)",

@@ -51,6 +51,7 @@ for entry in json.load(open("plan.json")):
             additional_secret_outputs=entry.get("hidden"),
             deleted_with=made[entry["gone_with"]] if "gone_with" in entry else None,
             protect=entry.get("protect"),
+            aliases=[pulumi.Alias(name=entry["formerly"])] if "formerly" in entry else None,
             retain_on_delete=entry.get("retain"),
         ),
     )
@@ -216,6 +217,24 @@ def test_a_failed_create_records_nothing(case: Case) -> None:
     assert case.up(A, bad, C, fails=True) == ["create a", "try b"]
     assert "it broke" in case.said
     assert case.up(A, B, C) == ["create b", "create c"]
+
+
+def test_a_renamed_resource_is_the_same_one(case: Case) -> None:
+    case.up(A, B)
+    renamed = {**A, "name": "z", "formerly": "a", "update": "echo update z >> log"}
+    assert case.up(renamed, {**B, "needs": ["z"]}) == ["update z"]
+    assert case.up(renamed, {**B, "needs": ["z"]}) == []
+    assert case.run("destroy") == ["delete b", "delete z"]
+
+
+def test_a_renamed_resource_is_replaced_where_its_identity_changes(case: Case) -> None:
+    a = {**A, "triggers": ["a"]}
+    case.up(a, {"name": "b", "within": ["a"]})
+    z = {"name": "z", "formerly": "a", "triggers": ["z"]}
+    assert case.up(z, {"name": "b", "within": ["z"]}) == [
+        *("delete b", "delete a", "create z", "create b"),
+    ]
+    assert case.up(z, {"name": "b", "within": ["z"]}) == []
 
 
 def test_outputs_that_are_gone_go(case: Case) -> None:
