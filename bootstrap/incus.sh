@@ -86,11 +86,11 @@ ensure_subids() {
 
 lxcfs_mounted() { grep -qs " $ROOT/var/lib/lxcfs " /proc/mounts; }
 
-# detach LOG COMMAND…: starts a daemon that outlives this script and does not hold its lock.
+# detach LOG COMMAND…: starts a daemon that outlives this script and this directory, without its lock.
 detach() {
     out=$1
     shift
-    setsid "$@" >>"$out" 2>&1 </dev/null 9>&- &
+    setsid env -C / "$@" >>"$out" 2>&1 </dev/null 9>&- &
 }
 
 start_without_systemd() {

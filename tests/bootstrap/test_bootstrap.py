@@ -343,9 +343,10 @@ def test_installed_but_stopped_is_started_with_systemd(host: Host) -> None:
 
 def test_installed_but_stopped_is_started_without_systemd(host: Host) -> None:
     host.incus(up=False)
-    host.daemon(f"touch {host.root}/incus-is-up; sleep 1")
+    host.daemon(f"pwd >{host.root}/cwd; touch {host.root}/incus-is-up; sleep 1")
     done = host.run("incus.sh")
     assert done.returncode == 0, done.stderr
+    assert host.read("cwd") == "/\n"  # not a directory that somebody may delete
     assert (
         "incusd --group incus-admin" in host.calls
         and f"lxcfs {host.root}/var/lib/lxcfs" in host.calls

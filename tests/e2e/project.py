@@ -146,7 +146,7 @@ class Project:
         }
         self.write()
 
-    def write(self) -> None:
+    def write(self, formerly: str = "") -> None:
         """The stack's file and its topology, as the settings are now."""
         topology = {
             "domains": {
@@ -154,6 +154,7 @@ class Project:
                     "trust_level": "semi-trusted",
                     "subnet": f"{self.subnet}.0/24",
                     "machines": self.machines,
+                    "formerly": formerly,
                 }
             }
         }

@@ -88,7 +88,6 @@ def test_a_renamed_project_replaces_what_is_in_it(monkeypatch: pytest.MonkeyPatc
     for name in (
         "profile/default",
         "profile/nvidia-compute",
-        "volume/models",
         "gpu-server/instance",
     ):
         triggers = commands[f"ai-tools/{name}"].request.propertyDependencies["triggers"].urns
