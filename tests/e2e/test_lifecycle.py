@@ -1,0 +1,126 @@
+"""A stack's whole life: taking over, protecting, renaming, destroying, coming back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+
+from tests.e2e.project import Project, everything, incus, left_of
+
+MARKER = "/srv/models/kept"
+
+
+def remember(project: Project, machine: str = "gpu-server") -> None:
+    """Put something into the model volume that no script would make again."""
+    project.inside("touch", MARKER, machine=machine)
+
+
+def remembers(project: Project, machine: str = "gpu-server") -> bool:
+    return project.inside("ls", MARKER, machine=machine) == MARKER
+
+
+def test_somebody_else_s_project_is_taken_over_only_when_asked(project: Project) -> None:
+    domain = project.domain
+    incus("project", "create", domain, "-c", "features.images=false")
+    incus("project", "set", domain, "limits.containers=5")
+    incus(
+        *("network", "create", f"net-{domain}"),
+        *(f"ipv4.address={project.subnet}.254/24", "ipv4.nat=false", "ipv6.address=none"),
+    )
+    said = project.fails()
+    assert "that incus-stt did not make" in said and "stt:adopt" in said
+    assert incus("project", "get", domain, "limits.containers").strip() == "5"
+    project.set(adopt=True)
+    drift = project.pulumi("drift").stdout
+    assert "project: config.limits.containers: 5 -> (none)" in drift
+    assert "network: config.ipv4.nat: false -> true" in drift
+    project.up()
+    assert project.unchanged()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    project.set(adopt=None)  # it is this program's own now
+    assert project.unchanged()
+
+
+def test_a_protected_stack_is_not_destroyed(project: Project) -> None:
+    project.set(protect=True)
+    project.up()
+    before = everything()
+    said = project.fails("destroy")
+    assert "protect" in said
+    assert everything() == before
+    assert project.unchanged()
+    project.set(quantization="float32")  # changes go on
+    project.up()
+    assert project.health()["compute_type"] == "float32"
+    project.set(protect=None, quantization="int8")
+    project.up()
+
+
+def test_a_machine_with_a_new_name_needs_to_say_so(project: Project) -> None:
+    project.machines = {"stt-box": project.machines["gpu-server"]}
+    project.write()
+    said = project.fails()
+    assert "formerly: gpu-server" in said
+    assert project.health()["status"] == "ok"
+
+
+def test_a_renamed_machine_keeps_address_and_models(project: Project) -> None:
+    remember(project)
+    project.machines["stt-box"]["formerly"] = "gpu-server"
+    project.write()
+    project.up()
+    assert project.unchanged()
+    machines = json.loads(incus("list", "--format", "json", project=project.domain))
+    assert [machine["name"] for machine in machines] == ["stt-box"]
+    assert remembers(project, "stt-box")
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    del project.machines["stt-box"]["formerly"]
+    project.write()
+    assert project.unchanged()
+
+
+def test_a_renamed_domain_keeps_addresses_and_models(project: Project) -> None:
+    former, url = project.domain, project.outputs()["stt_url"]
+    key = project.outputs()["stt_api_key"]
+    project.domain = f"{former}2"
+    project.write()
+    assert f"formerly: {former}" in project.fails()
+    project.write(formerly=former)
+    project.up()
+    assert project.unchanged()
+    assert not [path for path in everything() if path.endswith((f"/{former}", f"={former}"))]
+    assert remembers(project, "stt-box")
+    assert (project.outputs()["stt_url"], project.outputs()["stt_api_key"]) == (url, key)
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    project.write()
+    project.up()
+    assert project.unchanged()
+
+
+def test_destroy_keeps_the_models_and_says_how_to_remove_them(project: Project) -> None:
+    project.set(keepModels=True)
+    project.up()
+    done = project.pulumi("destroy")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    volume = f"/1.0/storage-pools/default/volumes/custom/models?project={project.domain}"
+    assert volume in left_of(project.domain)
+    assert not any(
+        "/instances/" in path or "/networks/" in path for path in left_of(project.domain)
+    )
+    project.up()
+    assert remembers(project, "stt-box")
+    assert project.unchanged()
+    # Half of it gone already, and it comes to the same.
+    incus("delete", "--force", "stt-box", project=project.domain)
+    incus("profile", "edit", "default", project=project.domain, stdin="devices: {}")
+    incus("network", "delete", f"net-{project.domain}")
+    assert project.pulumi("destroy").returncode == 0
+    # The CLI repeats the last line.
+    commands = dict.fromkeys(re.findall(r"  (incus .*delete .*)$", said, re.MULTILINE))
+    assert len(commands) == 2, said
+    for line in commands:
+        subprocess.run(shlex.split(line), check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    assert left_of(project.domain) == []
