@@ -203,7 +203,7 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
         address = config.get("ipv4.address", "none")
         if name == plan.bridge or address in ("none", "auto", ""):
             continue
-        if name == BRIDGE_PREFIX + plan.domain.formerly:
+        if name == BRIDGE_PREFIX + (plan.domain.formerly or plan.name):
             continue
         if ip_interface(address).network.overlaps(plan.subnet):
             ours = config.get(mark) == value

@@ -35,7 +35,12 @@ def unit_value(value: object) -> str:
     )
 
 
-_environment.filters["sh"] = lambda value: shlex.quote(str(value))
+def quote(value: object) -> str:
+    """A value as one word of a shell: the filter ``sh``."""
+    return shlex.quote(str(value))
+
+
+_environment.filters["sh"] = quote
 _environment.filters["unit"] = unit_value
 
 

@@ -38,7 +38,7 @@ class Volume(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         project: IncusObject,
-        former: str,
+        former: str | None,
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("stt:incus:Volume", f"{domain}/{name}", None, opts)

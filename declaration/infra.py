@@ -108,7 +108,7 @@ class Machine(_Model):
     profiles: list[str] = ["default"]
     roles: list[str] = []
     ip: IPv4Address | None = None
-    formerly: str = ""
+    formerly: HostName | None = None
     config: dict[str, str] = {}
     devices: dict[str, dict[str, str]] = {}
 
@@ -125,7 +125,7 @@ class Domain(_Model):
     profiles: dict[HostName, Profile] = {}
     machines: dict[HostName, Machine] = {}
     #: The name before a rename, so that what there is gets the new name.
-    formerly: str = ""
+    formerly: DomainName | None = None
 
 
 class Infra(_Model):
@@ -173,12 +173,13 @@ def load_infra(path: Path, shown: str | None = None) -> Infra:
     shown = shown or str(path)
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a SafeLoader
-    except OSError as error:
-        raise DeclarationError(
-            [Problem("stt:infra", f"{show(shown)} cannot be read ({error.strerror}). Name a file.")]
-        ) from error
     except UnicodeDecodeError as error:
         raise DeclarationError([Problem(shown, "is not UTF-8 text. Save it as UTF-8.")]) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DeclarationError(
+            [Problem("stt:infra", f"{show(shown)} cannot be read ({why}). Name a file.")]
+        ) from error
     except yaml.YAMLError as error:
         text = " ".join(str(error).split())
         raise DeclarationError([Problem(shown, f"is not valid YAML: {text}")]) from error

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -65,8 +66,9 @@ class ModelRef:
 
     @property
     def slug(self) -> str:
-        """The model's name as one path component."""
-        return (self.repository or Path(self.directory).name).replace("/", "--")
+        """The model's name as one path component, in letters that no program minds."""
+        name = self.repository.replace("/", "--") or Path(self.directory).resolve().name
+        return re.sub(r"[^A-Za-z0-9._-]", "-", name).strip(".-") or "model"
 
 
 def resolve_model(name: str) -> ModelRef:
@@ -118,6 +120,18 @@ def parse_connection(text: str) -> Connection:
         f"{show(text)} is not allowed. Use local, incus:REMOTE (a name of `incus remote list`), or "
         "ssh:USER@HOST"
     )
+
+
+def _check_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"{show(value)} is no text. Write it in quotes")
+    return value
+
+
+def _check_path(value: str) -> str:
+    if any(ord(character) < 32 for character in value):
+        raise ValueError(f"{show(value)} is no path of a file")
+    return value
 
 
 def _check_model(value: str) -> str:
@@ -229,14 +243,14 @@ class Settings(_Model):
     model: Annotated[Text, AfterValidator(_check_model)]
     quantization: Quantization
     language: Annotated[Text, AfterValidator(_check_language)]
-    host: IPv4Address
+    host: Annotated[IPv4Address, BeforeValidator(_check_text)]
     port: Port
-    infra: Annotated[Text, StringConstraints(min_length=1)]
+    infra: Annotated[Text, StringConstraints(min_length=1), AfterValidator(_check_path)]
     connection: Annotated[Text, AfterValidator(_check_connection)]
     image: Annotated[Text, AfterValidator(_check_image)]
     pool: Annotated[Text, AfterValidator(_check_pool)]
     sources: Sources
-    caBundle: Text  # noqa: N815  # Pulumi's case
+    caBundle: Annotated[Text, AfterValidator(_check_path)]  # noqa: N815  # Pulumi's case
     adopt: Flag
     keepModels: Flag  # noqa: N815
     protect: Flag

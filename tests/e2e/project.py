@@ -154,7 +154,7 @@ class Project:
                     "trust_level": "semi-trusted",
                     "subnet": f"{self.subnet}.0/24",
                     "machines": self.machines,
-                    "formerly": formerly,
+                    **({"formerly": formerly} if formerly else {}),
                 }
             }
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def run(
     monkeypatch.setattr(components.drift, "differences", lambda *_: drifted or {})
     monkeypatch.setattr(components.roles.stt_server, "_digest", lambda path: "d19e57d19e57")
     _, config = read_config(stack)
-    config |= {f"stt:{k}": v if isinstance(v, str) else _json(v) for k, v in settings.items()}
+    config |= {f"stt:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
     checks = '{"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08}'
     answers = {"ai-tools/gpu-server/stt_server/verify": checks, "stt_server/key": API_KEY}
     recorder = Recorder(answers)
@@ -120,10 +121,6 @@ def run(
 
     contextvars.copy_context().run(in_context)
     return Program(recorder.registered, plain(recorder.outputs))
-
-
-def _json(value: Any) -> str:
-    return str(yaml.safe_dump(value, default_flow_style=True)).strip().removesuffix("\n...")
 
 
 def golden(program: Program) -> str:
