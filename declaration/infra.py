@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 
@@ -38,6 +46,12 @@ def _domain_name(value: str) -> str:
     if value == "default":
         raise ValueError('"default" is the name of Incus\' own project. Choose another name')
     return _host_name(value)
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"{show(value)} is no text. Write it in quotes")
+    return value
 
 
 HostName = Annotated[str, AfterValidator(_host_name)]
@@ -107,7 +121,7 @@ class Machine(_Model):
     gpu: bool = Field(default=False, strict=True)
     profiles: list[str] = ["default"]
     roles: list[str] = []
-    ip: IPv4Address | None = None
+    ip: Annotated[IPv4Address, BeforeValidator(_text)] | None = None
     formerly: HostName | None = None
     config: dict[str, str] = {}
     devices: dict[str, dict[str, str]] = {}
@@ -121,7 +135,7 @@ class Domain(_Model):
 
     description: str = ""
     trust_level: Literal["admin", "trusted", "semi-trusted", "untrusted", "disposable"]
-    subnet: IPv4Network | None = None
+    subnet: Annotated[IPv4Network, BeforeValidator(_text)] | None = None
     profiles: dict[HostName, Profile] = {}
     machines: dict[HostName, Machine] = {}
     #: The name before a rename, so that what there is gets the new name.

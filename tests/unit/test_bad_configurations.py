@@ -47,6 +47,16 @@ INJECTIONS = [
     "x\x00y",
     "../../etc/passwd\n",
 ]
+#: The same as names of directories, which have no slash. A path of the machine gets no plus.
+DIRECTORIES = [
+    "$(canary+run)",
+    "`canary+run`",
+    "x; canary+run",
+    "x' ; canary+run ; '",
+    'x" ; canary+run ; "',
+    "-rf canary+run",
+    "* & canary+run",
+]
 STRINGS = [
     "engine",
     "model",
@@ -224,7 +234,7 @@ def test_free_text_reaches_incus_as_it_is(
 
 
 @pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
-@pytest.mark.parametrize("name", [n for n in INJECTIONS if not set(n) & set("\n\0/")], ids=ascii)
+@pytest.mark.parametrize("name", DIRECTORIES, ids=ascii)
 def test_a_model_directory_may_have_any_name(
     name: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +257,7 @@ def test_a_model_directory_may_have_any_name(
             script = str(plain(command.inputs.get(key, "")))
             for text in quoted:
                 script = script.replace(shlex.quote(text), "")
-            assert "incus-stt-canary" not in script, command.name
+            assert "canary+run" not in script, command.name
 
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
