@@ -241,7 +241,7 @@ def test_a_model_directory_may_have_any_name(
     directory = tmp_path / name
     directory.mkdir()
     (directory / "model.bin").touch()
-    program = run(monkeypatch, "cpu", model=str(directory), engine=engine, infra="infra.cpu.yml")
+    program = run(monkeypatch, "cpu", model=str(directory), engine=engine, infra="infra.dev.yml")
     values = {**CPU, "model": str(directory), "engine": engine, "quantization": "int8"}
     declaration = declare(values, ROLES, ROOT)
     context = EngineContext(
