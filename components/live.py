@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 from typing import Any
 
-from components.command import incus, interpreter
+from components.command import SSH, incus, interpreter
 from components.facts import Fact, questions
 from components.incus_object import MARK
 from components.templates import render
@@ -125,14 +126,39 @@ def parse_live(data: Mapping[str, Any]) -> Live:
     )
 
 
+def _fingerprint(connection: Connection) -> str:
+    """The fingerprint of the key that an SSH host shows, as ssh itself tells it."""
+    try:
+        done = subprocess.run(  # noqa: S603  # the operator's own host
+            [*SSH, "-v", "--", connection.target, "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "and its fingerprint could not be read"
+    keys = re.findall(r"Server host key: (\S+ \S+)", done.stderr)
+    return f"its fingerprint is {keys[-1]}" if keys else "and its fingerprint could not be read"
+
+
 def _explain(connection: Connection, said: str) -> str:
     """One sentence with the next step, from what the client or ssh said."""
     last = said.splitlines()[-1] if said else "it said nothing"
     where = f"stt:connection is {connection}"
-    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said:
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
         return (
-            f"{where}: the host's SSH key is not known or has changed. Compare its "
-            f"fingerprint, then connect once by hand: ssh {connection.target}"
+            f"{where}: the host shows another SSH key than the one that is known, "
+            f"{_fingerprint(connection)}. If it has got a new one, compare the fingerprint on the "
+            f"host (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), remove the old one "
+            f"(ssh-keygen -R), then connect once by hand: ssh {connection.target}"
+        )
+    if "Host key verification failed" in said:
+        return (
+            f"{where}: the host's SSH key is not known, {_fingerprint(connection)}. Compare it "
+            "with the host's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then connect "
+            f"once by hand and say yes: ssh {connection.target}"
         )
     if "Permission denied (" in said:
         return f"{where}: SSH does not let this user in. Try it by hand: ssh {connection.target}"

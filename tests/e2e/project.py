@@ -26,29 +26,30 @@ def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-def incus(*words: str, project: str = "default", stdin: str | None = None) -> str:
-    """What the Incus client says; a failure is an error."""
-    environment = {**os.environ, "INCUS_PROJECT": project}
+def incus(*words: str, project: str = "default", stdin: str | None = None, **more: str) -> str:
+    """What the Incus client says; a failure is an error. ``more`` is added to the environment."""
+    environment = {**os.environ, "INCUS_PROJECT": project, **more}
     done = run("incus", *words, input=stdin or "", env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def everything() -> list[str]:
-    """The paths of every object of the host's Incus; images aside, which come and go by age."""
+def everything(**more: str) -> list[str]:
+    """The paths of every object of an Incus; images aside, which come and go by age."""
+    pools = json.loads(incus("query", POOLS, **more))
     queries = [
         "/1.0/projects",
         "/1.0/networks",
         "/1.0/profiles?all-projects=true",
         "/1.0/instances?all-projects=true",
-        *(f"{pool}/volumes?all-projects=true" for pool in json.loads(incus("query", POOLS))),
+        *(f"{pool}/volumes?all-projects=true" for pool in pools),
     ]
-    return sorted(path for query in queries for path in json.loads(incus("query", query)))
+    return sorted(path for query in queries for path in json.loads(incus("query", query, **more)))
 
 
-def left_of(domain: str) -> list[str]:
+def left_of(domain: str, **more: str) -> list[str]:
     """What there still is of a domain."""
-    return [path for path in everything() if domain in path]
+    return [path for path in everything(**more) if domain in path]
 
 
 def remove_leftovers(prefix: str) -> None:
@@ -126,6 +127,8 @@ class Project:
     subnet: str
     settings: dict[str, Any] = field(default_factory=dict)
     machines: dict[str, Any] = field(default_factory=dict)
+    #: Added to the environment of every command.
+    environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         listed = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT).stdout
@@ -177,7 +180,11 @@ class Project:
             for name, value in os.environ.items()
             if not name.startswith(("PULUMI_CONFIG_PASSPHRASE", "PULUMI_BACKEND"))
         }
-        environment = {"RUNNER": "1" if self.tool == "runner" else "", **environment}
+        environment = {
+            "RUNNER": "1" if self.tool == "runner" else "",
+            **self.environment,
+            **environment,
+        }
         script = str(self.root / "bootstrap" / "pulumi.sh")
         return run(script, STACK, *words, cwd=self.root, env={**inherited, **environment})
 
@@ -206,7 +213,8 @@ class Project:
 
     def inside(self, *command: str, machine: str = "gpu-server") -> str:
         """A command in a machine; a failure is an error."""
-        return incus("exec", machine, "--", *command, project=self.domain).strip()
+        words = ("exec", machine, "--", *command)
+        return incus(*words, project=self.domain, **self.environment).strip()
 
     def transcribe(self, recording: str, model: str | None = None, **fields: str) -> Answer:
         """A recording, sent to the published URL with the published key."""

@@ -1,0 +1,72 @@
+"""A second Incus daemon, which the tests may kill, fill and cut off as they like."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.e2e.project import incus, run
+
+DAEMONS = ("/usr/libexec/incus/incusd", "/opt/incus/bin/incusd", "/usr/lib/incus/incusd")
+IMAGE = "incus-stt/images/debian/12"
+MOUNTS = ("shmounts", "guestapi", "devlxd")
+
+
+class OtherIncus:
+    """Its own directory, storage pool and image; the host's daemon is not touched."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {"INCUS_DIR": str(directory)}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        daemon = next(path for path in DAEMONS if Path(path).exists())
+        log = (self.directory / "daemon.log").open("ab")
+        self.process = subprocess.Popen(
+            [daemon, "--group", "root"],
+            env={**os.environ, **self.environment},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        incus("admin", "waitready", "--timeout=60", **self.environment)
+
+    def kill(self) -> None:
+        """End the daemon at once; its containers go on."""
+        assert self.process
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def set_up(self) -> None:
+        """A pool, and the image of the host's daemon."""
+        self.start()
+        incus("storage", "create", "default", "dir", **self.environment)
+        image = self.directory / "image"
+        image.mkdir()
+        incus("image", "export", IMAGE, str(image / "x"))
+        parts = sorted(str(path) for path in image.iterdir())
+        incus("image", "import", *parts, "--alias", IMAGE, **self.environment)
+        shutil.rmtree(image)
+
+    def remove(self) -> None:
+        """Stop it with all that it runs, and remove what it had."""
+        if self.process and self.process.poll() is None:
+            stop = ("incus", "admin", "shutdown", "--timeout=20")
+            run(*stop, env={**os.environ, **self.environment})
+            for _ in range(60):
+                if self.process.poll() is not None:
+                    break
+                time.sleep(0.5)
+            self.process.kill()
+            self.process.wait()
+        for name in MOUNTS:
+            run("umount", "-l", str(self.directory / name))
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,142 @@
+"""Where `incus` runs: a remote with TLS, and a host over SSH, both for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.other_incus import OtherIncus
+from tests.e2e.project import Project, everything, incus, left_of, run
+from tests.e2e.ssh_server import SshServer, find_sshd, new_directory
+
+SUBNET = "10.213.47"
+
+
+def new_project(root: Path, connection: str, environment: dict[str, str]) -> Project:
+    project = Project(root, "runner", "stt-e2e-x", SUBNET, environment=environment)
+    project.set(connection=connection, image="incus-stt/images/debian/12")
+    return project
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[SshServer]:
+    directory = new_directory()
+    sshd = find_sshd(directory)
+    if sshd is None:
+        shutil.rmtree(directory)
+        pytest.skip("there is no openssh-server, and its package cannot be had")
+    server = SshServer(directory, sshd)
+    home = Path("~/.ssh").expanduser()
+    made = not home.exists()
+    home.mkdir(mode=0o700, exist_ok=True)
+    before = set(home.iterdir())
+    server.start()
+    yield server
+    server.cut()
+    for left in set(home.iterdir()) - before:
+        left.unlink()
+    if made:
+        home.rmdir()
+    shutil.rmtree(directory)
+
+
+def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
+    environment = {"PATH": f"{server.path}:{os.environ['PATH']}"}
+    project = new_project(tmp_path / "project", "ssh:stt-test", environment)
+
+    said = project.fails()
+    assert server.fingerprint in said and "ssh stt-test" in said
+    assert server.logins == 0 and left_of(project.domain) == []
+
+    server.know_host_key()
+    project.up()
+    assert server.logins == 1  # one shared connection for all commands
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    assert project.unchanged()
+
+    # Cut off in the middle of an `up`, then there again.
+    project.set(quantization="float32")
+    project.machines["gpu-server"]["config"] = {"limits.memory": "2GiB"}
+    project.write()
+    cutter = threading.Timer(1.2, server.cut)
+    cutter.start()
+    said = project.fails()
+    cutter.join()
+    assert "Traceback" not in said
+    assert "stt:connection is ssh:stt-test" in project.fails()
+    assert "Drift was not checked" in project.pulumi("preview").stderr
+    server.start()
+    project.up()
+    assert project.unchanged()
+    assert project.health()["compute_type"] == "float32"
+
+    # Through a jump host, which is the user's own configuration.
+    before = server.logins
+    project.set(connection="ssh:stt-behind")
+    assert project.pulumi("preview").returncode == 0
+    assert server.logins >= before + 1
+    project.set(connection="ssh:stt-test")
+
+    # A host with another key than the one that is known.
+    key = server.directory / "known"
+    known = key.read_text()
+    run("ssh", "-O", "exit", "stt-test", env={**os.environ, **environment})
+    for socket in Path("~/.ssh").expanduser().glob("incus-stt-*"):
+        run("ssh", "-O", "exit", "-o", f"ControlPath={socket}", "x")
+    other = server.directory / "other"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other))
+    key.write_text(" ".join([known.split()[0], *other.with_suffix(".pub").read_text().split()[:2]]))
+    said = project.fails()
+    assert "another SSH key" in said and server.fingerprint in said
+    key.write_text(known)
+
+    done = project.pulumi("destroy")
+    assert done.returncode == 0, done.stderr
+    assert left_of(project.domain) == []
+
+
+@pytest.fixture
+def other() -> Iterator[OtherIncus]:
+    daemon = OtherIncus(new_directory())
+    try:
+        daemon.set_up()
+        yield daemon
+    finally:
+        daemon.remove()
+
+
+def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
+    address = "127.0.0.1:18443"
+    incus("config", "set", "core.https_address", address, **other.environment)
+    token = incus("config", "trust", "add", "stt-test", "-q", **other.environment).strip()
+    environment = {"INCUS_CONF": str(tmp_path / "client")}
+    (tmp_path / "client").mkdir()
+    project = new_project(tmp_path / "project", "incus:lab", environment)
+    assert "there is no such remote" in project.fails()
+
+    url = f"https://{address}"
+    incus("remote", "add", "lab", url, "--accept-certificate", "--token", token, **environment)
+    before = everything()
+    there = everything(**other.environment)
+    project.up()
+    # All of it is at the other daemon; its bridge is seen here, for both run on one host.
+    assert [
+        path for path in everything() if path != f"/1.0/networks/net-{project.domain}"
+    ] == before
+    assert project.transcribe("one_two_three").json["text"] == "one two three"
+    assert project.unchanged()
+
+    incus("config", "set", "core.https_address", "", **other.environment)
+    assert "stt:connection is incus:lab" in project.fails()
+    incus("config", "set", "core.https_address", address, **other.environment)
+    project.set(quantization="float32")
+    project.up()
+    project.environment |= other.environment  # to look at it past the remote
+    done = project.pulumi("destroy")
+    assert done.returncode == 0, done.stderr
+    assert everything(**other.environment) == there
