@@ -173,7 +173,7 @@ class Service(pulumi.ComponentResource):
             f"{prefix}/secrets",
             instance,
             pulumi.Output.secret(contents.apply(text)),
-            delete=script("remove_files.sh.j2", paths=paths),
+            delete=script("remove_files.sh.j2", service=args.name, paths=paths),
             needs=[install],
             quiet=True,
             opts=pulumi.ResourceOptions(parent=self),

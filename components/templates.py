@@ -49,8 +49,11 @@ def render(template: str, **values: Any) -> str:
     return _environment.get_template(template).render(**values)
 
 
-def script(template: str, **values: Any) -> str:
-    """A script for ``sh -eu`` on stdin: it is read whole before it runs."""
+def script(template: str, *, service: str, **values: Any) -> str:
+    """A script for ``sh -eu`` on stdin: it is read whole before it runs.
+
+    Of the scripts of one ``service`` in a machine one runs at a time.
+    """
     prelude = render("prelude.sh")
-    body = render(template, **values).rstrip("\n")
-    return f"{prelude}\nmain() {{\n{body}\n}}\nmain </dev/null\n"
+    body = render(template, service=service, **values).rstrip("\n")
+    return f"{prelude}\nmain() {{\n{body}\n}}\nlock {quote(service)}\nmain </dev/null\n"

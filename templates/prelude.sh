@@ -2,6 +2,15 @@
 say() { printf '%s\n' "$*"; }
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 
+# lock SERVICE: what an `up` that was cut off has started in this machine may still be at work.
+lock() {
+  exec 9>"/run/lock/incus-stt-$1"
+  flock -n 9 || {
+    say "waiting for what an earlier up began in this machine"
+    flock -w 1800 9 || fail "an earlier script of $1 has not ended in 30 minutes. Look at it (ps aux), or restart the machine."
+  }
+}
+
 # put PATH MODE OWNER TEXT: writes beside, then renames.
 put() {
   mkdir -p "$(dirname "$1")"

@@ -27,6 +27,7 @@ def faster_whisper(context: EngineContext) -> ServiceArgs:
         directory = f"{VOLUME}/stt/{model.slug}"
         fetch = script(
             "faster_whisper/fetch_model.sh.j2",
+            service=SERVICE,
             python=f"{venv}/bin/python",
             user=USER,
             repository=model.repository,
@@ -66,6 +67,7 @@ def faster_whisper(context: EngineContext) -> ServiceArgs:
         sent=sent,
         install=script(
             "faster_whisper/install.sh.j2",
+            service=SERVICE,
             user=USER,
             uid=UID,
             home=HOME,

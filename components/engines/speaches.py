@@ -57,6 +57,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
         sent.append(Sent("model-files", model.directory, directory))
         fetch = script(
             "speaches/link_model.sh.j2",
+            service=SERVICE,
             user=USER,
             entry=hub_entry(repository),
             repository=repository,
@@ -68,6 +69,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
         repository = model.repository
         fetch = script(
             "speaches/fetch_model.sh.j2",
+            service=SERVICE,
             python=f"{checkout}/.venv/bin/python",
             user=USER,
             hub=HUB,
@@ -113,6 +115,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
         sent=sent,
         install=script(
             "speaches/install.sh.j2",
+            service=SERVICE,
             user=USER,
             uid=UID,
             home=HOME,

@@ -34,6 +34,7 @@ def base_system_script(settings: Settings) -> str:
     """The script that makes a machine fit for the other roles."""
     return script(
         "base_system.sh.j2",
+        service="base_system",
         uv_version=UV_VERSION,
         ca_bundle=certificates(settings),
         certificates=CERTIFICATES,

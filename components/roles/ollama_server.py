@@ -66,6 +66,7 @@ def ollama_args(settings: Settings) -> ServiceArgs:
         sent=sent,
         install=script(
             "ollama/install.sh.j2",
+            service="ollama_server",
             user=USER,
             uid=UID,
             home=HOME,
@@ -121,6 +122,7 @@ class OllamaServer(Role):
                 context.instance,
                 script(
                     "ollama/models.sh.j2",
+                    service="ollama_server",
                     port=settings.ollama.port,
                     models=settings.ollama.models,
                 ),

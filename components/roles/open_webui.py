@@ -88,6 +88,7 @@ def open_webui_args(
         program=venv,
         install=script(
             "open_webui/install.sh.j2",
+            service="open_webui",
             user=USER,
             uid=UID,
             home=VOLUME,

@@ -63,6 +63,7 @@ def verify_script(settings: Settings, machine: MachinePlan, unit: str) -> str:
         seconds = audio.getnframes() / audio.getframerate()
     return script(
         "verify_stt.sh.j2",
+        service=SERVICE,
         recording=recording_path(),
         audio_seconds=round(seconds, 3),
         authorization=AUTHORIZATION,
