@@ -27,6 +27,11 @@ class EngineContext:
     digest: Callable[[str], str]
 
     @property
+    def check_type(self) -> str:
+        """The compute type with which a new model is loaded once, on the CPU."""
+        return self.settings.quantization if self.device == "cpu" else "int8"
+
+    @property
     def health_host(self) -> str:
         """Where the service answers inside its own machine."""
         host = str(self.settings.host)

@@ -22,19 +22,8 @@ def faster_whisper(context: EngineContext) -> ServiceArgs:
     if model.directory:
         directory = f"{VOLUME}/stt/{model.slug}-{context.digest(model.directory)}"
         sent.append(Sent("model-files", model.directory, directory))
-        fetch = ""
     else:
         directory = f"{VOLUME}/stt/{model.slug}"
-        fetch = script(
-            "faster_whisper/fetch_model.sh.j2",
-            service=SERVICE,
-            python=f"{venv}/bin/python",
-            user=USER,
-            repository=model.repository,
-            name=model.name,
-            directory=directory,
-            endpoint=settings.sources.models or "",
-        )
     unit = Unit(
         name="faster-whisper",
         description="Speech to text: faster-whisper",
@@ -74,7 +63,17 @@ def faster_whisper(context: EngineContext) -> ServiceArgs:
             venv=venv,
             lock=f"{server}/{lock}",
         ),
-        models=fetch,
+        models=script(
+            "faster_whisper/model.sh.j2",
+            service=SERVICE,
+            python=f"{venv}/bin/python",
+            user=USER,
+            repository=model.repository,
+            name=model.name,
+            directory=directory,
+            compute_type=context.check_type,
+            endpoint=settings.sources.models or "",
+        ),
         model_directory=directory,
         health=render(
             "faster_whisper/health.sh.j2",

@@ -62,6 +62,9 @@ def speaches(context: EngineContext) -> ServiceArgs:
             entry=hub_entry(repository),
             repository=repository,
             directory=directory,
+            name=model.name,
+            python=f"{checkout}/.venv/bin/python",
+            compute_type=context.check_type,
             revision=(digest * 4)[:40],
             readme=(ROOT / "templates" / "speaches" / "model_card.md").read_text(encoding="utf-8"),
         )
@@ -76,6 +79,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             entry=hub_entry(repository),
             repository=repository,
             name=model.name,
+            compute_type=context.check_type,
             endpoint=settings.sources.models or "",
         )
     libraries = f"{checkout}/.venv/lib/cuda"

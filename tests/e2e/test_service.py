@@ -25,7 +25,7 @@ STT = "gpu-server/stt_server"
 def names(project: Project) -> list[str]:
     """The names of all Commands of the stack."""
     machine = f"{project.domain}/gpu-server"
-    parts = ["server", "model-files", "install", "secrets", "configure", "verify"]
+    parts = ["server", "model-files", "model", "install", "secrets", "configure", "verify"]
     return [
         "stt_server/key",
         f"{project.domain}/project",
@@ -143,7 +143,7 @@ def test_quantization_takes_effect_and_changes_the_stt_service_alone(
     project.set(quantization="float32")
     assert not project.unchanged()
     said = project.up()
-    assert touched(project, said) == {"configure", "verify"}
+    assert touched(project, said) == {"model", "configure", "verify"}
     assert project.health()["compute_type"] == "float32"
     assert project.inside("stat", "-c", "%Z", "/proc/1") == booted
     assert project.transcribe("hello_world").json["text"] == "hello world"
@@ -221,10 +221,12 @@ def test_a_model_that_does_not_load_leaves_the_old_service_running(
     broken = project.root / "models" / "broken"
     shutil.copytree(project.root / "models" / "tiny-digits", broken)
     (broken / "model.bin").write_bytes(b"this is no model")
+    running = project.inside("systemctl", "show", "-P", "InvocationID", UNIT)
     project.set(model="./models/broken")
     said = project.fails()
-    assert "the one before was put back" in said
-    assert "which does not run" in said
+    assert "stt:model ./models/broken does not load" in said
+    assert "The running service was not touched" in said
+    assert project.inside("systemctl", "show", "-P", "InvocationID", UNIT) == running
     assert project.health()["model"] == "./models/tiny-digits"
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(model="./models/tiny-digits")
@@ -265,7 +267,7 @@ def test_a_device_of_the_operator_s_publishes_the_port_on_the_host(
 def test_stt_alone_can_be_updated(project: Project, up: str) -> None:
     project.set(quantization="float32")
     said = project.up("--target", "**stt_server**")
-    assert touched(project, said) == {"configure", "verify"}
+    assert touched(project, said) == {"model", "configure", "verify"}
     assert project.health()["compute_type"] == "float32"
     project.set(quantization="int8")
     project.up("--target", "**stt_server**")
