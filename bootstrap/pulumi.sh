@@ -86,6 +86,18 @@ choose() {
     return 1
 }
 
+# Pulumi's own lock outlives a run that was killed; one of a process that is over holds nobody off.
+remove_stale_locks() {
+    for lock in state/.pulumi/locks/organization/stt/"$stack"/*.json; do
+        [ -e "$lock" ] || continue
+        pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$lock")
+        if grep -q "\"hostname\": *\"$(hostname)\"" "$lock" && [ -n "$pid" ] && ! kill -0 "$pid" 2>/dev/null; then
+            say "removing the lock of a run that was cut off (process $pid)"
+            rm -f "$lock"
+        fi
+    done
+}
+
 if [ "$verb" = drift ]; then
     mkdir -p state
     work=$(mktemp -d -p state)
@@ -100,6 +112,7 @@ if [ "$verb" = drift ]; then
 fi
 
 if choose; then
+    remove_stale_locks
     if [ "$verb" = outputs ]; then
         exec pulumi stack output --json --stack "$stack" "$@"
     fi

@@ -83,10 +83,12 @@ class ServiceArgs:
     unit: Unit
     uid: int
     program: str
+    port: int
     install: str
     health: str
     timeout: int
     sent: Sequence[Sent] = ()
+    host: str = "0.0.0.0"  # noqa: S104  # what is published is the operator's choice
     models: str = ""
     model_directory: str = ""
     files: Sequence[File] = ()
@@ -104,6 +106,8 @@ def configure_script(args: ServiceArgs) -> str:
         paths=[file.path for file in files],
         health=args.health.strip(),
         timeout=args.timeout,
+        host=args.host,
+        port=args.port,
     )
 
 

@@ -52,6 +52,8 @@ def faster_whisper(context: EngineContext) -> ServiceArgs:
         name=SERVICE,
         unit=unit,
         uid=UID,
+        port=settings.port,
+        host=str(settings.host),
         program=venv,
         sent=sent,
         install=script(

@@ -115,6 +115,8 @@ def speaches(context: EngineContext) -> ServiceArgs:
         name=SERVICE,
         unit=unit,
         uid=UID,
+        port=settings.port,
+        host=str(settings.host),
         program=checkout,
         sent=sent,
         install=script(

@@ -62,6 +62,7 @@ def ollama_args(settings: Settings) -> ServiceArgs:
         name="ollama_server",
         unit=unit,
         uid=UID,
+        port=settings.ollama.port,
         program=directory,
         sent=sent,
         install=script(

@@ -85,6 +85,7 @@ def open_webui_args(
         name="open_webui",
         unit=unit,
         uid=UID,
+        port=settings.webui.port,
         program=venv,
         install=script(
             "open_webui/install.sh.j2",

@@ -68,7 +68,7 @@ def remove_leftovers(prefix: str) -> None:
                 incus("query", "-X", "DELETE", "--wait", path)
         incus("project", "delete", name)
     for network in json.loads(incus("network", "list", "--format", "json")):
-        if network["name"].removeprefix("net-").startswith(prefix):
+        if network["managed"] and network["name"].removeprefix("net-").startswith(prefix):
             incus("network", "delete", network["name"])
 
 

@@ -238,7 +238,8 @@ def test_a_port_that_is_taken_is_said_and_the_old_service_stays(project: Project
     project.inside("systemd-run", "-q", "-u", "squatter", "python3", "-m", "http.server", "8124")
     project.set(port=8124)
     said = project.fails()
-    assert "Something else listens on its port already" in said
+    assert "Something else listens on port 8124 already" in said
+    assert "The running service was not touched" in said
     assert request(f"http://{project.subnet}.1:8000/health").status == 200
     project.inside("systemctl", "stop", "squatter")
     project.up()  # the cause is mended: it converges
