@@ -40,7 +40,6 @@ def delete_project(name: str, settings: Settings) -> str:
         "host/delete_project.sh.j2",
         incus=incus(settings.where),
         name=name,
-        pool=settings.pool,
     )
 
 
@@ -83,13 +82,21 @@ class Domain(pulumi.ComponentResource):
         network = Network(plan, where, after).object
         in_network = pulumi.ResourceOptions(parent=self, depends_on=[network])
         default = desired_default_profile(plan.bridge, settings.pool)
-        profiles = {"default": Profile(plan.name, "default", default, project, where, in_network)}
+        # Machines with a disk in one storage pool cannot get another.
+        pool = [settings.pool]
+        profiles = {
+            "default": Profile(plan.name, "default", default, project, where, in_network, pool)
+        }
         for name, declared in plan.profiles.items():
             desired = desired_profile(declared)
             profiles[name] = Profile(plan.name, name, desired, project, where, mine)
+        after_profile = pulumi.ResourceOptions(
+            parent=self, depends_on=[project, profiles["default"].object]
+        )
         needed = {name for machine in plan.machines for name in volumes_of(machine)}
         volumes = {
-            name: Volume(plan.name, name, settings, project, plan.domain.formerly, mine)
+            # After the profile: with another pool, that has the machines deleted first.
+            name: Volume(plan.name, name, settings, plan.domain.formerly, after_profile)
             for name in sorted(needed)
         }
         self.roles: dict[str, Role] = {}
@@ -99,12 +106,8 @@ class Domain(pulumi.ComponentResource):
                 machine,
                 settings.image,
                 desired_instance(machine, mounts, plan.bridge, settings.pool),
-                project,
-                [
-                    network,
-                    *(profiles[name].object for name in machine.machine.profiles),
-                    *(volumes[name].object for name in mounts),
-                ],
+                [project, profiles["default"].object, *(volumes[name].object for name in mounts)],
+                [network, *(profiles[name].object for name in machine.machine.profiles)],
                 where,
                 mine,
             )

@@ -75,21 +75,23 @@ class IncusObject(HostCommand):
         within: Sequence[HostCommand] = (),
         prepare: str = "",
         movable: bool = False,
+        fixed: Sequence[str] = (),
         delete: str | None = None,
         opts: pulumi.ResourceOptions,
     ) -> None:
         """``within``: objects without which this one is not; their replacement replaces it.
 
-        ``prepare`` is a script before the usual one; a ``movable`` object can change its project.
+        ``prepare`` is a script before the usual one; a ``movable`` object can change its place.
+        ``fixed`` is what else an edit cannot change.
         """
         create, usual_delete = object_scripts(noun, where, connection, project)
-        identity = [noun.name, *([] if movable else [project]), *where]
+        identity = [noun.name, *([where[-1]] if movable else [project, *where])]
         super().__init__(
             resource,
             connection=connection,
             create=prepare + create,
             delete=delete or usual_delete,
             stdin=to_yaml(desired),
-            identity=[*identity, *(owner.id for owner in within)],
+            identity=[*identity, *fixed, *(owner.id for owner in within)],
             opts=opts,
         )

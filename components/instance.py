@@ -67,14 +67,17 @@ def instance_scripts(
 
 
 class Instance(pulumi.ComponentResource):
-    """A container of a domain. ``ready`` is there once it has booted."""
+    """A container of a domain. ``ready`` is there once it has booted.
+
+    ``within``: what it is in; a replacement of any of these replaces it.
+    """
 
     def __init__(
         self,
         plan: MachinePlan,
         image: str,
         desired: Mapping[str, Any],
-        project: HostCommand,
+        within: Sequence[HostCommand],
         needs: Sequence[pulumi.Resource],
         connection: Connection,
         opts: pulumi.ResourceOptions,
@@ -89,8 +92,8 @@ class Instance(pulumi.ComponentResource):
             create=create,
             delete=delete,
             stdin=to_yaml(desired),
-            identity=["instance", plan.domain, plan.name, image, project.id],
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[project, *needs]),
+            identity=["instance", plan.domain, plan.name, image, *(each.id for each in within)],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[*within, *needs]),
         )
         self.register_outputs({})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pulumi
@@ -58,6 +59,7 @@ class Profile(pulumi.ComponentResource):
         project: IncusObject,
         connection: Connection,
         opts: pulumi.ResourceOptions,
+        fixed: Sequence[str] = (),
     ) -> None:
         super().__init__("stt:incus:Profile", f"{domain}/{name}", None, opts)
         self.object = IncusObject(
@@ -68,6 +70,7 @@ class Profile(pulumi.ComponentResource):
             connection=connection,
             project=domain,
             within=[project],
+            fixed=fixed,
             # Incus makes and removes `default` with its project: it is emptied, not deleted.
             delete=empty_default(connection, domain) if name == "default" else None,
             opts=pulumi.ResourceOptions(parent=self),

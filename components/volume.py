@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import pulumi
 
 from components.command import incus
@@ -14,14 +12,14 @@ from declaration.settings import Settings
 DESIRED_VOLUME = {"description": "incus-stt", "config": dict(MARK)}
 
 
-def fetch_volume(settings: Settings, name: str, former: str, project: str) -> str:
-    """The script that brings a volume from the project's former name."""
+def fetch_volume(settings: Settings, name: str, former: str | None, project: str) -> str:
+    """The script that brings a volume from the project's former name, or from another pool."""
     return render(
         "host/fetch_volume.sh.j2",
         incus=incus(settings.where),
-        volume=f"{settings.pool}/{name}",
-        words=shlex.join([settings.pool, name]),
-        former=former,
+        pool=settings.pool,
+        name=name,
+        former=former or "",
         project=project,
     )
 
@@ -37,7 +35,6 @@ class Volume(pulumi.ComponentResource):
         domain: str,
         name: str,
         settings: Settings,
-        project: IncusObject,
         former: str | None,
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -49,11 +46,10 @@ class Volume(pulumi.ComponentResource):
             DESIRED_VOLUME,
             connection=settings.where,
             project=domain,
-            prepare=fetch_volume(settings, name, former, domain) if former else "",
-            # Its data moves with it when the domain gets another name.
+            # Its data moves with it when the domain gets another name, or another storage pool.
+            prepare=fetch_volume(settings, name, former, domain),
             movable=True,
-            # The project's own delete says what stays, and how to remove it.
             delete=":" if settings.keepModels else None,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[project]),
+            opts=pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({})

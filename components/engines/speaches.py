@@ -127,6 +127,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             home=HOME,
             hub=HUB,
             checkout=checkout,
+            etc=ETC,
             source=source,
             version=VERSION,
             commit=COMMIT,

@@ -23,11 +23,11 @@ import pytest
 
 from tests.e2e.conftest import TOOLS
 from tests.e2e.other_incus import OtherIncus
-from tests.e2e.project import STACK, Project, everything, incus, run
+from tests.e2e.project import STACK, Project, everything, incus, request, run
 from tests.e2e.ssh_server import new_directory
 
 SEED = int(os.environ.get("STT_TEST_SEED", "41"))
-FAULTS = int(os.environ.get("STT_TEST_FAULTS", "64"))
+FAULTS = int(os.environ.get("STT_TEST_FAULTS", "60"))
 DISK_GIB = 4
 LEFTOVERS = (
     r"find /etc /opt/incus-stt /srv/models /var/lib/incus-stt \( -name '*.incus-stt' "
@@ -214,7 +214,8 @@ def converged(bench: Bench) -> None:
     assert project.unchanged()
     assert project.inside("sh", "-c", LEFTOVERS) == ""
     assert project.inside("ls", "/srv/models/kept") == "/srv/models/kept"
-    health = project.health()
+    url = f"http://{project.subnet}.1:{project.settings.get('port', 8000)}/health"
+    health = request(url).json
     assert health["model"] == project.settings["model"]
     assert health["compute_type"] == project.settings["quantization"]
     machines: list[Any] = json.loads(

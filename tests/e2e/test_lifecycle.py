@@ -99,6 +99,25 @@ def test_a_renamed_domain_keeps_addresses_and_models(project: Project) -> None:
     assert project.unchanged()
 
 
+def test_another_storage_pool_takes_the_models_along(project: Project) -> None:
+    if "stt-e2e-second" not in incus("storage", "list", "--format", "csv"):
+        incus("storage", "create", "stt-e2e-second", "dir")
+    try:
+        project.set(pool="stt-e2e-second")
+        project.up()
+        assert project.unchanged()
+        assert remembers(project, "stt-box")
+        volumes = json.loads(
+            incus("query", "/1.0/storage-pools/stt-e2e-second/volumes?all-projects=true")
+        )
+        assert len(volumes) == 2  # the machine and its models
+        project.set(pool=None)
+        project.up()
+        assert remembers(project, "stt-box")
+    finally:
+        incus("storage", "delete", "stt-e2e-second")
+
+
 def test_destroy_keeps_the_models_and_says_how_to_remove_them(project: Project) -> None:
     project.set(keepModels=True)
     project.up()

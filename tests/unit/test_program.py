@@ -91,7 +91,7 @@ def test_a_renamed_project_replaces_what_is_in_it(monkeypatch: pytest.MonkeyPatc
         "gpu-server/instance",
     ):
         triggers = commands[f"ai-tools/{name}"].request.propertyDependencies["triggers"].urns
-        assert [urn.split("::")[-1] for urn in triggers] == ["ai-tools/project"], name
+        assert "ai-tools/project" in [urn.split("::")[-1] for urn in triggers], name
 
 
 @pytest.mark.parametrize("secret", [False, True])
