@@ -52,7 +52,7 @@ def stand_in(image: str) -> str:
 
 
 def instance_scripts(
-    name: str, image: str, connection: Connection, project: str
+    name: str, address: str, image: str, connection: Connection, project: str
 ) -> tuple[str, str]:
     """The scripts that create (or take over), edit and start a container, and that delete it."""
     values = {
@@ -62,6 +62,7 @@ def instance_scripts(
         "image": shlex.quote(image),
         "stand_in": shlex.quote(stand_in(image)),
         "fills": FILLS,
+        "address": address,
     }
     return render("host/instance.sh.j2", **values), render("host/delete_instance.sh.j2", **values)
 
@@ -85,7 +86,9 @@ class Instance(pulumi.ComponentResource):
         super().__init__("stt:incus:Instance", f"{plan.domain}/{plan.name}", None, opts)
         self.plan = plan
         self.connection = connection
-        create, delete = instance_scripts(plan.name, image, connection, plan.domain)
+        create, delete = instance_scripts(
+            plan.name, str(plan.address), image, connection, plan.domain
+        )
         self.ready = HostCommand(
             plan.resource("instance"),
             connection=connection,

@@ -138,3 +138,15 @@ def test_the_operator_s_own_key_takes_effect(tmp_path: Path) -> None:
     assert request(models, "own-key-0123456789").status == 200
     stack.pulumi("destroy")
     assert left_of("stt-e2e-k") == []
+
+
+def test_other_addresses_come_with_a_restart_and_keep_everything(project: Project) -> None:
+    project.inside("touch", "/srv/models/kept")
+    project.subnet = "10.213.49"
+    project.machines["gpu-server"]["ip"] = "10.213.49.9"
+    project.write()
+    project.up()
+    assert project.unchanged()
+    assert project.outputs()["stt_url"] == "http://10.213.49.9:8000/v1"
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    project.inside("ls", "/srv/models/kept")
