@@ -50,6 +50,8 @@ class Live:
     projects: Mapping[str, Mapping[str, str]]
     networks: Mapping[str, Mapping[str, str]]
     pools: Sequence[str]
+    #: Network interfaces of the host that Incus does not manage.
+    interfaces: Sequence[str] = ()
     #: Every object by kind, project and name.
     objects: Mapping[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
     #: What each machine answered (see ``facts.questions``), by project and name.
@@ -121,6 +123,7 @@ def parse_live(data: Mapping[str, Any]) -> Live:
         projects={project["name"]: project["config"] for project in data["projects"]},
         networks={network["name"]: network["config"] for network in managed},
         pools=[pool["name"] for pool in data["pools"]],
+        interfaces=[item["name"] for item in data["networks"] if not item["managed"]],
         objects=objects,
         answers=answers,
     )
@@ -225,6 +228,14 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
                     "over: `make drift` shows what that changes.",
                 )
             )
+    if plan.bridge in live.interfaces:
+        problems.append(
+            Problem(
+                f"domains.{plan.name}",
+                f"the host has a network interface {plan.bridge} that Incus does not manage. "
+                f"Rename the domain, or remove it on the host: ip link delete {plan.bridge}",
+            )
+        )
     for name, config in live.networks.items():
         address = config.get("ipv4.address", "none")
         if name == plan.bridge or address in ("none", "auto", ""):

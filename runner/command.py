@@ -45,6 +45,6 @@ def execute(name: str, script: str, inputs: dict[str, Any], old: dict[str, Any])
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # type: ignore[union-attr]
             pipe.write(clear.get("stdin") or "")
     if status := process.wait():
-        last = "" if logging == "none" else "\n" + "".join(said["stderr"][-15:]).rstrip()
-        raise RunnerError(f"{name}: exit status {status}{last}")
+        last = "".join(said["stderr"][-15:]).rstrip()
+        raise RunnerError(f"{name}: exit status {status}\n{last}")
     return {stream: "".join(lines).removesuffix("\n") for stream, lines in said.items()}

@@ -70,6 +70,8 @@ def remove_leftovers(prefix: str) -> None:
     for network in json.loads(incus("network", "list", "--format", "json")):
         if network["managed"] and network["name"].removeprefix("net-").startswith(prefix):
             incus("network", "delete", network["name"])
+        elif network["name"].removeprefix("net-").startswith(prefix):
+            run("ip", "link", "delete", network["name"])  # of a daemon that is gone
 
 
 @dataclass

@@ -46,6 +46,15 @@ def test_what_was_just_made_has_no_drift(project: Project) -> None:
     assert differences(project) == []
 
 
+def test_a_preview_only_reads(project: Project) -> None:
+    shell(project, "touch /run/before")
+    before = shell(project, "systemctl show -P InvocationID faster-whisper")
+    assert project.unchanged()
+    places = "/etc /opt /srv /usr /var/lib/incus-stt /var/lib/stt"
+    assert shell(project, f"find {places} -newer /run/before -o -cnewer /run/before") == ""
+    assert shell(project, "systemctl show -P InvocationID faster-whisper") == before
+
+
 def test_changed_incus_objects_are_named_field_by_field_and_restored(project: Project) -> None:
     domain = project.domain
     incus("project", "set", domain, "limits.containers=9")

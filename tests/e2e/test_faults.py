@@ -186,11 +186,20 @@ def test_a_full_disk_is_said_and_the_old_service_stays(working: Project) -> None
     working.up()
 
 
+#: A file system with all that is in /etc/incus-stt, and no room for one file more.
+FULL = """
+cp -a /etc/incus-stt /run/copy
+mount -t tmpfs -o mode=0755 tmpfs /etc/incus-stt
+cp -a /run/copy/. /etc/incus-stt
+rm -rf /run/copy
+mount -o remount,nr_inodes=$(find /etc/incus-stt | wc -l) /etc/incus-stt
+"""
+
+
 def test_files_that_cannot_all_be_written_are_not_left_for_the_next_boot(working: Project) -> None:
     unit = ("cat", "/etc/systemd/system/faster-whisper.service")
     before = working.inside(*unit)
-    options = "size=4k,nr_inodes=1"  # the unit file can be written, its environment file cannot
-    working.inside("mount", "-t", "tmpfs", "-o", options, "tmpfs", "/etc/incus-stt")
+    working.inside("sh", "-euc", FULL)  # the unit file can be written, its environment file cannot
     try:
         working.set(port=80)  # which changes both
         sentence(working.fails(), "No space left on device")

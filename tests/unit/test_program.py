@@ -170,6 +170,12 @@ REFUSED: list[tuple[str, Live, dict[str, Any], str]] = [
         {},
         "10.120.0.0/24 is taken by the network lab",
     ),
+    (
+        "dev",
+        Live(0, {}, {}, ["default"], interfaces=["lo", "net-ai-tools"]),
+        {},
+        "interface net-ai-tools that Incus does not manage",
+    ),
     ("dev", EMPTY_HOST, {"port": 0, "language": "xx"}, "2 problems in the configuration"),
 ]
 
