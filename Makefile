@@ -5,7 +5,7 @@ ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
 export RUNNER
 
-.PHONY: help up preview drift outputs destroy stt test check setup venv venv-dev
+.PHONY: help up preview drift outputs destroy rotate-key stt test check setup venv venv-dev
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ drift: setup ## Where the host differs from the stack (fails where it does)
 
 outputs: venv ## The outputs as JSON (SHOW_SECRETS=1: with the key)
 	@$(PULUMI) outputs $(if $(SHOW_SECRETS),--show-secrets)
+
+rotate-key: setup ## Another key for the STT service; Open WebUI follows
+	@$(PULUMI) up --replace '**stt_server/key' $(ARGS)
 
 stt: setup ## The STT role alone
 	@$(PULUMI) up --target '**stt_server**' $(ARGS)

@@ -13,11 +13,8 @@ from pulumi.runtime import config as runtime_config
 from declaration.problems import DeclarationError, Problem
 
 PROJECT = "stt"
-_PLAIN_KEY = Problem(
-    "stt:apiKey",
-    "is in plain text (its value is not shown). Choose another key, and encrypt it: "
-    "pulumi config set --secret stt:apiKey.",
-)
+#: Settings that may only stand encrypted in a stack's file.
+SECRETS = ("apiKey", "adminPassword")
 
 
 def read_config(root: Path) -> dict[str, Any]:
@@ -33,9 +30,17 @@ def read_config(root: Path) -> dict[str, Any]:
         if full.startswith(prefix):
             key = full.removeprefix(prefix)
             values[key] = _typed(text, kinds.get(key, "string"))
-            if key == "apiKey" and text and not runtime_config.is_config_secret(full):
-                raise DeclarationError([_PLAIN_KEY])
+            if key in SECRETS and text and not runtime_config.is_config_secret(full):
+                raise DeclarationError([_in_plain_text(full)])
     return values
+
+
+def _in_plain_text(setting: str) -> Problem:
+    return Problem(
+        setting,
+        "is in plain text (its value is not shown). Choose another one, and encrypt it: "
+        f"pulumi config set --secret {setting}.",
+    )
 
 
 def _typed(text: str, kind: str) -> Any:

@@ -51,6 +51,12 @@ def volumes_of(machine: MachinePlan) -> dict[str, str]:
     return {name: path for role in machine.roles for name, path in ROLES[role].volumes.items()}
 
 
+def devices_of(machine: MachinePlan, settings: Settings) -> dict[str, dict[str, str]]:
+    """The devices that a machine's roles bring."""
+    wanted = [ROLES[role] for role in machine.roles if ROLES[role].wanted(settings)]
+    return {name: device for role in wanted for name, device in role.devices(settings).items()}
+
+
 class Domain(pulumi.ComponentResource):
     """Everything of one domain. ``roles`` holds what each machine's roles came to, by role name."""
 
@@ -105,7 +111,9 @@ class Domain(pulumi.ComponentResource):
             instance = Instance(
                 machine,
                 settings.image,
-                desired_instance(machine, mounts, plan.bridge, settings.pool),
+                desired_instance(
+                    machine, mounts, devices_of(machine, settings), plan.bridge, settings.pool
+                ),
                 [project, profiles["default"].object, *(volumes[name].object for name in mounts)],
                 [network, *(profiles[name].object for name in machine.machine.profiles)],
                 where,
@@ -119,4 +127,6 @@ class Domain(pulumi.ComponentResource):
                     self.roles.setdefault(name, role)
                     if name == "base_system":
                         needs = [role.ready]
+        for role in self.roles.values():
+            role.verify(self.roles)
         self.register_outputs({})

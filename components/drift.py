@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.domain import desired_project, volumes_of
+from components.domain import desired_project, devices_of, volumes_of
 from components.facts import Fact
 from components.incus_object import NETWORK, PROFILE, PROJECT, VOLUME
 from components.instance import FILLS, desired_instance
@@ -97,7 +97,8 @@ def _machine(
     """The differences of a container, and of all that is in it."""
     settings = declaration.settings
     mounts = volumes_of(machine)
-    desired = desired_instance(machine, mounts, plan.bridge, settings.pool)
+    devices = devices_of(machine, settings)
+    desired = desired_instance(machine, mounts, devices, plan.bridge, settings.pool)
     instance = machine.resource("instance")
     facts = machine_facts(declaration, machine)
     actual = live.find("instance", machine.name, plan.name)

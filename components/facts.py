@@ -79,7 +79,10 @@ def unit(name: str) -> list[Fact]:
 def service_facts(prefix: str, args: ServiceArgs) -> dict[str, list[Fact]]:
     """What a service's resources made, by the names of the resources."""
     facts = {f"{prefix}/{sent.name}": [sealed(sent.destination)] for sent in args.sent}
-    facts[f"{prefix}/install"] = [user(args.unit.user, args.uid), sealed(args.program)]
+    installed = [user(args.unit.user, args.uid)]
+    installed += [sealed(args.program)] if args.program else []
+    installed += [packages(args.packages)] if args.packages else []
+    facts[f"{prefix}/install"] = installed
     if args.secrets:
         paths, _, owners = zip(*args.secrets, strict=True)
         facts[f"{prefix}/secrets"] = secret_files(args.name, paths, owners)

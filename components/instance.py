@@ -22,7 +22,11 @@ STAND_IN = "incus-stt/"
 
 
 def desired_instance(
-    plan: MachinePlan, volumes: Mapping[str, str], bridge: str, pool: str
+    plan: MachinePlan,
+    volumes: Mapping[str, str],
+    devices: Mapping[str, Mapping[str, str]],
+    bridge: str,
+    pool: str,
 ) -> dict[str, Any]:
     """The container; ``volumes`` maps each storage volume to where it is mounted."""
     disks = {
@@ -41,6 +45,7 @@ def desired_instance(
                 "ipv4.address": str(plan.address),
             },
             **disks,
+            **devices,
             **plan.machine.devices,
         },
     }

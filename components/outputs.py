@@ -16,6 +16,17 @@ from components.roles.stt_server import SttServer
 from declaration.settings import Settings
 
 
+def _webui(settings: Settings, webui: OpenWebui) -> dict[str, Any]:
+    """How to get into Open WebUI, and what it heard."""
+    found = {
+        "webui_url": webui.url,
+        "webui_admin_email": settings.webui.adminEmail,
+        "webui_admin_password": webui.password,
+        "webui_check": webui.check.apply(json.loads),
+    }
+    return found | ({"webui_ca": webui.certificate} if webui.certificate else {})
+
+
 def curl_line(url: str, model: str) -> str:
     """A line to try the service with; the key comes from the environment."""
     return (
@@ -45,8 +56,8 @@ def outputs(settings: Settings, domains: Sequence[Domain]) -> dict[str, Any]:
                 "stt_curl": curl_line(stt.url, settings.model),
             }
         webui = domain.roles.get("open_webui")
-        if isinstance(webui, OpenWebui):
-            found.setdefault("webui_url", webui.url)
+        if isinstance(webui, OpenWebui) and "webui_url" not in found:
+            found |= _webui(settings, webui)
         ollama = domain.roles.get("ollama_server")
         if isinstance(ollama, OllamaServer):
             found.setdefault("ollama_url", ollama.url)

@@ -44,6 +44,8 @@ class Unit:
     variables: Mapping[str, str]
     secret_environment: str = ""
     type: str = "exec"
+    #: A command before each start.
+    before: str = ""
     start_seconds: int = 120
     low_port: bool = False
 
@@ -58,6 +60,7 @@ class Unit:
             user=self.user,
             directory=self.directory,
             environment_files=[environment, *extra],
+            before=self.before,
             command=self.command,
             start_seconds=self.start_seconds,
             low_port=self.low_port,
@@ -74,19 +77,21 @@ class ServiceArgs:
     """What a service is.
 
     ``install`` and ``models`` are scripts (see ``templates.script``) that make the directories
-    ``program`` and ``model_directory``. ``health`` is a shell command that succeeds once the
-    service works, tried for ``timeout`` seconds. ``secrets`` are files with mode 0600: path,
-    content, owner. ``name`` names the service's state in the machine.
+    ``program`` and ``model_directory``; a program may also be among ``packages``. ``health`` is a
+    shell command that succeeds once the service works, tried for ``timeout`` seconds. ``secrets``
+    are files with mode 0600: path, content, owner. ``name`` names the service's state in the
+    machine.
     """
 
     name: str
     unit: Unit
     uid: int
-    program: str
     port: int
     install: str
     health: str
     timeout: int
+    program: str = ""
+    packages: Sequence[str] = ()
     sent: Sequence[Sent] = ()
     host: str = "0.0.0.0"  # noqa: S104  # what is published is the operator's choice
     models: str = ""
@@ -160,6 +165,11 @@ class Service(pulumi.ComponentResource):
             opts=mine,
         )
         self.register_outputs({})
+
+    @property
+    def last_line(self) -> pulumi.Output[str]:
+        """What changes with every start of ``configure``: for what is to follow each."""
+        return self.configure.stdout.apply(lambda said: (said.splitlines() or [""])[-1])
 
     def _secrets(
         self, prefix: str, instance: Instance, args: ServiceArgs, install: pulumi.Resource

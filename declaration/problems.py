@@ -84,7 +84,10 @@ def _problem(
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "value_error":
         return Problem(place, f"{message.rstrip('.')}.")
-    if loc[-1:] == ("apiKey",):  # a secret: its value never stands in a message
+    if loc[-1:] in (
+        ("apiKey",),
+        ("adminPassword",),
+    ):  # a secret: its value never stands in a message
         return Problem(place, f"its value (not shown) is not allowed: {message}.")
     return Problem(place, f"{show(details['input'])} is not allowed: {message}.")
 

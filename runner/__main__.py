@@ -51,7 +51,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="runner")
     parser.add_argument("--stack", required=True)
     parser.add_argument("verb", choices=["preview", "up", "destroy", "outputs"])
-    parser.add_argument("--target", action="append", default=[])
+    for patterns in ("--target", "--replace"):
+        parser.add_argument(patterns, action="append", default=[])
     for flag in ("--diff", "--expect-no-changes", "--show-secrets"):
         parser.add_argument(flag, action="store_true")
     options = parser.parse_args()
@@ -66,18 +67,16 @@ def main() -> int:
     if options.verb == "outputs":
         print(json.dumps(show(state.outputs), indent=2))
         return 0
-    engine = Engine(state, options.verb == "preview", options.target)
-    if options.verb == "destroy":
-        engine.delete(set(state.resources))
-    else:
+    engine = Engine(state, options.verb == "preview", options.target or ["*"], options.replace)
+    if options.verb != "destroy":
         pulumi.runtime.set_all_config(config)
         try:
             asyncio.run(run_program(engine, project, options.stack))
         except (RunnerError, OSError, pulumi.RunError) as error:
             if not engine.failed:
                 engine.fail(error)
-        if not engine.failed:  # asyncio.run has waited for what ran
-            engine.finish()
+    if not engine.failed:  # asyncio.run has waited for what ran
+        engine.finish()
     if not engine.failed:
         state.outputs = engine.outputs
         if not engine.preview:

@@ -45,6 +45,5 @@ def execute(name: str, script: str, inputs: dict[str, Any], old: dict[str, Any])
         with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # type: ignore[union-attr]
             pipe.write(clear.get("stdin") or "")
     if status := process.wait():
-        last = "".join(said["stderr"][-15:]).rstrip()
-        raise RunnerError(f"{name}: exit status {status}\n{last}")
+        raise RunnerError("".join([f"{name}: exit status {status}\n", *said["stderr"][-15:]]))
     return {stream: "".join(lines).removesuffix("\n") for stream, lines in said.items()}

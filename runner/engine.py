@@ -20,12 +20,17 @@ UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 SIGNS = {"create": "+", "update": "~", "replace": "+-", "delete": "-"}
 
 
+def matches(urn: str, patterns: list[str]) -> bool:
+    """Whether a URN is like one of the patterns."""
+    return any(fnmatchcase(urn, pattern) for pattern in patterns)
+
+
 class Engine(MockMonitor):
     """The monitor that the program speaks to; registrations come in threads of their own."""
 
-    def __init__(self, state: State, preview: bool, targets: list[str]) -> None:
+    def __init__(self, state: State, preview: bool, targets: list[str], again: list[str]) -> None:
         super().__init__(None)  # type: ignore[arg-type]  # no mocks: every call is here
-        self.state, self.preview, self.targets = state, preview, targets
+        self.state, self.preview, self.targets, self.again = state, preview, targets, again
         self.counts, self.outputs = dict[str, int](), dict[str, Any]()
         self.failed, self._lock = False, RLock()
         self._seen, self._replaced = set[str](), set[str]()
@@ -59,9 +64,6 @@ class Engine(MockMonitor):
         self.failed = True
         print(f"error: {error}", file=sys.stderr)
 
-    def _targeted(self, urn: str) -> bool:
-        return not self.targets or any(fnmatchcase(urn, target) for target in self.targets)
-
     def _apply(self, urn: str, request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             if urn in self._seen:
@@ -71,17 +73,18 @@ class Engine(MockMonitor):
                 self.state.rename(f"{urn.rpartition('::')[0]}::{alias.spec.name}", urn)
             old = self.state.resources.get(urn, {})
             before = old.get("inputs", {})
-            if not self._targeted(urn):
+            if not matches(urn, self.targets):
                 if not old:
                     raise RunnerError(f"{request.name} does not exist yet, and is no target")
                 return old
             inputs |= {key: before.get(key) for key in request.ignoreChanges if old}
             inputs = {key: value for key, value in inputs.items() if value is not None}
             changed = [key for key in before | inputs if inputs.get(key) != before.get(key)]
-            again = urn in self._replaced or (old and "triggers" in changed)
+            asked = old and ("triggers" in changed or matches(urn, self.again))
+            again = asked or urn in self._replaced
             kind = "replace" if again else "create" if not old else "update" if changed else ""
             self._report(kind, request.name, changed if old else [], before, inputs)
-            if again and old:
+            if asked:
                 self._replaced |= self._dependents(urn)
                 self.delete({urn, *self._dependents(urn)}, replacing=True)
         began, results = time.monotonic(), old.get("results", {})
@@ -141,7 +144,9 @@ class Engine(MockMonitor):
 
     def finish(self) -> None:
         """Delete what the program no longer has."""
-        self.delete({u for u in self.state.resources if u not in self._seen and self._targeted(u)})
+        self.delete(
+            {u for u in self.state.resources if u not in self._seen and matches(u, self.targets)}
+        )
 
     def _report(self, kind: str, name: str, keys: list[str], old: Any, new: Any) -> None:
         self.counts[kind or "unchanged"] = self.counts.get(kind or "unchanged", 0) + 1

@@ -18,16 +18,12 @@ from components.service import Sent, Service, ServiceArgs, Unit
 from components.templates import render, script
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
+from declaration.urls import ollama_url
 
 VERSION = "0.32.15"
 RELEASE = f"https://github.com/ollama/ollama/releases/download/v{VERSION}"
 USER, UID, HOME = "ollama", 902, "/var/lib/ollama"
 MODELS = "/srv/models/ollama"
-
-
-def ollama_url(settings: Settings, machine: MachinePlan) -> str:
-    """Where Ollama answers."""
-    return f"http://{machine.address}:{settings.ollama.port}"
 
 
 def ollama_args(settings: Settings) -> ServiceArgs:

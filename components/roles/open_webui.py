@@ -1,141 +1,151 @@
-"""Role ``open_webui``: Open WebUI, wired to Ollama and to the STT service."""
+"""Role ``open_webui``: Open WebUI, wired to Ollama and the STT service, with HTTPS if wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import pulumi
 
-from components.facts import service_facts
-from components.roles.ollama_server import ollama_url
+from components.facts import Fact, sealed, service_facts
+from components.machine_script import MachineScript, Upload, digest
 from components.roles.role import Facts, Role, role
-from components.roles.stt_server import stt_url
-from components.service import Service, ServiceArgs, Unit
-from components.templates import render, script
-from declaration.declare import STT_ROLE
+from components.roles.stt_server import RECORDING, SttServer, recording_path
+from components.service import Service
+from components.templates import ROOT
+from components.webui import open_webui, proxy
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
-
-VERSION = "0.12.4"
-USER, UID = "webui", 903
-VOLUME = "/srv/webui"
-ETC = "/etc/incus-stt/open_webui"
+from declaration.urls import HTTPS, webui_url
 
 
-def links(settings: Settings, topology: Topology, domain: str) -> tuple[str, str]:
-    """The URLs of Ollama and of the STT service; empty where there is none."""
-    webui = settings.webui
-    ollama, stt = topology.having("ollama_server", domain), topology.having(STT_ROLE, domain)
-    ollama_link = webui.ollama_url
-    if ollama_link is None:
-        ollama_link = ollama_url(settings, ollama) if ollama else ""
-    stt_link = webui.stt_url
-    if stt_link is None:
-        stt_link = stt_url(settings, stt) if stt else ""
-    return ollama_link, stt_link if settings.enabled else ""
-
-
-def open_webui_args(
-    settings: Settings,
-    topology: Topology,
-    machine: MachinePlan,
-    session_key: pulumi.Input[str],
-    stt_key: pulumi.Input[str],
-) -> ServiceArgs:
-    """The service Open WebUI.
-
-    The database keeps what the environment said at the first start and prefers it ever after;
-    ``ENABLE_PERSISTENT_CONFIG=false`` lets the environment win, so that a changed setting works.
-    """
-    ollama, stt = links(settings, topology, machine.domain)
-    venv = f"/opt/incus-stt/open-webui-{VERSION}"
-    audio = {
-        "AUDIO_STT_ENGINE": "openai",
-        "AUDIO_STT_OPENAI_API_BASE_URL": stt,
-        "AUDIO_STT_MODEL": settings.model,
-        **({"WHISPER_LANGUAGE": settings.language} if settings.language else {}),
-    }
-    unit = Unit(
-        name="open-webui",
-        description="Open WebUI",
-        user=USER,
-        command=f"{venv}/bin/open-webui serve --host 0.0.0.0 --port {settings.webui.port}",
-        directory=VOLUME,
-        writable=[VOLUME],
-        secret_environment=f"{ETC}/secrets.env",
-        start_seconds=600,
-        low_port=settings.webui.port < 1024,
-        variables={
-            "HOME": VOLUME,
-            "DATA_DIR": f"{VOLUME}/data",
-            "ENABLE_PERSISTENT_CONFIG": "false",
-            "ENABLE_OLLAMA_API": "true" if ollama else "false",
-            "OLLAMA_BASE_URL": ollama,
-            "ENABLE_OPENAI_API": "false",
-            "OFFLINE_MODE": "true",
-            "HF_HUB_OFFLINE": "1",
-            "ANONYMIZED_TELEMETRY": "false",
-            "DO_NOT_TRACK": "true",
-            "SCARF_NO_ANALYTICS": "true",
-            **(audio if stt else {}),
-        },
-    )
-    return ServiceArgs(
-        name="open_webui",
-        unit=unit,
-        uid=UID,
-        port=settings.webui.port,
-        program=venv,
-        install=script(
-            "open_webui/install.sh.j2",
-            service="open_webui",
-            user=USER,
-            uid=UID,
-            home=VOLUME,
-            venv=venv,
-            version=VERSION,
-        ),
-        health=render("open_webui/health.sh.j2", port=settings.webui.port),
-        timeout=600,
-        secrets=[
-            (
-                f"{ETC}/secrets.env",
-                pulumi.Output.concat(
-                    *("WEBUI_SECRET_KEY=", session_key),
-                    *("\nAUDIO_STT_OPENAI_API_KEY=", stt_key, "\n"),
-                ),
-                "root:root",
-            )
-        ],
-    )
+def _digests() -> tuple[str, str]:
+    """Of this project's programs for Open WebUI, and of its lock file."""
+    directory = Path("webui")
+    return digest(directory), digest(directory / "requirements.txt")
 
 
 @role("open_webui")
 class OpenWebui(Role):
-    """Open WebUI, whose microphone button and chats use the domain's own services."""
+    """Open WebUI, whose microphone button and chats use the domain's own services.
 
-    volumes: ClassVar = {"webui": VOLUME}
+    ``url``, ``password`` and ``check`` (the verification's JSON) are for the outputs, and so is
+    ``certificate``: the root certificate of the proxy's own CA, where there is one.
+    """
+
+    volumes: ClassVar = {"webui": open_webui.VOLUME}
+    certificate: pulumi.Output[str] | None = None
 
     @classmethod
     def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
-        """The service."""
-        args = open_webui_args(settings, topology, plan, "", "")
-        return service_facts(plan.resource("open_webui"), args)
+        """The service, its administrator, and the proxy."""
+        args = open_webui.open_webui_args(settings, topology, plan, _digests(), "")
+        facts = service_facts(plan.resource(open_webui.SERVICE), args)
+        note = f"{open_webui.HOME}/data/.administrator"
+        facts[plan.resource("open_webui/administrator")] = [
+            Fact("administrator", f"[ -e {note} ] && echo there || echo not there", "there")
+        ]
+        facts[plan.resource("open_webui/recording")] = [sealed(recording_path())]
+        if settings.webui.tls != "none":
+            facts |= service_facts(plan.resource(proxy.SERVICE), proxy.proxy_args(settings, plan))
+        return facts
+
+    @classmethod
+    def devices(cls, settings: Settings) -> dict[str, dict[str, str]]:
+        """What brings it to an address of the host (``stt:webui.publish``)."""
+        webui = settings.webui
+        if not webui.publish:
+            return {}
+        port = webui.port if webui.tls == "none" else HTTPS
+        listen, connect = f"tcp:{webui.publish}", f"tcp:127.0.0.1:{port}"
+        return {"publish": {"type": "proxy", "listen": listen, "connect": connect}}
 
     def build(self, needs: Sequence[pulumi.Resource]) -> None:
-        """Session key and STT key, then the service."""
+        """The service with its secrets, its administrator, the proxy."""
         context, settings = self.context, self.context.settings
-        self.url = f"http://{context.plan.address}:{settings.webui.port}"
-        session_key = context.shared.secret("open_webui/session-key")
-        args = open_webui_args(
-            settings, context.topology, context.plan, session_key, context.shared.stt_key
+        mine = pulumi.ResourceOptions(parent=self)
+        self.url = webui_url(settings, context.plan)
+        self.password = context.shared.admin_password
+        self.digests = _digests()
+        secrets = open_webui.secret_environment(
+            {
+                "WEBUI_SECRET_KEY": context.shared.secret("open_webui/session-key"),
+                "WEBUI_ADMIN_EMAIL": settings.webui.adminEmail,
+                "WEBUI_ADMIN_PASSWORD": self.password,
+                "AUDIO_STT_OPENAI_API_KEY": context.shared.stt_key,
+            }
         )
-        service = Service(
-            context.name("open_webui"),
+        args = open_webui.open_webui_args(
+            settings, context.topology, context.plan, self.digests, secrets
+        )
+        name = context.name(open_webui.SERVICE)
+        self.service = Service(name, context.instance, args, needs, mine)
+        self.administrator = MachineScript(
+            f"{name}/administrator",
             context.instance,
-            args,
-            needs,
-            pulumi.ResourceOptions(parent=self),
+            open_webui.administrator_script(settings, self.password, self.digests),
+            needs=[self.service.configure],
+            quiet=True,
+            opts=mine,
         )
-        self.ready = service.configure
+        self.ready: pulumi.Resource = self.service.configure
+        if settings.webui.tls != "none":
+            behind = [*needs, self.service.configure]
+            self.ready = self._proxy(context.name(proxy.SERVICE), behind, mine)
+
+    def _proxy(
+        self, name: str, needs: Sequence[pulumi.Resource], opts: pulumi.ResourceOptions
+    ) -> pulumi.Resource:
+        settings, instance = self.context.settings, self.context.instance
+        args = proxy.proxy_args(settings, self.context.plan)
+        service = Service(name, instance, args, needs, opts)
+        if settings.webui.tls == "internal":
+            shown = MachineScript(
+                f"{name}/certificate",
+                instance,
+                f"cat {proxy.ROOT_CERTIFICATE}\n",
+                after=service.last_line,
+                needs=[service.configure],
+                opts=opts,
+            )
+            self.certificate = shown.stdout
+        return service.configure
+
+    def verify(self, roles: Mapping[str, Role]) -> None:
+        """Sign in; where there is STT, let Open WebUI hear a recording."""
+        context, settings = self.context, self.context.settings
+        mine = pulumi.ResourceOptions(parent=self)
+        _, stt_link = open_webui.links(settings, context.topology, context.plan.domain)
+        name = context.name(open_webui.SERVICE)
+        recording = Upload(
+            f"{name}/recording",
+            context.instance,
+            str(RECORDING.relative_to(ROOT)),
+            recording_path(),
+            needs=[self.service.configure],
+            opts=mine,
+        )
+        needs: list[pulumi.Resource] = [recording, self.administrator, self.ready]
+        after, hint = self.service.last_line, ""
+        stt = roles.get("stt_server")
+        if stt_link and isinstance(stt, SttServer):
+            needs.append(stt.verified)
+            # Another model or key is heard here too.
+            after = pulumi.Output.concat(after, " ", stt.service.last_line)
+            hint = f", and those of the STT service in {stt.context.plan.name}"
+        verified = MachineScript(
+            f"{name}/verify",
+            context.instance,
+            open_webui.verify_script(
+                settings,
+                context.plan,
+                recording_path() if stt_link else "",
+                hint,
+                self.digests,
+            ),
+            after=after,
+            needs=needs,
+            opts=mine,
+        )
+        self.check = verified.stdout

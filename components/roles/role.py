@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,6 +22,7 @@ class Shared:
 
     def __init__(self, settings: Settings) -> None:
         self._stt_key = settings.apiKey
+        self._admin_password = settings.adminPassword
         self._protect = settings.protect
         self._made: dict[str, pulumi.Output[str]] = {}
 
@@ -37,6 +38,13 @@ class Shared:
         return (
             pulumi.Output.secret(self._stt_key) if self._stt_key else self.secret("stt_server/key")
         )
+
+    @property
+    def admin_password(self) -> pulumi.Output[str]:
+        """The password of Open WebUI's administrator: the operator's, else one made and kept."""
+        if self._admin_password:
+            return pulumi.Output.secret(self._admin_password)
+        return self.secret("open_webui/admin-password")
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,14 @@ class Role(pulumi.ComponentResource):
     def build(self, needs: Sequence[pulumi.Resource]) -> None:
         """Make the role's resources; ``needs`` come before them. Sets ``ready``."""
         raise NotImplementedError
+
+    @classmethod
+    def devices(cls, settings: Settings) -> dict[str, dict[str, str]]:
+        """Incus devices that a machine with this role has."""
+        return {}
+
+    def verify(self, roles: Mapping[str, Role]) -> None:
+        """Prove that it works with the domain's other roles, which are all there by now."""
 
     @classmethod
     def wanted(cls, settings: Settings) -> bool:

@@ -21,15 +21,10 @@ from components.templates import ROOT, script
 from declaration.declare import device_of
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
+from declaration.urls import stt_url
 
 #: What the verification lets the service hear: somebody says "one two three".
 RECORDING = ROOT / "recordings" / "one_two_three.wav"
-
-
-def stt_url(settings: Settings, machine: MachinePlan) -> str:
-    """The base URL for OpenAI clients."""
-    host = str(settings.host)
-    return f"http://{machine.address if host == '0.0.0.0' else host}:{settings.port}/v1"  # noqa: S104
 
 
 @cache
@@ -96,7 +91,7 @@ class SttServer(Role):
         self.url = stt_url(settings, context.plan)
         self.api_key = context.shared.stt_key
         args = stt_args(settings, context.plan, self.api_key)
-        service = Service(context.name(SERVICE), context.instance, args, needs, mine)
+        self.service = service = Service(context.name(SERVICE), context.instance, args, needs, mine)
         self.ready = service.configure
         recording = Upload(
             context.name("recording"),
@@ -111,11 +106,11 @@ class SttServer(Role):
             context.instance,
             verify_script(settings, context.plan, args.unit.name),
             # Its last line changes with every new configuration, so that each is verified.
-            after=service.configure.stdout.apply(lambda said: (said.splitlines() or [""])[-1]),
+            after=service.last_line,
             needs=[service.configure, recording],
             opts=mine,
         )
-        self.check = verify.stdout
+        self.check, self.verified = verify.stdout, verify
 
     @classmethod
     def wanted(cls, settings: Settings) -> bool:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,11 @@ class Case:
         self.said = done.stdout + done.stderr
         return log.read_text().splitlines()
 
-    def up(self, *entries: dict[str, Any], fails: bool = False) -> list[str]:
+    def up(
+        self, *entries: dict[str, Any], words: Sequence[str] = (), fails: bool = False
+    ) -> list[str]:
         self.plan(*entries)
-        return self.run("up", fails=fails)
+        return self.run("up", *words, fails=fails)
 
     def outputs(self, *words: str) -> Any:
         return json.loads(self.call("outputs", *words).stdout)
@@ -217,6 +220,15 @@ def test_a_failed_create_records_nothing(case: Case) -> None:
     assert case.up(A, bad, C, fails=True) == ["create a", "try b"]
     assert "it broke" in case.said
     assert case.up(A, B, C) == ["create b", "create c"]
+
+
+def test_what_is_named_is_replaced_and_its_dependents_follow(case: Case) -> None:
+    follows = {"name": "b", "needs": ["a"], "from": "a"}
+    stamp = {"name": "a", "create": "echo create a >> log; date +%N"}
+    case.up(stamp, follows)
+    again = case.up(stamp, follows, words=["--replace", "**a"])
+    assert again == ["delete a", "create a", "update b"]
+    assert case.up(stamp, follows) == []
 
 
 def test_a_renamed_resource_is_the_same_one(case: Case) -> None:

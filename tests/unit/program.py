@@ -20,6 +20,7 @@ from pulumi.runtime.proto import resource_pb2
 
 import components.drift
 import components.live
+import components.roles.open_webui
 import components.roles.stt_server
 from components.drift import Differences
 from components.live import Live
@@ -28,6 +29,8 @@ from runner.__main__ import read_config, run_program
 from runner.state import plain
 from tests.e2e.project import ROOT
 
+#: What is made once and kept, on no machine.
+KEYS = {"stt_server/key", "open_webui/session-key", "open_webui/admin-password"}
 EMPTY_HOST = Live(nvidia_cards=1, projects={}, networks={}, pools=["default", "fast"])
 API_KEY = "key-of-the-test-0123456789"
 
@@ -110,14 +113,21 @@ def run(
     monkeypatch.setattr(components.live, "read_live", lambda *_: live)
     monkeypatch.setattr(components.drift, "differences", lambda *_: drifted or {})
     monkeypatch.setattr(components.roles.stt_server, "_digest", lambda path: "d19e57d19e57")
+    monkeypatch.setattr(components.roles.open_webui, "digest", lambda path: "d19e57d19e57")
     _, config = read_config(stack)
     config |= {f"stt:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
     checks = '{"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08}'
-    answers = {"/stt_server/verify": checks, "stt_server/key": API_KEY}
+    answers = {
+        "/stt_server/verify": checks,
+        "/open_webui/verify": checks,
+        "stt_server/key": API_KEY,
+        "open_webui/session-key": "session-key-of-the-test",
+        "open_webui/admin-password": "password-of-the-test",
+    }
     recorder = Recorder(answers)
 
     def in_context() -> None:
-        pulumi.runtime.set_all_config(config, ["stt:apiKey"] if secret else [])
+        pulumi.runtime.set_all_config(config, ["stt:apiKey", "stt:adminPassword"] if secret else [])
         asyncio.run(run_program(recorder, "stt", stack))  # type: ignore[arg-type]  # a monitor too
 
     contextvars.copy_context().run(in_context)

@@ -288,10 +288,11 @@ def shell(script: str) -> str:
 #: What templates insert as it is: numbers, this program's own constants, and words that are quoted
 #: already (`name`, `image`, `stand_in` and `where` in host/, whose callers quote them).
 INERT = """
-    as_made ask audio_seconds authorization certificates client command commit description
-    directory health host image incus machine machine.script name noun.create noun.delete
-    noun.edit noun.show packages path pool port receive revision service stand_in start_seconds
-    timeout type uid unit url user version volumes words writable
+    address as_made ask audio_seconds authorization before certificate certificates client command
+    commit description directory domain health home host image incus key machine machine.script name
+    names[0] noun.create noun.delete noun.edit noun.show packages path pool port receive revision
+    service stand_in start_seconds timeout trust type uid unit url user version volumes words
+    writable
 """.split()
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from declaration.infra import Domain, Machine
 from tests.e2e.project import ROOT
-from tests.unit.program import Program, run
+from tests.unit.program import KEYS, Program, run
 from tests.unit.test_settings import SCHEMA
 
 TABLE = ROOT / "docs" / "changes.md"
@@ -65,7 +65,7 @@ def program(
         domain[name] = value
     (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra, sort_keys=False))
     settings.setdefault("infra", str(tmp_path / "infra.yml"))
-    if setting == "stt:apiKey":
+    if setting in ("stt:apiKey", "stt:adminPassword"):
         return run(monkeypatch, "cpu", secret=True, **settings)
     return run(monkeypatch, "cpu", **settings)
 
@@ -120,11 +120,8 @@ def test_a_change_touches_what_the_table_says(
     expected = set(re.findall(r"`([^`]+)`", cell))
     found = {short(name) for name in done}
     if expected == {"all"}:
-        expected = {short(name) for name in before.commands} - {
-            "stt_server/key",
-            "open_webui/session-key",
-        }
-        found -= {"stt_server/key", "open_webui/session-key"}
+        expected = {short(name) for name in before.commands} - KEYS
+        found -= KEYS
     assert found == expected
     replaced = {name for name, kind in done.items() if kind == REPLACES}
     for name in done:
@@ -145,7 +142,7 @@ def test_every_setting_is_in_the_table() -> None:
 
 
 def test_no_setting_of_a_service_replaces_a_machine() -> None:
-    service = ("enabled", "engine", "model", "quantization", "language", "host", "port", "apiKey")
+    service = "enabled engine model quantization language host port apiKey adminPassword".split()
     for row in rows():
         setting = code(row[0]).removeprefix("stt:").split(".")[0]
         if setting in (*service, "ollama", "webui", "sources", "caBundle"):

@@ -12,7 +12,7 @@ import pulumi
 import pytest
 
 from components.live import Live
-from tests.unit.program import API_KEY, EMPTY_HOST, golden, golden_file, run
+from tests.unit.program import API_KEY, EMPTY_HOST, KEYS, golden, golden_file, run
 
 STT = "ai-tools/gpu-server/stt_server"
 SENT = (f"{STT}/server", f"{STT}/model-files", "ai-tools/gpu-server/recording")
@@ -56,7 +56,7 @@ def test_components_are_parents_of_what_they_make(monkeypatch: pytest.MonkeyPatc
     for name, kind in types.items():
         assert (registered[name].type, registered[name].parent) == (kind, "ai-tools")
     for command in run(monkeypatch, "gpu").commands.values():
-        alone = command.name in ("stt_server/key", "open_webui/session-key")
+        alone = command.name in KEYS
         assert (command.parent == "stt-gpu") == alone, command.name
 
 
@@ -134,7 +134,10 @@ def test_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
         "stt_curl": 'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@recording.wav '
         "--form-string model=large-v3-turbo http://10.120.0.1:8000/v1/audio/transcriptions",
         "ollama_url": "http://10.120.0.1:11434",
-        "webui_url": "http://10.120.0.2:3000",
+        "webui_url": "http://localhost:3000",
+        "webui_admin_email": "admin@incus-stt.internal",
+        "webui_admin_password": "password-of-the-test",
+        "webui_check": {"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08},
     }
 
 
@@ -145,7 +148,8 @@ def test_disabled_stt_leaves_the_rest_the_key_and_the_models(
     assert not any(name.startswith(STT) for name in program.commands)
     assert {"stt_server/key", "ai-tools/volume/models"} <= set(program.commands)
     configure = program.commands["ai-tools/webui/open_webui/configure"].inputs["stdin"]
-    assert "AUDIO_STT" not in str(configure)
+    assert "10.120.0.1:8000" not in str(configure)
+    assert "/speech-to-text-is-switched-off" in str(configure)
     assert "stt_url" not in program.outputs
 
 

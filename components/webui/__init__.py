@@ -1,0 +1,1 @@
+"""Open WebUI and the proxy in front of it."""
