@@ -35,6 +35,7 @@ check: venv-dev ## Style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 test: setup check ## All tests, on the real Incus of this machine
+	@bootstrap/browser.sh
 	@.venv/bin/pytest $(ARGS)
 
 setup: venv

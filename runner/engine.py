@@ -62,7 +62,7 @@ class Engine(MockMonitor):
     def fail(self, error: Exception) -> None:
         """Tell an error; what runs ends, and nothing else starts."""
         self.failed = True
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}".rstrip(), file=sys.stderr)
 
     def _apply(self, urn: str, request: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         with self._lock:

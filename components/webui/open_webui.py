@@ -40,6 +40,8 @@ FIRST = {
     # Embeddings would need a model: documents go to the language model as they are.
     "RAG_EMBEDDING_ENGINE": "ollama",
     "BYPASS_EMBEDDING_AND_RETRIEVAL": "true",
+    # Its tools go with every message, and a model that knows no tools answers with an error.
+    "DEFAULT_MODEL_METADATA": '{"capabilities": {"builtin_tools": false}}',
 }
 
 

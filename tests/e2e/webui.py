@@ -1,0 +1,119 @@
+"""Open WebUI as its users and administrators meet it: by its API, and in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.e2e.project import RECORDINGS, ROOT, Answer, Project, post_recording, request, run
+
+CHROMIUM = shutil.which("chromium") or ""
+#: Screenshots, kept from the last run.
+ARTIFACTS = ROOT / "artifacts"
+
+
+@dataclass
+class Account:
+    """Somebody who is signed in."""
+
+    url: str
+    token: str
+
+    def call(self, path: str, method: str = "GET", body: Any = None) -> Answer:
+        """A request to the API; ``body`` goes as JSON."""
+        return request(
+            f"{self.url}/{path}",
+            self.token,
+            method="POST" if body is not None and method == "GET" else method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+
+    def transcribe(self, recording: Path) -> Answer:
+        """A recording to Open WebUI's own route."""
+        return post_recording(f"{self.url}/api/v1", recording, "", self.token)
+
+    def hears(self, recording: str) -> str:
+        """What it hears in one of the recordings."""
+        answer = self.transcribe(RECORDINGS / f"{recording}.wav")
+        assert answer.status == 200, answer.body
+        return str(answer.json["text"])
+
+
+def sign_in(project: Project, email: str = "", password: str = "") -> Account:
+    """Sign in, by default as the administrator of the outputs."""
+    outputs = project.outputs()
+    account = {
+        "email": email or outputs["webui_admin_email"],
+        "password": password or outputs["webui_admin_password"],
+    }
+    url = f"http://127.0.0.1:{project.settings['webui']['publish'].rpartition(':')[2]}"
+    answer = Account(url, "").call("api/v1/auths/signin", body=account)
+    assert answer.status == 200, answer.body
+    return Account(url, answer.json["token"])
+
+
+@contextmanager
+def browser(recording: str, certificate: str = "") -> Iterator[Page]:
+    """A page of a Chromium that hears a recording, and trusts a CA where one is given."""
+    with tempfile.TemporaryDirectory() as home:
+        if certificate:
+            store = Path(home, ".pki", "nssdb")
+            store.mkdir(parents=True)
+            (store / "ca.crt").write_text(certificate)
+            for words in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "incus-stt", "-i"]):
+                file = [str(store / "ca.crt")] if "-i" in words else []
+                done = run("certutil", "-d", f"sql:{store}", *words, *file)
+                assert done.returncode == 0, done.stderr
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(
+                executable_path=CHROMIUM,
+                env={**os.environ, "HOME": home},
+                args=[
+                    "--no-sandbox",  # the tests may run as root
+                    "--no-proxy-server",
+                    "--use-fake-device-for-media-stream",
+                    "--use-fake-ui-for-media-stream",  # the person who says yes to the microphone
+                    f"--use-file-for-fake-audio-capture={RECORDINGS / recording}.wav%noloop",
+                ],
+            )
+            page = chromium.new_page(viewport={"width": 1200, "height": 700})
+            page.set_default_timeout(60_000)
+            try:
+                yield page
+            finally:
+                chromium.close()
+
+
+def keep(page: Page, name: str) -> None:
+    """A screenshot for whoever looks at the run."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png")
+
+
+def enter(page: Page, project: Project) -> None:
+    """Sign in on the published page."""
+    outputs = project.outputs()
+    page.goto(outputs["webui_url"])
+    page.fill("#email", outputs["webui_admin_email"])
+    page.fill("input[type=password]", outputs["webui_admin_password"])
+    keep(page, f"{project.tool}-1-sign-in")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Okay, Let's Go!").click()
+
+
+def dictate(page: Page, project: Project, seconds: float) -> None:
+    """Press the microphone button, let the recording play, confirm."""
+    page.click("#voice-input-button")
+    page.wait_for_timeout(seconds * 1000)
+    keep(page, f"{project.tool}-2-listening")
+    page.click("#confirm-recording-button")
