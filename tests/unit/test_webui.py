@@ -1,0 +1,102 @@
+"""Open WebUI: what its settings come to, and the program that makes them win."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.webui.open_webui import DECLARED, FIRST, variables
+from declaration.settings import parse_settings, unfit
+from tests.e2e.project import run
+from tests.unit.program import Program
+from tests.unit.program import run as run_program
+from tests.unit.test_settings import CPU
+from webui.declared import forget
+
+PROXY = "ai-tools/webui/webui_proxy/configure"
+
+
+def program(monkeypatch: pytest.MonkeyPatch, **webui: Any) -> Program:
+    return run_program(monkeypatch, "cpu", webui=webui)
+
+
+def test_only_what_is_declared_is_forgotten(tmp_path: Path) -> None:
+    database = tmp_path / "webui.db"
+    assert forget(database, ["a"]) == 0
+    with sqlite3.connect(database) as connection:
+        assert forget(database, ["a"]) == 0
+        connection.execute("CREATE TABLE config (key TEXT PRIMARY KEY, value JSON)")
+        connection.executemany("INSERT INTO config VALUES (?, '1')", [("a",), ("b",), ("c",)])
+    assert forget(database, ["a", "c", "d"]) == 2
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("SELECT key FROM config").fetchall() == [("b",)]
+
+
+def test_every_variable_is_declared_first_or_read_at_each_start() -> None:
+    known = variables(parse_settings(CPU), "http://o", "http://s")
+    always = {
+        *("HOME", "DATA_DIR", "STATIC_DIR", "WHISPER_LANGUAGE", "BYPASS_PYDUB_PREPROCESSING"),
+        *("OFFLINE_MODE", "HF_HUB_OFFLINE", "ANONYMIZED_TELEMETRY", "DO_NOT_TRACK"),
+        "SCARF_NO_ANALYTICS",
+    }
+    assert set(known) == always | set(FIRST) | (set(DECLARED) - {"AUDIO_STT_OPENAI_API_KEY"})
+
+
+@pytest.mark.parametrize(
+    ("webui", "url"),
+    [
+        ({}, "http://localhost:3000"),
+        ({"publish": "0.0.0.0:8080"}, "http://localhost:8080"),
+        ({"publish": ""}, "http://10.120.0.2:3000"),
+        ({"tls": "internal"}, "https://10.120.0.2"),
+        ({"tls": "internal", "names": ["w.test"], "publish": "0.0.0.0:443"}, "https://w.test"),
+        ({"tls": "internal", "names": ["w.test"]}, "https://w.test:3000"),
+        ({"tls": "internal", "names": ["w.test"], "publish": ""}, "https://w.test"),
+    ],
+)
+def test_the_url_is_one_with_a_microphone(
+    webui: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert program(monkeypatch, **webui).outputs["webui_url"] == url
+
+
+def test_the_proxy_has_a_certificate_for_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PROXY not in program(monkeypatch).commands
+    made = program(monkeypatch, tls="internal", names=["w.test", "192.168.1.5"])
+    script = str(made.commands[PROXY].inputs["stdin"])
+    for name in ("10.120.0.2", "localhost", "127.0.0.1", "w.test", "192.168.1.5"):
+        assert f"https://{name}" in script
+    assert "tls internal" in script
+    assert made.outputs["webui_ca"] == ""  # what the machine would have printed
+
+
+def test_the_private_key_is_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=t", "-days", "1")
+    assert run("openssl", *words, "-keyout", str(key), "-out", str(certificate)).returncode == 0
+    made = program(monkeypatch, tls="files", certificate=str(certificate), certificateKey=str(key))
+    private = key.read_text().splitlines()[1]
+    for name, command in made.commands.items():
+        if private in str(command.inputs):
+            assert (name.rpartition("/")[2], command.secret_inputs) == ("secrets", {"stdin"})
+    secrets = made.commands["ai-tools/webui/webui_proxy/secrets"]
+    assert private in str(secrets.inputs["stdin"])
+
+
+@pytest.mark.parametrize(
+    ("webui", "said"),
+    [
+        ({"tls": "files"}, "stt:webui.certificate"),
+        ({"tls": "files", "certificate": "README.md", "certificateKey": "README.md"}, "PEM"),
+        ({"certificate": "README.md"}, "for tls: files alone"),
+        ({"tls": "internal", "port": 443}, "where the HTTPS proxy listens"),
+    ],
+)
+def test_certificates_that_do_not_work_are_refused(
+    webui: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problems = unfit(parse_settings({**CPU, "webui": webui}))
+    assert said in " ".join(str(problem) for problem in problems)
