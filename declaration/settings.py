@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -12,16 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
 )
 
 from declaration.catalogue import CATALOGUE, LANGUAGES
+from declaration.field_types import Flag, Port, StrictModel, Text, check_path
 from declaration.problems import DeclarationError, Problem, from_pydantic, show, suggest
+from declaration.webui import Webui, tls_problems
 
 Engine = Literal["speaches", "faster-whisper"]
 ENGINES: tuple[Engine, ...] = ("speaches", "faster-whisper")
@@ -53,8 +52,6 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?")
 _WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_HOST_NAME = re.compile(rf"(?![\d.]+$){_LABEL}(\.{_LABEL})*")
 _DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
 
 
@@ -131,12 +128,6 @@ def _check_text(value: Any) -> Any:
     return value
 
 
-def _check_path(value: str) -> str:
-    if any(ord(character) < 32 for character in value):
-        raise ValueError(f"{show(value)} is no path of a file")
-    return value
-
-
 def _check_model(value: str) -> str:
     resolve_model(value)
     return value
@@ -176,38 +167,6 @@ def _check_password(value: str) -> str:
     return value
 
 
-def _check_email(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", value):
-        raise ValueError(f"{show(value)} is no e-mail address. Use one such as me@example.com")
-    return value
-
-
-def _check_name(value: str) -> str:
-    try:
-        IPv4Address(value)
-    except ValueError:
-        if len(value) > 253 or not _HOST_NAME.fullmatch(value):
-            raise ValueError(
-                f"{show(value)} is no host name and no IPv4 address. Use one such as stt.home.arpa"
-            ) from None
-    return value
-
-
-def _check_listen(value: str) -> str:
-    address, _, port = value.rpartition(":")
-    try:
-        if value:
-            IPv4Address(address)
-            if not re.fullmatch(r"[1-9]\d{0,4}", port) or int(port) > 65535:
-                raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"{show(value)} is no address and port of the host. Use one such as 127.0.0.1:3000 "
-            "(the host alone), 0.0.0.0:443 (all that reach the host), or leave it empty"
-        ) from None
-    return value
-
-
 def _check_image(value: str) -> str:
     if not _WORD.fullmatch(value):
         raise ValueError(f"{show(value)} names no image. Use one such as images:ubuntu/24.04")
@@ -232,57 +191,24 @@ def _check_ollama_model(value: str) -> str:
     return value
 
 
-def _check_url(value: str) -> str:
-    if value and not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w.~/-]*)?", value):
-        raise ValueError(f"{show(value)} is no URL. Use one such as http://10.120.0.1:8000/v1")
-    return value
-
-
 def _check_duration(value: str) -> str:
     if not _DURATION.fullmatch(value):
         raise ValueError(f"{show(value)} is no duration. Use one such as 5m, 0 or -1 (for ever)")
     return value
 
 
-Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, StringConstraints(strict=True)]
 Source = Annotated[str, AfterValidator(_check_source)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class Ollama(_Model):
+class Ollama(StrictModel):
     """``stt:ollama``: the Ollama service."""
 
     port: Port = 11434
-    models: list[Annotated[str, AfterValidator(_check_ollama_model)]] = []
+    models: list[Annotated[str, AfterValidator(_check_ollama_model)]] = Field(default=[])
     keepAlive: Annotated[str, AfterValidator(_check_duration)] = "5m"  # noqa: N815  # Pulumi's case
 
 
-class Webui(_Model):
-    """``stt:webui``: Open WebUI."""
-
-    port: Port = 3000
-    tls: Literal["none", "internal", "files"] = "none"
-    #: What the certificate is for, besides the machine's address and localhost.
-    names: list[Annotated[Text, AfterValidator(_check_name)]] = []
-    #: PEM files for ``tls: files``: the certificate with its chain, and its key.
-    certificate: Annotated[Text, AfterValidator(_check_path)] = ""
-    certificateKey: Annotated[Text, AfterValidator(_check_path)] = ""  # noqa: N815
-    #: Address and port of the host on which it is published; empty: nowhere.
-    publish: Annotated[Text, AfterValidator(_check_listen)] = "127.0.0.1:3000"
-    #: Whether anybody may make an account.
-    signup: Flag = False
-    adminEmail: Annotated[Text, AfterValidator(_check_email)] = "admin@incus-stt.internal"  # noqa: N815
-    #: Base URLs; none: those of the same domain's services. An empty stt_url disables STT.
-    ollama_url: Annotated[str, AfterValidator(_check_url)] | None = None
-    stt_url: Annotated[str, AfterValidator(_check_url)] | None = None
-
-
-class Sources(_Model):
+class Sources(StrictModel):
     """``stt:sources``: where an artifact comes from when not from its official place."""
 
     ollama: Source | None = None
@@ -291,7 +217,7 @@ class Sources(_Model):
     models: Source | None = None
 
 
-class Settings(_Model):
+class Settings(StrictModel):
     """All of ``stt:``. Field names are the keys of the stack configuration."""
 
     enabled: Flag
@@ -301,12 +227,12 @@ class Settings(_Model):
     language: Annotated[Text, AfterValidator(_check_language)]
     host: Annotated[IPv4Address, BeforeValidator(_check_text)]
     port: Port
-    infra: Annotated[Text, StringConstraints(min_length=1), AfterValidator(_check_path)]
+    infra: Annotated[Text, StringConstraints(min_length=1), AfterValidator(check_path)]
     connection: Annotated[Text, AfterValidator(_check_connection)]
     image: Annotated[Text, AfterValidator(_check_image)]
     pool: Annotated[Text, AfterValidator(_check_pool)]
     sources: Sources
-    caBundle: Annotated[Text, AfterValidator(_check_path)]  # noqa: N815  # Pulumi's case
+    caBundle: Annotated[Text, AfterValidator(check_path)]  # noqa: N815  # Pulumi's case
     adopt: Flag
     keepModels: Flag  # noqa: N815
     protect: Flag
@@ -354,7 +280,7 @@ def unfit(settings: Settings) -> list[Problem]:
                 "directory with a CTranslate2 model.",
             )
         )
-    problems += _tls_problems(settings.webui)
+    problems += tls_problems(settings.webui)
     if settings.caBundle and not Path(settings.caBundle).is_file():
         problems.append(
             Problem(
@@ -362,40 +288,6 @@ def unfit(settings: Settings) -> list[Problem]:
                 f"{show(settings.caBundle)} is no file. Name a PEM file, or leave it empty.",
             )
         )
-    return problems
-
-
-def _tls_problems(webui: Webui) -> list[Problem]:
-    """What is wrong with the certificate of Open WebUI, and with ports that clash."""
-    problems: list[Problem] = []
-    if webui.tls != "none" and webui.port in (80, 443):
-        message = f"is {webui.port}, where the HTTPS proxy listens. Use another, such as 3000."
-        problems.append(Problem("stt:webui.port", message))
-    files = {"certificate": webui.certificate, "certificateKey": webui.certificateKey}
-    if webui.tls != "files":
-        return problems + [
-            Problem(f"stt:webui.{key}", "is for tls: files alone. Set that, or take this away.")
-            for key, path in files.items()
-            if path
-        ]
-    missing = [key for key, path in files.items() if not Path(path).is_file()]
-    for key in missing:
-        message = f"{show(files[key])} is no file. Name a PEM file, or set tls: internal."
-        problems.append(Problem(f"stt:webui.{key}", message))
-    if not missing:
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            # A key with a passphrase must not ask for it here.
-            context.load_cert_chain(webui.certificate, webui.certificateKey, lambda: b"")
-        except (OSError, ValueError) as error:
-            problems.append(
-                Problem(
-                    "stt:webui.certificateKey",
-                    f"{show(webui.certificateKey)} does not open {show(webui.certificate)} "
-                    f"({error.__class__.__name__}). Name a PEM certificate with its chain, and its "
-                    "key without a passphrase.",
-                )
-            )
     return problems
 
 

@@ -1,0 +1,34 @@
+"""Types that the models of the stack configuration share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from declaration.problems import show
+
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, StringConstraints(strict=True)]
+
+
+class StrictModel(BaseModel):
+    """No unknown keys; what was read does not change, and never stands in an error of pydantic."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def check_path(value: str) -> str:
+    """A path, as far as one can tell without looking for it."""
+    if any(ord(character) < 32 for character in value):
+        raise ValueError(f"{show(value)} is no path of a file")
+    return value
+
+
+def check_url(value: str) -> str:
+    """A URL, or nothing."""
+    if value and not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w.~/-]*)?", value):
+        raise ValueError(f"{show(value)} is no URL. Use one such as http://10.120.0.1:8000/v1")
+    return value
