@@ -17,6 +17,7 @@ import pytest
 
 from tests.e2e.model_hub import ModelHub
 from tests.e2e.project import RECORDINGS, ROOT, Project, left_of, post_recording, request
+from tests.e2e.webui import sign_in, webui_machine
 from tests.multilingual import make_model
 
 SOURCES = {
@@ -34,7 +35,8 @@ pytestmark = pytest.mark.skipif(
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     stack = Project(tmp_path_factory.mktemp("speaches"), "runner", "stt-e2e-s", SUBNET)
     roles = ["base_system", "ollama_server", "stt_server"]
-    stack.machines = {"gpu-server": {"roles": roles}}
+    stack.machines = {"gpu-server": {"roles": roles}, "webui": webui_machine()}
+    stack.set(webui={"publish": "127.0.0.1:39152"})
     stack.set(engine="speaches", sources={name: path for name, path in SOURCES.items() if path})
     stack.up()
     yield stack
@@ -55,6 +57,14 @@ def test_the_verification_heard_the_recording(project: Project) -> None:
     assert request(project.outputs()["stt_health_url"]).status == 200
     for unit in ("speaches", "ollama"):
         assert project.inside("systemctl", "is-active", unit) == "active"
+
+
+def test_open_webui_hears_with_speaches(project: Project) -> None:
+    assert project.outputs()["webui_check"]["text"] == "one two three"
+    admin = sign_in(project)
+    assert admin.hears("hello_world") == "hello world"
+    audio = admin.call("api/v1/audio/config").json
+    assert audio["stt"]["OPENAI_API_KEY"] == project.outputs()["stt_api_key"]
 
 
 @pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*.wav")))
