@@ -12,7 +12,7 @@ from declaration.problems import DeclarationError, Problem, show
 from declaration.settings import COMPUTE_TYPES, Settings, parse_settings, unfit
 from declaration.topology import MachinePlan, Topology, plan_topology
 
-STT_ROLE = "stt_server"
+STT_ROLE, WEBUI_ROLE = "stt_server", "open_webui"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,16 @@ def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> De
 def _misfits(settings: Settings, topology: Topology) -> list[Problem]:
     """Settings that this topology cannot carry out."""
     problems: list[Problem] = []
+    webuis = [machine.name for machine in topology.machines if WEBUI_ROLE in machine.roles]
+    if len(webuis) > 1 and settings.webui.publish:
+        problems.append(
+            Problem(
+                "stt:webui.publish",
+                f'"{settings.webui.publish}" is one address, and {len(webuis)} machines have the '
+                f'role {WEBUI_ROLE}: {", ".join(webuis)}. Set it to "", and give each machine a '
+                "proxy device of its own in the topology.",
+            )
+        )
     machine = topology.having(STT_ROLE)
     if machine is None:
         return problems

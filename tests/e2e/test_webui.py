@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import ssl
 import urllib.request
 import wave
@@ -293,6 +294,20 @@ def test_https_with_a_certificate_of_the_operators(project: Project) -> None:
     with pytest.raises(OSError, match="refused"):
         request(f"http://{project.subnet}.2:443/")
     assert request(f"http://{project.subnet}.2:3000/health").status == 200
+
+
+def test_an_address_that_somebody_has_is_said(project: Project) -> None:
+    with socket.socket() as somebody:
+        somebody.bind(("127.0.0.1", 0))
+        somebody.listen()
+        wire(project, publish=f"127.0.0.1:{somebody.getsockname()[1]}")
+        said = project.fails()
+    assert "choose another one with stt:webui.publish" in said
+    port = DOMAINS[project.tool][2]
+    assert request(f"http://127.0.0.1:{port}/health").status == 200  # as it was before
+    wire(project, publish=f"127.0.0.1:{port}")
+    project.up()
+    assert sign_in(project).hears("hello_world") == "hello world"
 
 
 def test_what_goes_wrong_is_said(project: Project, tmp_path: Path) -> None:

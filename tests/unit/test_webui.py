@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from components.roles import ROLES
 from components.webui.open_webui import DECLARED, FIRST, variables
+from declaration.declare import declare
+from declaration.problems import DeclarationError
 from declaration.settings import parse_settings, unfit
 from tests.e2e.project import run
 from tests.unit.program import Program
@@ -84,6 +88,16 @@ def test_the_private_key_is_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
             assert (name.rpartition("/")[2], command.secret_inputs) == ("secrets", {"stdin"})
     secrets = made.commands["ai-tools/webui/webui_proxy/secrets"]
     assert private in str(secrets.inputs["stdin"])
+
+
+def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
+    roles = {"roles": ["base_system", "open_webui"]}
+    domain = {"trust_level": "semi-trusted", "machines": {"a": roles, "b": roles}}
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump({"domains": {"lab": domain}}))
+    settings = {**CPU, "infra": "infra.yml"}
+    with pytest.raises(DeclarationError, match="2 machines have the role open_webui: a, b"):
+        declare(settings, ROLES, tmp_path)
+    declare({**settings, "webui": {"publish": ""}}, ROLES, tmp_path)
 
 
 @pytest.mark.parametrize(
