@@ -79,6 +79,8 @@ def main(url: str, recording: str = "") -> None:
         sys.exit(f"Open WebUI answered with HTTP status {error.code}: {said}")
     except OSError as error:
         sys.exit(f"Open WebUI does not answer: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"The administrator's account cannot be used: {error.stderr[-600:]}")
     print(json.dumps(found))
 
 
