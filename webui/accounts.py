@@ -7,27 +7,29 @@ changed in Open WebUI stays. ``token`` prints a token of two minutes for the acc
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
 import hmac
 import os
+import shutil
 import sys
 import tempfile
 from datetime import timedelta
 from pathlib import Path
 
 # Open WebUI prepares its files when it is imported: not those of the one that runs.
-_static = tempfile.TemporaryDirectory()
 os.environ |= {
     "ENABLE_DB_MIGRATIONS": "false",
     "FROM_INIT_PY": "true",
     "GLOBAL_LOG_LEVEL": "ERROR",
-    "STATIC_DIR": _static.name,
+    "STATIC_DIR": tempfile.mkdtemp(),
 }
 
 from open_webui.models.auths import Auths  # reads the environment
 from open_webui.models.users import Users
 from open_webui.utils.auth import create_token, get_password_hash
 
+atexit.register(shutil.rmtree, os.environ["STATIC_DIR"])
 EMAIL = os.environ["WEBUI_ADMIN_EMAIL"].lower()
 PASSWORD = os.environ["WEBUI_ADMIN_PASSWORD"]
 NOTE = Path(os.environ["DATA_DIR"], ".administrator")

@@ -177,7 +177,7 @@ def installs(host: Host) -> None:
         "apt-get",
         f"""case "$*" in *install*)
         mv {host.bin}/incus.off {host.bin}/incus; mkdir -p {host.root}/usr/libexec/incus
-        printf '#!/bin/sh\\ntouch {host.root}/incus-is-up\\n' >{host.root}/usr/libexec/incus/incusd
+        printf '#!/bin/sh\\ntouch {host.root}/incus-is-up; sleep 6\\n' >{host.root}/usr/libexec/incus/incusd
         chmod +x {host.root}/usr/libexec/incus/incusd;; esac""",
     )
     host.fake("lxcfs")
@@ -343,7 +343,7 @@ def test_installed_but_stopped_is_started_with_systemd(host: Host) -> None:
 
 def test_installed_but_stopped_is_started_without_systemd(host: Host) -> None:
     host.incus(up=False)
-    host.daemon(f"pwd >{host.root}/cwd; touch {host.root}/incus-is-up; sleep 1")
+    host.daemon(f"pwd >{host.root}/cwd; touch {host.root}/incus-is-up; sleep 6")
     done = host.run("incus.sh")
     assert done.returncode == 0, done.stderr
     assert host.read("cwd") == "/\n"  # not a directory that somebody may delete
@@ -360,7 +360,7 @@ def test_installed_but_stopped_is_started_without_systemd(host: Host) -> None:
 )
 def test_the_mount_of_an_lxcfs_that_was_killed_is_replaced(host: Host) -> None:
     host.incus(up=False)
-    host.daemon(f"touch {host.root}/incus-is-up; sleep 1")
+    host.daemon(f"touch {host.root}/incus-is-up; sleep 6")
     (host.bin / "umount").symlink_to("/usr/bin/umount")
     mount = host.root / "var/lib/lxcfs"
     mount.mkdir(parents=True)
