@@ -177,7 +177,8 @@ def installs(host: Host) -> None:
         "apt-get",
         f"""case "$*" in *install*)
         mv {host.bin}/incus.off {host.bin}/incus; mkdir -p {host.root}/usr/libexec/incus
-        printf '#!/bin/sh\\ntouch {host.root}/incus-is-up; sleep 6\\n' >{host.root}/usr/libexec/incus/incusd
+        printf '#!/bin/sh\\ntouch {host.root}/incus-is-up; sleep 6\\n' \\
+            >{host.root}/usr/libexec/incus/incusd
         chmod +x {host.root}/usr/libexec/incus/incusd;; esac""",
     )
     host.fake("lxcfs")

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import ssl
+import time
 import urllib.request
 import wave
 from collections.abc import Iterator
@@ -332,6 +333,13 @@ def test_what_goes_wrong_is_said(project: Project, tmp_path: Path) -> None:
             keep(page, f"{project.tool}-5-no-service")
             assert page.inner_text("#chat-input").strip() == "written before"
     project.inside("systemctl", "start", "faster-whisper")
+
+    incus("stop", "--force", "gpu-server", project=project.domain)
+    began = time.monotonic()
+    answer = admin.transcribe(RECORDINGS / "hello_world.wav")
+    assert (answer.status, "Server Connection Error" in answer.json["detail"]) == (500, True)
+    assert time.monotonic() - began < 30
+    project.up()
 
     key_file = "/etc/incus-stt/stt_server/api-key"
     project.inside("sh", "-c", f"printf other-key-0123 >{key_file}")
