@@ -93,6 +93,7 @@ def service_facts(prefix: str, args: ServiceArgs) -> dict[str, list[Fact]]:
     return facts
 
 
-def questions(facts: Sequence[Fact]) -> str:
+def questions(facts: Sequence[Fact], probes: Sequence[str] = ()) -> str:
     """The script that asks all, inside a machine: an answer in base64 a line, then ``end``."""
-    return render("facts.sh.j2", asks=[fact.ask for fact in facts], as_made=AS_MADE)
+    asks = [*(fact.ask for fact in facts), *probes]
+    return render("facts.sh.j2", asks=asks, as_made=AS_MADE)

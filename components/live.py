@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
@@ -14,6 +15,7 @@ from components.command import SSH, incus, interpreter
 from components.facts import Fact, questions
 from components.incus_object import MARK
 from components.templates import render
+from declaration.cards import NVIDIA_SMI_FIELDS, Card, parse_cards
 from declaration.declare import Declaration
 from declaration.infra import BRIDGE_PREFIX
 from declaration.problems import Problem, show
@@ -46,7 +48,7 @@ class HostError(Exception):
 class Live:
     """The host as it is."""
 
-    nvidia_cards: int
+    cards: Sequence[Card]
     projects: Mapping[str, Mapping[str, str]]
     networks: Mapping[str, Mapping[str, str]]
     pools: Sequence[str]
@@ -56,6 +58,8 @@ class Live:
     objects: Mapping[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
     #: What each machine answered (see ``facts.questions``), by project and name.
     answers: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    #: What each machine answered to probes, in base64, by project and name.
+    probed: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
 
     def find(self, kind: str, name: str, project: str) -> Mapping[str, Any] | None:
         """An object, where there is one."""
@@ -63,9 +67,11 @@ class Live:
 
 
 Facts = Mapping[tuple[str, str], Sequence[Fact]]
+#: Shell commands whose answers are no facts to compare.
+Probes = Mapping[tuple[str, str], Sequence[str]]
 
 
-def read_script(connection: Connection, pool: str, facts: Facts) -> str:
+def read_script(connection: Connection, pool: str, facts: Facts, probes: Probes) -> str:
     """The script that prints what is needed as one JSON object: one round trip."""
     return render(
         "host/read.sh.j2",
@@ -73,14 +79,20 @@ def read_script(connection: Connection, pool: str, facts: Facts) -> str:
         reads=_READS,
         volumes=_VOLUMES.format(pool=pool),
         timeout=MACHINE_TIMEOUT,
+        # Another machine's cards are of no use.
+        nvidia_smi="" if connection.kind == "incus" else NVIDIA_SMI_FIELDS,
         machines=[
-            {"project": project, "name": name, "script": questions(asked)}
+            {
+                "project": project,
+                "name": name,
+                "script": questions(asked, probes.get((project, name), ())),
+            }
             for (project, name), asked in facts.items()
         ],
     )
 
 
-def read_live(connection: Connection, pool: str, facts: Facts) -> Live:
+def read_live(connection: Connection, pool: str, facts: Facts, probes: Probes) -> Live:
     """Read the host.
 
     Raises:
@@ -89,7 +101,7 @@ def read_live(connection: Connection, pool: str, facts: Facts) -> Live:
     try:
         done = subprocess.run(  # noqa: S603  # the operator's own host
             [*interpreter(connection), "sh -s"],
-            input=read_script(connection, pool, facts),
+            input=read_script(connection, pool, facts, probes),
             capture_output=True,
             text=True,
             timeout=TIMEOUT,
@@ -101,31 +113,33 @@ def read_live(connection: Connection, pool: str, facts: Facts) -> Live:
         raise HostError(_explain(connection, f"{error.filename} is not installed here")) from None
     if done.returncode:
         raise HostError(_explain(connection, done.stderr.strip()))
-    return parse_live(json.loads(done.stdout))
+    return parse_live(json.loads(done.stdout), facts)
 
 
-def parse_live(data: Mapping[str, Any]) -> Live:
-    """The parts of Incus' answers that matter here."""
-    cards = (data["resources"].get("gpu") or {}).get("cards") or []
+def parse_live(data: Mapping[str, Any], facts: Facts) -> Live:
+    """The parts of Incus' answers that matter here; ``facts`` are those that were asked."""
     managed = [network for network in data["networks"] if network["managed"]]
     objects = {("project", item["name"], item["name"]): item for item in data["projects"]}
     objects |= {("network", "default", item["name"]): item for item in managed}
     for kind in ("profile", "instance", "volume"):
         objects |= {(kind, item["project"], item["name"]): item for item in data[f"{kind}s"]}
     answers: dict[tuple[str, str], list[str]] = {}
+    probed: dict[tuple[str, str], list[str]] = {}
     for machine, text in data["machines"].items():
         *said, end = text.split(" ")[:-1] or [""]
         if end == "end":
             project, _, name = machine.partition("/")
-            answers[project, name] = said
+            asked = len(facts.get((project, name), ()))
+            answers[project, name], probed[project, name] = said[:asked], said[asked:]
     return Live(
-        nvidia_cards=sum(card.get("vendor_id") == "10de" for card in cards),
+        cards=parse_cards(data["resources"], b64decode(data["nvidia_smi"]).decode()),
         projects={project["name"]: project["config"] for project in data["projects"]},
         networks={network["name"]: network["config"] for network in managed},
         pools=[pool["name"] for pool in data["pools"]],
         interfaces=[item["name"] for item in data["networks"] if not item["managed"]],
         objects=objects,
         answers=answers,
+        probed=probed,
     )
 
 
@@ -189,15 +203,6 @@ def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
     """What on the host stands in the way of the declaration."""
     settings, topology = declaration.settings, declaration.topology
     problems: list[Problem] = []
-    if topology.wants_gpu and not live.nvidia_cards:
-        names = ", ".join(machine.name for machine in topology.wants_gpu)
-        problems.append(
-            Problem(
-                "stt:infra",
-                f"{settings.infra} gives a GPU to {names}; Incus sees no NVIDIA card on the host "
-                "(`incus info --resources`). Use the stack cpu, or dev: make up STACK=cpu.",
-            )
-        )
     if settings.pool not in live.pools:
         known = ", ".join(live.pools) or "none yet: `make up` makes one"
         problems.append(

@@ -50,10 +50,11 @@ def outputs(settings: Settings, domains: Sequence[Domain]) -> dict[str, Any]:
             found |= {
                 "stt_url": stt.url,
                 "stt_health_url": stt.url.removesuffix("/v1") + "/health",
-                "stt_model": settings.model,
+                "stt_model": settings.model_name,
+                "stt_quantization": settings.quantization,
                 "stt_api_key": stt.api_key,
                 "stt_check": stt.check.apply(json.loads),
-                "stt_curl": curl_line(stt.url, settings.model),
+                "stt_curl": curl_line(stt.url, settings.model_name),
             }
         webui = domain.roles.get("open_webui")
         if isinstance(webui, OpenWebui) and "webui_url" not in found:

@@ -11,6 +11,7 @@ from components.command import incus
 from components.incus_object import MARK, PROFILE, IncusObject
 from components.templates import render
 from declaration import infra
+from declaration.gpu_devices import vendor_of
 from declaration.settings import Connection
 
 
@@ -27,20 +28,28 @@ def desired_default_profile(bridge: str, pool: str) -> dict[str, Any]:
 
 
 def desired_profile(profile: infra.Profile) -> dict[str, Any]:
-    """A profile as declared; one with a GPU gets the NVIDIA runtime and a device that all may use.
+    """A profile as declared; one with a GPU gets a device that all may use.
 
     Services run as their own users, and a GPU device is root's alone (0660) unless ``mode`` or
-    ``gid`` say otherwise. ``nvidia.runtime`` brings the host's driver libraries into the container.
+    ``gid`` say otherwise. With NVIDIA's, ``nvidia.runtime`` brings the host's driver libraries into
+    the container; with AMD's, ROCm needs /dev/kfd beside what Incus brings.
     """
     config = dict(profile.config)
     devices = {name: dict(device) for name, device in profile.devices.items()}
+    amd = False
     for device in devices.values():
         if device.get("type") != "gpu":
             continue
-        config.setdefault("nvidia.runtime", "true")
-        config.setdefault("nvidia.driver.capabilities", "compute,utility")
+        if vendor_of(device) == "nvidia":
+            config.setdefault("nvidia.runtime", "true")
+            config.setdefault("nvidia.driver.capabilities", "compute,utility")
+        else:
+            amd = True
         if device.get("gputype", "physical") == "physical" and not {"gid", "mode"} & set(device):
             device["mode"] = "0666"
+    if amd:
+        kfd = {"type": "unix-char", "source": "/dev/kfd", "path": "/dev/kfd", "mode": "0666"}
+        devices.setdefault("kfd", kfd)
     return {
         "description": profile.description or "incus-stt",
         "config": {**config, **MARK},

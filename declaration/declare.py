@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from declaration.engines import ENGINE_FACTS
 from declaration.infra import load_infra
 from declaration.problems import DeclarationError, Problem, show
-from declaration.settings import COMPUTE_TYPES, Settings, parse_settings, unfit
+from declaration.settings import AUTO, Settings, model_problems, parse_settings, unfit
 from declaration.topology import MachinePlan, Topology, plan_topology
 
-STT_ROLE, WEBUI_ROLE = "stt_server", "open_webui"
+STT_ROLE, WEBUI_ROLE, OLLAMA_ROLE = "stt_server", "open_webui", "ollama_server"
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,13 @@ class Declaration:
     topology: Topology
 
 
-def device_of(machine: MachinePlan) -> str:
-    """Where a machine's engines run: ``cuda`` or ``cpu``."""
-    return "cuda" if machine.machine.gpu else "cpu"
+def device_of(settings: Settings, machine: MachinePlan) -> str:
+    """Where the STT engine runs in a machine: ``cuda`` or ``cpu``.
+
+    The engines have no AMD support in the packages that are installed; Ollama has.
+    """
+    nvidia = machine.machine.gpu and machine.gpu_vendor == "nvidia"
+    return "cuda" if nvidia and "cuda" in ENGINE_FACTS[settings.engine].devices else "cpu"
 
 
 def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> Declaration:
@@ -49,10 +54,21 @@ def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> De
         except DeclarationError as error:
             problems += error.problems
     if settings and topology:
+        settings = with_default_model(settings, topology)
         problems += _misfits(settings, topology)
+    if settings and settings.model:
+        problems += model_problems(settings)
     if problems or settings is None or topology is None:
         raise DeclarationError(problems)
     return Declaration(settings, topology)
+
+
+def with_default_model(settings: Settings, topology: Topology) -> Settings:
+    """The settings with the engine's own model where ``stt:model`` names none."""
+    machine = topology.having(STT_ROLE)
+    device = device_of(settings, machine) if machine else "cpu"
+    default = ENGINE_FACTS[settings.engine].default_models.get(device, "")
+    return settings.model_copy(update={"model": settings.model or default})
 
 
 def _misfits(settings: Settings, topology: Topology) -> list[Problem]:
@@ -71,15 +87,23 @@ def _misfits(settings: Settings, topology: Topology) -> list[Problem]:
     machine = topology.having(STT_ROLE)
     if machine is None:
         return problems
-    device = device_of(machine)
-    allowed = COMPUTE_TYPES[device]
-    if settings.quantization not in allowed:
-        where = "a GPU" if device == "cuda" else "a CPU"
+    if not settings.model:
+        message = f"is empty, and {settings.engine} has no default. Name its model."
+        problems.append(Problem("stt:model", message))
+    device = device_of(settings, machine)
+    allowed = ENGINE_FACTS[settings.engine].compute_types[device]
+    if settings.quantization not in (*allowed, AUTO):
+        if device == "cuda":
+            where = "a GPU"
+        elif machine.machine.gpu:
+            where = f"a CPU, and {settings.engine} cannot use the GPU of {machine.name}"
+        else:
+            where = f"a CPU, and {machine.name} has no GPU"
         problems.append(
             Problem(
                 "stt:quantization",
-                f"{show(settings.quantization)} does not run on {where}, and {machine.name} has "
-                f"{'one' if device == 'cuda' else 'no GPU'}. Allowed: {', '.join(allowed)}.",
+                f"{show(settings.quantization)} does not run on {where}. With {settings.engine} "
+                f"allowed: {AUTO}, {', '.join(allowed)}.",
             )
         )
     others = ("0.0.0.0", "127.0.0.1", str(machine.address))  # noqa: S104  # compared, not bound

@@ -17,28 +17,18 @@ from pydantic import (
     ValidationError,
 )
 
-from declaration.catalogue import CATALOGUE, LANGUAGES
+from declaration.catalogue import LANGUAGES
+from declaration.custom import Custom, custom_problems
+from declaration.engines import ENGINE_FACTS, EngineName
 from declaration.field_types import Flag, Port, StrictModel, Text, check_path
-from declaration.problems import DeclarationError, Problem, from_pydantic, show, suggest
+from declaration.models import ModelRef, resolve_model
+from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.webui import Webui, tls_problems
 
-Engine = Literal["speaches", "faster-whisper"]
-ENGINES: tuple[Engine, ...] = ("speaches", "faster-whisper")
-
-#: CTranslate2's compute types, by device; a type that a device lacks would be replaced in silence.
-COMPUTE_TYPES = {
-    "cpu": ("int8", "int8_float32", "float32"),
-    "cuda": (
-        "float16",
-        "int8_float16",
-        "int8",
-        "bfloat16",
-        "int8_bfloat16",
-        "int8_float32",
-        "float32",
-    ),
-}
+#: The value of ``stt:quantization`` that leaves the choice to the planner.
+AUTO = "auto"
 Quantization = Literal[
+    "auto",
     "float16",
     "int8_float16",
     "int8",
@@ -48,48 +38,10 @@ Quantization = Literal[
     "float32",
 ]
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?")
 _WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
 _DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """Which model ``stt:model`` means: a repository of Hugging Face, or a directory here."""
-
-    name: str
-    repository: str = ""
-    directory: str = ""
-    english_only: bool = False
-
-    @property
-    def slug(self) -> str:
-        """The model's name as one path component, in letters that no program minds."""
-        name = self.repository.replace("/", "--") or Path(self.directory).resolve().name
-        return re.sub(r"[^A-Za-z0-9._-]", "-", name).strip(".-") or "model"
-
-
-def resolve_model(name: str) -> ModelRef:
-    """The model that a short name, a Hugging Face id, or a directory stands for.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if name in CATALOGUE:
-        known = CATALOGUE[name]
-        return ModelRef(name, repository=known.repository, english_only=known.english_only)
-    if name.startswith(("./", "../", "/")) or (name and Path(name).is_dir()):
-        if "\n" in name or "\0" in name:
-            raise ValueError(f"{show(name)} is no path of a directory")
-        return ModelRef(name, directory=name)
-    if _REPOSITORY.fullmatch(name):
-        return ModelRef(name, repository=name)
-    raise ValueError(
-        f"{show(name)} is no known model.{suggest(name, CATALOGUE)} Allowed: {', '.join(CATALOGUE)}"
-        "; a Hugging Face id (owner/name); or a directory with a CTranslate2 model (./models/mine)"
-    )
 
 
 @dataclass(frozen=True)
@@ -125,11 +77,6 @@ def parse_connection(text: str) -> Connection:
 def _check_text(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"{show(value)} is no text. Write it in quotes")
-    return value
-
-
-def _check_model(value: str) -> str:
-    resolve_model(value)
     return value
 
 
@@ -198,6 +145,16 @@ def _check_duration(value: str) -> str:
 
 
 Source = Annotated[str, AfterValidator(_check_source)]
+Duration = Annotated[Text, AfterValidator(_check_duration)]
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(duration: str) -> int:
+    """A duration in whole seconds, at least one where it is more than none; -1: for ever."""
+    if duration in ("-1", "0"):
+        return int(duration)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", duration)
+    return max(1, round(sum(float(number) * _UNITS[unit] for number, unit in parts)))
 
 
 class Ollama(StrictModel):
@@ -205,13 +162,14 @@ class Ollama(StrictModel):
 
     port: Port = 11434
     models: list[Annotated[str, AfterValidator(_check_ollama_model)]] = Field(default=[])
-    keepAlive: Annotated[str, AfterValidator(_check_duration)] = "5m"  # noqa: N815  # Pulumi's case
+    keepAlive: Duration = "5m"  # noqa: N815  # Pulumi's case
 
 
 class Sources(StrictModel):
     """``stt:sources``: where an artifact comes from when not from its official place."""
 
     ollama: Source | None = None
+    owhisper: Source | None = None
     speaches: Source | None = None
     python: Source | None = None
     models: Source | None = None
@@ -221,10 +179,13 @@ class Settings(StrictModel):
     """All of ``stt:``. Field names are the keys of the stack configuration."""
 
     enabled: Flag
-    engine: Engine
-    model: Annotated[Text, AfterValidator(_check_model)]
+    engine: EngineName
+    model: Text
     quantization: Quantization
     language: Annotated[Text, AfterValidator(_check_language)]
+    keepAlive: Duration  # noqa: N815  # Pulumi's case
+    force: Flag
+    custom: Custom
     host: Annotated[IPv4Address, BeforeValidator(_check_text)]
     port: Port
     infra: Annotated[Text, StringConstraints(min_length=1), AfterValidator(check_path)]
@@ -243,8 +204,22 @@ class Settings(StrictModel):
 
     @property
     def model_ref(self) -> ModelRef:
-        """The model that ``stt:model`` means."""
-        return resolve_model(self.model)
+        """The model that ``stt:model`` means; ``declare`` has put the engine's default there.
+
+        Raises:
+            ValueError: none of the engine's; ``model_problems`` tells.
+        """
+        return resolve_model(self.model, self.engine)
+
+    @property
+    def model_name(self) -> str:
+        """The name under which clients ask for the model."""
+        return self.model_ref.name
+
+    @property
+    def keep_alive(self) -> int:
+        """How long an idle STT model stays loaded, in seconds; -1: for ever."""
+        return seconds(self.keepAlive)
 
     @property
     def where(self) -> Connection:
@@ -263,23 +238,7 @@ def unfit(settings: Settings) -> list[Problem]:
                 "Change one.",
             )
         )
-    model = settings.model_ref
-    if model.english_only and settings.language not in ("", "en"):
-        problems.append(
-            Problem(
-                "stt:language",
-                f"is {show(settings.language)}, but the model {settings.model} knows English "
-                "alone. Choose another model, or set the language to en.",
-            )
-        )
-    if model.directory and not (Path(model.directory) / "model.bin").is_file():
-        problems.append(
-            Problem(
-                "stt:model",
-                f"is the directory {show(settings.model)}, which holds no model.bin. Name a "
-                "directory with a CTranslate2 model.",
-            )
-        )
+    problems += custom_problems(settings.engine, settings.custom)
     problems += tls_problems(settings.webui)
     if settings.caBundle and not Path(settings.caBundle).is_file():
         problems.append(
@@ -291,11 +250,50 @@ def unfit(settings: Settings) -> list[Problem]:
     return problems
 
 
+def model_problems(settings: Settings) -> list[Problem]:
+    """A model that the engine has not, or that does not know the language."""
+    engine, facts = settings.engine, ENGINE_FACTS[settings.engine]
+    try:
+        model = settings.model_ref
+    except ValueError as error:
+        return [Problem("stt:model", f"{error}.")]
+    problems: list[Problem] = []
+    if model.directory and not (Path(model.directory) / facts.model_file).is_file():
+        problems.append(
+            Problem(
+                "stt:model",
+                f"is the directory {show(settings.model)}, which holds no {facts.model_file}. Name "
+                f"a directory with a model for {engine}.",
+            )
+        )
+    language = settings.language
+    knows = model.known.languages if model.known else LANGUAGES
+    if language and language not in knows:
+        which = "English alone" if knows == {"en"} else ", ".join(sorted(knows))
+        problems.append(
+            Problem(
+                "stt:language",
+                f"is {show(language)}, but the model {model.name} knows {which}. Choose another "
+                "model, or another language.",
+            )
+        )
+    elif language and not facts.language and knows != {language}:
+        problems.append(
+            Problem(
+                "stt:language",
+                f"is {show(language)}, and {engine} cannot be told a language: its model decides. "
+                "Leave it empty, or choose another engine.",
+            )
+        )
+    return problems
+
+
 _KEYS: dict[tuple[str | int, ...], list[str]] = {
     (): list(Settings.model_fields),
     ("sources",): list(Sources.model_fields),
     ("ollama",): list(Ollama.model_fields),
     ("webui",): list(Webui.model_fields),
+    ("custom",): list(Custom.model_fields),
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
 
+from declaration.gpu_devices import Vendor, device_problems, vendor_of
 from declaration.infra import BRIDGE_PREFIX, TRUST_LEVELS, Domain, Infra, Machine, Profile
 from declaration.problems import DeclarationError, Problem, show, suggest
 
@@ -21,11 +23,18 @@ class MachinePlan:
     domain: str
     address: IPv4Address
     machine: Machine
+    #: The GPU devices that its profiles and it itself have.
+    gpus: tuple[Mapping[str, str], ...] = ()
 
     @property
     def roles(self) -> list[str]:
         """The roles, in file order."""
         return self.machine.roles
+
+    @property
+    def gpu_vendor(self) -> Vendor | None:
+        """Whose card it has, if any."""
+        return vendor_of(self.gpus[0]) if self.gpus else None
 
     def resource(self, part: str) -> str:
         """The name of a resource within this machine."""
@@ -67,6 +76,7 @@ class Topology:
     """All domains, with every address known."""
 
     domains: tuple[DomainPlan, ...]
+    gpu_policy: Literal["exclusive", "shared"] = "exclusive"
 
     @property
     def machines(self) -> Iterator[MachinePlan]:
@@ -127,7 +137,7 @@ def plan_topology(infra: Infra, roles: Collection[str], shown: str = "infra.yml"
     _check_gpus(infra, domains, shown, problems)
     if problems:
         raise DeclarationError(problems)
-    return Topology(tuple(domains))
+    return Topology(tuple(domains), infra.global_.gpu_policy)
 
 
 def _next_subnet(
@@ -175,8 +185,18 @@ def _addresses(
             message = f"finds no free address: a domain has room for {LAST_MACHINE} machines."
             problems.append(Problem(f"{place}.machines.{machine_name}", message))
         else:
-            plans.append(MachinePlan(machine_name, name, address, machine))
+            gpus = tuple(_gpus(domain, machine).values())
+            plans.append(MachinePlan(machine_name, name, address, machine, gpus))
     return tuple(plans)
+
+
+def _gpus(domain: Domain, machine: Machine) -> dict[str, dict[str, str]]:
+    """The GPU devices of a machine by name; later profiles and the machine itself win."""
+    profiles = [domain.profiles[name] for name in machine.profiles if name in domain.profiles]
+    devices: dict[str, dict[str, str]] = {}
+    for given in [*(profile.devices for profile in profiles), machine.devices]:
+        devices |= given
+    return {name: device for name, device in devices.items() if device.get("type") == "gpu"}
 
 
 def _check_names(
@@ -241,9 +261,22 @@ def _check_gpus(
     owners: list[str] = []
     for domain in domains:
         giving = [name for name, profile in domain.profiles.items() if profile.has_gpu]
+        for place, devices in [
+            *((f"profiles.{name}", each.devices) for name, each in domain.profiles.items()),
+            *((f"machines.{each.name}", each.machine.devices) for each in domain.machines),
+        ]:
+            for name, device in devices.items():
+                if device.get("type") == "gpu":
+                    where = f"{shown}: domains.{domain.name}.{place}.devices.{name}"
+                    problems += device_problems(device, where)
         for plan in domain.machines:
             place = f"{shown}: domains.{domain.name}.machines.{plan.name}"
             given = [name for name in plan.machine.profiles if name in giving]
+            given += ["of its own"] if plan.gpus and not given else []
+            if len({vendor_of(device) for device in plan.gpus}) > 1:
+                problems.append(
+                    Problem(place, "has GPUs of two vendors. Give it those of one of them.")
+                )
             if plan.machine.gpu and not given:
                 problems.append(
                     Problem(
@@ -256,7 +289,8 @@ def _check_gpus(
                 problems.append(
                     Problem(
                         f"{place}.gpu",
-                        f"is not true, but the profile {given[0]} gives it a GPU. Set gpu: true.",
+                        f"is not true, but a profile or device ({given[0]}) gives it a GPU. Set "
+                        "gpu: true.",
                     )
                 )
             if plan.machine.gpu:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import logging
 import os
 import runpy
 import sys
@@ -56,6 +57,7 @@ def main() -> int:
     for flag in ("--diff", "--expect-no-changes", "--show-secrets"):
         parser.add_argument(flag, action="store_true")
     options = parser.parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
     print("incus-stt: its own runner runs this, not the Pulumi CLI (README.md)", file=sys.stderr)
     file = Path(os.environ.get("PULUMI_CONFIG_PASSPHRASE_FILE") or os.devnull)
     phrase = os.environ.get("PULUMI_CONFIG_PASSPHRASE") or file.read_text("utf-8")

@@ -31,9 +31,8 @@ class Engine(MockMonitor):
     def __init__(self, state: State, preview: bool, targets: list[str], again: list[str]) -> None:
         super().__init__(None)  # type: ignore[arg-type]  # no mocks: every call is here
         self.state, self.preview, self.targets, self.again = state, preview, targets, again
-        self.counts, self.outputs = dict[str, int](), dict[str, Any]()
-        self.failed, self._lock = False, RLock()
-        self._seen, self._replaced = set[str](), set[str]()
+        self.counts, self.outputs, self.failed = dict[str, int](), dict[str, Any](), False
+        self._lock, self._seen, self._replaced = RLock(), set[str](), set[str]()
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         """Bring one Command to its desired state; components are groups and nothing else."""
@@ -144,9 +143,8 @@ class Engine(MockMonitor):
 
     def finish(self) -> None:
         """Delete what the program no longer has."""
-        self.delete(
-            {u for u in self.state.resources if u not in self._seen and matches(u, self.targets)}
-        )
+        gone = {u for u in self.state.resources if u not in self._seen and matches(u, self.targets)}
+        self.delete(gone)
 
     def _report(self, kind: str, name: str, keys: list[str], old: Any, new: Any) -> None:
         self.counts[kind or "unchanged"] = self.counts.get(kind or "unchanged", 0) + 1

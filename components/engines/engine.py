@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from components.service import ServiceArgs
-from declaration.settings import ModelRef, Settings
+from declaration.models import ModelRef
+from declaration.settings import Settings
 
 #: Name of the STT service in its machine, whichever engine runs.
 SERVICE = "stt_server"

@@ -7,9 +7,10 @@ import json
 from components.engines.engine import HOME, KEY, SERVICE, UID, USER, VOLUME, EngineContext
 from components.service import Sent, ServiceArgs, Unit
 from components.templates import render, script
+from declaration.engines import MODEL_ALIAS
 
 #: Clients with a fixed model name send OpenAI's.
-ALIASES = ("whisper-1",)
+ALIASES = (MODEL_ALIAS,)
 
 
 def faster_whisper(context: EngineContext) -> ServiceArgs:

@@ -21,6 +21,7 @@ from components.engines.engine import (
 )
 from components.service import File, Sent, ServiceArgs, Unit
 from components.templates import ROOT, render, script
+from declaration.engines import MODEL_ALIAS
 
 VERSION = "v0.9.0-rc.3"
 COMMIT = "24f209c90218187747a9205f0b84bc06b42ce775"
@@ -140,7 +141,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             # Read once, at start, from the working directory.
             File(
                 f"{ETC}/model_aliases.json",
-                json.dumps({model.name: repository, "whisper-1": repository}, indent=2) + "\n",
+                json.dumps({model.name: repository, MODEL_ALIAS: repository}, indent=2) + "\n",
             ),
             File(
                 f"{ETC}/speaches_app.py",

@@ -39,7 +39,7 @@ def recording_path() -> str:
 
 def stt_args(settings: Settings, machine: MachinePlan, key: pulumi.Input[str]) -> ServiceArgs:
     """The service as the configured engine wants it, with its key."""
-    context = EngineContext(settings, device_of(machine), settings.model_ref, _digest)
+    context = EngineContext(settings, device_of(settings, machine), settings.model_ref, _digest)
     header = pulumi.Output.concat("Authorization: Bearer ", key, "\n")
     variable = pulumi.Output.concat("API_KEY=", key, "\n")
     return replace(
@@ -62,7 +62,7 @@ def verify_script(settings: Settings, machine: MachinePlan, unit: str) -> str:
         recording=recording_path(),
         audio_seconds=round(seconds, 3),
         authorization=AUTHORIZATION,
-        model=settings.model,
+        model=settings.model_name,
         url=stt_url(settings, machine),
         unit=unit,
         machine=machine.name,

@@ -9,6 +9,7 @@ import pulumi
 from components.service import Sent, ServiceArgs, Unit
 from components.templates import render, script, unit_value
 from declaration.declare import STT_ROLE
+from declaration.engines import MODEL_ALIAS
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
 from declaration.urls import ollama_url, stt_url
@@ -78,7 +79,8 @@ def variables(settings: Settings, ollama: str, stt: str) -> dict[str, str]:
         "OLLAMA_BASE_URL": ollama,
         "AUDIO_STT_ENGINE": "openai",
         "AUDIO_STT_OPENAI_API_BASE_URL": stt or f"http://127.0.0.1:{settings.webui.port}/{OFF}",
-        "AUDIO_STT_MODEL": settings.model,
+        # Every engine answers to it: another model or engine leaves Open WebUI alone.
+        "AUDIO_STT_MODEL": MODEL_ALIAS,
         "WHISPER_LANGUAGE": settings.language,
         # The STT service takes every format and length; made into MP3, a recording is heard worse.
         "BYPASS_PYDUB_PREPROCESSING": "true",

@@ -25,13 +25,16 @@ import components.roles.stt_server
 from components.drift import Differences
 from components.live import Live
 from components.templates import render
+from declaration.cards import Card
 from runner.__main__ import read_config, run_program
 from runner.state import plain
 from tests.e2e.project import ROOT
 
 #: What is made once and kept, on no machine.
 KEYS = {"stt_server/key", "open_webui/session-key", "open_webui/admin-password"}
-EMPTY_HOST = Live(nvidia_cards=1, projects={}, networks={}, pools=["default", "fast"])
+#: Every Whisper model fits on it, in every compute type.
+CARD = Card("0000:01:00.0", "10de", "2684", "0", "RTX 4090", 24564, (8, 9), "560.35.03")
+EMPTY_HOST = Live(cards=[CARD], projects={}, networks={}, pools=["default", "fast"])
 API_KEY = "key-of-the-test-0123456789"
 
 

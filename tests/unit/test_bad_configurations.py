@@ -290,9 +290,9 @@ def shell(script: str) -> str:
 INERT = """
     address as_made ask audio_seconds authorization before certificate certificates client command
     commit description directory domain health home host image incus key machine machine.script name
-    names[0] noun.create noun.delete noun.edit noun.show packages path pool port receive revision
-    service stand_in start_seconds timeout trust type uid unit url user version volumes words
-    writable
+    names[0] noun.create noun.delete noun.edit noun.show nvidia_smi packages path pool port receive
+    revision service stand_in start_seconds timeout trust type uid unit url user version volumes
+    words writable
 """.split()
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pytest
 
 from components.drift import all_facts, differences
+from components.facts import Fact
 from components.live import Live, parse_live, read_script
 from components.roles import ROLES
 from declaration.declare import Declaration, declare
@@ -48,7 +49,7 @@ def test_every_command_answers_for_something_on_the_host(
     declaration: Declaration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a host with nothing, everything is missing: keys and verification are no state."""
-    found = outside(lambda: differences(declaration, Live(0, {}, {}, ["default"])))
+    found = outside(lambda: differences(declaration, Live([], {}, {}, ["default"])))
     commands = run(monkeypatch, "cpu", ollama={"models": ["tiny"]}).commands
     verified = {name for name in commands if name.endswith("/verify")}
     assert set(found) == set(commands) - KEYS - verified
@@ -59,7 +60,7 @@ def test_a_machine_that_does_not_answer_is_left_alone(
 ) -> None:
     machine = {"status": "Running", "config": {}, "devices": {}, "profiles": []}
     objects = {("instance", "ai-tools", "gpu-server"): machine}
-    live = Live(0, {}, {}, ["default"], objects=objects)
+    live = Live([], {}, {}, ["default"], objects=objects)
     found = outside(lambda: differences(declaration, live))
     assert INSTANCE in found
     assert not any(name.startswith("ai-tools/gpu-server/stt") for name in found)
@@ -67,10 +68,13 @@ def test_a_machine_that_does_not_answer_is_left_alone(
 
 
 def test_answers_that_were_cut_off_are_no_answers() -> None:
+    facts = [Fact("a", "", ""), Fact("b", "", "")]
+
     def live(text: str) -> Live:
         empty: dict[str, Any] = {key: [] for key in ("projects", "networks", "pools", "profiles")}
         rest = {"resources": {}, "instances": [], "volumes": [], "machines": {"d/m": text}}
-        return parse_live(empty | rest)
+        rest |= {"nvidia_smi": ""}
+        return parse_live(empty | rest, {("d", "m"): facts})
 
     assert live("YQ==  end ").answers == {("d", "m"): ["YQ==", ""]}
     assert live("YQ== ").answers == live("").answers == {}
@@ -78,7 +82,7 @@ def test_answers_that_were_cut_off_are_no_answers() -> None:
 
 def test_every_fact_is_asked_once(declaration: Declaration) -> None:
     facts = outside(lambda: all_facts(declaration))
-    script = read_script(Connection("local"), "default", facts)
+    script = read_script(Connection("local"), "default", facts, {})
     assert script.count("| ask") == sum(map(len, facts.values()))
 
 

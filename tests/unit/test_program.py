@@ -129,6 +129,7 @@ def test_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
         "stt_url": "http://10.120.0.1:8000/v1",
         "stt_health_url": "http://10.120.0.1:8000/health",
         "stt_model": "large-v3-turbo",
+        "stt_quantization": "float16",
         "stt_api_key": API_KEY,
         "stt_check": {"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08},
         "stt_curl": 'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@recording.wav '
@@ -154,29 +155,29 @@ def test_disabled_stt_leaves_the_rest_the_key_and_the_models(
 
 
 REFUSED: list[tuple[str, Live, dict[str, Any], str]] = [
-    ("gpu", Live(0, {}, {}, ["default"]), {}, "make up STACK=cpu"),
-    ("dev", Live(0, {}, {}, ["fast", "slow"]), {}, "There are: fast, slow"),
+    ("gpu", Live([], {}, {}, ["default"]), {}, "make up STACK=cpu"),
+    ("dev", Live([], {}, {}, ["fast", "slow"]), {}, "There are: fast, slow"),
     (
         "dev",
-        Live(0, {"ai-tools": {}}, {}, ["default"]),
+        Live([], {"ai-tools": {}}, {}, ["default"]),
         {},
         "project ai-tools that incus-stt did not",
     ),
     (
         "dev",
-        Live(0, {}, {"net-ai-tools": {"ipv4.address": "10.120.0.254/24"}}, ["default"]),
+        Live([], {}, {"net-ai-tools": {"ipv4.address": "10.120.0.254/24"}}, ["default"]),
         {},
         "network net-ai-tools that incus-stt did not make",
     ),
     (
         "dev",
-        Live(0, {}, {"lab": {"ipv4.address": "10.120.0.1/16"}}, ["default"]),
+        Live([], {}, {"lab": {"ipv4.address": "10.120.0.1/16"}}, ["default"]),
         {},
         "10.120.0.0/24 is taken by the network lab",
     ),
     (
         "dev",
-        Live(0, {}, {}, ["default"], interfaces=["lo", "net-ai-tools"]),
+        Live([], {}, {}, ["default"], interfaces=["lo", "net-ai-tools"]),
         {},
         "interface net-ai-tools that Incus does not manage",
     ),

@@ -1,0 +1,81 @@
+"""``stt:custom``: an engine of the operator's own, for ``stt:engine: custom``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from declaration.field_types import StrictModel, Text, check_path
+from declaration.problems import Problem, show
+
+#: Where the settings reach a unit of the operator's, as variables.
+ENVIRONMENT_FILE = "/etc/incus-stt/custom.env"
+
+
+def _check_health(value: str) -> str:
+    if not re.fullmatch(r"/[\w./-]*", value):
+        raise ValueError(f"{show(value)} is no path of a URL. Use one such as /health")
+    return value
+
+
+class Custom(StrictModel):
+    """Files of Pulumi's machine: an ``install`` script for ``sh -eu``, a systemd ``unit``.
+
+    ``files`` is a directory that the machine gets first; ``health`` the path that answers 200 once
+    the engine works.
+    """
+
+    install: Annotated[Text, AfterValidator(check_path)] = ""
+    unit: Annotated[Text, AfterValidator(check_path)] = ""
+    files: Annotated[Text, AfterValidator(check_path)] = ""
+    health: Annotated[Text, AfterValidator(_check_health)] = "/health"
+
+
+def custom_problems(engine: str, custom: Custom) -> list[Problem]:
+    """What is wrong with an engine of the operator's."""
+    if engine != "custom":
+        given = [name for name in ("install", "unit", "files") if getattr(custom, name)]
+        message = f"has {', '.join(given)}, and stt:engine is {engine}. Set stt:engine to custom."
+        return [Problem("stt:custom", message)] if given else []
+    problems: list[Problem] = []
+    for name in ("install", "unit"):
+        path = getattr(custom, name)
+        if not path:
+            message = "is missing, and stt:engine is custom. Name a file."
+            problems.append(Problem(f"stt:custom.{name}", message))
+        elif not Path(path).is_file():
+            problems.append(
+                Problem(f"stt:custom.{name}", f"{show(path)} is no file. Name one that is here.")
+            )
+    if custom.files and not Path(custom.files).is_dir():
+        message = f"{show(custom.files)} is no directory. Name one that is here."
+        problems.append(Problem("stt:custom.files", message))
+    if not problems:
+        problems += _unit_problems(custom)
+    return problems
+
+
+def _unit_problems(custom: Custom) -> list[Problem]:
+    try:
+        text = Path(custom.unit).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return [Problem("stt:custom.unit", f"{show(custom.unit)} is not UTF-8 text. Save it so.")]
+    if not re.search(rf"^EnvironmentFile=-?{re.escape(ENVIRONMENT_FILE)}$", text, re.MULTILINE):
+        return [
+            Problem(
+                "stt:custom.unit",
+                f"{show(custom.unit)} does not read the settings: add a line "
+                f"EnvironmentFile={ENVIRONMENT_FILE} to its [Service].",
+            )
+        ]
+    if not re.search(r"^User=(?!root$)\S+$", text, re.MULTILINE):
+        return [
+            Problem(
+                "stt:custom.unit",
+                f"{show(custom.unit)} would run as root. Add a line User=stt to its [Service].",
+            )
+        ]
+    return []

@@ -1,0 +1,336 @@
+"""What fits on a card, what is refused, and what is told instead."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from components.gpu import read_sizes
+from components.live import Live
+from components.roles import ROLES
+from declaration.cards import Card, compute_types, parse_cards, seen_by
+from declaration.catalogue import CATALOGUE, Source, models_of
+from declaration.declare import declare
+from declaration.engines import ENGINE_FACTS
+from declaration.planner import GpuPlan, OllamaModel, plan_gpu
+from declaration.problems import DeclarationError
+from tests.e2e.project import ROOT
+from tests.unit.program import CARD, EMPTY_HOST, run
+from tests.unit.test_settings import DEFAULTS
+
+LLAMA = OllamaModel("llama3.1:8b", 6000)
+
+
+def card(gib: float, capability: tuple[int, int] | None = (8, 9), driver: str = "560.1") -> Card:
+    return replace(CARD, memory=round(gib * 1024), capability=capability, driver=driver)
+
+
+def plan(cards: Card | list[Card], *ollama: OllamaModel, **settings: Any) -> GpuPlan:
+    declaration = declare({**DEFAULTS, **settings}, ROLES, ROOT)
+    every = cards if isinstance(cards, list) else [cards]
+    return plan_gpu(declaration.settings, "gpu-server", every, ollama)
+
+
+def test_the_document_s_figures_stand_in_the_catalogue() -> None:
+    """``~6/~4/~3 GB`` and the table by model; what is better known says where it is from."""
+    turbo = CATALOGUE["large-v3-turbo"].gpu
+    assert (turbo["float16"].mib, turbo["int8_float16"].mib) == (6 * 1024, 4 * 1024)
+    assert turbo["int8"].source is Source.SAME_TYPE
+    for name, gib in {"tiny": 1, "base": 1, "small": 2, "medium": 4, "large-v3-turbo": 6}.items():
+        figure = CATALOGUE[name].gpu["float16"]
+        assert (figure.mib, figure.source) == (gib * 1024, Source.DOCUMENT)
+    assert CATALOGUE["large-v3"].gpu["float16"].source is Source.FASTER_WHISPER
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_model_has_a_figure_for_every_type_of_its_engines(name: str) -> None:
+    model = CATALOGUE[name]
+    for engine in set(model.ids) - {"owhisper"}:
+        types = ENGINE_FACTS[engine].compute_types  # type: ignore[index]  # a name of an engine
+        for device, figures in (("cuda", model.gpu), ("cpu", model.cpu)):
+            assert set(figures) >= set(types.get(device, ())), (engine, device)
+
+
+def test_fewer_bytes_a_weight_never_take_more() -> None:
+    for name in models_of("speaches"):
+        gpu = {kind: figure.mib for kind, figure in CATALOGUE[name].gpu.items()}
+        assert gpu["int8_float16"] < gpu["float16"] <= gpu["int8_float32"] <= gpu["float32"], name
+
+
+def test_what_fits_is_said_with_what_is_left() -> None:
+    found = plan(card(12))
+    assert (found.quantization, found.problems, found.warnings) == ("float16", [], [])
+    text = " ".join(found.notes)
+    assert "large-v3-turbo in float16 takes about 6.0 GiB" in text
+    assert "fits, 5.5 GiB to spare" in text
+    assert "under 16 GiB" in text  # the document's advice
+
+
+@pytest.mark.parametrize(
+    ("gib", "capability", "engine", "chosen"),
+    [
+        (24, (8, 9), "speaches", "float16"),
+        (8, (8, 6), "speaches", "float16"),
+        (6, (8, 6), "speaches", "int8_float16"),
+        (8, (6, 1), "speaches", "int8_float32"),
+        (16, (5, 2), "speaches", "float32"),
+        (6.9, (12, 0), "faster-whisper", "float16"),
+        (6, (12, 0), "faster-whisper", "int8_float16"),
+        (24, (8, 9), "parakeet", "float32"),
+        (8, None, "speaches", "float16"),
+    ],
+)
+def test_auto_takes_the_best_that_fits(
+    gib: float, capability: tuple[int, int] | None, engine: str, chosen: str
+) -> None:
+    found = plan(card(gib, capability), engine=engine)
+    assert found.quantization == chosen
+    assert f"stt:quantization auto: {chosen}, the best that fits" in found.notes[0]
+
+
+def test_auto_leaves_room_for_ollama_where_it_can() -> None:
+    assert plan(card(12), LLAMA).quantization == "int8_float16"
+    assert plan(card(16), LLAMA).quantization == "float16"
+    assert "while Ollama's models are unloaded" in plan(card(8), LLAMA).notes[0]
+
+
+def test_they_take_turns_where_both_do_not_fit() -> None:
+    found = plan(card(8), LLAMA, quantization="float16")
+    assert not found.problems
+    text = " ".join(found.warnings)
+    assert "they fit only if they take turns" in text and "make flush" in text
+
+
+def test_a_model_that_ollama_keeps_takes_its_room_for_good() -> None:
+    found = plan(card(8), LLAMA, quantization="float16", ollama={"keepAlive": "-1"})
+    message = str(found.problems[0])
+    assert "does not fit" in message and "llama3.1:8b about 5.9 GiB" in message
+    assert "stt:ollama.keepAlive 5m" in message
+
+
+def test_a_second_card_takes_ollama() -> None:
+    assert not plan([card(8), card(8)], LLAMA, ollama={"keepAlive": "-1"}).problems
+
+
+def test_a_refusal_names_what_would_fit_the_nearest_first() -> None:
+    message = str(plan(card(4), model="large-v3", quantization="float16").problems[0])
+    near = message.partition("the nearest first: ")[2].split("; ")
+    assert near[0].startswith("medium in int8_float16")
+    assert near[1].startswith("small in float16")
+    assert all("large" not in each and ".en" not in each for each in near[:4])
+    same = str(plan(card(5.5), model="large-v3", quantization="float16").problems[0])
+    assert "nearest first: large-v3 in int8_float16 (4.4 GiB)" in same
+
+
+def test_a_model_that_nobody_knows_is_not_guessed(tmp_path: Path) -> None:
+    found = plan(card(4), model="someone/some-model")
+    assert not found.problems and "nobody knows" in found.warnings[0]
+    (tmp_path / "model.bin").write_bytes(b"")
+    with (tmp_path / "model.bin").open("r+b") as file:
+        file.truncate(3_000_000_000)
+    assert plan(card(4), model=str(tmp_path), quantization="float16").problems
+    assert not plan(card(8), model=str(tmp_path), quantization="float16").problems
+
+
+@pytest.mark.parametrize(
+    ("capability", "engine", "refused", "kept"),
+    [
+        ((6, 1), "speaches", "float16", "int8_float32"),
+        ((6, 1), "speaches", "int8_float16", "float32"),
+        ((5, 0), "speaches", "int8", "float32"),
+        ((7, 5), "speaches", "bfloat16", "float16"),
+        ((12, 0), "speaches", "int8", "float16"),
+        ((12, 0), "speaches", "int8_float16", "bfloat16"),
+    ],
+)
+def test_a_type_that_the_card_would_replace_is_refused(
+    capability: tuple[int, int], engine: str, refused: str, kept: str
+) -> None:
+    found = plan(card(24, capability), engine=engine, quantization=refused)
+    message = str(found.problems[0])
+    assert f'stt:quantization: "{refused}" does not run on' in message
+    assert kept in message.partition("Allowed: ")[2]
+    assert refused not in message.partition("Allowed: ")[2].rstrip(".").split(", ")
+
+
+def test_newer_ctranslate2_runs_int8_on_blackwell() -> None:
+    assert "int8" in compute_types(ENGINE_FACTS["faster-whisper"], card(8, (12, 0)))
+    assert "int8" not in compute_types(ENGINE_FACTS["speaches"], card(8, (12, 0)))
+
+
+def test_an_old_driver_is_refused() -> None:
+    assert "470.82 is too old for CUDA 12" in str(plan(card(24, driver="470.82")).problems[0])
+    assert "too old for Ollama" in str(plan(card(24, driver="535.1"), LLAMA).problems[0])
+
+
+def test_cards_are_read_from_incus_and_nvidia_smi() -> None:
+    resources = {
+        "gpu": {
+            "cards": [
+                {
+                    "pci_address": "0000:01:00.0",
+                    "vendor_id": "10de",
+                    "product_id": "2684",
+                    "drm": {"id": 1},
+                    "nvidia": {"nvrm_version": "1", "architecture": "8.9", "model": "RTX"},
+                },
+                {"pci_address": "0000:03:00.0", "vendor_id": "1002", "product": "Radeon"},
+            ]
+        }
+    }
+    said = "00000000:01:00.0, NVIDIA GeForce RTX 4090, 24564, 8.9, 560.35.03\nnonsense\n"
+    nvidia, amd = parse_cards(resources, said)
+    assert nvidia == Card("0000:01:00.0", "10de", "2684", "1", "NVIDIA GeForce RTX 4090", 24564,
+                          (8, 9), "560.35.03")  # fmt: skip
+    assert (amd.nvidia, amd.name, amd.memory) == (False, "Radeon", None)
+    alone = parse_cards(resources, "")[0]
+    assert (alone.memory, alone.capability) == (None, (8, 9))
+    # nvidia-smi's [N/A] is no figure.
+    strange = parse_cards({}, "00000000:01:00.0, GPU, [N/A], [N/A], 1\n")[0]
+    assert (strange.memory, strange.capability) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("device", "seen"),
+    [
+        ({}, ["0000:01:00.0", "0000:02:00.0"]),
+        ({"pci": "0000:02:00.0"}, ["0000:02:00.0"]),
+        ({"pci": "02:00.0"}, ["0000:02:00.0"]),
+        ({"id": "0"}, ["0000:01:00.0"]),
+        ({"vendorid": "10DE", "productid": "1234"}, ["0000:02:00.0"]),
+        ({"vendorid": "1002"}, ["0000:03:00.0"]),
+        ({"pci": "0000:09:00.0"}, []),
+    ],
+)
+def test_a_device_gives_the_cards_that_it_names(device: dict[str, str], seen: list[str]) -> None:
+    cards = [
+        Card("0000:01:00.0", "10de", "2684", "0"),
+        Card("0000:02:00.0", "10de", "1234", "1"),
+        Card("0000:03:00.0", "1002", "7550", "2"),
+    ]
+    assert [each.pci for each in seen_by([device], cards)] == seen
+
+
+def test_a_part_of_a_card_has_no_known_memory() -> None:
+    device = {"gputype": "mig", "mig.uuid": "x"}
+    assert seen_by([device], [CARD])[0].memory is None
+
+
+def test_sizes_are_ollama_s_own_where_a_model_is_loaded() -> None:
+    tags = {"models": [{"name": "a:1", "size": 2**30}, {"name": "b:1", "size": 2**30}]}
+    loaded = {"models": [{"name": "b:1", "size": 3 * 2**30, "size_vram": 2**30}]}
+    found = read_sizes(f"{json.dumps(tags)}\n{json.dumps(loaded)}")
+    assert found == {"a:1": round(1024 * 1.2) + 512, "b:1": 3072}
+    assert read_sizes("") == read_sizes("no json\n[]\n") == {}
+
+
+# The program with it.
+
+
+def gpu_host(*cards: Card, **more: Any) -> Live:
+    return replace(EMPTY_HOST, cards=cards, **more)
+
+
+def test_the_preview_is_refused_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = gpu_host(card(3))
+    with pytest.raises(pulumi.RunError, match="does not fit on RTX 4090"):
+        run(monkeypatch, "gpu", small)
+    assert run(monkeypatch, "gpu", small, model="small").commands
+    forced = run(monkeypatch, "gpu", small, force=True)
+    assert forced.outputs["stt_quantization"] == "int8_float16"
+
+
+def test_auto_reaches_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = run(monkeypatch, "gpu", gpu_host(card(6))).commands
+    configure = str(commands["ai-tools/gpu-server/stt_server/configure"].inputs["stdin"])
+    assert 'WHISPER__COMPUTE_TYPE="int8_float16"' in configure
+
+
+def instance(project: str, name: str, gpu: bool) -> dict[tuple[str, str, str], Any]:
+    devices = {"card": {"type": "gpu"}} if gpu else {"root": {"type": "disk"}}
+    return {("instance", project, name): {"expanded_devices": devices, "status": "Stopped"}}
+
+
+def test_another_owner_of_a_gpu_on_the_host_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    objects = instance("lab", "trainer", True) | instance("lab", "plain", False)
+    live = gpu_host(CARD, objects=objects)
+    with pytest.raises(pulumi.RunError, match=r"trainer \(project lab\)") as caught:
+        run(monkeypatch, "gpu", live)
+    assert "plain" not in str(caught.value)
+    infra = yaml.safe_load((ROOT / "infra.yml").read_text())
+    infra["global"]["gpu_policy"] = "shared"
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
+    assert run(monkeypatch, "gpu", live, infra=str(tmp_path / "infra.yml")).commands
+    assert run(monkeypatch, "cpu", live).commands  # no GPU is asked for
+
+
+def test_its_own_machine_is_no_other_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = gpu_host(CARD, objects=instance("ai-tools", "gpu-server", True))
+    live = replace(live, projects={"ai-tools": {"user.managed-by": "incus-stt"}})
+    assert run(monkeypatch, "gpu", live).commands
+
+
+GPU_DEVICES: list[tuple[dict[str, str], str]] = [
+    ({"gputype": "sriov"}, '"sriov" is not for containers. Allowed: physical, mig'),
+    ({"pci": "1"}, "Use one such as 0000:01:00.0"),
+    ({"pcl": "0000:01:00.0"}, 'Did you mean "pci"?'),
+    ({"vendorid": "nvidia"}, "Use one such as 10de"),
+    ({"pci": "0000:01:00.0", "id": "0"}, "Name the card by pci, or by id"),
+    ({"gputype": "mig"}, "Add mig.uuid"),
+    ({"mode": "rw"}, "Use one such as 0660"),
+]
+
+
+def gpu_infra(tmp_path: Path, **device: str) -> str:
+    infra = yaml.safe_load((ROOT / "infra.yml").read_text())
+    gpu = infra["domains"]["ai-tools"]["profiles"]["nvidia-compute"]["devices"]["gpu"]
+    gpu |= device
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
+    return str(tmp_path / "infra.yml")
+
+
+@pytest.mark.parametrize(("device", "expected"), GPU_DEVICES, ids=str)
+def test_a_gpu_device_that_incus_would_not_take_is_refused(
+    device: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DeclarationError) as caught:
+        declare({**DEFAULTS, "infra": gpu_infra(tmp_path, **device)}, ROLES, ROOT)
+    assert expected in str(caught.value)
+    assert "profiles.nvidia-compute.devices.gpu" in str(caught.value)
+
+
+def test_a_card_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    infra = gpu_infra(tmp_path, pci="0000:09:00.0")
+    with pytest.raises(pulumi.RunError, match=r"There are: RTX 4090 at pci 0000:01:00\.0"):
+        run(monkeypatch, "gpu", infra=infra)
+
+
+def test_an_amd_card_is_ollama_s_and_the_engine_takes_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    infra = gpu_infra(tmp_path, vendorid="1002")
+    amd = Card("0000:03:00.0", "1002", "7550", "0", "Radeon RX 9070")
+    program = run(monkeypatch, "gpu", gpu_host(amd), infra=infra)
+    profile = yaml.safe_load(program.commands["ai-tools/profile/nvidia-compute"].inputs["stdin"])
+    assert not any(key.startswith("nvidia.") for key in profile["config"])
+    configure = str(program.commands["ai-tools/gpu-server/stt_server/configure"].inputs["stdin"])
+    assert 'WHISPER__INFERENCE_DEVICE="cpu"' in configure
+    with pytest.raises(pulumi.RunError, match="sees no AMD card"):
+        run(monkeypatch, "gpu", infra=infra)
+
+
+def test_mig_and_pci_reach_incus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    uuid = "MIG-9a8b7c6d-1234-5678-9abc-def012345678"
+    infra = gpu_infra(tmp_path, gputype="mig", **{"mig.uuid": uuid})
+    program = run(monkeypatch, "gpu", infra=infra)
+    profile = yaml.safe_load(program.commands["ai-tools/profile/nvidia-compute"].inputs["stdin"])
+    assert profile["devices"]["gpu"] == {"type": "gpu", "gputype": "mig", "mig.uuid": uuid}
+    assert profile["config"]["nvidia.runtime"] == "true"
