@@ -54,6 +54,7 @@ def outputs(settings: Settings, domains: Sequence[Domain]) -> dict[str, Any]:
                 "stt_quantization": settings.quantization,
                 "stt_api_key": stt.api_key,
                 "stt_check": stt.check.apply(json.loads),
+                "stt_times": stt.times,
                 "stt_curl": curl_line(stt.url, settings.model_name),
             }
         webui = domain.roles.get("open_webui")

@@ -42,6 +42,8 @@ class Unit:
     directory: str
     writable: Sequence[str]
     variables: Mapping[str, str]
+    #: A whole unit file, in the place of the template's.
+    text: str = ""
     secret_environment: str = ""
     type: str = "exec"
     #: A command before each start.
@@ -53,7 +55,7 @@ class Unit:
         """The unit file and its environment file."""
         environment = f"/etc/incus-stt/{self.name}.env"
         extra = [self.secret_environment] if self.secret_environment else []
-        unit = render(
+        unit = self.text or render(
             "service.unit.j2",
             description=self.description,
             type=self.type,
@@ -80,7 +82,9 @@ class ServiceArgs:
     ``program`` and ``model_directory``; a program may also be among ``packages``. ``health`` is a
     shell command that succeeds once the service works, tried for ``timeout`` seconds. ``secrets``
     are files with mode 0600: path, content, owner. ``name`` names the service's state in the
-    machine.
+    machine. ``check_environment`` are shell commands that fail where a variable of the unit has no
+    effect (``components.environment``); ``evidence`` prints the device and compute type on which
+    the loaded model runs.
     """
 
     name: str
@@ -97,6 +101,8 @@ class ServiceArgs:
     models: str = ""
     model_directory: str = ""
     files: Sequence[File] = ()
+    check_environment: str = ""
+    evidence: str = ""
     secrets: Sequence[tuple[str, pulumi.Input[str], str]] = field(default=())
 
 
@@ -110,6 +116,7 @@ def configure_script(args: ServiceArgs) -> str:
         files=files,
         paths=[file.path for file in files],
         health=args.health.strip(),
+        check_environment=args.check_environment.strip(),
         timeout=args.timeout,
         host=args.host,
         port=args.port,
@@ -152,10 +159,12 @@ class Service(pulumi.ComponentResource):
         after: list[pulumi.Resource] = [install]
         if args.secrets:
             after.append(self._secrets(prefix, instance, args, install))
+        self.model: MachineScript | None = None
         if args.models:
-            after.append(
-                MachineScript(f"{prefix}/model", instance, args.models, needs=[install], opts=mine)
+            self.model = MachineScript(
+                f"{prefix}/model", instance, args.models, needs=[install], opts=mine
             )
+            after.append(self.model)
         self.configure = MachineScript(
             f"{prefix}/configure",
             instance,

@@ -172,6 +172,7 @@ class Sources(StrictModel):
     owhisper: Source | None = None
     speaches: Source | None = None
     python: Source | None = None
+    vosk: Source | None = None
     models: Source | None = None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from faster_whisper.transcribe import Segment, TranscriptionInfo
+from recognizer import Info, Segment
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Transcript:
     """What was heard; ``words``: whether the request asked for the times of words."""
 
     task: str
-    info: TranscriptionInfo
+    info: Info
     segments: Sequence[Segment]
     words: bool = False
 
@@ -23,6 +23,15 @@ class Transcript:
     def text(self) -> str:
         """The whole text."""
         return "".join(segment.text for segment in self.segments).strip()
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What the engine knows of the whole; ``language`` is a code, as in the request."""
+        told = {
+            "language": self.info.language,
+            "language_probability": self.info.language_probability,
+        }
+        return {name: value for name, value in told.items() if value is not None}
 
 
 def clock(seconds: float, separator: str) -> str:
@@ -55,34 +64,28 @@ def _cues(
 
 
 def verbose_json(transcript: Transcript) -> dict[str, Any]:
-    """Everything that Whisper says of its text. ``language`` is a code, as in the request."""
+    """Everything that the engine says of its text."""
     body: dict[str, Any] = {
         "task": transcript.task,
-        "language": transcript.info.language,
-        "language_probability": transcript.info.language_probability,
+        **transcript.known,
         "duration": transcript.info.duration,
         "text": transcript.text,
         "segments": [
             {
-                "id": segment.id,
-                "seek": segment.seek,
+                "id": number,
                 "start": segment.start,
                 "end": segment.end,
                 "text": segment.text,
-                "tokens": segment.tokens,
-                "temperature": segment.temperature,
-                "avg_logprob": segment.avg_logprob,
-                "compression_ratio": segment.compression_ratio,
-                "no_speech_prob": segment.no_speech_prob,
+                **segment.details,
             }
-            for segment in transcript.segments
+            for number, segment in enumerate(transcript.segments, start=1)
         ],
     }
     if transcript.words:
         body["words"] = [
-            {"word": word.word.strip(), "start": word.start, "end": word.end}
+            {"word": word.word, "start": word.start, "end": word.end}
             for segment in transcript.segments
-            for word in segment.words or ()
+            for word in segment.words
         ]
     return body
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import ctranslate2
-
+ENGINES = ("whisper", "parakeet", "vosk")
 DEFAULTS = {
+    "STT_ENGINE": "whisper",
     "STT_HOST": "127.0.0.1",
     "STT_PORT": "8000",
     "STT_MODEL_DIR": "",
@@ -18,12 +18,12 @@ DEFAULTS = {
     "STT_DEVICE": "cpu",
     "STT_COMPUTE_TYPE": "",
     "STT_LANGUAGE": "",
+    "STT_LANGUAGES": "[]",
+    "STT_KEEP_ALIVE": "-1",
     "STT_CPU_THREADS": "0",
     "STT_MAX_UPLOAD_MB": "500",
     "STT_API_KEY_FILE": "",
 }
-#: Without tokenizer.json, faster-whisper would look for another model's on the internet.
-MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
 
 
 class SettingsError(Exception):
@@ -35,10 +35,12 @@ class Settings:
     """The environment.
 
     ``model_name`` and ``aliases`` are what clients may send as ``model``; ``language`` is used
-    where a request names none (empty: detect); ``cpu_threads`` 0: all; ``max_upload_mb`` in MiB;
-    ``api_key`` empty: none is asked for.
+    where a request names none (empty: detect); ``languages``: those of a model that cannot tell
+    itself; ``keep_alive`` in seconds, -1: for ever; ``cpu_threads`` 0: all; ``max_upload_mb`` in
+    MiB; ``api_key`` empty: none is asked for.
     """
 
+    engine: str
     host: str
     port: int
     model_dir: Path
@@ -47,6 +49,8 @@ class Settings:
     device: str
     compute_type: str
     language: str
+    languages: tuple[str, ...]
+    keep_alive: int
     cpu_threads: int
     max_upload_mb: int
     api_key: str
@@ -55,6 +59,18 @@ class Settings:
     def names(self) -> tuple[str, ...]:
         """Every name of the model, its own first."""
         return tuple(dict.fromkeys((self.model_name, *self.aliases)))
+
+    def require(self, *files: str) -> None:
+        """See that the model has its files.
+
+        Raises:
+            SettingsError: one is missing.
+        """
+        for name in files:
+            if not (self.model_dir / name).is_file():
+                raise SettingsError(
+                    f"STT_MODEL_DIR is {str(self.model_dir)!r}, which holds no {name}"
+                )
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -70,15 +86,21 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     for name in ("STT_HOST", "STT_MODEL_DIR", "STT_MODEL_NAME", "STT_COMPUTE_TYPE"):
         if not values[name]:
             raise SettingsError(f"{name} is not set")
+    for name, allowed in (("STT_ENGINE", ENGINES), ("STT_DEVICE", ("cpu", "cuda"))):
+        if values[name] not in allowed:
+            raise SettingsError(f"{name} is {values[name]!r}; allowed: {', '.join(allowed)}")
     return Settings(
+        engine=values["STT_ENGINE"],
         host=values["STT_HOST"],
         port=_number(values, "STT_PORT", 1, 65535),
-        model_dir=_model(values["STT_MODEL_DIR"]),
+        model_dir=Path(values["STT_MODEL_DIR"]),
         model_name=values["STT_MODEL_NAME"],
-        aliases=_names(values["STT_MODEL_ALIASES"]),
+        aliases=_names(values, "STT_MODEL_ALIASES"),
         device=values["STT_DEVICE"],
-        compute_type=_compute_type(values["STT_COMPUTE_TYPE"], values["STT_DEVICE"]),
+        compute_type=values["STT_COMPUTE_TYPE"],
         language=values["STT_LANGUAGE"],
+        languages=_names(values, "STT_LANGUAGES"),
+        keep_alive=_number(values, "STT_KEEP_ALIVE", -1, 10**9),
         cpu_threads=_number(values, "STT_CPU_THREADS", 0, 1024),
         max_upload_mb=_number(values, "STT_MAX_UPLOAD_MB", 1, 100_000),
         api_key=_key(values["STT_API_KEY_FILE"]),
@@ -87,44 +109,21 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
 def _number(values: Mapping[str, str], name: str, least: int, most: int) -> int:
     text = values[name]
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+    digits = text.removeprefix("-") if least < 0 else text
+    if not (digits.isascii() and digits.isdigit() and least <= int(text) <= most):
         raise SettingsError(f"{name} is {text!r}; allowed: {least} to {most}")
     return int(text)
 
 
-def _model(directory: str) -> Path:
-    for name in MODEL_FILES:
-        if not (Path(directory) / name).is_file():
-            raise SettingsError(f"STT_MODEL_DIR is {directory!r}, which holds no {name}")
-    return Path(directory)
-
-
-def _names(text: str) -> tuple[str, ...]:
+def _names(values: Mapping[str, str], setting: str) -> tuple[str, ...]:
+    text = values[setting]
     try:
         names = json.loads(text)
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise SettingsError(f"STT_MODEL_ALIASES is {text!r}; allowed: a JSON list of names")
+        raise SettingsError(f"{setting} is {text!r}; allowed: a JSON list of names")
     return tuple(names)
-
-
-def _compute_type(compute_type: str, device: str) -> str:
-    """Refuse what CTranslate2 would turn into another type without a word."""
-    if device not in ("cpu", "cuda"):
-        raise SettingsError(f"STT_DEVICE is {device!r}; allowed: cpu, cuda")
-    try:
-        supported = ctranslate2.get_supported_compute_types(device)
-    except (RuntimeError, ValueError) as error:
-        raise SettingsError(
-            f"STT_DEVICE is {device!r}, which does not work here: {error}"
-        ) from error
-    if compute_type not in supported:
-        raise SettingsError(
-            f"STT_COMPUTE_TYPE is {compute_type!r}, which this {device} cannot run; "
-            f"allowed: {', '.join(sorted(supported))}"
-        )
-    return compute_type
 
 
 def _key(file: str) -> str:

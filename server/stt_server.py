@@ -1,4 +1,4 @@
-"""An OpenAI-compatible speech-to-text server on faster-whisper: one model, loaded at start.
+"""An OpenAI-compatible speech-to-text server: one engine, one model, loaded at start.
 
 Every setting is an environment variable (``settings.py``); one that is unknown or cannot take
 effect is an error at start, never ignored.
@@ -6,7 +6,6 @@ effect is an error at start, never ignored.
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 import os
@@ -15,16 +14,16 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
-from importlib.metadata import version
-from typing import Any, BinaryIO
+from contextlib import asynccontextmanager
+from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
-import faster_whisper
-import numpy as np
 import uvicorn
-from audio import SAMPLING_RATE, AudioError, decode
+from audio import AudioError, decode
 from formats import FORMATS, Transcript
+from guard import Guard, RequestError, on_error
+from recognizer import Options, load_recognizer
 from settings import Settings, SettingsError, read_settings
 from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
@@ -32,7 +31,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 log = logging.getLogger("uvicorn.error")
 
@@ -40,16 +39,6 @@ log = logging.getLogger("uvicorn.error")
 EX_CONFIG = 78
 #: How long SIGTERM lets a running transcription end; then uvicorn lets the signal end the process.
 GRACE_SECONDS = 5
-#: What Whisper tries in turn where its own confidence is low; the meaning of OpenAI's 0.
-TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-
-
-class RequestError(Exception):
-    """A request that cannot be answered; it goes out in OpenAI's form."""
-
-    def __init__(self, status: int, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.param = status, message, param
 
 
 class Service:
@@ -62,50 +51,93 @@ class Service:
             SettingsError: the model cannot be loaded, or does not know the language.
         """
         self.settings = settings
-        try:
-            self.model = faster_whisper.WhisperModel(
-                str(settings.model_dir),
-                device=settings.device,
-                compute_type=settings.compute_type,
-                # CTranslate2's own 0 is four at most.
-                cpu_threads=settings.cpu_threads or len(os.sched_getaffinity(0)),
-                local_files_only=True,
-            )
-            if settings.device == "cuda":
-                # cuBLAS is loaded at the first use: where it is missing, now is the time to say so.
-                list(self.model.transcribe(np.zeros(SAMPLING_RATE, np.float32), language="en")[0])
-        except Exception as error:
-            raise SettingsError(
-                f"STT_MODEL_DIR is {str(settings.model_dir)!r}, which does not run: {error}"
-            ) from error
-        self.languages = ["en"]
-        if self.model.model.is_multilingual:
-            # Older models lack the newest language.
-            token = self.model.hf_tokenizer.token_to_id
-            self.languages = [
-                code for code in self.model.supported_languages if token(f"<|{code}|>") is not None
-            ]
-        if settings.language and settings.language not in self.languages:
-            raise SettingsError(
-                f"STT_LANGUAGE is {settings.language!r}; this model knows: "
-                f"{', '.join(self.languages)}"
-            )
+        self.recognizer = load_recognizer(settings)
         # One transcription at a time: the device is one. The others wait in line.
         self.turn = anyio.Lock()
+        self.used = time.monotonic()
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Unload the model once nobody has used it for ``STT_KEEP_ALIVE``."""
+        async with anyio.create_task_group() as group:
+            if self.settings.keep_alive >= 0:
+                group.start_soon(self._unload_when_idle)
+            yield
+            group.cancel_scope.cancel()
+
+    async def _unload_when_idle(self) -> None:
+        while True:
+            left = self.used + self.settings.keep_alive - time.monotonic()
+            if left <= 0:
+                await self.unload(idle=True)
+            # A request can come at any time; it moves the moment by as much.
+            await anyio.sleep(min(left, 5) if left > 0 else 1)
+
+    async def unload(self, idle: bool = False) -> bool:
+        """Give the device's memory back after the transcription that runs; whether there was any.
+
+        With ``idle``, only where nobody has come in between.
+        """
+        async with self.turn:
+            if not self.recognizer.loaded:
+                return False
+            if idle and time.monotonic() < self.used + self.settings.keep_alive:
+                return False
+            await anyio.to_thread.run_sync(self.recognizer.unload)
+            log.info("the model is unloaded%s", " for want of use" if idle else "")
+            return True
+
+    def _load(self) -> None:
+        """Bring the model back, in a worker thread and in turn."""
+        if self.recognizer.loaded:
+            return
+        began = time.perf_counter()
+        try:
+            self.recognizer.load()
+        except Exception as error:
+            log.error("the model cannot be loaded: %s", error)
+            raise RequestError(
+                503, "The model cannot be loaded now: the device's memory may be full. Try again."
+            ) from error
+        log.info("the model is loaded again after %.2f s", time.perf_counter() - began)
 
     async def health(self, request: Request) -> Response:
         """What really runs: device and compute type as the loaded model has them."""
-        loaded = self.model.model
+        recognizer = self.recognizer
         return JSONResponse(
             {
                 "status": "ok",
+                "engine": self.settings.engine,
                 "model": self.settings.model_name,
-                "device": loaded.device,
-                "compute_type": loaded.compute_type,
+                "loaded": recognizer.loaded,
+                "device": recognizer.device,
+                "compute_type": recognizer.compute_type,
                 "language": self.settings.language,
-                "version": version("faster-whisper"),
+                "keep_alive": self.settings.keep_alive,
+                "version": recognizer.version,
             }
         )
+
+    async def running(self, request: Request) -> Response:
+        """Speaches' ``/api/ps``: which model holds the device's memory."""
+        loaded = self.recognizer.loaded
+        return JSONResponse({"models": [self.settings.model_name] if loaded else []})
+
+    async def load_or_unload(self, request: Request) -> Response:
+        """Speaches' ``POST`` and ``DELETE /api/ps/MODEL``; an unload waits for its turn."""
+        name = request.path_params["name"]
+        if name not in self.settings.names:
+            raise self._no_model(name)
+        if request.method == "DELETE":
+            there = await self.unload()
+            status, said = (200, "unloaded") if there else (404, "not loaded")
+        else:
+            async with self.turn:
+                there = self.recognizer.loaded
+                await anyio.to_thread.run_sync(self._load)
+                self.used = time.monotonic()
+            status, said = (409, "already loaded") if there else (201, "loaded")
+        return JSONResponse({"detail": f"Model {name!r} is {said}."}, status)
 
     async def models(self, request: Request) -> Response:
         """OpenAI's list of models, or one of it."""
@@ -132,16 +164,20 @@ class Service:
         served = self.settings.model_name
         return RequestError(404, f"The model {name!r} is not served here; {served!r} is.", "model")
 
-    def _options(self, form: FormData, task: str) -> dict[str, Any]:
-        """What faster-whisper is asked for; every field of the request is checked."""
+    def _options(self, form: FormData, task: str) -> Options:
+        """What the engine is asked for; every field of the request is checked."""
+        if task not in self.recognizer.tasks:
+            engine = self.settings.engine
+            raise RequestError(400, f"The engine {engine} does not translate.", "model")
         model = form.get("model")
         if not isinstance(model, str) or not model:
             raise RequestError(400, "The field model is missing.", "model")
         if model not in self.settings.names:
             raise self._no_model(model)
         language = str(form.get("language") or "").lower() or self.settings.language or None
-        if language and language not in self.languages:
-            known = ", ".join(self.languages)
+        languages = self.recognizer.languages
+        if language and languages is not None and language not in languages:
+            known = ", ".join(languages)
             raise RequestError(400, f"This model knows: {known}; not {language!r}.", "language")
         try:
             temperature = float(str(form.get("temperature") or 0))
@@ -153,15 +189,13 @@ class Service:
         grains = {str(grain) for grain in form.getlist(field)}
         if not grains <= {"segment", "word"}:
             raise RequestError(400, "Granularities are segment and word.", field)
-        return {
-            "task": task,
-            "language": language,
-            "initial_prompt": str(form.get("prompt") or "") or None,
-            "temperature": temperature or TEMPERATURES,
-            "word_timestamps": "word" in grains,
-            # Whisper hears words in silence, hum and noise.
-            "vad_filter": True,
-        }
+        return Options(
+            task,
+            language,
+            prompt=str(form.get("prompt") or "") or None,
+            temperature=temperature,
+            words="word" in grains,
+        )
 
     async def _answer(self, request: Request, task: str) -> Response:
         async with request.form() as form:
@@ -181,9 +215,7 @@ class Service:
             return PlainTextResponse(body, media_type=media_type)
         return JSONResponse(body)
 
-    async def _in_turn(
-        self, request: Request, file: BinaryIO, options: Mapping[str, Any]
-    ) -> Transcript:
+    async def _in_turn(self, request: Request, file: BinaryIO, options: Options) -> Transcript:
         """Wait in line, then transcribe; leave the line, or stop, where the client has gone."""
         gone = threading.Event()
         transcript = None
@@ -210,29 +242,33 @@ class Service:
         return transcript
 
     def _transcribe(
-        self, file: BinaryIO, options: Mapping[str, Any], gone: threading.Event
+        self, file: BinaryIO, options: Options, gone: threading.Event
     ) -> Transcript | None:
         """Decode and transcribe, in a worker thread. The text is never logged."""
-        began = time.perf_counter()
+        began = self.used = time.monotonic()
         try:
             samples = decode(file)
         except AudioError as error:
             raise RequestError(400, str(error), "file") from error
-        found, info = self.model.transcribe(samples, **options)
-        segments = []
-        for segment in found:
-            if gone.is_set():
-                return None
-            segments.append(segment)
-        took = time.perf_counter() - began
+        self._load()
+        try:
+            found, info = self.recognizer.transcribe(samples, options)
+            segments = []
+            for segment in found:
+                if gone.is_set():
+                    return None
+                segments.append(segment)
+        finally:
+            self.used = time.monotonic()
+        took = time.monotonic() - began
         log.info(
             "%.2f s of audio in %.2f s, real-time factor %.3f, language %s",
             info.duration,
             took,
             took / info.duration,
-            info.language,
+            info.language or "unknown",
         )
-        return Transcript(str(options["task"]), info, segments, options["word_timestamps"])
+        return Transcript(options.task, info, segments, options.words)
 
 
 async def _events(transcript: Transcript) -> AsyncIterator[str]:
@@ -246,69 +282,6 @@ def _event(data: Mapping[str, str]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-class Guard:
-    """The key, and the limit of an upload, before any of a body is kept."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app = app
-        self.key = settings.api_key.encode()
-        self.limit = settings.max_upload_mb << 20
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass on with a counted body."""
-        if scope["type"] != "http" or scope["path"] == "/health":
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        right = scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.key)
-        if self.key and not right:
-            message = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
-            await error_response(401, message)(scope, receive, send)
-            return
-        too_large = f"The upload is larger than {self.limit >> 20} MiB."
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.limit:
-            await error_response(413, too_large, "file")(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.limit:
-                raise RequestError(413, too_large, "file")
-            return message
-
-        await self.app(scope, counted, send)
-
-
-def error_response(status: int, message: str, param: str | None = None) -> JSONResponse:
-    """An error in OpenAI's form."""
-    codes = {(401, None): "invalid_api_key", (404, "model"): "model_not_found"}
-    error = {
-        "message": message,
-        "type": "server_error" if status >= 500 else "invalid_request_error",
-        "param": param,
-        "code": codes.get((status, param)),
-    }
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse({"error": error}, status, headers=headers)
-
-
-async def _on_error(request: Request, error: Exception) -> Response:
-    """Every error that leaves a route."""
-    if isinstance(error, RequestError):
-        return error_response(error.status, error.message, error.param)
-    if isinstance(error, HTTPException):
-        message = f"{error.detail}: {request.method} {request.url.path}"
-        return error_response(error.status_code, message)
-    if isinstance(error, ClientDisconnect):
-        return Response(status_code=499)  # nobody reads it
-    return error_response(500, f"The transcription failed: {type(error).__name__}.")
-
-
 def create_app(service: Service) -> ASGIApp:
     """The application around a loaded model."""
     errors = (RequestError, HTTPException, ClientDisconnect, Exception)
@@ -317,10 +290,13 @@ def create_app(service: Service) -> ASGIApp:
             Route("/health", service.health),
             Route("/v1/models", service.models),
             Route("/v1/models/{name:path}", service.models),
+            Route("/api/ps", service.running),
+            Route("/api/ps/{name:path}", service.load_or_unload, methods=["POST", "DELETE"]),
             Route("/v1/audio/transcriptions", service.transcriptions, methods=["POST"]),
             Route("/v1/audio/translations", service.translations, methods=["POST"]),
         ],
-        exception_handlers=dict.fromkeys(errors, _on_error),
+        exception_handlers=dict.fromkeys(errors, on_error),
+        lifespan=service.lifespan,
     )
     return Guard(app, service.settings)
 

@@ -3,19 +3,12 @@ import sys
 import huggingface_hub
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-repository, directory, name = sys.argv[1:]
+repository, directory, name, *files = sys.argv[1:]
 try:
     path = huggingface_hub.snapshot_download(
         repository,
         local_dir=directory or None,  # none: into the cache
-        allow_patterns=[
-            "README.md",
-            "config.json",
-            "preprocessor_config.json",
-            "model.bin",
-            "tokenizer.json",
-            "vocabulary.*",
-        ],
+        allow_patterns=files,
     )
 except GatedRepoError:
     sys.exit(f"stt:model {name}: {repository} asks for a login. Choose another model.")

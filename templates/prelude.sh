@@ -1,4 +1,6 @@
 # shellcheck shell=sh
+# took STEP BEGAN: milliseconds since then, for the outputs.
+took() { say "took: $1=$((($(date +%s%N) - $2) / 1000000))"; }
 say() { printf '%s\n' "$*"; }
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from components.service import ServiceArgs
+from declaration.engines import ENGINE_FACTS
 from declaration.models import ModelRef
 from declaration.settings import Settings
 
@@ -30,7 +31,8 @@ class EngineContext:
     @property
     def check_type(self) -> str:
         """The compute type with which a new model is loaded once, on the CPU."""
-        return self.settings.quantization if self.device == "cpu" else "int8"
+        whisper = ENGINE_FACTS[self.settings.engine].ctranslate2 is not None
+        return "int8" if whisper and self.device == "cuda" else self.settings.quantization
 
     @property
     def health_host(self) -> str:

@@ -19,6 +19,9 @@ from components.engines.engine import (
     VOLUME,
     EngineContext,
 )
+from components.engines.faster_whisper import FILES
+from components.environment import CUDA, LINKER, OWN, PYTHON, SYSTEM, check_environment
+from components.environment import HUB as HUB_READER
 from components.service import File, Sent, ServiceArgs, Unit
 from components.templates import ROOT, render, script
 from declaration.engines import MODEL_ALIAS
@@ -37,6 +40,30 @@ CUDA_PACKAGES = (
     "nvidia-cufft-cu12==11.3.0.4",
     "nvidia-curand-cu12==10.3.7.77",
 )
+
+
+#: Who reads each variable of the unit, which is checked in the machine before it is configured.
+CONFIG = "speaches.config:Config"
+READERS = {
+    "HOME": SYSTEM,
+    "UVICORN_HOST": CONFIG,
+    "UVICORN_PORT": CONFIG,
+    "STT_MODEL_TTL": CONFIG,
+    "WHISPER__INFERENCE_DEVICE": CONFIG,
+    "WHISPER__COMPUTE_TYPE": CONFIG,
+    "LOG_LEVEL": CONFIG,
+    "ENABLE_UI": CONFIG,
+    "INCUS_STT_LANGUAGE": OWN,
+    "HF_HUB_CACHE": HUB_READER,
+    "HF_HUB_OFFLINE": HUB_READER,
+    "HF_HUB_DISABLE_TELEMETRY": HUB_READER,
+    "DO_NOT_TRACK": HUB_READER,
+    "GRADIO_ANALYTICS_ENABLED": "text:gradio",
+    "PYANNOTE_METRICS_ENABLED": "text:pyannote",
+    "PYTHONDONTWRITEBYTECODE": PYTHON,
+    "LD_LIBRARY_PATH": LINKER,
+    "CUDA_DEVICE_ORDER": CUDA,
+}
 
 
 def hub_entry(repository: str) -> str:
@@ -82,8 +109,13 @@ def speaches(context: EngineContext) -> ServiceArgs:
             name=model.name,
             compute_type=context.check_type,
             endpoint=settings.sources.models or "",
+            files=FILES,
         )
-    libraries = f"{checkout}/.venv/lib/cuda"
+    libraries = {
+        "LD_LIBRARY_PATH": f"{checkout}/.venv/lib/cuda",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+    cuda_variables = libraries if cuda else {}
     unit = Unit(
         name="speaches",
         description="Speech to text: Speaches",
@@ -98,6 +130,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             "UVICORN_HOST": str(settings.host),
             "UVICORN_PORT": str(settings.port),
             "INCUS_STT_LANGUAGE": settings.language,
+            "STT_MODEL_TTL": str(settings.keep_alive),
             "WHISPER__INFERENCE_DEVICE": context.device,
             "WHISPER__COMPUTE_TYPE": settings.quantization,
             "HF_HUB_CACHE": HUB,
@@ -109,7 +142,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             "GRADIO_ANALYTICS_ENABLED": "False",
             "PYANNOTE_METRICS_ENABLED": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
-            **({"LD_LIBRARY_PATH": libraries} if cuda else {}),
+            **cuda_variables,
         },
     )
     return ServiceArgs(
@@ -155,6 +188,13 @@ def speaches(context: EngineContext) -> ServiceArgs:
             repository=repository,
             authorization=AUTHORIZATION,
         ),
+        check_environment=check_environment(
+            f"{checkout}/.venv/bin/python",
+            USER,
+            f"Speaches {VERSION}",
+            {name: READERS[name] for name in unit.variables},
+        ),
+        evidence=render("speaches/evidence.sh.j2"),
         timeout=600,
     )
 

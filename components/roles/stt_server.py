@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import wave
 from collections.abc import Sequence
 from dataclasses import replace
@@ -52,8 +53,8 @@ def stt_args(settings: Settings, machine: MachinePlan, key: pulumi.Input[str]) -
     )
 
 
-def verify_script(settings: Settings, machine: MachinePlan, unit: str) -> str:
-    """The script that lets the service hear a recording."""
+def verify_script(settings: Settings, machine: MachinePlan, args: ServiceArgs) -> str:
+    """The script that lets the service hear a recording, and sees what it runs on."""
     with wave.open(str(RECORDING)) as audio:
         seconds = audio.getnframes() / audio.getframerate()
     return script(
@@ -64,16 +65,36 @@ def verify_script(settings: Settings, machine: MachinePlan, unit: str) -> str:
         authorization=AUTHORIZATION,
         model=settings.model_name,
         url=stt_url(settings, machine),
-        unit=unit,
+        unit=args.unit.name,
         machine=machine.name,
+        device=device_of(settings, machine),
+        evidence=args.evidence.strip(),
+        engine=settings.engine,
     )
+
+
+def prune_script(args: ServiceArgs) -> str:
+    """The script that removes the models of before."""
+    kept = [args.model_directory, *(sent.destination for sent in args.sent)]
+    return script(
+        "prune_models.sh.j2",
+        service=SERVICE,
+        kept=[path for path in kept if path.startswith(f"{VOLUME}/")],
+    )
+
+
+def read_times(said: Sequence[str]) -> dict[str, float]:
+    """Seconds of each step, from the lines ``took: STEP=MILLISECONDS`` of scripts' outputs."""
+    found = re.findall(r"^took: (\w+)=(\d+)$", "\n".join(said), re.MULTILINE)
+    return {step: int(milliseconds) / 1000 for step, milliseconds in found}
 
 
 @role("stt_server")
 class SttServer(Role):
     """An OpenAI-compatible STT server with a key, and the proof that it hears.
 
-    ``api_key``, ``check`` (the verification's JSON) and ``url`` are for the outputs.
+    ``api_key``, ``check`` (the verification's JSON), ``times`` (seconds of the last change's steps)
+    and ``url`` are for the outputs.
     """
 
     volumes: ClassVar = {"models": VOLUME}
@@ -104,13 +125,25 @@ class SttServer(Role):
         verify = MachineScript(
             context.name("stt_server/verify"),
             context.instance,
-            verify_script(settings, context.plan, args.unit.name),
+            verify_script(settings, context.plan, args),
             # Its last line changes with every new configuration, so that each is verified.
             after=service.last_line,
             needs=[service.configure, recording],
             opts=mine,
         )
         self.check, self.verified = verify.stdout, verify
+        if not settings.keepModels and args.model_directory:
+            MachineScript(
+                context.name("stt_server/prune"),
+                context.instance,
+                prune_script(args),
+                # What is verified alone makes the models of before superfluous.
+                after=service.last_line,
+                needs=[verify],
+                opts=mine,
+            )
+        said = [each.stdout for each in (service.model, service.configure) if each]
+        self.times = pulumi.Output.all(*said).apply(read_times)
 
     @classmethod
     def wanted(cls, settings: Settings) -> bool:

@@ -43,7 +43,10 @@ def test_health_needs_no_key_and_says_what_runs(server: Running) -> None:
     assert answer.pop("version")
     assert answer == {
         "status": "ok",
+        "engine": "whisper",
         "model": NAME,
+        "loaded": True,
+        "keep_alive": -1,
         "device": "cpu",
         "compute_type": "int8_float32",
         "language": "",

@@ -25,14 +25,10 @@ def transcript() -> Transcript:
 
 
 def _transcript(cues: list[tuple[float, float, str]]) -> Transcript:
-    from types import SimpleNamespace
-    from typing import cast
-
-    from faster_whisper.transcribe import Segment, TranscriptionInfo
     from formats import Transcript
+    from recognizer import Info, Segment
 
-    segments = [SimpleNamespace(start=start, end=end, text=text) for start, end, text in cues]
-    return Transcript("transcribe", cast(TranscriptionInfo, None), cast(list[Segment], segments))
+    return Transcript("transcribe", Info(1.0), [Segment(*cue) for cue in cues])
 
 
 def test_srt(transcript: Transcript) -> None:

@@ -145,4 +145,4 @@ def test_a_wrong_setting_ends_the_process(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 78 and not done.stdout
-    assert done.stderr.startswith("stt_server: STT_MODEL is unknown; known: STT_HOST")
+    assert done.stderr.startswith("stt_server: STT_MODEL is unknown; known: STT_ENGINE")

@@ -44,7 +44,7 @@ def test_what_must_be_set(refusal: Refusal, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["STT_MODEL", "STT_LANG", "STT_", "STT_device"])
 def test_unknown_settings(refusal: Refusal, name: str) -> None:
-    assert refusal(**{name: ""}).startswith(f"{name} is unknown; known: STT_HOST, ")
+    assert refusal(**{name: ""}).startswith(f"{name} is unknown; known: STT_ENGINE, ")
 
 
 @pytest.mark.parametrize(

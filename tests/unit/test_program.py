@@ -132,6 +132,7 @@ def test_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
         "stt_quantization": "float16",
         "stt_api_key": API_KEY,
         "stt_check": {"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08},
+        "stt_times": {},
         "stt_curl": 'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@recording.wav '
         "--form-string model=large-v3-turbo http://10.120.0.1:8000/v1/audio/transcriptions",
         "ollama_url": "http://10.120.0.1:11434",

@@ -1,0 +1,82 @@
+"""What stands before the routes: the key, the limit of an upload, and errors in OpenAI's form."""
+
+from __future__ import annotations
+
+import hmac
+
+from settings import Settings
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class RequestError(Exception):
+    """A request that cannot be answered; it goes out in OpenAI's form."""
+
+    def __init__(self, status: int, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
+
+
+class Guard:
+    """The key, and the limit of an upload, before any of a body is kept."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.key = settings.api_key.encode()
+        self.limit = settings.max_upload_mb << 20
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on with a counted body."""
+        if scope["type"] != "http" or scope["path"] == "/health":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        right = scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.key)
+        if self.key and not right:
+            message = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
+            await error_response(401, message)(scope, receive, send)
+            return
+        too_large = f"The upload is larger than {self.limit >> 20} MiB."
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.limit:
+            await error_response(413, too_large, "file")(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.limit:
+                raise RequestError(413, too_large, "file")
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def error_response(status: int, message: str, param: str | None = None) -> JSONResponse:
+    """An error in OpenAI's form."""
+    codes = {(401, None): "invalid_api_key", (404, "model"): "model_not_found"}
+    error = {
+        "message": message,
+        "type": "server_error" if status >= 500 else "invalid_request_error",
+        "param": param,
+        "code": codes.get((status, param)),
+    }
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse({"error": error}, status, headers=headers)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Every error that leaves a route."""
+    if isinstance(error, RequestError):
+        return error_response(error.status, error.message, error.param)
+    if isinstance(error, HTTPException):
+        message = f"{error.detail}: {request.method} {request.url.path}"
+        return error_response(error.status_code, message)
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)  # nobody reads it
+    return error_response(500, f"The transcription failed: {type(error).__name__}.")

@@ -1,0 +1,115 @@
+"""What an engine is to the server: it loads, hears, and lets its memory go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from settings import Settings, SettingsError
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with its times in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of what was heard; ``details``: what the engine says of it, by OpenAI's names."""
+
+    start: float
+    end: float
+    text: str
+    words: Sequence[Word] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Info:
+    """The whole recording; the language where the engine knows it, and how sure it is."""
+
+    duration: float
+    language: str | None = None
+    language_probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """A request. An engine without ``prompt`` or ``temperature`` goes on without them."""
+
+    task: str = "transcribe"
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    words: bool = False
+
+
+class Recognizer(Protocol):
+    """One engine with one model.
+
+    ``languages``: what it knows; None: nobody can tell. ``device`` and ``compute_type`` are what
+    the loaded model really runs on; they stay after ``unload``. ``tasks``: OpenAI's routes that it
+    has.
+    """
+
+    device: str
+    compute_type: str
+    version: str
+    languages: Sequence[str] | None
+    tasks: Sequence[str]
+    loaded: bool
+
+    def load(self) -> None:
+        """Load the model, or again after ``unload``.
+
+        Raises:
+            Exception: whatever the engine has for it, such as a card without memory.
+        """
+
+    def unload(self) -> None:
+        """Give the device's memory back."""
+
+    def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
+        """Hear mono samples of 16 kHz."""
+
+
+#: Modules are loaded by name, for each needs packages that the others' machines do not have.
+RECOGNIZERS = {
+    "whisper": "whisper_recognizer",
+    "parakeet": "parakeet_recognizer",
+    "vosk": "vosk_recognizer",
+}
+
+
+def load_recognizer(settings: Settings) -> Recognizer:
+    """The engine of ``STT_ENGINE`` with its model loaded.
+
+    Raises:
+        SettingsError: the model cannot be loaded, or does not know the language.
+    """
+    module = import_module(RECOGNIZERS[settings.engine])
+    try:
+        recognizer: Recognizer = module.create(settings)
+        recognizer.load()
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise SettingsError(
+            f"STT_MODEL_DIR is {str(settings.model_dir)!r}, which does not run: {error}"
+        ) from error
+    known = recognizer.languages
+    if settings.language and known is not None and settings.language not in known:
+        raise SettingsError(
+            f"STT_LANGUAGE is {settings.language!r}; this model knows: {', '.join(known)}"
+        )
+    return recognizer
