@@ -5,7 +5,7 @@ ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
 export RUNNER
 
-.PHONY: help up preview drift outputs destroy rotate-key stt test check setup venv venv-dev
+.PHONY: help up preview drift outputs destroy rotate-key vram flush stt test check setup venv venv-dev
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,12 @@ outputs: venv ## The outputs as JSON (SHOW_SECRETS=1: with the key)
 
 rotate-key: setup ## Another key for the STT service; Open WebUI follows
 	@$(PULUMI) up --replace '**stt_server/key' $(ARGS)
+
+vram: venv ## Who holds the memory of the cards
+	@.venv/bin/python -m operations vram --stack $(STACK)
+
+flush: venv ## Let the STT service and Ollama unload their models, after what they are at
+	@.venv/bin/python -m operations flush --stack $(STACK)
 
 stt: setup ## The STT role alone
 	@$(PULUMI) up --target '**stt_server**' $(ARGS)

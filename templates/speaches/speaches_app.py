@@ -4,6 +4,8 @@ Speaches itself has no such setting. It hands every request's language to faster
 None means "detect": this is where the default goes in. It also logs what a model was loaded as.
 """
 
+import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -45,9 +47,45 @@ logging.getLogger("speaches.routers.stt").addFilter(
 )
 
 
+class Gate:
+    """An unload waits for the transcriptions that run, and new ones wait for it.
+
+    Speaches refuses to unload a model that is in use, and loses track of it all the same.
+    """
+
+    def __init__(self):
+        self.running = 0
+        self.idle = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def pass_by(self, scope):
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.startswith("/v1/audio/"):
+            async with self.idle:
+                self.running += 1
+            try:
+                yield
+            finally:
+                # A client that leaves cancels this task: the count must not wait for a lock.
+                self.running -= 1
+                asyncio.get_running_loop().create_task(self._tell())
+        elif scope.get("method") == "DELETE" and path.startswith("/api/ps/"):
+            async with self.idle:
+                await self.idle.wait_for(lambda: not self.running)
+                yield
+        else:
+            yield
+
+    async def _tell(self):
+        async with self.idle:
+            self.idle.notify_all()
+
+
 def create_app():
     """Speaches, with HTTP's own status for a missing key: it answers 403, and clients expect 401."""
     app = main.create_app()
+
+    gate = Gate()
 
     async def with_status(scope, receive, send):
         async def send_status(message):
@@ -56,6 +94,7 @@ def create_app():
                 message["headers"] = [*message["headers"], (b"www-authenticate", b"Bearer")]
             await send(message)
 
-        await app(scope, receive, send_status)
+        async with gate.pass_by(scope):
+            await app(scope, receive, send_status)
 
     return with_status

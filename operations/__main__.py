@@ -1,0 +1,33 @@
+"""python -m operations vram|flush --stack NAME: beside `up`, on what runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from declaration.problems import DeclarationError
+from operations.host import OperationError
+from operations.memory import flush, report
+from operations.stack import read_stack
+
+
+def main() -> int:
+    """Do one thing; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="operations")
+    parser.add_argument("verb", choices=["vram", "flush"])
+    parser.add_argument("--stack", required=True)
+    options = parser.parse_args()
+    declaration = read_stack(options.stack)
+    if options.verb == "vram":
+        print("\n".join(report(declaration)))
+        return 0
+    lines, free = flush(declaration)
+    print("\n".join(lines))
+    return 0 if free else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (DeclarationError, OperationError) as error:
+        sys.exit(f"incus-stt: error: {error}")

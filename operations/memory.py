@@ -1,0 +1,126 @@
+"""Who holds the device's memory (``vram``), and letting it go (``flush``)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from components.engines.engine import AUTHORIZATION
+from components.templates import render
+from declaration.declare import OLLAMA_ROLE, STT_ROLE, Declaration
+from declaration.topology import MachinePlan
+from operations.host import in_machine, on_host
+
+#: The unit of a service within a container, at the end of a process' cgroup.
+_CGROUP = re.compile(r"lxc\.payload\.(?P<instance>[^/]+)/.*?(?P<unit>[\w@.-]+)\.service")
+_MIB = 2**20
+
+
+def _machines(declaration: Declaration) -> Iterator[tuple[MachinePlan, str]]:
+    """The machines with an STT service or Ollama, each with its script's question."""
+    settings = declaration.settings
+    host = str(settings.host)
+    address = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
+    for machine in declaration.topology.machines:
+        stt = STT_ROLE in machine.roles and settings.enabled
+        ollama = OLLAMA_ROLE in machine.roles
+        if stt or ollama:
+            asked = {
+                "stt": f"http://{address}:{settings.port}" if stt else "",
+                "ollama": f"http://127.0.0.1:{settings.ollama.port}" if ollama else "",
+                "authorization": AUTHORIZATION,
+            }
+            yield machine, json.dumps(asked)
+
+
+def ask(declaration: Declaration, verb: str) -> dict[str, Any]:
+    """What each machine answers to ``status`` or ``flush``, by its name.
+
+    Raises:
+        OperationError: a machine does not run, or the host cannot be reached.
+    """
+    found: dict[str, Any] = {}
+    for machine, asked in _machines(declaration):
+        script = render("operations/memory.sh.j2", verb=verb, asked=asked)
+        found[machine.name] = json.loads(in_machine(declaration.settings.where, machine, script))
+    return found
+
+
+def cards(said: str) -> list[str]:
+    """The host's cards and who holds how much of each, from the lines of ``cards.sh.j2``."""
+    lines: list[str] = []
+    rows = [[part.strip() for part in line.split(",", 5)] for line in said.splitlines()]
+    for row in (row for row in rows if row[0] == "card" and len(row) >= 5):
+        _, uuid, name, used, total = row[:5]
+        lines.append(f"{name}: {used} of {total} MiB in use")
+        for process in (each for each in rows if each[0] == "process" and each[1] == uuid):
+            _, _, pid, mib, *cgroup = process
+            place = _CGROUP.search(",".join(cgroup))
+            who = f"{place['instance']}: {place['unit']}" if place else f"process {pid} of the host"
+            lines.append(f"  {mib} MiB  {who}")
+    return lines
+
+
+def report(declaration: Declaration) -> list[str]:
+    """The lines of `make vram`."""
+    settings = declaration.settings
+    lines: list[str] = []
+    if settings.where.kind != "incus":
+        lines += cards(on_host(settings.where, render("operations/cards.sh.j2")))
+    lines = lines or ["the host's cards: none that nvidia-smi shows there"]
+    for name, said in ask(declaration, "status").items():
+        if said["stt"]:
+            lines.append(
+                f"{name}: STT ({settings.engine}): {_stt(said['stt'], settings.keepAlive)}"
+            )
+        if said["ollama"]:
+            lines.append(f"{name}: Ollama: {_ollama(said['ollama'])}")
+    return lines
+
+
+def _stt(said: dict[str, Any], keep_alive: str) -> str:
+    if not said["answers"]:
+        return "does not answer"
+    if said["models"] is None:
+        return "does not tell what it has loaded"
+    if not said["models"]:
+        return "nothing loaded"
+    stays = "for ever" if keep_alive == "-1" else f"{keep_alive} after its last use"
+    return f"{', '.join(said['models'])} loaded, stays {stays}"
+
+
+def _ollama(said: dict[str, Any]) -> str:
+    if not said["answers"]:
+        return "does not answer"
+    if not said["models"]:
+        return "nothing loaded"
+    return "; ".join(
+        f"{model['name']}: {round((model['size_vram'] or 0) / _MIB)} MiB on cards, "
+        f"{round((model['size'] - (model['size_vram'] or 0)) / _MIB)} MiB in the machine's memory, "
+        f"until {model['expires_at']}"
+        for model in said["models"]
+    )
+
+
+_FLUSHED = {
+    "unloaded": "unloaded",
+    "nothing": "had nothing loaded",
+    "silent": "does not answer",
+    "cannot": "cannot unload: restart its service in the machine to free its memory",
+    "busy": "is busy and kept its model: try again",
+    "stays": "kept a model: try again",
+}
+
+
+def flush(declaration: Declaration) -> tuple[list[str], bool]:
+    """The lines of `make flush`, and whether all is free."""
+    lines: list[str] = []
+    free = True
+    for name, said in ask(declaration, "flush").items():
+        for service, what in said.items():
+            shown = "Ollama" if service == "ollama" else "STT"
+            lines.append(f"{name}: {shown} {_FLUSHED[what]}")
+            free = free and what in ("unloaded", "nothing")
+    return lines, free

@@ -1,0 +1,44 @@
+"""A stack's declaration, read without Pulumi: its file and Pulumi.yaml but for encrypted values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.roles import ROLES
+from declaration.declare import Declaration, declare
+from declaration.problems import DeclarationError, Problem
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def read_values(stack: str) -> dict[str, Any]:
+    """The stack's settings by their keys, without ``stt:``.
+
+    Raises:
+        DeclarationError: there is no such stack.
+    """
+    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))
+    file = ROOT / project["stackConfigDir"] / f"Pulumi.{stack}.yaml"
+    if not file.is_file():
+        known = sorted(path.name.split(".")[1] for path in file.parent.glob("Pulumi.*.yaml"))
+        message = f"there is no stack {stack}. Stacks: {', '.join(known)}."
+        raise DeclarationError([Problem("STACK", message)])
+    values = {key: item["default"] for key, item in project["config"].items()}
+    values |= (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("config") or {}
+    return {
+        key.removeprefix("stt:"): value
+        for key, value in values.items()
+        if key.startswith("stt:") and not (isinstance(value, dict) and set(value) == {"secure"})
+    }
+
+
+def read_stack(stack: str) -> Declaration:
+    """The stack's declaration.
+
+    Raises:
+        DeclarationError: with every problem of it.
+    """
+    return declare(read_values(stack), ROLES, ROOT)

@@ -1,0 +1,306 @@
+"""Another engine is one setting: URL and key stay, and the new one hears.
+
+Weights of Parakeet and Vosk cannot be had from package registries: their models here are the
+smallest that load for real, with random weights, and their words mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.model_hub import ModelHub
+from tests.e2e.project import RECORDINGS, STACK, Project, left_of, post_recording, run
+from tests.tiny_parakeet import make_model as make_parakeet
+from tests.tiny_vosk import make_model as make_vosk
+
+DOMAIN, SUBNET = "stt-e2e-g", "10.213.47"
+ENGINE = '''"""The operator's engine of the tests: it tells how many bytes it heard."""
+
+import http.server
+import json
+import os
+
+KEY = open(os.environ["STT_API_KEY_FILE"]).read().strip()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, status, body):
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self):
+        names = ("STT_MODEL", "STT_LANGUAGE", "STT_COMPUTE_TYPE", "STT_DEVICE", "STT_KEEP_ALIVE")
+        self.answer(200, {name: os.environ[name] for name in names})
+
+    def do_POST(self):
+        heard = self.rfile.read(int(self.headers["Content-Length"]))
+        right = self.headers.get("Authorization") == f"Bearer {KEY}"
+        self.answer(200 if right else 401, {"text": f"{len(heard)} bytes"})
+
+
+address = os.environ["STT_HOST"], int(os.environ["STT_PORT"])
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+'''
+UNIT = """[Unit]
+Description=The operator's engine
+
+[Service]
+User=stt
+EnvironmentFile=/etc/incus-stt/custom.env
+ExecStart=/bin/sh -c 'exec python3 "$STT_FILES/engine.py"'
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    stack = Project(tmp_path_factory.mktemp("engines"), "runner", DOMAIN, SUBNET)
+    try:
+        stack.up()
+        yield stack
+    finally:
+        done = stack.pulumi("destroy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert left_of(DOMAIN) == []
+
+
+@pytest.fixture(autouse=True)
+def same_url_and_key(project: Project) -> Iterator[None]:
+    """Whatever a test does with engines and models."""
+    before = project.outputs()
+    yield
+    after = project.outputs()
+    assert (before["stt_url"], before["stt_api_key"]) == (after["stt_url"], after["stt_api_key"])
+
+
+def operation(project: Project, verb: str) -> str:
+    """`make vram` or `make flush`."""
+    python = str(project.root / ".venv" / "bin" / "python")
+    done = run(python, "-m", "operations", verb, "--stack", STACK, cwd=project.root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def models(project: Project) -> list[str]:
+    """The models on the volume."""
+    return project.inside("ls", "/srv/models/stt").split()
+
+
+def test_the_outputs_tell_what_it_runs_on_and_how_long_the_change_took(project: Project) -> None:
+    outputs = project.outputs()
+    check, times = outputs["stt_check"], outputs["stt_times"]
+    assert (check["device"], check["compute_type"]) == ("cpu", "int8_float32")
+    assert set(times) == {"check", "restart"} and all(0 < each < 60 for each in times.values())
+    assert outputs["stt_quantization"] == "int8"
+
+
+@pytest.mark.parametrize("engine", ["parakeet", "vosk"])
+def test_an_engine_with_a_directory_of_the_operator_s(project: Project, engine: str) -> None:
+    make = {"parakeet": make_parakeet, "vosk": make_vosk}[engine]
+    make(project.root / "models" / f"tiny-{engine}")
+    project.set(engine=engine, model=f"./models/tiny-{engine}", quantization=None)
+    project.up()
+    assert project.unchanged()
+    health = project.health()
+    assert (health["engine"], health["device"]) == (engine, "cpu")
+    assert health["compute_type"] == {"parakeet": "int8", "vosk": "float32"}[engine]
+    assert project.outputs()["stt_check"]["text"]
+    for model in (None, "whisper-1"):
+        answer = project.transcribe("hello_world", model)
+        assert answer.status == 200 and answer.json["text"]
+    unit = project.inside("systemctl", "is-active", engine)
+    assert unit == "active"
+    assert "not-found" in project.inside("systemctl", "show", "-P", "LoadState", "faster-whisper")
+
+
+def test_parakeet_s_compute_type_takes_effect(project: Project) -> None:
+    project.set(engine="parakeet", model="./models/tiny-parakeet", quantization="float32")
+    project.up()
+    assert project.health()["compute_type"] == "float32"
+
+
+def test_parakeet_is_fetched_by_its_name(project: Project) -> None:
+    directory = project.root / "models" / "tiny-parakeet"
+    hub = ModelHub(f"{SUBNET}.254", {"istupakov/parakeet-tdt-0.6b-v3-onnx": directory})
+    try:
+        project.set(model=None, quantization=None, sources={"models": hub.url})
+        project.up()
+    finally:
+        hub.close()
+    outputs = project.outputs()
+    assert outputs["stt_model"] == project.health()["model"] == "parakeet-tdt-0.6b-v3"
+    assert outputs["stt_times"]["fetch"] > 0
+    # Of the two kinds the one that is asked for, and nothing of the models of before.
+    (model,) = models(project)
+    files = project.inside("ls", f"/srv/models/stt/{model}").split()
+    assert "encoder-model.int8.onnx" in files and "encoder-model.onnx" not in files
+
+
+def test_vosk_is_fetched_by_its_name(project: Project, tmp_path: Path) -> None:
+    name = "vosk-model-small-en-us-0.15"
+    make_vosk(tmp_path / "zip" / name)
+    shutil.make_archive(str(tmp_path / name), "zip", tmp_path / "zip", name)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    site = ThreadingHTTPServer((f"{SUBNET}.254", 0), handler)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    try:
+        source = f"http://{SUBNET}.254:{site.server_address[1]}"
+        project.set(engine="vosk", sources={"vosk": source})
+        project.up()
+    finally:
+        site.shutdown()
+    assert project.health()["model"] == name
+    assert models(project) == [name]
+    assert project.unchanged()
+    project.set(sources=None)
+
+
+def test_an_engine_of_the_operator_s_own(project: Project) -> None:
+    engine = project.root / "engines" / "mine"
+    engine.mkdir(parents=True)
+    (engine / "engine.py").write_text(ENGINE)
+    (engine / "install.sh").write_text("test -d \"$STT_FILES\"\necho 'mine is installed'\n")
+    (engine / "engine.service").write_text(UNIT)
+    custom = {
+        "install": "./engines/mine/install.sh",
+        "unit": "./engines/mine/engine.service",
+        "files": "./engines/mine",
+    }
+    project.set(
+        engine="custom", model="mine", quantization="int8", language="fr", keepAlive="7m",
+        custom=custom,
+    )  # fmt: skip
+    said = project.up()
+    assert "mine is installed" in said
+    assert project.unchanged()
+    assert project.health() == {
+        "STT_MODEL": "mine",
+        "STT_LANGUAGE": "fr",
+        "STT_COMPUTE_TYPE": "int8",
+        "STT_DEVICE": "cpu",
+        "STT_KEEP_ALIVE": "420",
+    }
+    assert project.outputs()["stt_check"]["text"].endswith(" bytes")
+    url = project.outputs()["stt_url"]
+    assert post_recording(url, RECORDINGS / "hello_world.wav", "mine", "wrong").status == 401
+    project.inside("sh", "-c", "echo '# by hand' >>/etc/systemd/system/custom.service")
+    assert "custom.service" in project.pulumi("drift").stdout
+    # One that does not come up leaves the old one there.
+    (engine / "engine.service").write_text(UNIT.replace("engine.py", "nowhere.py"))
+    assert "the one before was put back" in project.fails()
+    assert project.health()["STT_MODEL"] == "mine"
+    assert "does not tell what it has loaded" in operation(project, "vram")
+
+
+def test_back_to_the_light_engine_and_the_old_models_are_gone(project: Project) -> None:
+    project.set(
+        engine="faster-whisper", model="./models/tiny-digits", quantization="int8", language=None,
+        keepAlive=None, custom=None,
+    )  # fmt: skip
+    project.up()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    (model,) = models(project)
+    assert model.startswith("tiny-digits-")
+
+
+def test_models_stay_where_they_are_to_be_kept(project: Project) -> None:
+    shutil.copytree(project.root / "models/tiny-digits", project.root / "models/second")
+    project.set(keepModels=True, model="./models/second")
+    project.up()
+    assert len(models(project)) == 2
+    project.set(keepModels=False)
+    project.up()
+    (model,) = models(project)
+    assert model.startswith("second-")
+    project.set(model="./models/tiny-digits")
+    project.up()
+
+
+def test_a_model_that_fails_its_verification_does_not_cost_the_old_one(project: Project) -> None:
+    """It loads, and it hears nothing: the old model is still there to go back to."""
+    deaf = project.root / "models" / "deaf"
+    shutil.copytree(project.root / "models/tiny-digits", deaf)
+    tokenizer = json.loads((deaf / "tokenizer.json").read_text())
+    tokenizer["decoder"] = {"type": "Replace", "pattern": {"Regex": ".+"}, "content": ""}
+    (deaf / "tokenizer.json").write_text(json.dumps(tokenizer))
+    project.set(model="./models/deaf")
+    said = project.fails()
+    assert "heard nothing" in said
+    assert any(model.startswith("tiny-digits-") for model in models(project))
+    project.set(model="./models/tiny-digits")
+    project.up()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_a_variable_that_nobody_reads_is_an_error_before_anything_stops(project: Project) -> None:
+    """The forerunner's mistake, on purpose: a name that the installed version does not know."""
+    file = project.root / "components" / "engines" / "own_server.py"
+    text = file.read_text()
+    running = project.inside("systemctl", "show", "-P", "InvocationID", "faster-whisper")
+    language = '"STT_LANGUAGE": settings.language,'
+    try:
+        # No program at all reads the first; the server itself refuses the second.
+        file.write_text(text.replace("HF_HUB_OFFLINE", "HF_HUB_OFLINE"))
+        said = project.fails()
+        assert "reads no HF_HUB_OFLINE: the setting would have no effect" in said
+        assert "The running service was not touched" in said
+        file.write_text(text.replace(language, f'{language}\n        "STT_MODEL": model.name,'))
+        assert "STT_MODEL is unknown" in project.fails()
+    finally:
+        file.write_text(text)
+    now = project.inside("systemctl", "show", "-P", "InvocationID", "faster-whisper")
+    assert now == running
+    assert project.unchanged()
+
+
+def test_keep_alive_takes_effect(project: Project) -> None:
+    assert project.health()["keep_alive"] == 300
+    project.set(keepAlive="1s")
+    project.up()
+    end = time.monotonic() + 20
+    while project.health()["loaded"]:
+        assert time.monotonic() < end
+        time.sleep(0.3)
+    assert "nothing loaded" in operation(project, "vram")
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    project.set(keepAlive="-1")
+    project.up()
+    assert "./models/tiny-digits loaded, stays for ever" in operation(project, "vram")
+    project.set(keepAlive=None)
+    project.up()
+
+
+def test_flush_frees_the_device_safely_while_a_transcription_runs(project: Project) -> None:
+    outputs = project.outputs()
+    statuses: list[int] = []
+
+    def transcribe() -> None:
+        for _ in range(12):
+            answer = post_recording(
+                outputs["stt_url"], RECORDINGS / "two_zero_two_six.wav", "whisper-1",
+                outputs["stt_api_key"],
+            )  # fmt: skip
+            statuses.append(answer.status)
+
+    client = threading.Thread(target=transcribe)
+    client.start()
+    assert "gpu-server: STT unloaded" in operation(project, "flush")
+    client.join()
+    assert statuses == [200] * 12
+    operation(project, "flush")
+    assert "had nothing loaded" in operation(project, "flush")
+    assert project.transcribe("hello_world").json["text"] == "hello world"
