@@ -26,8 +26,9 @@ USER, UID, HOME = "ollama", 902, "/var/lib/ollama"
 MODELS = "/srv/models/ollama"
 
 
-def ollama_args(settings: Settings) -> ServiceArgs:
-    """The service Ollama."""
+def ollama_args(settings: Settings, machine: MachinePlan) -> ServiceArgs:
+    """The service Ollama in a machine."""
+    rocm = machine.gpu_vendor == "amd"
     source = settings.sources.ollama or RELEASE
     sent: list[Sent] = []
     if settings.sources.ollama and Path(source).is_file():
@@ -37,7 +38,8 @@ def ollama_args(settings: Settings) -> ServiceArgs:
     else:
         tag = VERSION if source == RELEASE else hashlib.sha256(source.encode()).hexdigest()[:12]
         archive = ""
-    directory = f"/opt/incus-stt/ollama-{tag}"
+    directory = f"/opt/incus-stt/ollama-{tag}{'-rocm' if rocm else ''}"
+    ours = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if machine.gpu_vendor == "nvidia" else {}
     unit = Unit(
         name="ollama",
         description="Ollama",
@@ -52,6 +54,7 @@ def ollama_args(settings: Settings) -> ServiceArgs:
             "OLLAMA_MODELS": MODELS,
             "OLLAMA_KEEP_ALIVE": settings.ollama.keepAlive,
             "OLLAMA_NO_CLOUD": "1",
+            **ours,
         },
     )
     return ServiceArgs(
@@ -72,10 +75,21 @@ def ollama_args(settings: Settings) -> ServiceArgs:
             archive=archive,
             source=source,
             release=source == RELEASE,
+            rocm=rocm,
+        ),
+        check_environment=render(
+            "ollama/check_environment.sh.j2",
+            directory=directory,
+            names=[name for name in unit.variables if name.startswith("OLLAMA_")],
         ),
         health=render("ollama/health.sh.j2", port=settings.ollama.port),
         timeout=60,
     )
+
+
+def verify_script(machine: MachinePlan) -> str:
+    """The script that sees whether Ollama found the GPU: without one it goes on in silence."""
+    return script("ollama/verify_gpu.sh.j2", service="ollama_server", machine=machine.name)
 
 
 def _has(port: int, model: str) -> str:
@@ -96,7 +110,7 @@ class OllamaServer(Role):
     @classmethod
     def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
         """The service, and the models that it has."""
-        facts = service_facts(plan.resource("ollama_server"), ollama_args(settings))
+        facts = service_facts(plan.resource("ollama_server"), ollama_args(settings, plan))
         if settings.ollama.models:
             facts[plan.resource("ollama_server/models")] = [
                 Fact(f"model {model}", _has(settings.ollama.port, model), "there")
@@ -109,10 +123,18 @@ class OllamaServer(Role):
         context, settings = self.context, self.context.settings
         mine = pulumi.ResourceOptions(parent=self)
         self.url = ollama_url(settings, context.plan)
-        service = Service(
-            context.name("ollama_server"), context.instance, ollama_args(settings), needs, mine
-        )
+        args = ollama_args(settings, context.plan)
+        service = Service(context.name("ollama_server"), context.instance, args, needs, mine)
         self.ready: pulumi.Resource = service.configure
+        if context.plan.gpus:
+            self.ready = MachineScript(
+                context.name("ollama_server/verify"),
+                context.instance,
+                verify_script(context.plan),
+                after=service.last_line,
+                needs=[service.configure],
+                opts=mine,
+            )
         if settings.ollama.models:
             self.ready = MachineScript(
                 context.name("ollama_server/models"),
@@ -123,6 +145,6 @@ class OllamaServer(Role):
                     port=settings.ollama.port,
                     models=settings.ollama.models,
                 ),
-                needs=[service.configure],
+                needs=[self.ready],
                 opts=mine,
             )

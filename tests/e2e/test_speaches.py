@@ -10,15 +10,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from components.engines import ENGINES, EngineContext
+from components.roles import ROLES
+from components.roles.ollama_server import verify_script as verify_gpu
+from components.roles.stt_server import verify_script
+from declaration.declare import STT_ROLE, Declaration, declare
 from tests.e2e.model_hub import ModelHub
-from tests.e2e.project import RECORDINGS, ROOT, Project, left_of, post_recording, request
+from tests.e2e.project import (
+    RECORDINGS,
+    ROOT,
+    STACK,
+    Project,
+    left_of,
+    post_recording,
+    request,
+    run,
+)
 from tests.e2e.webui import sign_in, webui_machine
 from tests.multilingual import make_model
+from tests.unit.test_settings import DEFAULTS
 
 SOURCES = {
     name: os.environ.get(f"STT_TEST_{name.upper()}", "")
@@ -53,7 +71,9 @@ def journal(project: Project) -> str:
 
 
 def test_the_verification_heard_the_recording(project: Project) -> None:
-    assert project.outputs()["stt_check"]["text"] == "one two three"
+    check = project.outputs()["stt_check"]
+    assert check["text"] == "one two three"
+    assert (check["device"], check["compute_type"]) == ("cpu", "int8_float32")
     assert request(project.outputs()["stt_health_url"]).status == 200
     for unit in ("speaches", "ollama"):
         assert project.inside("systemctl", "is-active", unit) == "active"
@@ -151,6 +171,102 @@ def test_the_light_engine_takes_over_with_the_same_url_and_key(project: Project)
     assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
+def test_a_variable_that_speaches_does_not_read_is_an_error(project: Project) -> None:
+    """The forerunner set WHISPER__MODEL and WHISPER__LANGUAGE, and nobody ever read them."""
+    file = project.root / "components" / "engines" / "speaches.py"
+    text = file.read_text()
+    name, reader = '"LOG_LEVEL": "info",', '"LOG_LEVEL": CONFIG,'
+    assert name in text and reader in text
+    wrong = ("WHISPER__MODEL", "WHISPER__LANGUAGE")
+    changed = text.replace(name, name + "".join(f'\n            "{each}": "x",' for each in wrong))
+    changed = changed.replace(
+        reader, reader + "".join(f'\n    "{each}": CONFIG,' for each in wrong)
+    )
+    running = project.inside("systemctl", "show", "-P", "InvocationID", "speaches")
+    file.write_text(changed)
+    try:
+        said = project.fails()
+    finally:
+        file.write_text(text)
+    assert "reads no WHISPER__LANGUAGE, WHISPER__MODEL: the setting would have no effect" in said
+    assert project.inside("systemctl", "show", "-P", "InvocationID", "speaches") == running
+    assert project.unchanged()
+
+
+def operation(project: Project, verb: str) -> str:
+    """`make vram` or `make flush`."""
+    python = str(project.root / ".venv" / "bin" / "python")
+    done = run(python, "-m", "operations", verb, "--stack", STACK, cwd=project.root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_keep_alive_takes_effect(project: Project) -> None:
+    project.set(keepAlive="2s")
+    project.up()
+    end = time.monotonic() + 30
+    while "STT (speaches): nothing loaded" not in operation(project, "vram"):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    project.set(keepAlive=None)
+    project.up()
+    assert "loaded, stays 5m after its last use" in operation(project, "vram")
+
+
+def test_flush_frees_both_while_a_transcription_runs(project: Project) -> None:
+    """Speaches itself would refuse, and lose track of its model."""
+    outputs = project.outputs()
+    statuses: list[int] = []
+
+    def transcribe() -> None:
+        for _ in range(10):
+            answer = post_recording(
+                outputs["stt_url"], RECORDINGS / "two_zero_two_six.wav", "whisper-1",
+                outputs["stt_api_key"],
+            )  # fmt: skip
+            statuses.append(answer.status)
+
+    clients = [threading.Thread(target=transcribe) for _ in range(3)]
+    for client in clients:
+        client.start()
+    flushed = [operation(project, "flush") for _ in range(4)]
+    assert any("STT unloaded" in said for said in flushed), flushed
+    for client in clients:
+        client.join()
+    assert statuses == [200] * 30
+    operation(project, "flush")
+    assert "STT (speaches): nothing loaded" in operation(project, "vram")
+    # It has not lost track: the next request loads, and what is loaded can be unloaded again.
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    assert "gpu-server: STT unloaded" in operation(project, "flush")
+
+
+def test_what_runs_on_the_cpu_fails_where_a_gpu_is_to_be_used(project: Project) -> None:
+    """The verifications of a machine with a GPU, run in this one, which has none."""
+    declaration = read_declaration(project)
+    machine = declaration.topology.having(STT_ROLE)
+    assert machine is not None
+    gpu = replace(machine, machine=machine.machine.model_copy(update={"gpu": True}),
+                  gpus=({"type": "gpu"},))  # fmt: skip
+    args = EngineContext(declaration.settings, "cuda", declaration.settings.model_ref, lambda _: "")
+    scripts = {
+        "speaches": verify_script(declaration.settings, gpu, ENGINES["speaches"](args)),
+        "Ollama": verify_gpu(gpu),
+    }
+    for name, script in scripts.items():
+        done = run("incus", "--project", project.domain, "exec", "gpu-server", "--", "sh", "-eu",
+                   input=script)  # fmt: skip
+        assert done.returncode != 0
+        assert f"{name} runs on the CPU and not on the GPU" in done.stderr, done.stderr
+
+
+def read_declaration(project: Project) -> Declaration:
+    """The stack as it is now."""
+    values = {**DEFAULTS, **project.settings, "quantization": "int8"}
+    return declare(values, ROLES, project.root)
+
+
 def test_ollama_runs_a_model(project: Project, tmp_path: Path) -> None:
     url = project.outputs()["ollama_url"]
     assert url == f"http://{SUBNET}.1:11434"
@@ -172,6 +288,9 @@ def test_ollama_runs_a_model(project: Project, tmp_path: Path) -> None:
     }
     answer = request(f"{url}/api/generate", data=json.dumps(ask).encode(), method="POST")
     assert answer.json["done"] is True
+    assert "Ollama: tiny:latest: 0 MiB on cards" in operation(project, "vram")
+    assert "Ollama unloaded" in operation(project, "flush")
+    assert "Ollama: nothing loaded" in operation(project, "vram")
 
 
 def test_settings_of_ollama_take_effect(project: Project) -> None:
