@@ -5,10 +5,11 @@ ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
 export RUNNER
 
-.PHONY: help up preview drift outputs destroy rotate-key vram flush stt test check setup venv venv-dev
+.PHONY: help up preview drift outputs destroy rotate-key vram flush measure-vram stt test check
+.PHONY: setup venv venv-dev
 
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 up: setup ## Build or update everything; then print the outputs
 	@$(PULUMI) up $(ARGS)
@@ -30,6 +31,9 @@ vram: venv ## Who holds the memory of the cards
 
 flush: venv ## Let the STT service and Ollama unload their models, after what they are at
 	@.venv/bin/python -m operations flush --stack $(STACK)
+
+measure-vram: venv ## What models take of the card, beside the catalogue (MODELS="tiny small")
+	@.venv/bin/python -m operations measure --stack $(STACK) --models "$(MODELS)"
 
 stt: setup ## The STT role alone
 	@$(PULUMI) up --target '**stt_server**' $(ARGS)

@@ -1,4 +1,4 @@
-"""python -m operations vram|flush --stack NAME: beside `up`, on what runs."""
+"""python -m operations vram|flush|measure --stack NAME: beside `up`, on what runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from declaration.problems import DeclarationError
 from operations.host import OperationError
+from operations.measure import measure
 from operations.memory import flush, report
 from operations.stack import read_stack
 
@@ -14,12 +15,16 @@ from operations.stack import read_stack
 def main() -> int:
     """Do one thing; returns the exit status."""
     parser = argparse.ArgumentParser(prog="operations")
-    parser.add_argument("verb", choices=["vram", "flush"])
+    parser.add_argument("verb", choices=["vram", "flush", "measure"])
     parser.add_argument("--stack", required=True)
+    parser.add_argument("--models", default="", help="names with spaces between, for measure")
     options = parser.parse_args()
     declaration = read_stack(options.stack)
     if options.verb == "vram":
         print("\n".join(report(declaration)))
+        return 0
+    if options.verb == "measure":
+        print("\n".join(measure(declaration, options.models)))
         return 0
     lines, free = flush(declaration)
     print("\n".join(lines))

@@ -304,3 +304,19 @@ def test_flush_frees_the_device_safely_while_a_transcription_runs(project: Proje
     operation(project, "flush")
     assert "had nothing loaded" in operation(project, "flush")
     assert project.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_what_models_take_is_measured_beside_the_catalogue(project: Project) -> None:
+    head, *rows = operation(project, "measure").splitlines()[-3:]
+    assert head.split()[:4] == ["model", "type", "measured", "catalogue"]
+    assert [row.split()[:2] for row in rows] == [["tiny", "int8"], ["tiny", "float32"]]
+    for row in rows:
+        measured, catalogue = int(row.split()[2]), int(row.split()[4])
+        assert 100 < measured < 4000 and 100 < catalogue < 4000
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+
+
+def test_an_operation_on_a_stack_that_is_not_there_is_said(project: Project) -> None:
+    python = str(project.root / ".venv" / "bin" / "python")
+    done = run(python, "-m", "operations", "vram", "--stack", "nowhere", cwd=project.root)
+    assert done.returncode == 1 and "there is no stack nowhere. Stacks: cpu, dev" in done.stderr
