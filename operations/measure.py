@@ -50,7 +50,11 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
         "operations/measure.sh.j2",
         units=UNITS,
         program=(Path(__file__).parent / "measure_whisper.py").read_text(encoding="utf-8"),
-        words=["--device", device, "--models", ",".join(names), "--types", TYPES[device]],
+        words=[
+            *("--device", device, "--models", ",".join(names), "--types", TYPES[device]),
+            # A CPU is slow, and its memory is the same after one.
+            *("--windows", "3" if device == "cuda" else "1"),
+        ],
         variables=[("LD_LIBRARY_PATH", "/lib/cuda")] if device == "cuda" else [],
     )
     said = in_machine(declaration.settings.where, machine, script, LIMIT)

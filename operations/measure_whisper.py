@@ -224,9 +224,7 @@ def run_faster_whisper(
     }
 
 
-def run_openai_whisper(
-    shape: Shape, device: str, kind: str, batch: int, windows: int
-) -> dict[str, Any]:
+def run_openai_whisper(shape: Shape, device: str, kind: str, windows: int) -> dict[str, Any]:
     """The same with openai-whisper, on PyTorch; a model of the shape, with random weights."""
     import torch
     import whisper
@@ -245,7 +243,8 @@ def run_openai_whisper(
     ).to(device)  # fmt: skip
     loaded = time.perf_counter() - began
     end = get_tokenizer(True, num_languages=model.num_languages).eot
-    mel = torch.zeros((batch, shape.mels, 3000), device=device)
+    # It has beams for one window at a time alone.
+    mel = torch.zeros((1, shape.mels, 3000), device=device)
     options = whisper.DecodingOptions(
         language="en",
         beam_size=BEAMS,
@@ -254,7 +253,7 @@ def run_openai_whisper(
         without_timestamps=True,
         fp16=half,
     )
-    return timed(lambda: whisper.decode(model, mel, options), batch, windows) | {
+    return timed(lambda: whisper.decode(model, mel, options), 1, windows) | {
         "device": str(model.device),
         "compute_type": "float16" if half else "float32",
         "load_seconds": round(loaded, 2),
@@ -264,12 +263,12 @@ def run_openai_whisper(
 
 def measure_one(options: argparse.Namespace) -> dict[str, Any]:
     """One combination, in this process."""
-    sizes = (options.device, options.types, options.batch, options.windows)
+    device, kind, windows = options.device, options.types, options.windows
     if options.library == "openai-whisper":
         shape = SHAPES[options.models]
-        return measured(options.device, lambda: run_openai_whisper(shape, *sizes))
-    directory = Path(options.one)
-    return measured(options.device, lambda: run_faster_whisper(directory, *sizes))
+        return measured(device, lambda: run_openai_whisper(shape, device, kind, windows))
+    directory, batch = Path(options.one), options.batch
+    return measured(device, lambda: run_faster_whisper(directory, device, kind, batch, windows))
 
 
 def main() -> int:
