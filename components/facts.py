@@ -80,7 +80,7 @@ def service_facts(prefix: str, args: ServiceArgs) -> dict[str, list[Fact]]:
     """What a service's resources made, by the names of the resources."""
     facts = {f"{prefix}/{sent.name}": [sealed(sent.destination)] for sent in args.sent}
     installed = [user(args.unit.user, args.uid)]
-    installed += [sealed(args.program)] if args.program else []
+    installed += [sealed(path) for path in (args.program, *args.directories) if path]
     installed += [packages(args.packages)] if args.packages else []
     facts[f"{prefix}/install"] = installed
     if args.secrets:

@@ -79,7 +79,8 @@ class ServiceArgs:
     """What a service is.
 
     ``install`` and ``models`` are scripts (see ``templates.script``) that make the directories
-    ``program`` and ``model_directory``; a program may also be among ``packages``. ``health`` is a
+    ``program`` (and ``directories`` beside) and ``model_directory``; a program may also be among
+    ``packages``. ``health`` is a
     shell command that succeeds once the service works, tried for ``timeout`` seconds. ``secrets``
     are files with mode 0600: path, content, owner. ``name`` names the service's state in the
     machine. ``check_environment`` are shell commands that fail where a variable of the unit has no
@@ -95,6 +96,7 @@ class ServiceArgs:
     health: str
     timeout: int
     program: str = ""
+    directories: Sequence[str] = ()
     packages: Sequence[str] = ()
     sent: Sequence[Sent] = ()
     host: str = "0.0.0.0"  # noqa: S104  # what is published is the operator's choice

@@ -155,13 +155,13 @@ def _distilled(teacher: Memory, lacks: int) -> Memory:
 
 #: The models, from the smallest to the largest; where a smaller one is to be named, by this order.
 CATALOGUE: dict[str, SpeechModel] = {
-    "tiny": _whisper("tiny", 39, 384, _document(1), owhisper="QuantizedTiny"),
+    "tiny": _whisper("tiny", 39, 384, _document(1), owhisper="ggml-tiny-q8_0.bin"),
     "tiny.en": _whisper(
-        "tiny.en", 39, 384, _document(1), languages=ENGLISH, owhisper="QuantizedTinyEn"
+        "tiny.en", 39, 384, _document(1), languages=ENGLISH, owhisper="ggml-tiny.en-q8_0.bin"
     ),
-    "base": _whisper("base", 74, 512, _document(1), owhisper="QuantizedBase"),
+    "base": _whisper("base", 74, 512, _document(1), owhisper="ggml-base-q8_0.bin"),
     "base.en": _whisper(
-        "base.en", 74, 512, _document(1), languages=ENGLISH, owhisper="QuantizedBaseEn"
+        "base.en", 74, 512, _document(1), languages=ENGLISH, owhisper="ggml-base.en-q8_0.bin"
     ),
     "distil-small.en": _whisper(
         "distil-small.en",
@@ -171,9 +171,9 @@ CATALOGUE: dict[str, SpeechModel] = {
         repository="Systran/faster-distil-whisper-small.en",
         languages=ENGLISH,
     ),
-    "small": _whisper("small", 244, 768, _document(2), owhisper="QuantizedSmall"),
+    "small": _whisper("small", 244, 768, _document(2), owhisper="ggml-small-q8_0.bin"),
     "small.en": _whisper(
-        "small.en", 244, 768, _document(2), languages=ENGLISH, owhisper="QuantizedSmallEn"
+        "small.en", 244, 768, _document(2), languages=ENGLISH, owhisper="ggml-small.en-q8_0.bin"
     ),
     "distil-medium.en": _whisper(
         "distil-medium.en",
@@ -209,7 +209,7 @@ CATALOGUE: dict[str, SpeechModel] = {
         int8_float16=_document(4),
         repository="deepdml/faster-whisper-large-v3-turbo-ct2",
         languages=LANGUAGES,
-        owhisper="QuantizedLargeTurbo",
+        owhisper="ggml-large-v3-turbo-q8_0.bin",
     ),
     "large-v2": _whisper("large-v2", 1550, 1280, _LARGE, int8_float16=_LARGE_INT8),
     "large-v3": _whisper(

@@ -73,6 +73,6 @@ ENGINE_FACTS: dict[EngineName, EngineFacts] = {
         language=False,
     ),
     # whisper.cpp's quantized files (q8_0).
-    "owhisper": EngineFacts({"cpu": "base"}, {"cpu": ("int8",)}),
+    "owhisper": EngineFacts({"cpu": "base"}, {"cpu": ("int8",)}, "model.ggml"),
     "custom": EngineFacts({}, CTRANSLATE2_TYPES, repositories=True),
 }

@@ -12,7 +12,7 @@ from settings import SettingsError, read_settings
 def main() -> int:
     """Load. Returns the exit status."""
     try:
-        load_recognizer(read_settings(os.environ))
+        load_recognizer(read_settings(os.environ)).unload()
     except SettingsError as error:
         print(f"{error}.", file=sys.stderr)
         return 1

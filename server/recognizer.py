@@ -88,6 +88,7 @@ RECOGNIZERS = {
     "whisper": "whisper_recognizer",
     "parakeet": "parakeet_recognizer",
     "vosk": "vosk_recognizer",
+    "owhisper": "owhisper_recognizer",
 }
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ENGINES = ("whisper", "parakeet", "vosk")
+ENGINES = ("whisper", "parakeet", "vosk", "owhisper")
 DEFAULTS = {
     "STT_ENGINE": "whisper",
     "STT_HOST": "127.0.0.1",
     "STT_PORT": "8000",
     "STT_MODEL_DIR": "",
+    "STT_PROGRAM": "",
     "STT_MODEL_NAME": "",
     "STT_MODEL_ALIASES": "[]",
     "STT_DEVICE": "cpu",
@@ -37,13 +38,14 @@ class Settings:
     ``model_name`` and ``aliases`` are what clients may send as ``model``; ``language`` is used
     where a request names none (empty: detect); ``languages``: those of a model that cannot tell
     itself; ``keep_alive`` in seconds, -1: for ever; ``cpu_threads`` 0: all; ``max_upload_mb`` in
-    MiB; ``api_key`` empty: none is asked for.
+    MiB; ``program``: of an engine that is one of its own; ``api_key`` empty: none is asked for.
     """
 
     engine: str
     host: str
     port: int
     model_dir: Path
+    program: str
     model_name: str
     aliases: tuple[str, ...]
     device: str
@@ -94,6 +96,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         host=values["STT_HOST"],
         port=_number(values, "STT_PORT", 1, 65535),
         model_dir=Path(values["STT_MODEL_DIR"]),
+        program=values["STT_PROGRAM"],
         model_name=values["STT_MODEL_NAME"],
         aliases=_names(values, "STT_MODEL_ALIASES"),
         device=values["STT_DEVICE"],

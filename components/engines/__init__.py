@@ -3,6 +3,7 @@
 from components.engines.custom import custom
 from components.engines.engine import Engine, EngineContext
 from components.engines.faster_whisper import faster_whisper
+from components.engines.owhisper import owhisper
 from components.engines.parakeet import parakeet
 from components.engines.speaches import speaches
 from components.engines.vosk import vosk
@@ -12,6 +13,7 @@ ENGINES: dict[str, Engine] = {
     "faster-whisper": faster_whisper,
     "parakeet": parakeet,
     "vosk": vosk,
+    "owhisper": owhisper,
     "custom": custom,
 }
 

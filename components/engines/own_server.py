@@ -32,6 +32,11 @@ class OwnServer:
     directory: str
     fetch: str
     languages: Sequence[str] = ()
+    #: The engine's own program, the shell text that installs its directory, and what that needs.
+    program: str = ""
+    install: str = ""
+    directories: Sequence[str] = ()
+    sent: Sequence[Sent] = ()
 
 
 def model_directory(context: EngineContext, suffix: str = "") -> str:
@@ -59,7 +64,7 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
     server = f"/opt/incus-stt/server-{context.digest('server')}"
     lock = what.locks[context.device]
     venv = f"/opt/incus-stt/{what.name}-{context.digest(f'server/{lock}')}"
-    sent = [Sent("server", "server", server)]
+    sent = [Sent("server", "server", server), *what.sent]
     if model.directory:
         sent.append(Sent("model-files", model.directory, what.directory))
     variables = {
@@ -67,6 +72,7 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
         "STT_HOST": str(settings.host),
         "STT_PORT": str(settings.port),
         "STT_MODEL_DIR": what.directory,
+        "STT_PROGRAM": what.program,
         "STT_MODEL_NAME": model.name,
         "STT_MODEL_ALIASES": json.dumps([MODEL_ALIAS]),
         "STT_DEVICE": context.device,
@@ -118,7 +124,9 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
             name=what.name,
             venv=venv,
             lock=f"{server}/{lock}",
+            more=what.install,
         ),
+        directories=what.directories,
         models=script(
             "own_server/model.sh.j2",
             service=SERVICE,

@@ -104,7 +104,12 @@ def test_a_long_recording_is_heard_in_parts(engine: Running) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"STT_ENGINE": "whispr"}, "STT_ENGINE is 'whispr'; allowed: whisper, parakeet, vosk"),
+        (
+            {"STT_ENGINE": "whispr"},
+            "STT_ENGINE is 'whispr'; allowed: whisper, parakeet, vosk, ow",
+        ),
+        ({"STT_ENGINE": "owhisper", "STT_DEVICE": "cuda"}, "OWhisper has cpu alone"),
+        ({"STT_ENGINE": "owhisper"}, "which holds no model.ggml"),
         ({"STT_ENGINE": "vosk", "STT_DEVICE": "cuda"}, "STT_DEVICE is 'cuda', and Vosk has cpu"),
         ({"STT_ENGINE": "vosk"}, "STT_COMPUTE_TYPE is 'int8', and Vosk has float32"),
         (
