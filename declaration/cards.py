@@ -41,12 +41,12 @@ class Card:
 
 
 def seen_by(devices: Sequence[Mapping[str, str]], cards: Sequence[Card]) -> list[Card]:
-    """The cards that GPU devices give to a machine, as the host lists them.
+    """The cards that GPU devices give to a machine, by their PCI addresses, as CUDA is told to.
 
     The memory of a MIG instance is a part of its card's, and not known here.
     """
     found: list[Card] = []
-    for card in cards:
+    for card in sorted(cards, key=lambda each: each.pci):
         for device in devices:
             if _matches(device, card) and card not in found:
                 part = replace(card, name=f"MIG instance of {card.name}", memory=None)

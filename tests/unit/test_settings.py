@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from components.roles import ROLES
+from declaration.custom import ENVIRONMENT_FILE, Custom, custom_problems
 from declaration.declare import declare
 from declaration.models import resolve_model
 from declaration.planner import plan_gpu
 from declaration.problems import DeclarationError
-from declaration.settings import Settings, parse_connection
+from declaration.settings import Settings, parse_connection, seconds
 from tests.e2e.project import ROOT
 from tests.unit.program import CARD
 
@@ -125,6 +126,74 @@ def test_a_key_that_is_refused_is_not_shown() -> None:
 )
 def test_a_model_is_a_short_name_or_an_id(name: str, repository: str) -> None:
     assert resolve_model(name, "speaches").repository == repository
+
+
+@pytest.mark.parametrize(
+    ("engine", "infra", "model"),
+    [
+        ("speaches", "infra.yml", "large-v3-turbo"),
+        ("speaches", "infra.cpu.yml", "small"),
+        ("faster-whisper", "infra.yml", "large-v3-turbo"),
+        ("parakeet", "infra.yml", "parakeet-tdt-0.6b-v3"),
+        ("vosk", "infra.yml", "vosk-model-small-en-us-0.15"),
+        ("owhisper", "infra.cpu.yml", "base"),
+    ],
+)
+def test_an_engine_brings_its_own_model(engine: str, infra: str, model: str) -> None:
+    """So that another engine is one setting."""
+    declaration = declare({**DEFAULTS, "engine": engine, "infra": infra}, ROLES, ROOT)
+    assert declaration.settings.model == model
+
+
+ENGINES_BAD: list[tuple[dict[str, Any], str]] = [
+    ({"engine": "parakeet", "model": "large-v3"}, "is no model of parakeet"),
+    ({"engine": "parakeet", "model": "large-v3"}, "Leave stt:model empty"),
+    ({"engine": "vosk", "model": "someone/model"}, "is no known model"),
+    ({"engine": "parakeet", "language": "fr"}, "cannot be told a language"),
+    ({"engine": "parakeet", "language": "ja"}, "knows bg, cs, da"),
+    ({"engine": "vosk", "language": "fr"}, "knows English alone"),
+    ({"engine": "vosk", "quantization": "int8"}, "With vosk allowed: auto, float32"),
+    ({"engine": "parakeet", "model": "./models/tiny-digits"}, "which holds no vocab.txt"),
+    ({"engine": "custom"}, "stt:custom.install: is missing"),
+    ({"engine": "custom", "custom": {"install": "README.md", "unit": "nowhere"}}, "is no file"),
+    ({"engine": "custom", "model": ""}, "custom has no default. Name its model"),
+    ({"engine": "custom", "model": "a b", "custom": {}}, "is no model"),
+    (
+        {"engine": "custom", "custom": {"install": "README.md", "unit": "README.md"}},
+        "add a line EnvironmentFile=/etc/incus-stt/custom.env",
+    ),
+    ({"custom": {"unit": "README.md"}}, "stt:engine is speaches. Set stt:engine to custom"),
+    ({"custom": {"unti": "x"}}, 'Did you mean "unit"?'),
+    ({"custom": {"health": "health"}}, "is no path of a URL"),
+    ({"keepAlive": "soon"}, "stt:keepAlive"),
+    ({"force": "yes"}, "stt:force"),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), ENGINES_BAD, ids=str)
+def test_what_an_engine_cannot_do_is_refused(changes: dict[str, Any], expected: str) -> None:
+    values = {**DEFAULTS, "infra": "infra.cpu.yml", **changes}
+    with pytest.raises(DeclarationError) as caught:
+        declare(values, ROLES, ROOT)
+    assert expected in str(caught.value)
+
+
+def test_a_unit_that_runs_as_root_is_refused(tmp_path: Path) -> None:
+    unit = tmp_path / "mine.service"
+    lines = ["[Service]", f"EnvironmentFile={ENVIRONMENT_FILE}", "ExecStart=/bin/true"]
+    custom = Custom(install="README.md", unit=str(unit))
+    for user, wrong in (("", True), ("User=root", True), ("User=stt", False)):
+        unit.write_text("\n".join([*lines, user, ""]))
+        problems = custom_problems("custom", custom)
+        assert bool(problems) == wrong, (user, problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("-1", -1), ("0", 0), ("5m", 300), ("1h30m", 5400), ("90s", 90), ("1.5m", 90), ("200ms", 1)],
+)
+def test_a_duration_in_seconds(text: str, wanted: int) -> None:
+    assert seconds(text) == wanted
 
 
 def test_a_model_may_be_a_directory() -> None:
