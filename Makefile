@@ -1,4 +1,4 @@
-# The commands of incus-stt. STACK: dev (default), cpu, gpu, gpu-8gb, or one of your own in stacks/.
+# The commands of incus-stt. STACK: dev (default), cpu, gpu … (stacks/), or one of your own there.
 STACK ?= dev
 # More words for Pulumi, or for pytest: make preview ARGS='--target …', make test ARGS='-k key'.
 ARGS ?=
