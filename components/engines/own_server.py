@@ -90,11 +90,14 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
         # CTranslate2 and ONNX Runtime load CUDA's libraries by name, from NVIDIA's wheels.
         variables |= {"LD_LIBRARY_PATH": f"{venv}/lib/cuda", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         readers |= {"LD_LIBRARY_PATH": LINKER, "CUDA_DEVICE_ORDER": CUDA}
+    # What makes a model load; a change of anything else needs no look at it.
     check = {
-        **variables,
+        "STT_ENGINE": what.engine,
+        "STT_PROGRAM": what.program,
+        "STT_MODEL_DIR": what.directory,
+        "STT_MODEL_NAME": model.name,
         "STT_DEVICE": "cpu",
         "STT_COMPUTE_TYPE": context.check_type,
-        "STT_API_KEY_FILE": "",
     }
     return ServiceArgs(
         name=SERVICE,
@@ -136,7 +139,7 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
             name=model.name,
             directory=what.directory,
             fetch="" if model.directory else what.fetch,
-            variables=[(key, value) for key, value in check.items() if key.startswith("STT_")],
+            variables=list(check.items()),
         ),
         model_directory=what.directory,
         check_environment=check_environment(

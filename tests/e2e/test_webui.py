@@ -136,7 +136,7 @@ def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Proj
     audio = admin.call("api/v1/audio/config").json
     assert audio["stt"]["OPENAI_API_BASE_URL"] == project.outputs()["stt_url"]
     assert audio["stt"]["OPENAI_API_KEY"] == project.outputs()["stt_api_key"]
-    assert audio["stt"]["MODEL"] == "./models/tiny-digits"
+    assert audio["stt"]["MODEL"] == "whisper-1"
     elsewhere = f"http://{project.subnet}.1:9/v1"
     audio["stt"] |= {"OPENAI_API_BASE_URL": elsewhere, "MODEL": "", "OPENAI_API_KEY": ""}
     audio["tts"]["VOICE"] = "by-hand"
@@ -153,7 +153,7 @@ def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Proj
     audio = admin.call("api/v1/audio/config").json
     assert audio["stt"]["ENGINE"] == "openai"
     assert audio["stt"]["OPENAI_API_BASE_URL"] == f"http://{project.subnet}.1:8100/v1"
-    assert audio["stt"]["MODEL"] == "./models/tiny-digits"
+    assert audio["stt"]["MODEL"] == "whisper-1"
     assert audio["tts"]["VOICE"] == "by-hand"
     ollama = admin.call("ollama/config").json
     assert ollama["OLLAMA_BASE_URLS"] == [f"http://{project.subnet}.9:11434"]
@@ -201,7 +201,7 @@ def test_what_the_stt_service_is_asked(project: Project) -> None:
         server.should_exit = True
         thread.join()
     key = project.outputs()["stt_api_key"]
-    expected = {"model": "./models/tiny-digits", "language": "en", "key": f"Bearer {key}"}
+    expected = {"model": "whisper-1", "language": "en", "key": f"Bearer {key}"}
     assert asked
     assert all(expected.items() <= each.items() for each in asked), asked
     project.set(language=None)
