@@ -14,12 +14,13 @@ COMMAND_VERSION=1.2.1
 stack=$1 verb=$2
 shift 2
 
+# Pulumi's file backend does not make its directory.
+mkdir -p state
 # A passphrase for the secrets in the state, made once, where the operator has set none.
 if [ -z "${PULUMI_CONFIG_PASSPHRASE+set}" ] && [ -z "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; then
     PULUMI_CONFIG_PASSPHRASE_FILE=$PWD/state/passphrase
     export PULUMI_CONFIG_PASSPHRASE_FILE
     if [ ! -s "$PULUMI_CONFIG_PASSPHRASE_FILE" ]; then
-        mkdir -p state
         (umask 077; head -c 32 /dev/urandom | base64 >"$PULUMI_CONFIG_PASSPHRASE_FILE")
         say "made a passphrase for the secrets in the state: state/passphrase. Keep a copy."
     fi
@@ -99,7 +100,6 @@ remove_stale_locks() {
 }
 
 if [ "$verb" = drift ]; then
-    mkdir -p state
     work=$(mktemp -d -p state)
     trap 'rm -rf "$work"' EXIT
     if ! STT_DRIFT_REPORT=$PWD/$work/drift "$0" "$stack" preview >"$work/said" 2>&1 || [ ! -e "$work/drift" ]; then
