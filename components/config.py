@@ -29,7 +29,7 @@ def read_config(root: Path) -> dict[str, Any]:
     for full, text in {**runtime_config.get_config_env(), **runtime_config.CONFIG.get()}.items():
         if full.startswith(prefix):
             key = full.removeprefix(prefix)
-            values[key] = _typed(text, kinds.get(key, "string"))
+            values[key] = typed(text, kinds.get(key, "string"))
             if key in SECRETS and text and not runtime_config.is_config_secret(full):
                 raise DeclarationError([_in_plain_text(full)])
     return values
@@ -43,7 +43,8 @@ def _in_plain_text(setting: str) -> Problem:
     )
 
 
-def _typed(text: str, kind: str) -> Any:
+def typed(text: str, kind: str) -> Any:
+    """A value of the stack's file by the type that Pulumi.yaml declares; text where it has not it."""
     if kind == "string":
         return text
     try:

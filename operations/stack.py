@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from components.config import typed
 from components.roles import ROLES
 from declaration.declare import Declaration, declare
 from declaration.problems import DeclarationError, Problem
@@ -26,12 +27,17 @@ def read_values(stack: str) -> dict[str, Any]:
         known = sorted(path.name.split(".")[1] for path in file.parent.glob("Pulumi.*.yaml"))
         message = f"there is no stack {stack}. Stacks: {', '.join(known)}."
         raise DeclarationError([Problem("STACK", message)])
-    values = {key: item["default"] for key, item in project["config"].items()}
-    values |= (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("config") or {}
+    schema = project["config"]
+    values = {key: item["default"] for key, item in schema.items()}
+    given = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("config") or {}
+    for key, value in given.items():
+        if isinstance(value, dict) and set(value) == {"secure"}:
+            continue
+        # `pulumi config set` writes every value as a text.
+        kind = schema.get(key, {}).get("type", "string")
+        values[key] = typed(value, kind) if isinstance(value, str) else value
     return {
-        key.removeprefix("stt:"): value
-        for key, value in values.items()
-        if key.startswith("stt:") and not (isinstance(value, dict) and set(value) == {"secure"})
+        key.removeprefix("stt:"): value for key, value in values.items() if key.startswith("stt:")
     }
 
 

@@ -1,0 +1,60 @@
+"""A stack's file as the operations read it: as the program gets it from Pulumi."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from declaration.problems import DeclarationError
+from operations import stack
+from operations.measure import models_to_measure, table
+from tests.e2e.project import ROOT
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("Pulumi.yaml", "infra.cpu.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "stacks").mkdir()
+    monkeypatch.setattr(stack, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_what_pulumi_config_set_writes_is_read(root: Path) -> None:
+    """It quotes every value, and a secret is of no concern here."""
+    (root / "stacks" / "Pulumi.mine.yaml").write_text(
+        'config:\n  stt:infra: infra.cpu.yml\n  stt:port: "8123"\n  stt:keepModels: "false"\n'
+        "  stt:language: fr\n  stt:apiKey:\n    secure: v1:abc\n"
+        "  stt:ollama: {port: 11500}\n"
+    )
+    settings = stack.read_stack("mine").settings
+    assert (settings.port, settings.keepModels, settings.language) == (8123, False, "fr")
+    assert (settings.ollama.port, settings.apiKey, settings.model) == (11500, "", "small")
+
+
+def test_a_stack_that_is_not_there_is_said(root: Path) -> None:
+    with pytest.raises(DeclarationError, match="there is no stack nowhere"):
+        stack.read_stack("nowhere")
+
+
+def test_what_is_measured_is_the_stack_s_model_or_what_is_asked(root: Path) -> None:
+    (root / "stacks" / "Pulumi.mine.yaml").write_text("config: {stt:infra: infra.cpu.yml}\n")
+    declaration = stack.read_stack("mine")
+    assert models_to_measure(declaration, "") == ["small"]
+    assert models_to_measure(declaration, "tiny base") == ["tiny", "base"]
+    with pytest.raises(Exception, match="MODELS: huge cannot be measured"):
+        models_to_measure(declaration, "huge")
+
+
+def test_the_table_stands_beside_the_catalogue() -> None:
+    said = [
+        "noise",
+        '{"model": "large-v3-turbo", "type": "float16", "mib": 3100, "rtfx": 100}',
+        '{"model": "large-v3-turbo", "type": "int8", "error": "out of memory"}',
+    ]
+    head, measured, failed = table(said, "cuda")
+    assert head.startswith("model")
+    assert "3100 MiB" in measured and "6144 MiB" in measured and "document" in measured
+    assert "out of memory" in failed
