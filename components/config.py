@@ -44,7 +44,7 @@ def _in_plain_text(setting: str) -> Problem:
 
 
 def typed(text: str, kind: str) -> Any:
-    """A value of the stack's file by the type that Pulumi.yaml declares; text where it has not it."""
+    """A value of a stack by the type that Pulumi.yaml declares; text where it is not of that."""
     if kind == "string":
         return text
     try:
