@@ -14,9 +14,11 @@ from components.templates import render
 #: ``text:package`` where a package's source names it; or one of these, which are no programs.
 HUB = "text:huggingface_hub"
 LINKER, CUDA, SYSTEM, PYTHON = "ld.so", "CUDA's driver", "every program", "Python"
+#: Its library reads it from 1.32 on; older ones report nothing (docs/decisions/0011).
+ONNX = "ONNX Runtime"
 #: Files of this program, which its tests hold true.
 OWN = "incus-stt"
-UNCHECKED = (LINKER, CUDA, SYSTEM, PYTHON, OWN)
+UNCHECKED = (LINKER, CUDA, SYSTEM, PYTHON, ONNX, OWN)
 
 
 def check_environment(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import pulumi
 from components.command import HostCommand, incus, on_host
 from components.instance import Instance
 from components.templates import render
+from declaration.source_files import names
 
 
 class MachineScript(HostCommand):
@@ -55,17 +55,6 @@ class MachineScript(HostCommand):
         )
 
 
-def digest(source: Path) -> str:
-    """Twelve hexadecimal digits that change with a file's or a directory's content or names."""
-    total = hashlib.sha256()
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
-    for file in files:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{file.relative_to(source.parent).as_posix()}\0{content}\n".encode())
-    return total.hexdigest()[:12]
-
-
 class Upload(HostCommand):
     """A file or directory of Pulumi's machine, brought into a machine as ``destination``.
 
@@ -86,6 +75,7 @@ class Upload(HostCommand):
             name,
             connection=instance.connection,
             create=upload_script(instance, source, destination),
+            stdin="".join(f"{file}\n" for file in names(Path(source))),
             identity=[instance.ready.id],
             here=True,
             opts=pulumi.ResourceOptions.merge(
@@ -98,7 +88,10 @@ class Upload(HostCommand):
 
 
 def upload_script(instance: Instance, source: str, destination: str) -> str:
-    """A local script: tar here, untar there, renamed into place when all has arrived."""
+    """A local script: tar here, untar there, renamed into place when all has arrived.
+
+    It reads the names of the files from its standard input, one a line.
+    """
     path = Path(source)
     client = incus(instance.connection, instance.plan.domain)
     unpack = render("host/unpack.sh.j2")
@@ -106,9 +99,6 @@ def upload_script(instance: Instance, source: str, destination: str) -> str:
     receive = f"{client} exec {shlex.quote(instance.plan.name)} -- sh -c {shlex.join(words)}"
     return render(
         "host/upload.sh.j2",
-        source=source,
-        parent=str(path.parent),
-        file=path.name,
-        directory=path.is_dir(),
+        directory=source if path.is_dir() else str(path.parent),
         receive=on_host(instance.connection, receive),
     )

@@ -10,10 +10,11 @@ from components.templates import render
 from declaration.catalogue import CATALOGUE
 from declaration.declare import STT_ROLE, Declaration, device_of
 from operations.host import OperationError, in_machine
-from operations.measure_whisper import SHAPES
+from operations.machine.measure_whisper import SHAPES
 from operations.memory import flush
 
 TYPES = {"cuda": "float16,int8_float16,int8,float32", "cpu": "int8,float32"}
+PROGRAM = Path(__file__).parent / "machine" / "measure_whisper.py"
 UNITS = ("speaches", "faster-whisper")
 #: Seconds for all: large models take their time to be made.
 LIMIT = 3600
@@ -49,7 +50,7 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
     script = render(
         "operations/measure.sh.j2",
         units=UNITS,
-        program=(Path(__file__).parent / "measure_whisper.py").read_text(encoding="utf-8"),
+        program=PROGRAM.read_text(encoding="utf-8"),
         words=[
             *("--device", device, "--models", ",".join(names), "--types", TYPES[device]),
             # A CPU is slow, and its memory is the same after one.

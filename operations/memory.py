@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from components.engines.engine import AUTHORIZATION
@@ -16,6 +17,8 @@ from operations.host import in_machine, on_host
 #: The unit of a service within a container, at the end of a process' cgroup.
 _CGROUP = re.compile(r"lxc\.payload\.(?P<instance>[^/]+)/.*?(?P<unit>[\w@.-]+)\.service")
 _MIB = 2**20
+#: Runs in each machine.
+PROGRAM = Path(__file__).parent / "machine" / "memory.py"
 
 
 def _machines(declaration: Declaration) -> Iterator[tuple[MachinePlan, str]]:
@@ -41,9 +44,10 @@ def ask(declaration: Declaration, verb: str) -> dict[str, Any]:
     Raises:
         OperationError: a machine does not run, or the host cannot be reached.
     """
+    program = PROGRAM.read_text(encoding="utf-8")
     found: dict[str, Any] = {}
     for machine, asked in _machines(declaration):
-        script = render("operations/memory.sh.j2", verb=verb, asked=asked)
+        script = render("operations/memory.sh.j2", verb=verb, asked=asked, program=program)
         found[machine.name] = json.loads(in_machine(declaration.settings.where, machine, script))
     return found
 

@@ -6,8 +6,8 @@ Its weights are random: it shows which language a request is taken to be in, and
 import shutil
 from pathlib import Path
 
-from operations.measure_whisper import Shape
-from operations.measure_whisper import make_model as make_random
+from operations.machine.measure_whisper import Shape
+from operations.machine.measure_whisper import make_model as make_random
 
 SMALLEST = Shape(width=16, heads=2, encoder=1, decoder=1)
 

@@ -1,4 +1,4 @@
-"""What the engines behind this project's own server (``server/``) have in common."""
+"""What the engines behind this project's own server (``stt_server/``) have in common."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.engines.engine import HOME, KEY, SERVICE, UID, USER, VOLUME, EngineContext
-from components.environment import CUDA, HUB, LINKER, check_environment
+from components.environment import CUDA, HUB, LINKER, ONNX, PYTHON, check_environment
 from components.service import Sent, ServiceArgs, Unit
 from components.templates import render, script
 from declaration.engines import MODEL_ALIAS
 
 #: Reads the server's own variables; it refuses those that it does not know.
-READER = "settings:DEFAULTS"
+READER = "stt_server.settings:DEFAULTS"
+#: The package, which is sent into a directory that then stands in PYTHONPATH.
+PACKAGE = "stt_server"
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,10 @@ def from_hub(context: EngineContext, files: Sequence[str]) -> str:
 def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
     """How the server is installed and configured for an engine."""
     settings, model = context.settings, context.model
-    server = f"/opt/incus-stt/server-{context.digest('server')}"
+    server = f"/opt/incus-stt/server-{context.digest(PACKAGE)}"
     lock = what.locks[context.device]
-    venv = f"/opt/incus-stt/{what.name}-{context.digest(f'server/{lock}')}"
-    sent = [Sent("server", "server", server), *what.sent]
+    venv = f"/opt/incus-stt/{what.name}-{context.digest(f'{PACKAGE}/locks/{lock}')}"
+    sent = [Sent("server", PACKAGE, f"{server}/{PACKAGE}"), *what.sent]
     if model.directory:
         sent.append(Sent("model-files", model.directory, what.directory))
     variables = {
@@ -83,6 +85,8 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
         "STT_API_KEY_FILE": KEY,
     }
     readers = dict.fromkeys(variables, READER)
+    variables |= {"PYTHONPATH": server, "ORT_DISABLE_TELEMETRY": "1"}
+    readers |= {"PYTHONPATH": PYTHON, "ORT_DISABLE_TELEMETRY": ONNX}
     if what.engine == "whisper":
         variables["HF_HUB_OFFLINE"] = "1"
         readers["HF_HUB_OFFLINE"] = HUB
@@ -106,7 +110,7 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
             description=f"Speech to text: {what.description}",
             user=USER,
             type="notify",
-            command=f"{venv}/bin/python {server}/stt_server.py",
+            command=f"{venv}/bin/python -m {PACKAGE}",
             directory=HOME,
             writable=[HOME],
             start_seconds=600,
@@ -126,7 +130,7 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
             home=HOME,
             name=what.name,
             venv=venv,
-            lock=f"{server}/{lock}",
+            lock=f"{server}/{PACKAGE}/locks/{lock}",
             more=what.install,
         ),
         directories=what.directories,

@@ -20,7 +20,7 @@ from components.engines.engine import (
     EngineContext,
 )
 from components.engines.faster_whisper import FILES
-from components.environment import CUDA, LINKER, OWN, PYTHON, SYSTEM, check_environment
+from components.environment import CUDA, LINKER, ONNX, OWN, PYTHON, SYSTEM, check_environment
 from components.environment import HUB as HUB_READER
 from components.service import File, Sent, ServiceArgs, Unit
 from components.templates import ROOT, render, script
@@ -29,6 +29,8 @@ from declaration.engines import MODEL_ALIAS
 VERSION = "v0.9.0-rc.3"
 COMMIT = "24f209c90218187747a9205f0b84bc06b42ce775"
 HUB = f"{VOLUME}/huggingface/hub"
+#: The files that run in the machine, with Speaches' own Python.
+MACHINE = ROOT / "engines" / "speaches" / "machine"
 REPOSITORY = "https://github.com/speaches-ai/speaches"
 
 #: CTranslate2 and onnxruntime load these by name; Speaches' lock has none (its image brings them).
@@ -61,6 +63,7 @@ READERS = {
     "DO_NOT_TRACK": HUB_READER,
     "GRADIO_ANALYTICS_ENABLED": "text:gradio",
     "PYTHONDONTWRITEBYTECODE": PYTHON,
+    "ORT_DISABLE_TELEMETRY": ONNX,
     "LD_LIBRARY_PATH": LINKER,
     "CUDA_DEVICE_ORDER": CUDA,
 }
@@ -93,8 +96,9 @@ def speaches(context: EngineContext) -> ServiceArgs:
             name=model.name,
             python=f"{checkout}/.venv/bin/python",
             compute_type=context.check_type,
+            check_program=_program(MACHINE / "check_model.py"),
             revision=(digest * 4)[:40],
-            readme=(ROOT / "templates" / "speaches" / "model_card.md").read_text(encoding="utf-8"),
+            readme=(MACHINE / "model_card.md").read_text(encoding="utf-8"),
         )
     else:
         repository = model.repository
@@ -110,6 +114,8 @@ def speaches(context: EngineContext) -> ServiceArgs:
             compute_type=context.check_type,
             endpoint=settings.sources.models or "",
             files=FILES,
+            fetch_program=_program(ROOT / "stt_server" / "fetch_model.py"),
+            check_program=_program(MACHINE / "check_model.py"),
         )
     libraries = {
         "LD_LIBRARY_PATH": f"{checkout}/.venv/lib/cuda",
@@ -143,6 +149,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             "DO_NOT_TRACK": "1",
             "GRADIO_ANALYTICS_ENABLED": "False",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
             **cuda_variables,
         },
     )
@@ -179,7 +186,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             ),
             File(
                 f"{ETC}/speaches_app.py",
-                (ROOT / "templates" / "speaches" / "speaches_app.py").read_text(encoding="utf-8"),
+                (MACHINE / "speaches_app.py").read_text(encoding="utf-8"),
             ),
         ],
         health=render(
@@ -198,6 +205,11 @@ def speaches(context: EngineContext) -> ServiceArgs:
         evidence=render("speaches/evidence.sh.j2"),
         timeout=600,
     )
+
+
+def _program(path: Path) -> str:
+    """A program that the engine's Python reads from its standard input."""
+    return path.read_text(encoding="utf-8").rstrip("\n")
 
 
 def _brought(context: EngineContext, name: str, source: str, sent: list[Sent]) -> str:

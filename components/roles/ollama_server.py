@@ -12,11 +12,12 @@ from typing import ClassVar
 import pulumi
 
 from components.facts import Fact, service_facts
-from components.machine_script import MachineScript, digest
+from components.machine_script import MachineScript
 from components.roles.role import Facts, Role, role
 from components.service import Sent, Service, ServiceArgs, Unit
 from components.templates import render, script
 from declaration.settings import Settings
+from declaration.source_files import digest
 from declaration.topology import MachinePlan, Topology
 from declaration.urls import ollama_url
 

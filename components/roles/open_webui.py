@@ -9,20 +9,21 @@ from typing import ClassVar
 import pulumi
 
 from components.facts import Fact, sealed, service_facts
-from components.machine_script import MachineScript, Upload, digest
+from components.machine_script import MachineScript, Upload
 from components.roles.role import Facts, Role, role
 from components.roles.stt_server import RECORDING, SttServer, recording_path
 from components.service import Service
 from components.templates import ROOT
 from components.webui import open_webui, proxy
 from declaration.settings import Settings
+from declaration.source_files import digest
 from declaration.topology import MachinePlan, Topology
 from declaration.urls import HTTPS, webui_url
 
 
 def _digests() -> tuple[str, str]:
     """Of this project's programs for Open WebUI, and of its lock file."""
-    directory = Path("webui")
+    directory = Path(open_webui.PROGRAMS)
     return digest(directory), digest(directory / "requirements.txt")
 
 

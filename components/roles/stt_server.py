@@ -15,12 +15,13 @@ import pulumi
 from components.engines import ENGINES, EngineContext
 from components.engines.engine import AUTHORIZATION, KEY, KEY_ENVIRONMENT, SERVICE, USER, VOLUME
 from components.facts import sealed, service_facts
-from components.machine_script import MachineScript, Upload, digest
+from components.machine_script import MachineScript, Upload
 from components.roles.role import Facts, Role, role
 from components.service import Service, ServiceArgs
 from components.templates import ROOT, script
 from declaration.declare import device_of
 from declaration.settings import Settings
+from declaration.source_files import digest
 from declaration.topology import MachinePlan, Topology
 from declaration.urls import stt_url
 

@@ -15,6 +15,8 @@ from declaration.topology import MachinePlan, Topology
 from declaration.urls import ollama_url, stt_url
 
 VERSION = "0.12.4"
+#: This project's programs for Open WebUI, and its lock file.
+PROGRAMS = "roles/open_webui/machine"
 SERVICE = "open_webui"
 USER, UID = "webui", 903
 VOLUME = "/srv/webui"
@@ -90,6 +92,7 @@ def variables(settings: Settings, ollama: str, stt: str) -> dict[str, str]:
         "ANONYMIZED_TELEMETRY": "false",
         "DO_NOT_TRACK": "true",
         "SCARF_NO_ANALYTICS": "true",
+        "ORT_DISABLE_TELEMETRY": "1",
         **FIRST,
     }
 
@@ -138,7 +141,7 @@ def open_webui_args(
         host=host,
         program=program,
         packages=PACKAGES,
-        sent=[Sent("programs", "webui", ours)],
+        sent=[Sent("programs", PROGRAMS, ours)],
         install=script(
             "open_webui/install.sh.j2",
             service=SERVICE,

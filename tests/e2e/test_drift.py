@@ -131,7 +131,9 @@ def test_changed_programs_and_models_are_named_and_restored(project: Project) ->
     shell(
         project,
         """
-        for file in /opt/incus-stt/server-*/formats.py; do echo 'raise SystemExit' >>$file; done
+        for file in /opt/incus-stt/server-*/stt_server/formats.py; do
+            echo 'raise SystemExit' >>$file
+        done
         rm -r /opt/incus-stt/faster-whisper-*/lib/python3*/site-packages/ctranslate2
         for file in /srv/models/stt/tiny-digits-*/model.bin; do truncate -s 1000 $file; done
         rm /opt/incus-stt/recording-*.wav

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.multilingual import make_model
-from tests.server.server import KEY, SERVER, Running, running
-
-sys.path.insert(0, str(SERVER.parent))
+from tests.server.server import KEY, Running, running
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVER = ROOT / "server" / "stt_server.py"
+COMMAND = [sys.executable, "-m", "stt_server"]
 MODEL = ROOT / "models" / "tiny-digits"
 RECORDINGS = ROOT / "recordings"
 NAME = "models/tiny-digits"
@@ -32,6 +32,7 @@ def settings(**changes: str) -> dict[str, str]:
     """A whole environment that works, with ``changes``."""
     return {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
         "STT_MODEL_DIR": str(MODEL),
         "STT_MODEL_NAME": NAME,
         "STT_MODEL_ALIASES": json.dumps(["whisper-1"]),
@@ -102,9 +103,7 @@ def running(directory: Path, key: str = "", **changes: str) -> Iterator[Running]
         changes["STT_API_KEY_FILE"] = str(file)
     environment = settings(STT_PORT=str(port), **changes)
     with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(SERVER)], env=environment, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(COMMAND, env=environment, cwd=directory, stdout=log, stderr=log)
     server = Running(f"http://127.0.0.1:{port}", process, log_file, key)
     try:
         end = time.monotonic() + 60

@@ -106,7 +106,7 @@ def test_a_long_recording_is_heard_in_parts(engine: Running) -> None:
     [
         (
             {"STT_ENGINE": "whispr"},
-            "STT_ENGINE is 'whispr'; allowed: whisper, parakeet, vosk, ow",
+            "STT_ENGINE is 'whispr'; allowed: owhisper, parakeet, vosk, whi",
         ),
         ({"STT_ENGINE": "owhisper", "STT_DEVICE": "cuda"}, "OWhisper has cpu alone"),
         ({"STT_ENGINE": "owhisper"}, "which holds no model.ggml"),
@@ -122,8 +122,8 @@ def test_a_long_recording_is_heard_in_parts(engine: Running) -> None:
     ],
 )
 def test_what_an_engine_cannot_do_ends_the_start(changes: dict[str, str], said: str) -> None:
-    from recognizer import load_recognizer
-    from settings import SettingsError, read_settings
+    from stt_server.recognizer import load_recognizer
+    from stt_server.settings import SettingsError, read_settings
 
     with pytest.raises(SettingsError) as caught:
         load_recognizer(read_settings(settings(**changes)))
@@ -131,8 +131,8 @@ def test_what_an_engine_cannot_do_ends_the_start(changes: dict[str, str], said: 
 
 
 def test_a_broken_model_does_not_load(tmp_path: Path) -> None:
-    from recognizer import load_recognizer
-    from settings import SettingsError, read_settings
+    from stt_server.recognizer import load_recognizer
+    from stt_server.settings import SettingsError, read_settings
 
     for name, make, file in (
         ("vosk", make_vosk, "graph/HCLG.fst"),

@@ -9,7 +9,7 @@ import av
 import pytest
 
 if TYPE_CHECKING:
-    from formats import Transcript
+    from stt_server.formats import Transcript
 
 CUES = [
     (0.0, 1.0, " Hello, world."),
@@ -25,14 +25,14 @@ def transcript() -> Transcript:
 
 
 def _transcript(cues: list[tuple[float, float, str]]) -> Transcript:
-    from formats import Transcript
-    from recognizer import Info, Segment
+    from stt_server.formats import Transcript
+    from stt_server.recognizer import Info, Segment
 
     return Transcript("transcribe", Info(1.0), [Segment(*cue) for cue in cues])
 
 
 def test_srt(transcript: Transcript) -> None:
-    from formats import srt
+    from stt_server.formats import srt
 
     assert srt(transcript) == (
         "1\n00:00:00,000 --> 00:00:01,000\nHello, world.\n\n"
@@ -43,7 +43,7 @@ def test_srt(transcript: Transcript) -> None:
 
 
 def test_vtt(transcript: Transcript) -> None:
-    from formats import vtt
+    from stt_server.formats import vtt
 
     assert vtt(transcript) == (
         "WEBVTT\n\n"
@@ -55,7 +55,7 @@ def test_vtt(transcript: Transcript) -> None:
 
 
 def test_nothing_was_said() -> None:
-    from formats import FORMATS
+    from stt_server.formats import FORMATS
 
     nothing = _transcript([])
     bodies = {kind: FORMATS[kind][0](nothing) for kind in ("json", "text", "srt", "vtt")}
@@ -64,7 +64,7 @@ def test_nothing_was_said() -> None:
 
 @pytest.mark.parametrize("kind", ["srt", "vtt"])
 def test_ffmpeg_reads_every_cue(transcript: Transcript, kind: str) -> None:
-    from formats import FORMATS
+    from stt_server.formats import FORMATS
 
     body = FORMATS[kind][0](transcript)
     assert isinstance(body, str)

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from faster_whisper import WhisperModel, decode_audio
 
 from tests.server.server import (
-    SERVER,
+    COMMAND,
     SPEECH,
     Running,
     free_port,
@@ -61,7 +60,7 @@ def test_systemd_is_told_once_it_answers(tmp_path: Path, abstract: bool) -> None
         systemd.bind("\0" + address[1:] if abstract else address)
         systemd.settimeout(60)
         process = subprocess.Popen(
-            [sys.executable, str(SERVER)], env=environment, stderr=subprocess.DEVNULL
+            COMMAND, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL
         )
         try:
             assert systemd.recv(100) == b"READY=1"
@@ -138,7 +137,8 @@ def _post_in_vain(server: Running, audio: bytes) -> None:
 
 def test_a_wrong_setting_ends_the_process(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SERVER)],
+        COMMAND,
+        cwd=tmp_path,
         env=settings(STT_MODEL="large-v3"),
         capture_output=True,
         text=True,

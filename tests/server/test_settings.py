@@ -18,16 +18,16 @@ Refusal = Callable[..., str]
 @pytest.fixture
 def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
     """What the server says of wrong settings, without its name."""
-    import stt_server
+    from stt_server import __main__ as program
 
     def served(_: Any) -> None:
         raise AssertionError("the settings were taken")
 
-    monkeypatch.setattr(stt_server.Server, "run", served)
+    monkeypatch.setattr(program.Server, "run", served)
 
     def refuse(**changes: str) -> str:
         monkeypatch.setattr("os.environ", settings(**changes))
-        assert stt_server.main() == 78
+        assert program.main() == 78
         said = capsys.readouterr().err
         assert said.startswith("stt_server: ") and said.endswith(".\n") and said.count("\n") == 1
         return said.removeprefix("stt_server: ")
@@ -129,8 +129,8 @@ def test_a_key_file_without_a_key(refusal: Refusal, tmp_path: Path, content: byt
 
 
 def test_no_threads_means_all_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    import stt_server
-    from settings import SettingsError, read_settings
+    from stt_server.service import Service
+    from stt_server.settings import SettingsError, read_settings
 
     asked: list[int] = []
 
@@ -142,5 +142,5 @@ def test_no_threads_means_all_processors(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
     for threads in ("0", "3"):
         with pytest.raises(SettingsError):
-            stt_server.Service(read_settings(settings(STT_CPU_THREADS=threads)))
+            Service(read_settings(settings(STT_CPU_THREADS=threads)))
     assert asked == [7, 3]

@@ -289,7 +289,8 @@ def shell(script: str) -> str:
 #: already (`name`, `image`, `stand_in` and `where` in host/, whose callers quote them).
 INERT = """
     address as_made ask audio_seconds authorization before certificate certificates
-    check_environment client command device engine more program rust rustup evidence fetch
+    check_environment check_program client command device engine more program rust rustup evidence
+    fetch fetch_program
     commit description directory domain health home host image incus key machine machine.script name
     names[0] noun.create noun.delete noun.edit noun.show nvidia_smi packages path pool port receive
     revision service stand_in start_seconds timeout trust type uid unit url user version volumes

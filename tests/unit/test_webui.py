@@ -14,11 +14,11 @@ from components.webui.open_webui import DECLARED, FIRST, variables
 from declaration.declare import declare
 from declaration.problems import DeclarationError
 from declaration.settings import parse_settings, unfit
+from roles.open_webui.machine.declared import forget
 from tests.e2e.project import run
 from tests.unit.program import Program
 from tests.unit.program import run as run_program
 from tests.unit.test_settings import CPU
-from webui.declared import forget
 
 PROXY = "ai-tools/webui/webui_proxy/configure"
 
@@ -44,7 +44,7 @@ def test_every_variable_is_declared_first_or_read_at_each_start() -> None:
     always = {
         *("HOME", "DATA_DIR", "STATIC_DIR", "WHISPER_LANGUAGE", "BYPASS_PYDUB_PREPROCESSING"),
         *("OFFLINE_MODE", "HF_HUB_OFFLINE", "ANONYMIZED_TELEMETRY", "DO_NOT_TRACK"),
-        "SCARF_NO_ANALYTICS",
+        *("SCARF_NO_ANALYTICS", "ORT_DISABLE_TELEMETRY"),
     }
     assert set(known) == always | set(FIRST) | (set(DECLARED) - {"AUDIO_STT_OPENAI_API_KEY"})
 

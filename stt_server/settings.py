@@ -6,8 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import iter_modules
 
-ENGINES = ("whisper", "parakeet", "vosk", "owhisper")
+#: The modules of ``recognizers/``, by name.
+ENGINES = tuple(
+    sorted(module.name for module in iter_modules([str(Path(__file__).with_name("recognizers"))]))
+)
 DEFAULTS = {
     "STT_ENGINE": "whisper",
     "STT_HOST": "127.0.0.1",

@@ -59,7 +59,7 @@ async def token() -> str:
         user = await Users.get_user_by_email(EMAIL)
     auth = await Auths.get_auth_by_id(user.id)
     claims = {"id": user.id, "typ": "session", "session_stamp": auth.session_stamp}
-    return create_token(claims, timedelta(minutes=2))
+    return str(create_token(claims, timedelta(minutes=2)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recognizer import Info, Segment
+from stt_server.recognizer import Info, Segment
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""Loads the model of the environment once and ends: whether it would run, beside what runs."""
+"""``python -m stt_server.check_model``: load the model of the environment once, and end.
+
+It says whether a model would run before the service that runs is touched.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from recognizer import load_recognizer
-from settings import SettingsError, read_settings
+from stt_server.recognizer import load_recognizer
+from stt_server.settings import SettingsError, read_settings
 
 
 def main() -> int:

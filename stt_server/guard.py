@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hmac
 
-from settings import Settings
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stt_server.settings import Settings
 
 
 class RequestError(Exception):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# Before ONNX Runtime, which faster_whisper may load.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 #: Whisper's shapes (``whisper.model.ModelDimensions`` of the published checkpoints).
 POSITIONS, TEXT_POSITIONS, WINDOW = 1500, 448, 30

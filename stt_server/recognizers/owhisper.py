@@ -18,11 +18,12 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
-from audio import SAMPLING_RATE
-from recognizer import Info, Options, Samples, Segment
-from settings import Settings, SettingsError
 from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
+
+from stt_server.audio import SAMPLING_RATE
+from stt_server.recognizer import Info, Options, Samples, Segment
+from stt_server.settings import Settings, SettingsError
 
 VERSION = "0.0.3"
 MODEL = "model"

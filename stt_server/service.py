@@ -1,16 +1,9 @@
-"""An OpenAI-compatible speech-to-text server: one engine, one model, loaded at start.
-
-Every setting is an environment variable (``settings.py``); one that is unknown or cannot take
-effect is an error at start, never ignored.
-"""
+"""The loaded model, and the HTTP routes on it."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -19,12 +12,6 @@ from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
-import uvicorn
-from audio import AudioError, decode
-from formats import FORMATS, Transcript
-from guard import Guard, RequestError, on_error
-from recognizer import Options, load_recognizer
-from settings import Settings, SettingsError, read_settings
 from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -33,12 +20,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-log = logging.getLogger("uvicorn.error")
+from stt_server.audio import AudioError, decode
+from stt_server.formats import FORMATS, Transcript
+from stt_server.guard import Guard, RequestError, on_error
+from stt_server.recognizer import Options, load_recognizer
+from stt_server.settings import Settings
 
-#: sysexits.h EX_CONFIG: systemd shows it as CONFIG.
-EX_CONFIG = 78
-#: How long SIGTERM lets a running transcription end; then uvicorn lets the signal end the process.
-GRACE_SECONDS = 5
+log = logging.getLogger("uvicorn.error")
 
 
 class Service:
@@ -299,46 +287,3 @@ def create_app(service: Service) -> ASGIApp:
         lifespan=service.lifespan,
     )
     return Guard(app, service.settings)
-
-
-class Server(uvicorn.Server):
-    """Uvicorn that tells systemd when it listens."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            notify("READY=1")
-
-
-def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)); without systemd, nobody."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            channel.send(state.encode())
-
-
-def main() -> int:
-    """Serve until SIGTERM. Returns the exit status."""
-    try:
-        settings = read_settings(os.environ)
-        service = Service(settings)
-    except SettingsError as error:
-        print(f"stt_server: {error}.", file=sys.stderr)
-        return EX_CONFIG
-    config = uvicorn.Config(
-        create_app(service),
-        host=settings.host,
-        port=settings.port,
-        log_level="info",
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    Server(config).run()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

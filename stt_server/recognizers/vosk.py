@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import vosk
-from audio import SAMPLING_RATE
-from recognizer import Info, Options, Samples, Segment, Word
-from settings import Settings, SettingsError
+
+from stt_server.audio import SAMPLING_RATE
+from stt_server.recognizer import Info, Options, Samples, Segment, Word
+from stt_server.settings import Settings, SettingsError
 
 #: Samples that Kaldi gets at once.
 CHUNK = SAMPLING_RATE // 4

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import onnx_asr
 import onnxruntime
-from audio import SAMPLING_RATE
-from recognizer import Info, Options, Samples, Segment, Word
-from settings import Settings, SettingsError
+
+from stt_server.audio import SAMPLING_RATE
+from stt_server.recognizer import Info, Options, Samples, Segment, Word
+from stt_server.settings import Settings, SettingsError
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 #: onnx-asr's name of files of a compute type.

@@ -10,10 +10,11 @@ from importlib.metadata import version
 import ctranslate2
 import faster_whisper
 import numpy as np
-from audio import SAMPLING_RATE
 from faster_whisper.transcribe import Segment as WhisperSegment
-from recognizer import Info, Options, Samples, Segment, Word
-from settings import Settings, SettingsError
+
+from stt_server.audio import SAMPLING_RATE
+from stt_server.recognizer import Info, Options, Samples, Segment, Word
+from stt_server.settings import Settings, SettingsError
 
 #: What Whisper tries in turn where its own confidence is low; the meaning of OpenAI's 0.
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from settings import Settings, SettingsError
+
+from stt_server.settings import Settings, SettingsError
 
 Samples = npt.NDArray[np.float32]
 
@@ -83,22 +84,13 @@ class Recognizer(Protocol):
         """Hear mono samples of 16 kHz."""
 
 
-#: Modules are loaded by name, for each needs packages that the others' machines do not have.
-RECOGNIZERS = {
-    "whisper": "whisper_recognizer",
-    "parakeet": "parakeet_recognizer",
-    "vosk": "vosk_recognizer",
-    "owhisper": "owhisper_recognizer",
-}
-
-
 def load_recognizer(settings: Settings) -> Recognizer:
     """The engine of ``STT_ENGINE`` with its model loaded.
 
     Raises:
         SettingsError: the model cannot be loaded, or does not know the language.
     """
-    module = import_module(RECOGNIZERS[settings.engine])
+    module = import_module(f"stt_server.recognizers.{settings.engine}")
     try:
         recognizer: Recognizer = module.create(settings)
         recognizer.load()

@@ -1,0 +1,49 @@
+"""Whether Speaches would take a model and load it: ``check_model.py DIRECTORY COMPUTE_TYPE NAME``.
+
+Run by Speaches' own Python before the service that runs is touched. It loads on the CPU, because
+the card's memory may be full. NAME is what errors call the model.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before faster_whisper, which may load ONNX Runtime
+
+from faster_whisper import WhisperModel
+from huggingface_hub import ModelCard
+
+#: Speaches takes only models whose README has all of these.
+TAGS = frozenset({"ctranslate2", "automatic-speech-recognition"})
+
+
+def missing_tags(directory: Path) -> frozenset[str]:
+    """What the model's README lacks."""
+    card = ModelCard.load(directory / "README.md").data
+    return TAGS - {card.library_name, card.pipeline_tag, *(card.tags or [])}
+
+
+def main(directory: str, compute_type: str, name: str) -> None:
+    """Check the README, then load.
+
+    Raises:
+        SystemExit: Speaches would refuse the model, or it does not load.
+    """
+    if missing_tags(Path(directory)):
+        sys.exit(
+            f"stt:model {name}: its README does not say that it is a CTranslate2 speech model, and "
+            "Speaches refuses such. Choose another model, or stt:engine faster-whisper."
+        )
+    try:
+        WhisperModel(directory, device="cpu", compute_type=compute_type, local_files_only=True)
+    except Exception as error:  # each library below has its own
+        sys.exit(
+            f"stt:model {name} does not load ({error}). The running service was not touched. "
+            "Choose another model, or mend this one."
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,81 @@
+"""Whether Open WebUI hears: sign in, and post a recording to its own transcription route.
+
+``verify.py URL [RECORDING]`` prints one line of JSON; without a recording it only signs in. It
+runs with Open WebUI's Python, which has httpx.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+#: Seconds that an answer may take: the first one loads the model.
+TIMEOUT = 300
+
+
+def sign_in(client: httpx.Client) -> str:
+    """A token: by password, or made here where a person has changed the password."""
+    account = {name: os.environ[f"WEBUI_ADMIN_{name.upper()}"] for name in ("email", "password")}
+    answer = client.post("/api/v1/auths/signin", json=account)
+    if answer.status_code not in (400, 401, 403):
+        return str(answer.raise_for_status().json()["token"])
+    accounts = [sys.executable, str(Path(__file__).with_name("accounts.py")), "token"]
+    said = subprocess.run(accounts, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    return said.splitlines()[-1]
+
+
+def transcribe(client: httpx.Client, token: str, recording: Path) -> str:
+    """What Open WebUI hears in a recording."""
+    answer = client.post(
+        "/api/v1/audio/transcriptions",
+        headers={"Authorization": f"Bearer {token}"},
+        files={"file": ("recording.wav", recording.read_bytes(), "audio/wav")},
+    )
+    return str(answer.raise_for_status().json()["text"]).strip()
+
+
+def verify(url: str, recording: str) -> dict[str, Any]:
+    """What was found.
+
+    Raises:
+        SystemExit: nothing was heard.
+    """
+    # No proxy of the environment stands between this machine and its own service.
+    with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
+        token = sign_in(client)
+        found: dict[str, Any] = {"signed_in": True}
+        if recording:
+            began = time.monotonic()
+            text = transcribe(client, token, Path(recording))
+            if not text:
+                sys.exit("Open WebUI heard nothing in a recording of spoken words.")
+            found |= {"text": text, "seconds": round(time.monotonic() - began, 3)}
+    return found
+
+
+def main(url: str, recording: str = "") -> None:
+    """Verify, and print what was found.
+
+    Raises:
+        SystemExit: Open WebUI does not answer, or answers with an error.
+    """
+    try:
+        print(json.dumps(verify(url, recording)))
+    except httpx.HTTPStatusError as error:
+        said = error.response.text[:600]
+        sys.exit(f"Open WebUI answered with HTTP status {error.response.status_code}: {said}")
+    except (httpx.HTTPError, OSError) as error:
+        sys.exit(f"Open WebUI does not answer: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"The administrator's account cannot be used: {error.stderr[-600:]}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

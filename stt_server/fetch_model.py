@@ -1,0 +1,45 @@
+"""Fetch a model's files from the model hub.
+
+``python fetch_model.py REPOSITORY DIRECTORY NAME PATTERN…``: NAME is what errors call the model;
+with an empty DIRECTORY the files go into the hub's cache. It needs huggingface_hub and nothing of
+this package, so that the Python of another program can run this file by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import huggingface_hub
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+
+def fetch(repository: str, directory: str, name: str, patterns: Sequence[str]) -> str:
+    """The directory that holds the files; what was fetched before is not fetched again.
+
+    Raises:
+        SystemExit: there is no such model, or the download failed; it says what to do.
+    """
+    try:
+        return huggingface_hub.snapshot_download(
+            repository,
+            local_dir=directory or None,
+            allow_patterns=list(patterns),
+        )
+    except GatedRepoError:
+        sys.exit(f"stt:model {name}: {repository} asks for a login. Choose another model.")
+    except RepositoryNotFoundError:
+        sys.exit(f"stt:model {name}: there is no {repository} on the model hub. Check the name.")
+    except Exception as error:  # each version of the library has its own for a lost connection
+        said = (str(error).splitlines() or [""])[0]
+        sys.exit(
+            f"stt:model {name}: the download from the model hub failed ({type(error).__name__}: "
+            f"{said}). Check the machine's network and disk, then run up again: it continues where "
+            "it stopped."
+        )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 5:
+        sys.exit("usage: fetch_model.py REPOSITORY DIRECTORY NAME PATTERN…")
+    fetch(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])
