@@ -1,79 +1,98 @@
-"""The one place that speaks to pulumi-command: a script on the machine where ``incus`` runs."""
+"""The one place that speaks to pulumi-command: a command line, with its desired state on stdin."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
 
 import pulumi
 from pulumi_command import local
 
-from declaration.settings import Connection
+from agent.difference import Difference, missing
+from components.state import State
+from declaration.connection import Connection
+from host.client import shell
+from host.read import Live
 
-#: One connection for all commands, kept for a minute; never a question, so that nothing hangs.
-SSH = (
-    "ssh",
-    *("-o", "BatchMode=yes"),
-    *("-o", "ConnectTimeout=15"),
-    *("-o", "ControlMaster=auto"),
-    *("-o", "ControlPath=~/.ssh/incus-stt-%C"),
-    *("-o", "ControlPersist=60"),
-)
+#: What runs a command on the machine of Pulumi.
+LOCAL = ["/bin/sh", "-c"]
 
 
-def interpreter(connection: Connection) -> list[str]:
-    """What runs a script's text: a shell here, or ssh to the host."""
-    if connection.kind == "ssh":
-        return [*SSH, "--", connection.target]
-    return ["/bin/sh", "-c"]
+def _same(name: str) -> str:
+    return name
 
 
-def incus(connection: Connection, project: str = "") -> str:
-    """The ``incus`` client as a script calls it, with its remote and project."""
-    remote = f"INCUS_REMOTE={shlex.quote(connection.target)} " if connection.kind == "incus" else ""
-    within = f" --project {shlex.quote(project)}" if project else ""
-    return f"{remote}incus{within}"
+@dataclass
+class Host:
+    """The host as all Commands see it: how it is reached, how it is, what the state knows of it.
+
+    ``live`` is None where a preview cannot read the host. ``stack`` is the stack's own id.
+    ``former_name`` gives a resource's name before a rename. ``drift`` gathers what was found, by
+    resource, for the report.
+    """
+
+    connection: Connection
+    live: Live | None
+    state: State
+    stack: pulumi.Input[str] = ""
+    former_name: Callable[[str], str] = _same
+    drift: dict[str, Sequence[Difference]] = field(default_factory=dict)
+    now: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def outputs(self, name: str) -> Any:
+        """The outputs of a resource in the state, also under its former name; None without it."""
+        return self.state.outputs(name, self.former_name(name))
+
+    def known(self, name: str) -> bool:
+        """Whether the state has the resource."""
+        return self.outputs(name) is not None
+
+    def gone(self, name: str, what: str) -> list[Difference]:
+        """The drift of a resource that the state has and the host has not."""
+        return [missing(what)] if self.live is not None and self.known(name) else []
 
 
-def on_host(connection: Connection, script: str) -> str:
-    """A local shell's words that run a script where ``incus`` runs."""
-    return shlex.join([*interpreter(connection), script])
-
-
-class HostCommand(local.Command):
-    """A script with its update and delete, run where ``incus`` runs.
+class Command(local.Command):
+    """A command line that is the same for every desired state, which is on ``stdin``.
 
     A change of ``identity`` replaces the object (the old one is deleted first, and what depends on
-    it before that); a change of anything else runs ``update`` (without one: ``create``). Desired
-    state and secrets go in on ``stdin``, which never appears in an error text.
+    it before that); a change of anything else runs ``create`` again. ``drift`` is where the host
+    differs from what was applied: it goes into ``environment``, where the preview shows it, and
+    `up` runs the command, which restores the desired state. Secrets are on ``stdin``, which never
+    appears in an error.
 
-    ``here`` runs the script on the machine of Pulumi, whatever the connection. ``quiet`` keeps the
-    output out of the log; ``secret_output`` keeps it out of the plain state too.
+    ``here`` runs it on the machine of Pulumi, whatever the connection. ``quiet`` keeps its output
+    out of the log; ``secret_output`` keeps it out of the plain state too.
     """
 
     def __init__(
         self,
         name: str,
+        host: Host,
         *,
-        connection: Connection,
         create: pulumi.Input[str],
-        update: pulumi.Input[str] | None = None,
         delete: str | None = None,
         stdin: pulumi.Input[str] | None = None,
         identity: Sequence[pulumi.Input[str]] = (),
+        drift: Sequence[Difference] = (),
         here: bool = False,
         quiet: bool = False,
         secret_output: bool = False,
         opts: pulumi.ResourceOptions,
     ) -> None:
+        if drift:
+            host.drift[name] = drift
+        former = host.former_name(name)
         super().__init__(
             name,
             create=create,
-            update=update,
             delete=delete,
             stdin=stdin,
-            triggers=[str(connection), *identity],
-            interpreter=["/bin/sh", "-c"] if here else interpreter(connection),
+            triggers=[str(host.connection), *identity],
+            interpreter=LOCAL if here else shell(host.connection),
+            environment=_environment(name, host, drift),
             logging=local.Logging.NONE if quiet else None,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(
@@ -81,6 +100,14 @@ class HostCommand(local.Command):
                 pulumi.ResourceOptions(
                     delete_before_replace=True,
                     additional_secret_outputs=["stdout", "stderr"] if secret_output else None,
+                    aliases=[pulumi.Alias(name=former)] if former != name else None,
                 ),
             ),
         )
+
+
+def _environment(name: str, host: Host, drift: Sequence[Difference]) -> dict[str, str] | None:
+    """The drift; where there is none, what the state has, so that nothing is done about it."""
+    if drift:
+        return {"DRIFT": "\n".join([*map(str, drift), f"@{host.now}"])}
+    return (host.outputs(name) or {}).get("environment")

@@ -2,131 +2,137 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 
-from components.command import incus
-from components.incus_object import MARK, PROJECT, IncusObject
-from components.instance import Instance, desired_instance
-from components.network import Network
-from components.profile import Profile, desired_default_profile, desired_profile
-from components.roles import ROLES, Context, Shared
-from components.roles.role import Role
-from components.templates import render
-from components.volume import Volume
+from components import objects
+from components.agent import Agent
+from components.command import Host
+from components.incus_object import IncusObject
 from declaration.settings import Settings
-from declaration.topology import DomainPlan, MachinePlan, Topology
+from declaration.topology import DomainPlan, MachinePlan
+from host.objects import INSTANCE, NETWORK, PROFILE, PROJECT, VOLUME, Place
 
 
-def desired_project(plan: DomainPlan) -> dict[str, Any]:
-    """The project: images and networks are Incus' own, the rest is apart from other projects."""
-    return {
-        "description": plan.domain.description or f"incus-stt: {plan.domain.trust_level}",
-        "config": {
-            "features.images": "false",
-            "features.networks": "false",
-            "features.profiles": "true",
-            "features.storage.buckets": "true",
-            "features.storage.volumes": "true",
-            **MARK,
-        },
-    }
+class Machine(pulumi.ComponentResource):
+    """A container with its agent; the roles' steps are its children."""
 
-
-def delete_project(name: str, settings: Settings) -> str:
-    """The script that removes a project; one that still has volumes stays, and says so."""
-    return render(
-        "host/delete_project.sh.j2",
-        incus=incus(settings.where),
-        name=name,
-    )
-
-
-def volumes_of(machine: MachinePlan) -> dict[str, str]:
-    """The volumes that a machine's roles need, and where they are mounted.
-
-    A role that is switched off keeps its volume: nothing that was fetched is lost.
-    """
-    return {name: path for role in machine.roles for name, path in ROLES[role].volumes.items()}
-
-
-def devices_of(machine: MachinePlan, settings: Settings) -> dict[str, dict[str, str]]:
-    """The devices that a machine's roles bring."""
-    wanted = [ROLES[role] for role in machine.roles if ROLES[role].wanted(settings)]
-    return {name: device for role in wanted for name, device in role.devices(settings).items()}
+    def __init__(
+        self,
+        plan: MachinePlan,
+        host: Host,
+        settings: Settings,
+        desired: Mapping[str, Any],
+        within: list[IncusObject],
+        needs: list[IncusObject],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__("stt:incus:Machine", f"{plan.domain}/{plan.name}", None, opts)
+        self.plan = plan
+        self.instance = IncusObject(
+            plan.resource("instance"),
+            host,
+            INSTANCE,
+            Place(plan.name, plan.domain),
+            desired,
+            within=within,
+            fixed=[settings.image],
+            words=["--image", settings.image],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[*within, *needs]),
+        )
+        self.agent = Agent(plan, host, self.instance, pulumi.ResourceOptions(parent=self))
+        self.register_outputs({})
 
 
 class Domain(pulumi.ComponentResource):
-    """Everything of one domain. ``roles`` holds what each machine's roles came to, by role name."""
+    """A domain's Incus objects. ``machines`` has every machine by its name.
+
+    ``volumes`` and ``devices`` are what the roles of each machine bring, by its name.
+    """
 
     def __init__(
         self,
         plan: DomainPlan,
+        host: Host,
         settings: Settings,
-        topology: Topology,
-        shared: Shared,
-        opts: pulumi.ResourceOptions | None = None,
+        volumes: Mapping[str, Mapping[str, str]],
+        devices: Mapping[str, Mapping[str, Mapping[str, str]]],
     ) -> None:
         # Every child inherits it.
         guarded = pulumi.ResourceOptions(protect=settings.protect)
-        opts = pulumi.ResourceOptions.merge(opts, guarded)
-        super().__init__("stt:incus:Domain", plan.name, None, opts)
-        where = settings.where
+        super().__init__("stt:incus:Domain", plan.name, None, guarded)
         mine = pulumi.ResourceOptions(parent=self)
         project = IncusObject(
-            f"{plan.name}/project",
-            PROJECT,
-            [plan.name],
-            desired_project(plan),
-            connection=where,
-            project="",
-            delete=delete_project(plan.name, settings),
-            opts=mine,
+            f"{plan.name}/project", host, PROJECT, Place(plan.name), objects.project(plan), opts=mine
         )
         after = pulumi.ResourceOptions(parent=self, depends_on=[project])
-        network = Network(plan, where, after).object
-        in_network = pulumi.ResourceOptions(parent=self, depends_on=[network])
-        default = desired_default_profile(plan.bridge, settings.pool)
-        # Machines with a disk in one storage pool cannot get another.
-        pool = [settings.pool]
-        profiles = {
-            "default": Profile(plan.name, "default", default, project, where, in_network, pool)
-        }
-        for name, declared in plan.profiles.items():
-            desired = desired_profile(declared)
-            profiles[name] = Profile(plan.name, name, desired, project, where, mine)
-        after_profile = pulumi.ResourceOptions(
-            parent=self, depends_on=[project, profiles["default"].object]
+        network = IncusObject(
+            f"{plan.name}/network",
+            host,
+            NETWORK,
+            Place(plan.bridge, "default"),
+            objects.network(plan),
+            opts=after,
         )
-        needed = {name for machine in plan.machines for name in volumes_of(machine)}
-        volumes = {
-            # After the profile: with another pool, that has the machines deleted first.
-            name: Volume(plan.name, name, settings, plan.domain.formerly, after_profile)
-            for name in sorted(needed)
+        profiles = self._profiles(plan, host, settings, project, network)
+        # After the profile: with another pool, that has the machines deleted first.
+        after = pulumi.ResourceOptions(parent=self, depends_on=[project, profiles["default"]])
+        former = ["--former", plan.domain.formerly] if plan.domain.formerly else []
+        made = {
+            name: IncusObject(
+                f"{plan.name}/volume/{name}",
+                host,
+                VOLUME,
+                Place(name, plan.name, settings.pool),
+                objects.VOLUME,
+                # Its data moves with it to another name of the domain, or another storage pool.
+                movable=True,
+                keep=settings.keepModels,
+                words=former,
+                opts=after,
+            )
+            for name in sorted({name for each in volumes.values() for name in each})
         }
-        self.roles: dict[str, Role] = {}
+        self.machines: dict[str, Machine] = {}
         for machine in plan.machines:
-            mounts = volumes_of(machine)
-            instance = Instance(
+            mounts = volumes[machine.name]
+            desired = objects.instance(
+                machine, mounts, devices[machine.name], plan.bridge, settings.pool
+            )
+            self.machines[machine.name] = Machine(
                 machine,
-                settings.image,
-                desired_instance(
-                    machine, mounts, devices_of(machine, settings), plan.bridge, settings.pool
-                ),
-                [project, profiles["default"].object, *(volumes[name].object for name in mounts)],
-                [network, *(profiles[name].object for name in machine.machine.profiles)],
-                where,
+                host,
+                settings,
+                desired,
+                [project, profiles["default"], *(made[name] for name in mounts)],
+                [network, *(profiles[name] for name in machine.machine.profiles)],
                 mine,
             )
-            context = Context(settings, topology, machine, instance, shared)
-            needs: list[pulumi.Resource] = []
-            for name in machine.roles:
-                if ROLES[name].wanted(settings):
-                    role = ROLES[name](context, needs, pulumi.ResourceOptions(parent=instance))
-                    self.roles.setdefault(name, role)
-                    if name == "base_system":
-                        needs = [role.ready]
-        for role in self.roles.values():
-            role.verify(self.roles)
         self.register_outputs({})
+
+    def _profiles(
+        self,
+        plan: DomainPlan,
+        host: Host,
+        settings: Settings,
+        project: IncusObject,
+        network: IncusObject,
+    ) -> dict[str, IncusObject]:
+        desired = {"default": objects.default_profile(plan.bridge, settings.pool)}
+        desired |= {name: objects.profile(each) for name, each in plan.profiles.items()}
+        return {
+            name: IncusObject(
+                f"{plan.name}/profile/{name}",
+                host,
+                PROFILE,
+                Place(name, plan.name),
+                state,
+                within=[project],
+                # Machines with a disk in one storage pool cannot get another.
+                fixed=[settings.pool] if name == "default" else [],
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[network]),
+            )
+            for name, state in desired.items()
+        }

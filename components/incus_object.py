@@ -1,97 +1,91 @@
-"""One class for every Incus object: create or take over, edit, delete, from YAML on stdin."""
+"""Incus objects as Commands: the desired state is JSON on stdin of ``python -m host``."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-import yaml
 
-from components.command import HostCommand, incus
-from components.templates import render
-from declaration.settings import Connection
-
-#: Written into every object that this program makes, so that it knows its own.
-MARK = {"user.managed-by": "incus-stt"}
+from agent.difference import Difference, compare_object
+from components.command import Command, Host
+from host.objects import INSTANCE, NETWORK, ObjectType, Place
 
 
-@dataclass(frozen=True)
-class Noun:
-    """How the client calls an object: ``show`` reads it, ``edit`` replaces it; all but create.
+def host_command(host: Host, *words: str) -> str:
+    """A call of ``host`` with the connection, as text for a shell here."""
+    connection = ["--connection", str(host.connection)]
+    return shlex.join([".venv/bin/python", "-m", "host", *connection, *words])
 
-    ``fills`` matches the configuration keys that Incus fills in itself.
+
+def find_drift(
+    host: Host, name: str, kind: ObjectType, place: Place, desired: Mapping[str, Any]
+) -> list[Difference]:
+    """Where the object on the host differs from what was applied last.
+
+    A change of the configuration is no drift: the comparison is with the state's desired state.
     """
-
-    name: str
-    create: str
-    show: str
-    edit: str
-    delete: str
-    fills: str
-
-
-def _noun(name: str, words: str, fills: str) -> Noun:
-    return Noun(name, f"{words} create", f"{words} show", f"{words} edit", f"{words} delete", fills)
+    if host.live is None or not host.known(name):
+        return []
+    project = "default" if kind is NETWORK else place.project or place.name
+    actual = host.live.find(kind.name, place.name, project)
+    if actual is None:
+        return host.gone(name, f"{kind.name} {place.name}")
+    running = {"status": "Running"} if kind is INSTANCE else {}
+    applied = _applied(host, name) or desired
+    return compare_object({**applied, **running}, actual, kind.computed)
 
 
-PROJECT = _noun("project", "project", "^(volatile|features)[.]")
-NETWORK = _noun("network", "network", "^volatile[.]")
-PROFILE = _noun("profile", "profile", "^volatile[.]")
-#: A storage pool gives a new volume defaults of its own (size, block.filesystem …).
-VOLUME = _noun("volume", "storage volume", ".")
+def _applied(host: Host, name: str) -> Mapping[str, Any] | None:
+    """The desired state of the last run."""
+    try:
+        found = json.loads(host.outputs(name).get("stdin") or "null")
+    except ValueError:
+        return None
+    return found if isinstance(found, Mapping) else None
 
 
-def to_yaml(desired: Mapping[str, Any]) -> str:
-    """The desired state as the client reads it: sorted, so that a diff shows changes alone."""
-    return yaml.safe_dump(dict(desired), sort_keys=True, allow_unicode=True, width=1000)
+class IncusObject(Command):
+    """An Incus project, network, profile, storage volume or container.
 
-
-def object_scripts(
-    noun: Noun, where: Sequence[str], connection: Connection, project: str
-) -> tuple[str, str]:
-    """The scripts that create (or take over and edit) and that delete an object.
-
-    ``where`` is the name, after the storage pool where the object lies in one.
+    ``within``: objects without which this one is not; their replacement replaces it. ``fixed``:
+    what else an edit cannot change. A ``movable`` object can change its project and pool.
     """
-    values = {"incus": incus(connection, project), "noun": noun, "name": shlex.join(where)}
-    return render("host/object.sh.j2", **values), render("host/delete_object.sh.j2", **values)
-
-
-class IncusObject(HostCommand):
-    """An Incus project, network, profile or storage volume."""
 
     def __init__(
         self,
-        resource: str,
-        noun: Noun,
-        where: Sequence[str],
+        name: str,
+        host: Host,
+        kind: ObjectType,
+        place: Place,
         desired: Mapping[str, Any],
         *,
-        connection: Connection,
-        project: str,
-        within: Sequence[HostCommand] = (),
-        prepare: str = "",
-        movable: bool = False,
+        within: Sequence[Command] = (),
         fixed: Sequence[str] = (),
-        delete: str | None = None,
+        movable: bool = False,
+        keep: bool = False,
+        words: Sequence[str] = (),
         opts: pulumi.ResourceOptions,
     ) -> None:
-        """``within``: objects without which this one is not; their replacement replaces it.
-
-        ``prepare`` is a script before the usual one; a ``movable`` object can change its place.
-        ``fixed`` is what else an edit cannot change.
-        """
-        create, usual_delete = object_scripts(noun, where, connection, project)
-        identity = [noun.name, *([where[-1]] if movable else [project, *where])]
+        where = [place.name, *_options(place)]
+        identity = [kind.name, place.name]
+        if not movable:
+            identity += [place.project, place.pool]
         super().__init__(
-            resource,
-            connection=connection,
-            create=prepare + create,
-            delete=delete or usual_delete,
-            stdin=to_yaml(desired),
+            name,
+            host,
+            create=host_command(host, "apply", kind.name, *where, *words),
+            delete=None if keep else host_command(host, "delete", kind.name, *where),
+            stdin=json.dumps(desired, sort_keys=True, ensure_ascii=False),
             identity=[*identity, *fixed, *(owner.id for owner in within)],
+            drift=find_drift(host, name, kind, place, desired),
+            here=True,
             opts=opts,
         )
+
+
+def _options(place: Place) -> list[str]:
+    project = ["--project", place.project] if place.project else []
+    return project + (["--pool", place.pool] if place.pool else [])

@@ -1,0 +1,202 @@
+"""What makes a program or a model: downloads, archives, sources, commands. Each is data."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import platform
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from agent.files import chown_all, remove
+from agent.machine import Machine, StepError, last_lines, say
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A program with its arguments. ``failure``: what the operator reads where it fails."""
+
+    tag: ClassVar = "run"
+    argv: Sequence[str]
+    failure: str = ""
+    directory: str = "/"
+    user: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    #: How long it may take; s.
+    deadline: int = 3600
+
+    def do(self, machine: Machine) -> str:
+        """Run it; what it said on stdout."""
+        done = machine.run(
+            self.argv,
+            user=self.user,
+            environment=self.environment,
+            directory=self.directory,
+            check=False,
+            deadline=self.deadline,
+        )
+        if done.returncode:
+            raise StepError(
+                self.failure or f"{' '.join(self.argv[:3])} failed.",
+                details=last_lines(done.stderr or done.stdout),
+            )
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file from a URL; ``{architecture}`` in it is ``amd64`` or ``arm64``.
+
+    A download that was cut off goes on where it stopped. ``checksums`` is the URL of a list of
+    SHA-256 sums with file names, as ``sha256sum`` writes it.
+    """
+
+    tag: ClassVar = "download"
+    url: str
+    to: str
+    checksums: str = ""
+    failure: str = ""
+
+    def do(self, machine: Machine) -> None:
+        """Fetch it."""
+        url = self.url.format(architecture=_ARCHITECTURES.get(platform.machine(), "amd64"))
+        target = machine.path(self.to)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        words = ["curl", "--fail", "--silent", "--show-error", "--location", "--retry", "3"]
+        say(f"downloading {url}")
+        fetch = [*words, "--continue-at", "-", "--output", str(target), url]
+        done = machine.run(fetch, check=False, deadline=7200)
+        # A file that is whole already cannot be continued (HTTP 416).
+        if done.returncode and not (done.returncode == 22 and "416" in done.stderr):
+            raise StepError(
+                self.failure or f"{url} could not be downloaded.",
+                details=last_lines(done.stderr, 3),
+            )
+        if self.checksums:
+            self._verify(machine, target, url.rsplit("/", 1)[1], [*words, self.checksums])
+
+    def _verify(self, machine: Machine, file: Path, name: str, fetch: Sequence[str]) -> None:
+        said = machine.run(fetch, check=False, deadline=120)
+        rows = (line.split() for line in said.stdout.splitlines())
+        sums = {row[1].removeprefix("./").removeprefix("*"): row[0] for row in rows if len(row) > 1}
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if sums.get(name) != found:
+            file.unlink()
+            raise StepError(
+                f"{name} does not have the published checksum; it was removed.",
+                resolution="Run up again.",
+            )
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """A tar archive, whatever its compression, or a ZIP file, into a directory.
+
+    ``single``: the archive holds one directory, whose content is wanted. ``cleanup``: the archive
+    goes afterwards.
+    """
+
+    tag: ClassVar = "unpack"
+    archive: str
+    to: str
+    single: bool = False
+    cleanup: bool = False
+    failure: str = ""
+
+    def do(self, machine: Machine) -> None:
+        """Unpack it."""
+        archive, target = machine.path(self.archive), machine.path(self.to)
+        into = target.with_name(target.name + ".unpacked") if self.single else target
+        if self.single:
+            remove(into)
+        into.mkdir(parents=True, exist_ok=True)
+        try:
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as file:
+                    file.extractall(into)
+            else:
+                tar = ["tar", "--no-same-owner", "-C", str(into), "-xf", str(archive)]
+                machine.run(tar)
+        except (StepError, zipfile.BadZipFile, OSError) as error:
+            if self.cleanup:
+                archive.unlink(missing_ok=True)
+            raise StepError(
+                self.failure
+                or f"{self.archive} cannot be unpacked: it is damaged, or the disk is full.",
+                details=str(error),
+            ) from None
+        if self.single:
+            remove(target)
+            inner = list(into.iterdir())
+            inner[0].rename(target)
+            remove(into)
+        if self.cleanup:
+            archive.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Git:
+    """A commit of a repository, by the name of its tag or by its hash."""
+
+    tag: ClassVar = "git"
+    repository: str
+    ref: str
+    commit: str
+    to: str
+    failure: str = ""
+
+    def do(self, machine: Machine) -> None:
+        """Fetch it, and see that it is the commit that is wanted."""
+        machine.run(["git", "init", "--quiet", self.to])
+        git = ["git", "-C", self.to]
+        depth = ["--depth", "1"] if "://" in self.repository else []
+        say(f"fetching {self.ref} from {self.repository}")
+        done = machine.run(
+            [*git, "fetch", "--quiet", *depth, self.repository, self.ref], check=False
+        )
+        if done.returncode:
+            raise StepError(
+                self.failure or f"{self.repository} could not be fetched.",
+                details=last_lines(done.stderr, 4),
+            )
+        found = machine.run([*git, "rev-parse", "FETCH_HEAD^{commit}"]).stdout.strip()
+        if found != self.commit:
+            raise StepError(
+                f"{self.repository} has the commit {found} as {self.ref}, expected {self.commit}.",
+                resolution="Use another source.",
+            )
+        machine.run([*git, "checkout", "--quiet", "--detach", self.commit])
+
+
+@dataclass(frozen=True)
+class Link:
+    """Symbolic links in the directory ``to``, one for each file that ``pattern`` matches."""
+
+    tag: ClassVar = "link"
+    pattern: str
+    to: str
+
+    def do(self, machine: Machine) -> None:
+        """Make the links."""
+        target = machine.path(self.to)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in sorted(glob.glob(str(machine.path(self.pattern)))):
+            link = target / Path(name).name
+            link.unlink(missing_ok=True)
+            link.symlink_to(name)
+
+
+Action = Run | Download | Unpack | Git | Link
+
+
+def give(machine: Machine, path: str, owner: str) -> None:
+    """A path and everything below it, owned and readable."""
+    place = machine.path(path)
+    chown_all(place, owner)
+    machine.run(["chmod", "-R", "a+rX", str(place)])

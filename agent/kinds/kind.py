@@ -1,0 +1,64 @@
+"""What a kind of step is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from agent.difference import Difference
+from agent.machine import Machine
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What came of a step.
+
+    ``result`` is for the stack's outputs; ``made`` is kept in the record; ``finish`` is done once
+    the record is written.
+    """
+
+    result: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+    finish: Callable[[], None] = lambda: None
+
+
+class Kind:
+    """A kind of step: a frozen dataclass whose fields are its spec.
+
+    A subclass in a module of this package is all that a new kind needs; its name in a spec is
+    ``kind``. Fields are described where they stand.
+    """
+
+    kind: ClassVar[str]
+    #: Whether the step restarts when what it needs was restored.
+    starts_programs: ClassVar[bool] = False
+
+    @property
+    def locks(self) -> list[str]:
+        """What the step works on: no other step works on it meanwhile."""
+        return []
+
+    @property
+    def payload(self) -> bool:
+        """Whether a tar archive follows the spec on stdin."""
+        return False
+
+    def apply(self, machine: Machine, step: str) -> Applied:
+        """Bring the machine to what the spec says; what is so already is left as it is.
+
+        Raises:
+            StepError: it could not be done.
+        """
+        raise NotImplementedError
+
+    def check(self, machine: Machine, made: Mapping[str, Any]) -> list[Difference]:
+        """Where the machine differs from what was applied. Changes nothing."""
+        return []
+
+    def remove(self, machine: Machine, made: Mapping[str, Any]) -> None:
+        """Take away what the step made, except what others may use and data."""
+
+    def paths(self) -> list[str]:
+        """Directories and files of the step that go once no record names them any more."""
+        return []

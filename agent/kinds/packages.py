@@ -1,0 +1,81 @@
+"""Packages of the distribution."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from agent.difference import Difference
+from agent.kinds.kind import Applied, Kind
+from agent.machine import Machine, StepError, last_lines, poll, say
+
+_NO_NETWORK = (
+    "Check the machine's network (Docker on the host cuts containers off: it sets FORWARD to DROP) "
+    "and its disk, then run up again."
+)
+
+
+@dataclass(frozen=True)
+class Packages(Kind):
+    """Packages that are installed. ``mask``: units of theirs that must not start."""
+
+    kind: ClassVar = "packages"
+    names: Sequence[str]
+    mask: Sequence[str] = field(default_factory=list)
+    #: How long a machine that was just started may take until it has a network; s.
+    network_deadline: int = 60
+
+    @property
+    def locks(self) -> list[str]:
+        """One step at a time: apt-get has one lock."""
+        return ["packages"]
+
+    def apply(self, machine: Machine, step: str) -> Applied:
+        """Install what is missing."""
+        for unit in self.mask:
+            if not machine.path(f"/lib/systemd/system/{unit}").exists():
+                machine.run(["systemctl", "mask", "--quiet", unit], check=False)
+        missing = self._missing(machine)
+        if missing:
+            self._wait_for_network(machine)
+            say(f"installing {' '.join(missing)}")
+            apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"]
+            for words in (["update"], ["-y", "--no-install-recommends", "install", *missing]):
+                done = machine.run([*apt, *words], check=False, deadline=1800)
+                if done.returncode:
+                    raise StepError(
+                        f"apt-get could not install {' '.join(missing)}.",
+                        details=last_lines(done.stderr or done.stdout, 5),
+                        resolution=_NO_NETWORK,
+                    )
+        return Applied({"installed": missing})
+
+    def _missing(self, machine: Machine) -> list[str]:
+        asked = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *self.names]
+        said = machine.run(asked, check=False).stdout.splitlines()
+        installed = {line.split(" ")[0] for line in said if line.endswith(" installed")}
+        return [name for name in self.names if name not in installed]
+
+    def _wait_for_network(self, machine: Machine) -> None:
+        def ready() -> bool:
+            if not machine.run(["ip", "-4", "route", "show", "default"], check=False).stdout:
+                return False
+            try:
+                socket.getaddrinfo(socket.gethostname(), None)
+            except OSError:
+                return False
+            return True
+
+        if not poll(ready, self.network_deadline, 0.2):
+            raise StepError(
+                f"The machine has no network after {self.network_deadline} s.",
+                resolution="Look at the bridge and at the host's firewall (Docker sets FORWARD to "
+                "DROP), then run up again.",
+                unchanged=True,
+            )
+
+    def check(self, machine: Machine, made: Mapping[str, Any]) -> list[Difference]:
+        """Packages that somebody removed."""
+        return [Difference(f"package {n}", "not there", "there") for n in self._missing(machine)]

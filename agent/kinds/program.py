@@ -1,0 +1,69 @@
+"""A program that is installed into a directory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agent import seal
+from agent.actions import Action, give
+from agent.difference import Difference
+from agent.files import remove
+from agent.kinds.kind import Applied, Kind
+from agent.machine import Machine, StepError, say
+
+
+@dataclass(frozen=True)
+class Program(Kind):
+    """A directory, made once by ``actions``; another version has another directory.
+
+    ``requires``: a file that it has to hold then.
+    """
+
+    kind: ClassVar = "program"
+    directory: str
+    description: str
+    actions: Sequence[Action]
+    requires: str = ""
+    failure: str = ""
+
+    @property
+    def locks(self) -> list[str]:
+        """The directory."""
+        return [self.directory]
+
+    def apply(self, machine: Machine, step: str) -> Applied:
+        """Make it, where it is not there as it was made; the old one comes back on a failure."""
+        if seal.is_sealed(machine, self.directory):
+            return Applied()
+        place = machine.path(self.directory)
+        before = place.with_name(place.name + ".before")
+        if seal.was_sealed(machine, self.directory):
+            remove(before)
+            place.rename(before)
+        remove(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        say(f"installing {self.description}")
+        try:
+            for action in self.actions:
+                action.do(machine)
+            if self.requires and not machine.path(f"{self.directory}/{self.requires}").exists():
+                raise StepError(self.failure or f"{self.directory} holds no {self.requires}.")
+            give(machine, self.directory, "root:root")
+            seal.seal(machine, self.directory)
+        except BaseException:
+            if before.exists():
+                remove(place)
+                before.rename(place)
+            raise
+        remove(before)
+        return Applied({"installed": self.description})
+
+    def check(self, machine: Machine, made: Mapping[str, Any]) -> list[Difference]:
+        """Files that were changed, added or removed."""
+        return seal.check(machine, self.directory)
+
+    def paths(self) -> list[str]:
+        """The directory."""
+        return [self.directory]

@@ -1,0 +1,40 @@
+"""Removes models that are not used any more."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from agent.files import remove
+from agent.kinds.kind import Applied, Kind
+from agent.machine import Machine, say
+
+
+@dataclass(frozen=True)
+class Prune(Kind):
+    """Every directory that one of ``patterns`` matches goes, except those of ``keep``."""
+
+    kind: ClassVar = "prune"
+    patterns: Sequence[str]
+    keep: Sequence[str]
+
+    @property
+    def locks(self) -> list[str]:
+        """The patterns."""
+        return list(self.patterns)
+
+    def apply(self, machine: Machine, step: str) -> Applied:
+        """Remove them."""
+        kept = {machine.path(path) for path in self.keep}
+        removed: list[str] = []
+        for pattern in self.patterns:
+            for name in sorted(glob.glob(str(machine.path(pattern)))):
+                path = Path(name)
+                if path.is_dir() and path not in kept:
+                    say(f"removing {name}, a model that is not used any more")
+                    remove(path)
+                    removed.append(name)
+        return Applied({"removed": removed})

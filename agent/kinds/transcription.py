@@ -1,0 +1,122 @@
+"""The proof that an STT service transcribes: a recording through its published URL."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from agent import systemd
+from agent.http import HealthRequest, ask
+from agent.kinds.kind import Applied, Kind
+from agent.machine import Machine, StepError, last_lines
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where a service says on which device and in which compute type its model runs.
+
+    ``url`` answers JSON with ``device`` and ``compute_type``; or the last match of ``pattern`` in
+    the journal of ``unit`` has them as its groups.
+    """
+
+    url: str = ""
+    unit: str = ""
+    pattern: str = ""
+
+
+@dataclass(frozen=True)
+class Transcription(Kind):
+    """``recording`` is posted to ``url`` with the header in ``header_file``; words must come back.
+
+    ``seconds`` is the recording's length. ``device``: what the model has to run on, where
+    ``evidence`` tells it.
+    """
+
+    kind: ClassVar = "transcription"
+    url: str
+    model: str
+    recording: str
+    seconds: float
+    header_file: str
+    unit: str
+    engine: str
+    device: str
+    evidence: Evidence = field(default_factory=Evidence)
+    #: How long the answer may take: the first one loads the model; s.
+    deadline: int = 300
+
+    def apply(self, machine: Machine, step: str) -> Applied:
+        """Post it, and see what comes back."""
+        began = time.monotonic()
+        text = self._post(machine, step)
+        took = round(time.monotonic() - began, 3)
+        if not text:
+            raise StepError(
+                f"{self.url} transcribed nothing in a recording of spoken words.",
+                resolution="Is it the right model (stt:model)?",
+            )
+        result: dict[str, Any] = {
+            "text": text,
+            "seconds": took,
+            "real_time_factor": round(took / self.seconds, 3),
+        }
+        found = self._evidence(machine)
+        if self.device == "cuda" and self.evidence != Evidence() and found.get("device") != "cuda":
+            raise StepError(
+                f"{self.engine} runs on the CPU and not on the GPU (it says: "
+                f"{found.get('device', 'nothing')}).",
+                resolution=f"See nvidia-smi and journalctl -u {self.unit} in the machine.",
+            )
+        return Applied({**result, **found})
+
+    def _post(self, machine: Machine, step: str) -> str:
+        look = f"See journalctl -u {self.unit} in the machine."
+        with tempfile.TemporaryDirectory() as work:
+            answer = Path(work, "answer")
+            done = machine.run(
+                [
+                    *("curl", "--silent", "--show-error", "--noproxy", "*"),
+                    *("--max-time", str(self.deadline), "--output", str(answer)),
+                    *("--write-out", "%{http_code}", "-H", f"@{self.header_file}"),
+                    *("-F", f"file=@{self.recording};type=audio/wav"),
+                    *("--form-string", f"model={self.model}", "-F", "response_format=json"),
+                    f"{self.url}/audio/transcriptions",
+                ],
+                check=False,
+                deadline=self.deadline + 10,
+            )
+            body = answer.read_text("utf-8", "replace") if answer.exists() else ""
+        if done.returncode:
+            raise StepError(
+                f"{self.url} does not answer.", details=last_lines(done.stderr, 2), resolution=look
+            )
+        try:
+            if done.stdout != "200":
+                raise ValueError
+            return str(json.loads(body)["text"]).strip()
+        except (ValueError, KeyError, TypeError):
+            raise StepError(
+                f"The verification got HTTP status {done.stdout} from "
+                f"{self.url}/audio/transcriptions with model {self.model}.",
+                details=body[:600],
+                resolution=look,
+            ) from None
+
+    def _evidence(self, machine: Machine) -> Mapping[str, str]:
+        if self.evidence.url:
+            said = ask(machine, HealthRequest(self.evidence.url)).json
+            keys = ("device", "compute_type")
+            return {k: str(said[k]) for k in keys if k in said} if isinstance(said, dict) else {}
+        if not self.evidence.pattern:
+            return {}
+        unit = self.evidence.unit
+        invocation = systemd.show(machine, f"{unit}.service").get("InvocationID", "")
+        words = ["journalctl", "--no-pager", "-o", "cat", f"_SYSTEMD_INVOCATION_ID={invocation}"]
+        matches = re.findall(self.evidence.pattern, machine.run(words, check=False).stdout)
+        return dict(zip(("device", "compute_type"), matches[-1], strict=True)) if matches else {}

@@ -1,0 +1,168 @@
+"""The machine that the agent works in: paths, programs, locks, and what it says meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pwd
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+#: What this program brought into a machine, and its state there.
+PROGRAMS, STATE = "/opt/incus-stt", "/var/lib/incus-stt"
+#: Seconds that a step waits for what an earlier run has begun in this machine and not ended.
+LOCK_DEADLINE = 1800
+#: The machine's own bundle, also for programs that bring another one (uv, pip, requests, curl).
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+_CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+
+
+class StepError(Exception):
+    """A step failed: what happened, what a program said about it, and what to do.
+
+    ``unchanged``: the machine is as it was before the step.
+    """
+
+    def __init__(
+        self, brief: str, *, details: str = "", resolution: str = "", unchanged: bool = False
+    ) -> None:
+        self.brief, self.details, self.resolution = brief, details, resolution
+        self.unchanged = unchanged
+        super().__init__("\n".join(filter(None, (details, brief, resolution))))
+
+
+class Machine:
+    """A machine. ``root`` is ``/``, or a directory in its place for tests."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+        self._lock_names: set[str] = set()
+
+    def path(self, name: str | Path) -> Path:
+        """Where an absolute path of the machine is."""
+        return self.root / str(name).lstrip("/")
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        environment: Mapping[str, str] | None = None,
+        directory: str = "/",
+        text: str = "",
+        check: bool = True,
+        deadline: float = 3600,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end, as ``user`` (root where empty); ``text`` is its stdin.
+
+        Raises:
+            StepError: it failed (with ``check``), is not there, or took more than ``deadline`` s.
+        """
+        try:
+            done = subprocess.run(  # noqa: S603  # argv is a step's own, never a shell's text
+                argv,
+                input=text,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                cwd=self.path(directory),
+                env=self._environment(user, environment or {}),
+                check=False,
+                timeout=deadline,
+                **self._identity(user),
+            )
+        except FileNotFoundError as error:
+            raise StepError(f"{argv[0]} cannot be run: {error.filename} is not there.") from None
+        except subprocess.TimeoutExpired:
+            raise StepError(f"{' '.join(argv[:3])} … has not ended in {deadline:.0f} s.") from None
+        if check and done.returncode:
+            raise StepError(
+                f"{' '.join(argv[:3])} failed with status {done.returncode}.",
+                details=last_lines(done.stderr or done.stdout),
+            )
+        return done
+
+    def _environment(self, user: str, more: Mapping[str, str]) -> dict[str, str]:
+        home = pwd.getpwnam(user).pw_dir if user else "/root"
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        trusted = dict.fromkeys(_CERTIFICATE_VARIABLES, CERTIFICATES)
+        return {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            **kept,
+            **(trusted if Path(CERTIFICATES).exists() else {}),
+            "DEBIAN_FRONTEND": "noninteractive",
+            "HOME": home,
+            **more,
+        }
+
+    @staticmethod
+    def _identity(user: str) -> dict[str, Any]:
+        if not user or os.geteuid():
+            return {}
+        entry = pwd.getpwnam(user)
+        groups = os.getgrouplist(user, entry.pw_gid)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+
+    @contextlib.contextmanager
+    def lock(self, name: str, deadline: float = LOCK_DEADLINE) -> Iterator[None]:
+        """Be the only one that works on ``name``, a path or a service, in this machine.
+
+        Raises:
+            StepError: somebody else still works on it after ``deadline`` s.
+        """
+        if name in self._lock_names:
+            yield
+            return
+        place = self.path(f"/run/lock/incus-stt-{quote(name, safe='')}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                say("waiting for what an earlier run began in this machine")
+                if not poll(lambda: _flock(file.fileno()), deadline):
+                    raise StepError(
+                        f"An earlier run still works on {name}, after {deadline:.0f} s.",
+                        resolution="Look at it (ps aux in the machine), or restart the machine.",
+                        unchanged=True,
+                    ) from None
+            self._lock_names.add(name)
+            try:
+                yield
+            finally:
+                self._lock_names.discard(name)
+
+
+def _flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def poll(done: Callable[[], bool], deadline: float, interval: float = 0.1) -> bool:
+    """Ask again and again until ``done`` is true or ``deadline`` s are over; whether it is true."""
+    end = time.monotonic() + deadline
+    while not done():
+        if time.monotonic() >= end:
+            return False
+        time.sleep(interval)
+    return True
+
+
+def say(text: str) -> None:
+    """Tell the operator what goes on; a client that has gone does not stop the work."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def last_lines(text: str, count: int = 12) -> str:
+    """The last lines of what a program said."""
+    return "\n".join(text.strip().splitlines()[-count:])

@@ -1,0 +1,110 @@
+"""Specs as JSON and back: dataclasses, without what has its default; unknown keys are an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar, get_args, get_origin
+
+T = TypeVar("T")
+
+
+class SpecError(ValueError):
+    """A spec is not of its type."""
+
+
+def encode(value: Any) -> Any:
+    """A dataclass as what JSON can hold; fields that have their default are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        tag = getattr(type(value), "tag", None)
+        fields = {} if tag is None else {"action": tag}
+        for field in dataclasses.fields(value):
+            item = getattr(value, field.name)
+            if not _is_default(field, item):
+                fields[field.name] = encode(item)
+        return fields
+    if isinstance(value, Mapping):
+        return {key: encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    return value
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    if field.default is not dataclasses.MISSING:
+        return bool(value == field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return bool(value == field.default_factory())
+    return False
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def decode(kind: type[T], data: Any) -> T:
+    """A dataclass from what :func:`encode` made.
+
+    Raises:
+        SpecError: a key is unknown or missing, or a value has another type.
+    """
+    return typing.cast(T, _decode(kind, data, kind.__name__))
+
+
+def _decode(kind: Any, data: Any, place: str) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return data
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(args, data, place)
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(kind, data, place)
+    if origin in (list, tuple, Sequence):
+        if not isinstance(data, list):
+            raise SpecError(f"{place}: expected a list")
+        return [_decode(args[0], item, f"{place}[{index}]") for index, item in enumerate(data)]
+    if origin in (dict, Mapping):
+        if not isinstance(data, dict):
+            raise SpecError(f"{place}: expected an object")
+        return {key: _decode(args[1], item, f"{place}.{key}") for key, item in data.items()}
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
+        raise SpecError(f"{place}: expected {kind.__name__}")
+    return data
+
+
+def _decode_union(args: Sequence[Any], data: Any, place: str) -> Any:
+    if data is None and type(None) in args:
+        return None
+    tag = data.get("action") if isinstance(data, dict) else None
+    for arg in args:
+        if tag is not None and getattr(arg, "tag", None) == tag:
+            return _decode(arg, {key: data[key] for key in data if key != "action"}, place)
+    failures: list[str] = []
+    for arg in args:
+        if arg is type(None):
+            continue
+        try:
+            return _decode(arg, data, place)
+        except SpecError as error:
+            failures.append(str(error))
+    raise SpecError("; ".join(failures) or f"{place}: unexpected value")
+
+
+def _decode_fields(kind: Any, data: Any, place: str) -> Any:
+    if not isinstance(data, dict):
+        raise SpecError(f"{place}: expected an object")
+    hints = _hints(kind)
+    names = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := sorted(set(data) - set(names)):
+        raise SpecError(f"{place}: unknown key {', '.join(unknown)}")
+    values = {key: _decode(hints[key], item, f"{place}.{key}") for key, item in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise SpecError(f"{place}: {error}") from None

@@ -1,0 +1,84 @@
+"""Unit and environment files from data, and what systemd says of a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agent.files import File
+from agent.machine import Machine, StepError
+
+UNITS = "/etc/systemd/system"
+_HEADER = "# Made by incus-stt; `pulumi up` writes it again.\n"
+
+#: Sections of a unit: a directive's value, or several, each a line of its own.
+Sections = Mapping[str, Mapping[str, str | Sequence[str]]]
+
+
+def _one_line(text: str) -> str:
+    if any(ord(character) < 32 for character in text):
+        raise StepError(f"control characters cannot stand in a unit file: {text!r}", unchanged=True)
+    return text
+
+
+def quoted(value: str) -> str:
+    """A value as one quoted word of an environment file."""
+    text = _one_line(value)
+    for character in '\\"$`':
+        text = text.replace(character, f"\\{character}")
+    return f'"{text}"'
+
+
+def unit_text(sections: Sections) -> str:
+    """A unit file. A ``%`` in a value stays as it is: values use no specifiers by accident."""
+    lines: list[str] = []
+    for section, directives in sections.items():
+        lines.append(f"\n[{section}]\n")
+        for name, value in directives.items():
+            values = [value] if isinstance(value, str) else value
+            lines += [f"{name}={_one_line(each)}\n" for each in values]
+    return _HEADER + "".join(lines).lstrip("\n")
+
+
+def environment_text(variables: Mapping[str, str]) -> str:
+    """An environment file."""
+    return _HEADER + "".join(f"{name}={quoted(value)}\n" for name, value in variables.items())
+
+
+def unit_file(unit: str, text: str) -> File:
+    """The file of a unit of ours."""
+    return File(f"{UNITS}/{unit}", text)
+
+
+def show(machine: Machine, unit: str) -> dict[str, str]:
+    """State, restarts and invocation of a unit."""
+    names = "ActiveState,UnitFileState,NRestarts,InvocationID"
+    said = machine.run(["systemctl", "show", "-p", names, unit], check=False).stdout
+    return dict(line.partition("=")[::2] for line in said.splitlines())
+
+
+def journal(machine: Machine, unit: str, lines: int = 15) -> str:
+    """The last lines that a unit's last start wrote."""
+    words = ["journalctl", "--no-pager", "-o", "cat", "-n", str(lines)]
+    invocation = show(machine, unit).get("InvocationID", "")
+    said = ""
+    if invocation:
+        this_start = f"_SYSTEMD_INVOCATION_ID={invocation}"
+        said = machine.run([*words, this_start], check=False).stdout
+    return said or machine.run([*words, "-u", unit], check=False).stdout
+
+
+def start(machine: Machine, unit: str) -> None:
+    """Start a unit anew and at every boot, however often it failed before.
+
+    Raises:
+        StepError: it does not start.
+    """
+    machine.run(["systemctl", "daemon-reload"])
+    machine.run(["systemctl", "reset-failed", unit], check=False)
+    machine.run(["systemctl", "enable", "--quiet", unit])
+    machine.run(["systemctl", "restart", unit])
+
+
+def stop(machine: Machine, unit: str) -> None:
+    """Stop a unit, now and at every boot; one that is not there is stopped."""
+    machine.run(["systemctl", "disable", "--now", "--quiet", unit], check=False)

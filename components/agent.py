@@ -1,0 +1,97 @@
+"""The agent's arrival in a machine: one file, packed here, whose name holds its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shlex
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import pulumi
+
+from agent.difference import Difference
+from components.command import Command, Host
+from declaration.topology import MachinePlan
+from host.client import incus_words, shell
+from host.read import AGENT
+
+ROOT = Path(__file__).resolve().parent.parent
+_MAIN = "from agent.__main__ import main\nraise SystemExit(main())\n"
+
+#: Makes sure of Python, then takes the file from stdin.
+_ARRIVE = """set -eu
+command -v python3 >/dev/null || {
+  export DEBIAN_FRONTEND=noninteractive
+  { apt-get -q update && apt-get -q -y --no-install-recommends install python3; } >&2
+}
+mkdir -p /opt/incus-stt
+cat >"$1.part"
+chmod 0644 "$1.part"
+mv -f "$1.part" "$1"
+ln -sfn "$1" /opt/incus-stt/agent.new
+mv -fT /opt/incus-stt/agent.new /opt/incus-stt/agent
+for old in /opt/incus-stt/agent-*.pyz; do [ "$old" = "$1" ] || rm -f "$old"; done
+"""
+
+
+@cache
+def packed() -> bytes:
+    """The agent as one file that Python runs; the same bytes for the same sources."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        sources = {"__main__.py": _MAIN.encode()}
+        for path in sorted((ROOT / "agent").rglob("*.py")):
+            sources[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+        for name, content in sources.items():
+            file.writestr(zipfile.ZipInfo(name), content)
+    return archive.getvalue()
+
+
+@cache
+def agent_file() -> Path:
+    """The packed agent in the user's cache."""
+    digest = hashlib.sha256(packed()).hexdigest()[:12]
+    cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    path = Path(cache_home, "incus-stt", f"agent-{digest}.pyz")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(packed())
+        part.replace(path)
+    return path
+
+
+class Agent(Command):
+    """The agent of a machine; everything in the machine depends on it."""
+
+    def __init__(
+        self, plan: MachinePlan, host: Host, instance: Command, opts: pulumi.ResourceOptions
+    ) -> None:
+        file = agent_file()
+        name = plan.resource("agent")
+        inside = ["exec", plan.name, "--", "sh", "-c", _ARRIVE, "sh", f"/opt/incus-stt/{file.name}"]
+        receive = shlex.join([*shell(host.connection), incus_words(host.connection, inside, plan.domain)])
+        cached = f'"${{XDG_CACHE_HOME:-$HOME/.cache}}/incus-stt/{file.name}"'
+        super().__init__(
+            name,
+            host,
+            create=f"cat {cached} | {receive}",
+            identity=[instance.id],
+            drift=agent_drift(host, plan),
+            here=True,
+            opts=pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(depends_on=[instance], deleted_with=instance)
+            ),
+        )
+
+
+def agent_drift(host: Host, plan: MachinePlan) -> list[Difference]:
+    """An agent that does not answer, in a machine that should have one."""
+    if host.live is None or not host.known(plan.resource("agent")):
+        return []
+    if (plan.domain, plan.name) in host.live.machines:
+        return []
+    return [Difference(f"agent {AGENT}", "does not answer", "answers")]

@@ -1,0 +1,140 @@
+"""All of a stack: its domains, the steps of their machines, the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
+from typing import Any
+
+import pulumi
+
+from agent.kinds.secret_files import SecretFiles
+from components.command import Command, Host
+from components.domain import Domain, Machine
+from components.kept_values import Secrets
+from components.step import StepCommand
+from declaration.secret import fill_secrets, secret_names
+from declaration.step import Step
+from roles import ROLES
+from roles.role import Context, Result
+from stack.declare import Declaration
+
+
+class RoleGroup(pulumi.ComponentResource):
+    """A role of a machine: the parent of its steps."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        super().__init__(
+            "stt:machine:Role", name, None, pulumi.ResourceOptions(parent=machine)
+        )
+
+
+def steps_in_order(steps: Sequence[Step]) -> list[Step]:
+    """Steps so that each comes after what it needs."""
+    named = {step.name: step for step in steps}
+    graph = {name: [*step.needs, *step.after] for name, step in named.items()}
+    return [named[name] for name in TopologicalSorter(graph).static_order()]
+
+
+def contexts(declaration: Declaration) -> list[tuple[str, Context]]:
+    """Every enabled role of every machine, in the order of the topology."""
+    return [
+        (name, Context(declaration, machine))
+        for machine in declaration.topology.machines
+        for name in machine.roles
+        if ROLES[name].enabled(declaration.settings)
+    ]
+
+
+class Deployment:
+    """Registers everything of a declaration."""
+
+    def __init__(self, declaration: Declaration, host: Host) -> None:
+        settings = declaration.settings
+        self._declaration, self._host = declaration, host
+        used = {role for machine in declaration.topology.machines for role in machine.roles}
+        given = {k: v for role in sorted(used) for k, v in ROLES[role].secrets(settings).items()}
+        self._secrets = Secrets(given, host, settings.protect)
+        self._contexts = contexts(declaration)
+        self._machines: dict[tuple[str, str], Machine] = {}
+        for plan in declaration.topology.domains:
+            machines = {machine.name: Context(declaration, machine) for machine in plan.machines}
+            domain = Domain(
+                plan,
+                host,
+                settings,
+                {name: self._volumes(context) for name, context in machines.items()},
+                {name: self._devices(context) for name, context in machines.items()},
+            )
+            self._machines |= {(plan.name, name): m for name, m in domain.machines.items()}
+        self._groups: dict[str, RoleGroup] = {}
+        self._commands: dict[str, StepCommand] = {}
+        steps = [step for name, context in self._contexts for step in ROLES[name].steps(context)]
+        for step in steps_in_order(steps):
+            self._commands[step.name] = self._register(step)
+
+    @staticmethod
+    def _volumes(context: Context) -> dict[str, str]:
+        """A role that is switched off keeps its volumes: nothing that was fetched is lost."""
+        return {k: v for role in context.machine.roles for k, v in ROLES[role].volumes.items()}
+
+    def _devices(self, context: Context) -> dict[str, Mapping[str, str]]:
+        return {
+            name: device
+            for role in context.machine.roles
+            if ROLES[role].enabled(context.settings)
+            for name, device in ROLES[role].devices(context).items()
+        }
+
+    def _register(self, step: Step) -> StepCommand:
+        machine = self._machines[step.machine]
+        group = machine.plan.resource(step.role)
+        if group not in self._groups:
+            self._groups[group] = RoleGroup(group, machine)
+        needs: dict[str, Command] = {
+            name: self._commands[name] for name in (*step.needs, *step.after)
+        }
+        restored = [
+            name
+            for name in step.needs
+            if name in self._host.drift and not isinstance(self._commands[name].step.spec, SecretFiles)
+        ]
+        return StepCommand(
+            step,
+            machine.plan,
+            self._host,
+            self._secrets,
+            agent=machine.agent,
+            needs=list(needs.values()),
+            after={name: self._commands[name] for name in step.after},
+            restored=restored,
+            opts=pulumi.ResourceOptions(parent=self._groups[group]),
+        )
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs, of the first machine that has each."""
+        found: dict[str, Any] = {}
+        for name, context in self._contexts:
+            for key, value in ROLES[name].outputs(context).items():
+                found.setdefault(key, self._output(value))
+        return found
+
+    def _output(self, value: Any) -> Any:
+        if isinstance(value, Result):
+            result = self._commands[value.step].result
+            if not value.field:
+                return result
+            return result.apply(lambda said, field=value.field: said.get(field))
+        if isinstance(value, list):
+            return pulumi.Output.all(*(self._output(item) for item in value)).apply(merge_results)
+        if isinstance(value, str) and (names := secret_names(value)):
+            return self._secrets.values(names).apply(lambda known: fill_secrets(value, known))
+        return value
+
+
+def merge_results(results: Sequence[Any]) -> dict[str, Any]:
+    """Several results as one."""
+    merged: dict[str, Any] = {}
+    for result in results:
+        merged |= result if isinstance(result, Mapping) else {}
+    return merged

@@ -1,0 +1,62 @@
+"""Values that are made once and kept in Pulumi's state: the stack's id, and secrets."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components.command import Command, Host
+
+#: Any update would run the command again and make another value: only a replacement does.
+_KEPT = ["create", "interpreter", "logging"]
+STACK_ID = "stack/id"
+
+
+def stack_id(host: Host, protect: bool) -> pulumi.Input[str]:
+    """The id of this stack; a plain text once the state has it."""
+    made = Command(
+        STACK_ID,
+        host,
+        create="cat /proc/sys/kernel/random/uuid",
+        identity=["id-1"],
+        here=True,
+        quiet=True,
+        opts=pulumi.ResourceOptions(protect=protect, ignore_changes=_KEPT),
+    )
+    return known_stack_id(host) or made.stdout
+
+
+def known_stack_id(host: Host) -> str:
+    """The id that the state has; empty before the first run."""
+    return str((host.outputs(STACK_ID) or {}).get("stdout") or "")
+
+
+class GeneratedSecret(Command):
+    """256 random bits: ``stdout``, a secret. Made where Pulumi runs; there is nothing to delete."""
+
+    def __init__(self, name: str, host: Host, protect: bool) -> None:
+        super().__init__(
+            name,
+            host,
+            create="head -c 32 /dev/urandom | base64 -w 0 | tr '+/' '-_' | tr -d '='",
+            identity=["key-1"],
+            here=True,
+            quiet=True,
+            secret_output=True,
+            opts=pulumi.ResourceOptions(protect=protect, ignore_changes=_KEPT),
+        )
+
+
+class Secrets:
+    """The stack's secrets by name: what the operator gave, else one that is made once and kept."""
+
+    def __init__(self, given: dict[str, str], host: Host, protect: bool) -> None:
+        self._values = {
+            name: pulumi.Output.secret(value or GeneratedSecret(name, host, protect).stdout)
+            for name, value in given.items()
+        }
+
+    def values(self, names: list[str]) -> pulumi.Output[dict[str, str]]:
+        """The values of some, by name; a secret."""
+        return pulumi.Output.secret(
+            pulumi.Output.all(**{name: self._values[name] for name in names})
+        )

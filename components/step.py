@@ -1,0 +1,159 @@
+"""A step as a Command: its spec on stdin of the agent in its machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+
+from agent.difference import Difference
+from components.command import Command, Host
+from components.incus_object import host_command
+from components.kept_values import Secrets, known_stack_id
+from declaration.secret import fill_secrets, secret_names
+from declaration.step import Step
+from declaration.topology import MachinePlan
+from host.client import incus_words
+from host.read import AGENT
+
+_AGENT = ["python3", "-IS", AGENT]
+
+
+def step_drift(
+    host: Host, plan: MachinePlan, step: Step, restored: Sequence[str]
+) -> list[Difference]:
+    """Where the machine differs from what this step applied; ``restored``: what it needs and `up`
+    restores under it, so that what runs has to start again."""
+    if host.live is None or not host.known(step.name):
+        return []
+    machine = host.live.machines.get((plan.domain, plan.name))
+    if machine is None:
+        return _without_answer(host, plan)
+    applied = machine.steps.get(step.part)
+    if applied is None:
+        return [Difference("step", "not applied", "applied")]
+    found = list(applied.differences)
+    if applied.stack not in ("", known_stack_id(host)):
+        found.append(Difference("applied by", "another stack", "this stack"))
+    if not found and restored and step.spec.starts_programs:
+        names = ", ".join(name.rpartition("/")[2] for name in restored)
+        found.append(Difference("restart", "needed", f"done after {names}"))
+    return found
+
+
+def _without_answer(host: Host, plan: MachinePlan) -> list[Difference]:
+    """A machine that is gone has lost its steps; one that stands still has them."""
+    instance = host.live.find("instance", plan.name, plan.domain) if host.live else None
+    if instance is None:
+        return [Difference(f"machine {plan.name}", "not there", "there")]
+    return []
+
+
+def agent_command(host: Host, plan: MachinePlan, words: Sequence[str]) -> str:
+    """A call of the agent as shell text, where ``incus`` runs."""
+    inside = ["exec", plan.name, "--", *_AGENT, *words]
+    return incus_words(host.connection, inside, plan.domain)
+
+
+def remove_command(host: Host, plan: MachinePlan, step: Step) -> str:
+    """The command that has the agent take a step away, where the machine runs.
+
+    In a machine that is gone or stands still there is nothing to take away.
+    """
+    columns = ["list", "--format", "csv", "--columns", "ns", plan.name]
+    listed = incus_words(host.connection, columns, plan.domain)
+    running = shlex.quote(f"{plan.name},RUNNING")
+    remove = agent_command(host, plan, ["remove", step.part])
+    return f"set -eu; {listed} </dev/null | grep -qx {running} || exit 0; {remove} </dev/null"
+
+
+class StepCommand(Command):
+    """A step. ``result`` is what it says came of it."""
+
+    def __init__(
+        self,
+        step: Step,
+        plan: MachinePlan,
+        host: Host,
+        secrets: Secrets,
+        *,
+        agent: Command,
+        needs: Sequence[Command],
+        after: Mapping[str, Command],
+        restored: Sequence[str],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        self.step = step
+        text = step.text()
+        names = secret_names(text)
+        super().__init__(
+            step.name,
+            host,
+            create=self._create(step, plan, host),
+            delete=remove_command(host, plan, step),
+            stdin=_stdin(text, names, secrets, after),
+            identity=[agent.id],
+            drift=step_drift(host, plan, step, restored),
+            here=bool(step.source),
+            quiet=bool(names),
+            secret_output=bool(names),
+            opts=pulumi.ResourceOptions.merge(
+                opts,
+                pulumi.ResourceOptions(depends_on=[agent, *needs], deleted_with=agent),
+            ),
+        )
+        self.result: pulumi.Output[dict[str, Any]] = self.stdout.apply(_result)
+
+    @staticmethod
+    def _create(step: Step, plan: MachinePlan, host: Host) -> pulumi.Input[str]:
+        words = ["apply", step.part, "--stack"]
+        if not step.source:
+            command = agent_command(host, plan, words)
+        else:
+            where = ["--project", plan.domain, step.source, plan.name, "--"]
+            command = host_command(host, "upload", *where, *_AGENT, *words)
+        if isinstance(host.stack, str):
+            return f"{command} {host.stack}"
+        return pulumi.Output.concat(command, " ", host.stack)
+
+
+def _stdin(
+    text: str, names: list[str], secrets: Secrets, after: Mapping[str, Command]
+) -> pulumi.Input[str]:
+    """Kind and spec, with secrets in place, and what came of the steps that this one follows."""
+    if not names and not after:
+        return text
+
+    def fill(values: Mapping[str, Any]) -> str:
+        data = json.loads(text)
+        if names:
+            data = {**_filled(data, values["secrets"]), "secret": True}
+        if after:
+            data["after"] = {name: str(said)[-200:] for name, said in values["after"].items()}
+        return json.dumps(data, ensure_ascii=False)
+
+    outputs = pulumi.Output.all(
+        secrets=secrets.values(names),
+        after=pulumi.Output.all(**{name: each.stdout for name, each in after.items()}),
+    ).apply(fill)
+    return pulumi.Output.secret(outputs) if names else outputs
+
+
+def _filled(data: Any, values: dict[str, str]) -> Any:
+    if isinstance(data, dict):
+        return {key: _filled(item, values) for key, item in data.items()}
+    if isinstance(data, list):
+        return [_filled(item, values) for item in data]
+    return fill_secrets(data, values) if isinstance(data, str) else data
+
+
+def _result(said: str) -> dict[str, Any]:
+    """The JSON of an agent's last line."""
+    try:
+        found = json.loads((said or "{}").strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,1 +1,0 @@
-"""Open WebUI and the proxy in front of it."""

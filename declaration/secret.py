@@ -1,0 +1,22 @@
+"""Secrets in data: a token stands for the value, which Pulumi puts in its place at the very end."""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = re.compile(r"\{\{secret:([^}]+)\}\}")
+
+
+def secret(name: str) -> str:
+    """The token of a secret of the stack (see ``Role.secrets``); it may stand within a text."""
+    return f"{{{{secret:{name}}}}}"
+
+
+def secret_names(text: str) -> list[str]:
+    """The secrets that a text names, each once, in order."""
+    return list(dict.fromkeys(_TOKEN.findall(text)))
+
+
+def fill_secrets(text: str, values: dict[str, str]) -> str:
+    """The text with its secrets' values."""
+    return _TOKEN.sub(lambda match: values[match[1]], text)

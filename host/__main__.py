@@ -1,0 +1,86 @@
+"""``python -m host apply|delete TYPE …`` and ``upload``: what a Command runs, where Pulumi runs.
+
+The desired state is JSON on stdin; what was done is JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from declaration.connection import parse_connection
+from host.client import Client, HostError
+from host.instance import apply_instance, delete_instance
+from host.objects import TYPES, VOLUME, Place, apply_object, delete_object, fetch_volume
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="host")
+    parser.add_argument("--connection", default="local", type=parse_connection)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("apply", "delete"):
+        words = verbs.add_parser(verb)
+        words.add_argument("type", choices=sorted(TYPES))
+        words.add_argument("name")
+        words.add_argument("--project", default="")
+        words.add_argument("--pool", default="")
+        if verb == "apply":
+            words.add_argument("--image", default="", help="of an instance")
+            words.add_argument("--former", default="", help="the project's name before")
+    words = verbs.add_parser("upload")
+    words.add_argument("source", type=Path)
+    words.add_argument("machine")
+    words.add_argument("--project", required=True)
+    words.add_argument("agent", nargs="+", help="the agent's command line")
+    return parser
+
+
+def _do(options: argparse.Namespace) -> dict[str, Any]:
+    client, kind = Client(options.connection), TYPES[options.type]
+    place = Place(options.name, options.project, options.pool)
+    if options.verb == "delete":
+        if kind.name == "instance":
+            return delete_instance(client, place)
+        return delete_object(client, kind, place)
+    desired = json.load(sys.stdin)
+    if kind.name == "instance":
+        return apply_instance(client, place, desired, options.image)
+    if kind is VOLUME:
+        fetch_volume(client, place, options.former)
+    return apply_object(client, kind, place, desired)
+
+
+def main() -> int:
+    """Do one thing. Returns the exit status."""
+    options = _parser().parse_args()
+    try:
+        if options.verb == "upload":
+            # Not at the top: an edit of an Incus object does without, and starts sooner.
+            from host.upload import upload
+
+            print(
+                upload(
+                    options.connection,
+                    options.project,
+                    options.machine,
+                    options.agent,
+                    options.source,
+                ),
+                end="",
+            )
+        else:
+            done = _do(options)
+            if why := done.pop("why", ""):
+                print(why, file=sys.stderr)
+            print(json.dumps(done))
+    except HostError as error:
+        print(error.user_message, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

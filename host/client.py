@@ -1,0 +1,109 @@
+"""The ``incus`` client where it runs: here, with a remote, or over SSH."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from declaration.connection import Connection
+
+#: One connection for all commands, kept for a minute; never a question, so that nothing hangs.
+SSH = (
+    "ssh",
+    *("-o", "BatchMode=yes"),
+    *("-o", "ConnectTimeout=15"),
+    *("-o", "ControlMaster=auto"),
+    *("-o", "ControlPath=~/.ssh/incus-stt-%C"),
+    *("-o", "ControlPersist=60"),
+)
+
+
+class HostError(Exception):
+    """The host did not do what it should; ``user_message`` says why and what to do."""
+
+    def __init__(self, user_message: str) -> None:
+        self.user_message = user_message
+        super().__init__(user_message)
+
+
+def shell(connection: Connection) -> list[str]:
+    """What runs a shell command, given as one more argument, where ``incus`` runs."""
+    if connection.kind == "ssh":
+        return [*SSH, "--", connection.target]
+    return ["/bin/sh", "-c"]
+
+
+def incus_words(connection: Connection, words: Sequence[str], project: str = "") -> str:
+    """A call of the client as shell text."""
+    remote = f"INCUS_REMOTE={shlex.quote(connection.target)} " if connection.kind == "incus" else ""
+    within = ["--project", project] if project else []
+    return f"{remote}{shlex.join(['incus', *within, *words])}"
+
+
+@dataclass(frozen=True)
+class Client:
+    """The client of a connection."""
+
+    connection: Connection
+
+    def run(
+        self, *words: str, project: str = "", stdin: str = "", deadline: float = 600
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``incus WORDS`` to its end, whatever that is.
+
+        Raises:
+            HostError: there is no client, or it took more than ``deadline`` s.
+        """
+        environment, argv = dict(os.environ), ["incus"]
+        if self.connection.kind == "incus":
+            environment["INCUS_REMOTE"] = self.connection.target
+        argv += ["--project", project] if project else []
+        argv += words
+        if self.connection.kind == "ssh":
+            argv = [*shell(self.connection), shlex.join(argv)]
+        try:
+            return subprocess.run(  # noqa: S603  # the operator's own host
+                argv,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=deadline,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise HostError(
+                f"There is no {argv[0]} client on this machine. `make up` installs Incus."
+            ) from None
+        except subprocess.TimeoutExpired:
+            said = " ".join(words[:3])
+            raise HostError(f"incus {said} has not ended in {deadline:.0f} s.") from None
+
+    def call(self, *words: str, project: str = "", stdin: str = "", deadline: float = 600) -> str:
+        """What ``incus WORDS`` prints.
+
+        Raises:
+            HostError: it failed.
+        """
+        done = self.run(*words, project=project, stdin=stdin, deadline=deadline)
+        if done.returncode:
+            raise HostError(done.stderr.strip() or f"incus {' '.join(words[:3])} failed")
+        return done.stdout
+
+    def get(self, path: str) -> Any:
+        """An object of Incus' API; None where there is none.
+
+        Raises:
+            HostError: the client failed otherwise: no daemon, no permission.
+        """
+        done = self.run("query", path)
+        if done.returncode == 0:
+            return json.loads(done.stdout)
+        if "not found" in done.stderr.lower() or "doesn't exist" in done.stderr:
+            return None
+        raise HostError(done.stderr.strip())

@@ -1,0 +1,133 @@
+"""Containers: created from an image, edited, started, booted."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from host.client import Client, HostError
+from host.objects import INSTANCE, Place, merge
+
+#: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
+STAND_IN = "incus-stt/"
+#: Seconds that a container gets to boot, and to stop by itself.
+BOOT_DEADLINE, STOP_DEADLINE = 120, 60
+
+
+def stand_in(image: str) -> str:
+    """The local alias for a server's image: ``images:debian/12`` has ``…/images/debian/12``."""
+    return STAND_IN + image.replace(":", "/", 1)
+
+
+def apply_instance(
+    client: Client, place: Place, desired: Mapping[str, Any], image: str
+) -> dict[str, Any]:
+    """Create the container, or give it its desired state; start it and wait until it has booted.
+
+    Raises:
+        HostError: Incus refuses it, or it does not boot.
+    """
+    actual = client.get(place.path(INSTANCE))
+    if actual is None:
+        done = _create(client, place, desired, image)
+    else:
+        _edit(client, place, desired, actual)
+        done = "edited"
+    if _status(client, place) != "Running":
+        started = client.run("start", place.name, project=place.project)
+        if started.returncode:
+            raise HostError(_explain(started.stderr))
+    _wait_until_booted(client, place)
+    return {"done": done}
+
+
+def _status(client: Client, place: Place) -> str:
+    return str((client.get(place.path(INSTANCE)) or {}).get("status", ""))
+
+
+def _create(client: Client, place: Place, desired: Mapping[str, Any], image: str) -> str:
+    local = stand_in(image)
+    if client.run("image", "info", local).returncode == 0:
+        image = local
+    words = ["create", "--quiet", image, place.name]
+    made = client.run(*words, project=place.project, stdin=json.dumps(desired), deadline=1800)
+    if made.returncode:
+        raise HostError(
+            f"{made.stderr.strip()}\nThe image {image} cannot be used (above: why). Check "
+            "stt:image; `make up` builds one where no image server is reached."
+        )
+    return f"created from the image {image}"
+
+
+def _edit(
+    client: Client, place: Place, desired: Mapping[str, Any], actual: Mapping[str, Any]
+) -> None:
+    # A running machine keeps its lease, and Incus refuses another address for it.
+    if _address(actual) != _address(desired) and actual.get("status") == "Running":
+        stop = ["stop", place.name, "--timeout", str(STOP_DEADLINE)]
+        if client.run(*stop, project=place.project).returncode:
+            client.call("stop", "--force", place.name, project=place.project)
+    if failure := _put(client, place, merge(INSTANCE, desired, actual)):
+        # Incus keeps the old configuration, but the proxy devices that it had stopped for the new
+        # one stay stopped: they are taken away and given again.
+        before = merge(INSTANCE, actual, actual)
+        others = {
+            name: device
+            for name, device in before["devices"].items()
+            if device.get("type") != "proxy"
+        }
+        _put(client, place, {**before, "devices": others})
+        _put(client, place, before)
+        raise HostError(_explain(failure))
+
+
+def _address(state: Mapping[str, Any]) -> str:
+    nic = (state.get("devices") or {}).get("eth0") or {}
+    return str(nic.get("ipv4.address", ""))
+
+
+def _put(client: Client, place: Place, state: Mapping[str, Any]) -> str:
+    """What Incus says against an edit; empty where it did it."""
+    done = client.run("config", "edit", place.name, project=place.project, stdin=json.dumps(state))
+    return done.stderr.strip() if done.returncode else ""
+
+
+def _explain(said: str) -> str:
+    """What Incus said, and for the frequent cases what to do."""
+    advice = ""
+    if "address already in use" in said:
+        advice = (
+            "Something on the host has the address of a proxy device already. For Open WebUI "
+            "choose another one with stt:webui.publish, or stop the other program."
+        )
+    elif "annot assign requested address" in said:
+        advice = (
+            "The address of a proxy device does not belong to the host. For Open WebUI choose "
+            "another one with stt:webui.publish."
+        )
+    return "\n".join(filter(None, (said.strip(), advice)))
+
+
+def _wait_until_booted(client: Client, place: Place) -> None:
+    end = time.monotonic() + BOOT_DEADLINE
+    while True:
+        words = ["exec", place.name, "--", "systemctl", "is-system-running"]
+        said = client.run(*words, project=place.project).stdout.strip()
+        if said in ("running", "degraded"):
+            return
+        if time.monotonic() > end:
+            raise HostError(
+                f"It did not finish booting in {BOOT_DEADLINE} s; systemd says: {said or 'nothing'}"
+                f". See: incus --project {place.project} console --show-log {place.name}"
+            )
+        time.sleep(0.2)
+
+
+def delete_instance(client: Client, place: Place) -> dict[str, Any]:
+    """Delete the container, where it is there."""
+    if client.get(place.path(INSTANCE)) is None:
+        return {"done": "was not there"}
+    client.call("delete", "--force", place.name, project=place.project)
+    return {"done": "deleted"}

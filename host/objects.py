@@ -1,0 +1,177 @@
+"""Incus objects: created or taken over, edited by a typed merge, deleted.
+
+An edit replaces the whole object. What Incus computes itself is repeated to it: Incus refuses, or
+forgets, what an edit leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from host.client import Client
+
+#: Written into every object that this program makes, so that it knows its own.
+MARK = {"user.managed-by": "incus-stt"}
+
+
+@dataclass(frozen=True)
+class ObjectType:
+    """A type of Incus object.
+
+    ``words`` are how the client calls it, ``path`` is where the API has it, and ``computed``
+    matches configuration keys that Incus sets itself.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    path: str
+    computed: str
+
+
+PROJECT = ObjectType("project", ("project",), "/1.0/projects/{name}", r"^(volatile|features)[.]")
+NETWORK = ObjectType(
+    "network", ("network",), "/1.0/networks/{name}?project={project}", r"^volatile[.]"
+)
+PROFILE = ObjectType(
+    "profile", ("profile",), "/1.0/profiles/{name}?project={project}", r"^volatile[.]"
+)
+#: A storage pool gives a new volume defaults of its own (size, block.filesystem …).
+VOLUME = ObjectType(
+    "volume",
+    ("storage", "volume"),
+    "/1.0/storage-pools/{pool}/volumes/custom/{name}?project={project}",
+    ".",
+)
+INSTANCE = ObjectType(
+    "instance", ("config",), "/1.0/instances/{name}?project={project}", r"^(volatile|image)[.]"
+)
+TYPES = {each.name: each for each in (PROJECT, NETWORK, PROFILE, VOLUME, INSTANCE)}
+#: What an edit replaces, by type, beside ``description`` and ``config``.
+_MORE = {
+    "profile": ("devices",),
+    "instance": ("devices", "profiles", "architecture", "ephemeral", "stateful"),
+}
+
+
+def merge(
+    kind: ObjectType, desired: Mapping[str, Any], actual: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The object as an edit needs it: the desired state, and what Incus computed."""
+    config = dict(desired.get("config") or {})
+    for key, value in (actual.get("config") or {}).items():
+        if key not in config and re.match(kind.computed, key):
+            config[key] = value
+    fields = ("description", *_MORE.get(kind.name, ()))
+    merged = {key: desired.get(key, actual.get(key)) for key in fields}
+    return {**{key: value for key, value in merged.items() if value is not None}, "config": config}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an object is."""
+
+    name: str
+    project: str = ""
+    pool: str = ""
+
+    def path(self, kind: ObjectType) -> str:
+        """Its path in the API."""
+        values = {key: quote(value, safe="") for key, value in vars(self).items()}
+        return kind.path.format(**values)
+
+    @property
+    def words(self) -> list[str]:
+        """Its name for the client, after its pool."""
+        return [self.pool, self.name] if self.pool else [self.name]
+
+
+def apply_object(
+    client: Client, kind: ObjectType, place: Place, desired: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Create the object, or give it its desired state; what was done.
+
+    Raises:
+        HostError: Incus refuses it.
+    """
+    actual = client.get(place.path(kind))
+    verb, state = ("create", dict(desired)) if actual is None else ("edit", {})
+    if actual is not None:
+        state = merge(kind, desired, actual)
+    words = [*kind.words, verb, *place.words]
+    client.call(*words, project=place.project, stdin=json.dumps(state))
+    return {"done": "created" if verb == "create" else "edited"}
+
+
+def delete_object(client: Client, kind: ObjectType, place: Place) -> dict[str, Any]:
+    """Delete the object, where it is there.
+
+    Incus makes and removes a project's profile ``default`` with the project: it is emptied. A
+    project that still has volumes stays.
+    """
+    if client.get(place.path(kind)) is None:
+        return {"done": "was not there"}
+    if kind is PROFILE and place.name == "default":
+        empty = json.dumps({"config": {}, "devices": {}})
+        client.call("profile", "edit", "default", project=place.project, stdin=empty)
+        return {"done": "emptied"}
+    if kind is PROJECT and (volumes := _volumes(client, place.name)):
+        return {"done": "kept", "why": _kept_volumes(place.name, volumes)}
+    client.call(*kind.words, "delete", *place.words, project=place.project)
+    return {"done": "deleted"}
+
+
+def pools(client: Client) -> list[str]:
+    """The names of the storage pools."""
+    listed = client.get("/1.0/storage-pools") or []
+    return [str(path).rsplit("/", 1)[1] for path in listed]
+
+
+def _volumes(client: Client, project: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for pool in pools(client):
+        path = f"/1.0/storage-pools/{quote(pool)}/volumes/custom?recursion=1&project={project}"
+        found += [(pool, volume["name"]) for volume in client.get(path) or []]
+    return found
+
+
+def _kept_volumes(project: str, volumes: list[tuple[str, str]]) -> str:
+    lines = [
+        f"The project {project} stays, with the models and data in its volumes. The next up takes "
+        "them over. To remove them:"
+    ]
+    lines += [f"  incus --project {project} storage volume delete {p} {v}" for p, v in volumes]
+    return "\n".join([*lines, f"  incus project delete {project}"])
+
+
+def fetch_volume(client: Client, place: Place, former: str) -> None:
+    """Bring a volume from the project's former name, or from the pool where it was.
+
+    Raises:
+        HostError: Incus cannot move it.
+    """
+    if client.get(place.path(VOLUME)) is None:
+        for project in filter(None, (place.project, former)):
+            for pool in pools(client):
+                there = Place(place.name, project, pool)
+                found = client.get(there.path(VOLUME))
+                if found and MARK.items() <= (found.get("config") or {}).items():
+                    _move(client, there, place)
+                    break
+            else:
+                continue
+            break
+    if former:
+        # Empty now, or still with something of somebody else's.
+        client.run("project", "delete", former)
+
+
+def _move(client: Client, there: Place, place: Place) -> None:
+    words = [f"{there.pool}/{there.name}", f"{place.pool}/{place.name}", "--project", there.project]
+    if there.project != place.project:
+        words += ["--target-project", place.project]
+    client.call("storage", "volume", "move", *words)

@@ -1,0 +1,74 @@
+"""What a role is: a function from settings and machine to steps, volumes, devices and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from declaration.secret import secret
+from declaration.settings import Settings
+from declaration.step import Step
+from declaration.topology import MachinePlan
+from stack.declare import Declaration
+
+__all__ = ["Context", "Result", "Role", "secret"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a role works with: the whole declaration, and the machine that it is for."""
+
+    declaration: Declaration
+    machine: MachinePlan
+
+    @property
+    def settings(self) -> Settings:
+        """The stack's settings."""
+        return self.declaration.settings
+
+    def part(self, name: str) -> str:
+        """The full name of a step in this machine."""
+        return self.machine.resource(name)
+
+    def base(self, *parts: str) -> list[str]:
+        """Steps of the role ``base_system`` in this machine, where it has that role."""
+        return [self.part(f"base_system/{part}") for part in parts if self.has("base_system")]
+
+    def has(self, role: str) -> bool:
+        """Whether this machine has a role."""
+        return role in self.machine.roles
+
+
+@dataclass(frozen=True)
+class Result:
+    """An output that a step says: what came of it, or one field of that."""
+
+    step: str
+    field: str = ""
+
+
+def _nothing(_: Any) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role. A folder of ``roles/`` that defines ``ROLE`` is all that a new one needs.
+
+    ``volumes`` maps storage volumes to where they are mounted; they outlive the machine.
+    ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
+    once and kept. ``outputs`` are plain values, ``secret(NAME)`` or ``Result``. ``probes`` are URLs
+    that the planner wants to have asked in the machine. A role that is not ``enabled`` keeps its
+    volumes and secrets.
+    """
+
+    name: str
+    description: str
+    steps: Callable[[Context], Sequence[Step]]
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    devices: Callable[[Context], Mapping[str, Mapping[str, str]]] = _nothing
+    secrets: Callable[[Settings], Mapping[str, str]] = _nothing
+    outputs: Callable[[Context], Mapping[str, Any]] = _nothing
+    probes: Callable[[Context], Mapping[str, str]] = _nothing
+    enabled: Callable[[Settings], bool] = lambda _: True
