@@ -1,57 +1,73 @@
 """infra.yml and the stack's configuration, checked, as resources."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pulumi
+from stack.declare import Declaration, declare
 
-from components import drift, gpu
+from components import gpu
+from components.command import Host
 from components.config import fail, read_config
-from components.domain import Domain
-from components.live import HostError, obstacles, read_live
-from components.outputs import export
-from components.roles import ROLES, Shared
-from declaration.declare import STT_ROLE, Declaration, declare
+from components.deployment import Deployment, contexts
+from components.kept_values import stack_id
+from components.obstacles import obstacles, other_stacks
+from components.report import report
+from components.state import read_state
 from declaration.problems import DeclarationError
+from host.client import HostError
+from host.read import Live, read_live
+from roles import ROLES
 
 ROOT = Path(__file__).resolve().parent
 
 
-def check_host(declaration: Declaration) -> Declaration:
-    """Find what stands in the way, what fits, what has drifted; the declaration with its choices.
+def read_host(declaration: Declaration) -> Live | None:
+    """The host as it is; a preview goes on without one.
 
-    A preview goes on without a host.
+    Raises:
+        HostError: the host cannot be read, and something is to be changed there.
     """
-    settings, facts = declaration.settings, drift.all_facts(declaration)
+    settings = declaration.settings
+    machines: dict[tuple[str, str], dict[str, str]] = {
+        (machine.domain, machine.name): {} for machine in declaration.topology.machines
+    }
+    for role, context in contexts(declaration):
+        place = (context.machine.domain, context.machine.name)
+        machines[place] |= ROLES[role].probes(context)
     try:
-        live = read_live(settings.where, settings.pool, facts, gpu.probes(declaration))
+        return read_live(settings.where, settings.pool, machines)
     except HostError as error:
         if not pulumi.runtime.is_dry_run():
             raise
         pulumi.log.warn(f"Drift was not checked. {error.user_message}")
-        drift.mark({}, declaration.topology)
-        return gpu.plan(declaration, None)
-    if problems := [*obstacles(declaration, live), *gpu.gpu_obstacles(declaration, live)]:
-        raise DeclarationError(problems)
-    declaration = gpu.plan(declaration, live)
-    found = drift.differences(declaration, live)
-    drift.report(found)
-    drift.mark(found, declaration.topology)
-    return declaration
+        return None
 
 
 def main() -> None:
     """Declare, check against the host, register, export."""
     try:
         declaration = declare(read_config(ROOT), ROLES, ROOT)
-        declaration = check_host(declaration)
+        topology, settings = declaration.topology, declaration.settings
+        live = read_host(declaration)
+        host = Host(settings.where, live, read_state(), former_name=topology.former_name)
+        if live and (
+            problems := [
+                *obstacles(declaration, live),
+                *other_stacks(declaration, host),
+                *gpu.obstacles(declaration, live),
+            ]
+        ):
+            raise DeclarationError(problems)
+        declaration = gpu.plan(declaration, live)
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
-    settings, topology = declaration.settings, declaration.topology
-    shared = Shared(settings)
-    if topology.having(STT_ROLE):
-        _ = shared.stt_key  # made in any case, so that it outlives a time of stt:enabled=false
-    domains = [Domain(plan, settings, topology, shared) for plan in topology.domains]
-    export(settings, domains)
+    host.stack = stack_id(host, settings.protect)
+    deployment = Deployment(declaration, host)
+    report(host.drift)
+    for name, value in deployment.outputs().items():
+        pulumi.export(name, value)
 
 
 main()

@@ -73,7 +73,9 @@ class Agent(Command):
         file = agent_file()
         name = plan.resource("agent")
         inside = ["exec", plan.name, "--", "sh", "-c", _ARRIVE, "sh", f"/opt/incus-stt/{file.name}"]
-        receive = shlex.join([*shell(host.connection), incus_words(host.connection, inside, plan.domain)])
+        receive = shlex.join(
+            [*shell(host.connection), incus_words(host.connection, inside, plan.domain)]
+        )
         cached = f'"${{XDG_CACHE_HOME:-$HOME/.cache}}/incus-stt/{file.name}"'
         super().__init__(
             name,

@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 import pulumi
+from stack.declare import Declaration
 
 from agent.kinds.secret_files import SecretFiles
 from components.command import Command, Host
@@ -17,16 +18,13 @@ from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from roles import ROLES
 from roles.role import Context, Result
-from stack.declare import Declaration
 
 
 class RoleGroup(pulumi.ComponentResource):
     """A role of a machine: the parent of its steps."""
 
     def __init__(self, name: str, machine: Machine) -> None:
-        super().__init__(
-            "stt:machine:Role", name, None, pulumi.ResourceOptions(parent=machine)
-        )
+        super().__init__("stt:machine:Role", name, None, pulumi.ResourceOptions(parent=machine))
 
 
 def steps_in_order(steps: Sequence[Step]) -> list[Step]:
@@ -97,7 +95,8 @@ class Deployment:
         restored = [
             name
             for name in step.needs
-            if name in self._host.drift and not isinstance(self._commands[name].step.spec, SecretFiles)
+            if name in self._host.drift
+            and not isinstance(self._commands[name].step.spec, SecretFiles)
         ]
         return StepCommand(
             step,

@@ -65,7 +65,12 @@ class Domain(pulumi.ComponentResource):
         super().__init__("stt:incus:Domain", plan.name, None, guarded)
         mine = pulumi.ResourceOptions(parent=self)
         project = IncusObject(
-            f"{plan.name}/project", host, PROJECT, Place(plan.name), objects.project(plan), opts=mine
+            f"{plan.name}/project",
+            host,
+            PROJECT,
+            Place(plan.name),
+            objects.project(plan),
+            opts=mine,
         )
         after = pulumi.ResourceOptions(parent=self, depends_on=[project])
         network = IncusObject(

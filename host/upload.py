@@ -9,9 +9,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from declaration.source_files import files
-
 from declaration.connection import Connection
+from declaration.source_files import files
 from host.client import HostError, incus_words, shell
 
 

@@ -22,12 +22,14 @@ class Upload(Kind):
     """What follows as a tar archive on stdin, put at ``destination``.
 
     The destination's name holds the content's digest, so what is there already is not written
-    again. ``keep``: it stays when the step goes (a model on a volume).
+    again. ``subdirectory`` is where in it the content goes (a Python package keeps its name).
+    ``keep``: it stays when the step goes (a model on a volume).
     """
 
     kind: ClassVar = "upload"
     destination: str
     directory: bool = True
+    subdirectory: str = ""
     owner: str = "root:root"
     keep: bool = False
 
@@ -53,7 +55,7 @@ class Upload(Kind):
         part.mkdir(parents=True)
         try:
             with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
-                _unpack(archive, part)
+                _unpack(archive, part / self.subdirectory)
         except (tarfile.TarError, OSError) as error:
             remove(part)
             raise StepError(

@@ -1,0 +1,118 @@
+"""What on the host stands in the way of a declaration."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+
+from stack.declare import Declaration
+
+from components.command import Host
+from components.kept_values import known_stack_id
+from declaration.infra import BRIDGE_PREFIX
+from declaration.problems import Problem, show
+from declaration.topology import DomainPlan
+from host.objects import MARK
+from host.read import Live
+
+
+def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
+    """What on the host stands in the way of the declaration."""
+    settings, topology = declaration.settings, declaration.topology
+    problems: list[Problem] = []
+    if settings.pool not in live.pools:
+        known = ", ".join(live.pools) or "none yet: `make up` makes one"
+        problems.append(
+            Problem(
+                "stt:pool",
+                f"{show(settings.pool)} is no storage pool of the host. There are: {known}.",
+            )
+        )
+    for plan in topology.domains:
+        problems += _taken(plan, live, settings.adopt)
+    return problems
+
+
+def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
+    """Names and addresses of a domain that belong to somebody else."""
+    problems: list[Problem] = []
+    mark, value = next(iter(MARK.items()))
+    for kind, name, existing in (
+        ("project", plan.name, live.projects),
+        ("network", plan.bridge, live.networks),
+    ):
+        if name in existing and existing[name].get(mark) != value and not adopt:
+            problems.append(
+                Problem(
+                    f"domains.{plan.name}",
+                    f"the host has a {kind} {name} that incus-stt did not make; it is left alone. "
+                    f"Rename the domain, remove that {kind}, or set stt:adopt to true to take it "
+                    "over: `make drift` shows what that changes.",
+                )
+            )
+    if plan.bridge in live.interfaces:
+        problems.append(
+            Problem(
+                f"domains.{plan.name}",
+                f"the host has a network interface {plan.bridge} that Incus does not manage. "
+                f"Rename the domain, or remove it on the host: ip link delete {plan.bridge}",
+            )
+        )
+    for name, config in live.networks.items():
+        address = config.get("ipv4.address", "none")
+        if name == plan.bridge or address in ("none", "auto", ""):
+            continue
+        if name == BRIDGE_PREFIX + (plan.domain.formerly or plan.name):
+            continue
+        if ip_interface(address).network.overlaps(plan.subnet):
+            ours = config.get(mark) == value
+            former = f"formerly: {name.removeprefix(BRIDGE_PREFIX)}"
+            renamed = f" If this domain got a new name, say so with {former}." if ours else ""
+            problems.append(
+                Problem(
+                    f"domains.{plan.name}",
+                    f"its subnet {plan.subnet} is taken by the network {name} ({address}). Give "
+                    f"the domain another one with subnet:, or change global.addressing.{renamed}",
+                )
+            )
+    return problems + _strangers(plan, live)
+
+
+def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
+    """Machines that are not declared any more and hold an address that is wanted."""
+    known = {name for each in plan.machines for name in (each.name, each.machine.formerly)}
+    problems: list[Problem] = []
+    for (kind, project, name), found in live.objects.items():
+        if kind != "instance" or project != plan.name or name in known:
+            continue
+        address = found.get("devices", {}).get("eth0", {}).get("ipv4.address")
+        problems += [
+            Problem(
+                f"domains.{plan.name}.machines.{machine.name}",
+                f"its address {address} is that of the machine {name}, which is declared no more. "
+                f"If {machine.name} is its new name, say so with formerly: {name}. Else let one "
+                f"`make up` remove {name} first, or give {machine.name} another ip:.",
+            )
+            for machine in plan.machines
+            if str(machine.address) == address
+        ]
+    return problems
+
+
+def other_stacks(declaration: Declaration, host: Host) -> list[Problem]:
+    """Machines in which another stack has applied steps; ``stt:adopt`` takes them over."""
+    if host.live is None or declaration.settings.adopt:
+        return []
+    ours = known_stack_id(host)
+    problems: list[Problem] = []
+    for (domain, machine), state in sorted(host.live.machines.items()):
+        others = {step.stack for step in state.steps.values()} - {"", ours}
+        if others:
+            problems.append(
+                Problem(
+                    f"domains.{domain}.machines.{machine}",
+                    "another stack has set this machine up (or this one, whose state was lost). "
+                    "Use that stack, give the domain another name in a topology file of your own "
+                    "(stt:infra), or set stt:adopt to true to take the machine over.",
+                )
+            )
+    return problems

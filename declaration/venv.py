@@ -1,0 +1,48 @@
+"""Python programs in machines: a virtual environment that uv makes from a lock file."""
+
+from __future__ import annotations
+
+from agent.actions import Action, Run
+
+#: Speaches' lock file wants uv ~= 0.8.14; its own image of v0.9.0-rc.3 brings this one.
+UV_VERSION = "0.8.22"
+UV_DIRECTORY = f"/opt/incus-stt/uv-{UV_VERSION}"
+UV = f"{UV_DIRECTORY}/bin/uv"
+#: Downloads are kept for the next program, in the machine.
+UV_ENVIRONMENT = {
+    "UV_CACHE_DIR": "/var/cache/incus-stt/uv",
+    "UV_LINK_MODE": "hardlink",
+    "UV_NO_PROGRESS": "1",
+    "UV_PYTHON_INSTALL_DIR": "/opt/incus-stt/python",
+}
+_KEPT = "Check the machine's network and disk, then run up again: what was downloaded is kept."
+
+
+def venv_actions(
+    name: str,
+    directory: str,
+    lock: str,
+    python: str,
+    *,
+    no_python: str = "",
+    dependencies: bool = True,
+) -> list[Action]:
+    """What makes a virtual environment with what ``lock`` names, by hash.
+
+    ``python`` is the range of versions; ``no_python``: what to say where the machine has none of
+    them. Without ``dependencies`` nothing is installed that the lock file does not name.
+    """
+    words = ["--quiet", "--compile-bytecode", "--require-hashes"]
+    words += [] if dependencies else ["--no-deps"]
+    return [
+        Run(
+            [UV, "venv", "--quiet", "--python", python, directory],
+            failure=no_python or f"{name} needs Python {python}.",
+            environment=UV_ENVIRONMENT,
+        ),
+        Run(
+            [UV, "pip", "install", *words, "--python", f"{directory}/bin/python", "-r", lock],
+            failure=f"uv could not install {name}. {_KEPT}",
+            environment=UV_ENVIRONMENT,
+        ),
+    ]

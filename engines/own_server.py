@@ -1,0 +1,192 @@
+"""What the engines behind this project's own server (``stt_server/``) have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.actions import Action, Link, Run
+from agent.http import HealthRequest
+from agent.kinds.model import Model
+from agent.kinds.program import Program
+from agent.kinds.service import Service
+from agent.kinds.transcription import Evidence
+from declaration.source_files import digest
+from declaration.step import Step
+from declaration.unit import hardened_unit
+from declaration.venv import venv_actions
+from engines.service import HOME, KEY, MODEL_ALIAS, MODELS, USER, EngineContext, EngineService
+
+PACKAGE = "stt_server"
+#: Seconds that the server gets to load its model.
+_DEADLINE = 600
+
+
+@dataclass(frozen=True)
+class OwnServer:
+    """An engine of the server: ``name`` is the unit's, ``engine`` what ``STT_ENGINE`` calls it.
+
+    ``locks`` are lock files by device. ``fetch`` brings a model that is not a directory of the
+    operator's to ``directory``. ``program`` is the engine's own, where ``steps`` install one.
+    """
+
+    name: str
+    engine: str
+    description: str
+    locks: dict[str, str]
+    directory: str
+    fetch: Sequence[Action]
+    languages: Sequence[str] = ()
+    program: str = ""
+    steps: Sequence[Step] = field(default_factory=list)
+
+
+def model_directory(context: EngineContext, suffix: str = "") -> str:
+    """Where the model is in the machine, on the volume."""
+    model = context.model
+    tail = f"-{digest(Path(model.directory))}" if model.directory else suffix
+    return f"{MODELS}/{model.slug}{tail}"
+
+
+def server_directory() -> str:
+    """Where the server's package is in the machine."""
+    return f"/opt/incus-stt/stt-server-{digest(Path(PACKAGE))}"
+
+
+def venv_directory(context: EngineContext, name: str, locks: dict[str, str]) -> str:
+    """Where the engine's Python is in the machine."""
+    lock = Path(PACKAGE, "locks", locks[context.device])
+    return f"/opt/incus-stt/{name}-{digest(lock)}"
+
+
+def fetch_from_hub(
+    context: EngineContext, python: str, directory: str, patterns: Sequence[str]
+) -> Run:
+    """The model's files from the model hub; an empty directory means the hub's own cache."""
+    endpoint = context.settings.sources.models or ""
+    return Run(
+        [
+            *(python, f"{server_directory()}/{PACKAGE}/fetch_model.py"),
+            *(context.model.repository, directory, context.model.name, *patterns),
+        ],
+        failure=f"stt:model {context.model.name} could not be fetched.",
+        user=USER,
+        environment={
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            **({"HF_ENDPOINT": endpoint} if endpoint else {}),
+        },
+    )
+
+
+def own_server(context: EngineContext, what: OwnServer) -> EngineService:
+    """The steps and the service of an engine of this project's own server."""
+    settings, model = context.settings, context.model
+    server, venv = server_directory(), venv_directory(context, what.name, what.locks)
+    upload = context.upload("server", PACKAGE, server, subdirectory=PACKAGE)
+    program = _program_step(context, what, upload, venv)
+    steps = [upload, program, *what.steps]
+    model_needs = [program.name, context.user_step, *(step.name for step in what.steps)]
+    if model.directory:
+        model_files = context.upload("model-files", model.directory, what.directory, model=True)
+        steps.append(model_files)
+        model_needs.append(model_files.name)
+    check = _check_step(context, what, server, venv, model_needs)
+    steps.append(check)
+    service = Service(
+        unit=what.name,
+        environment_file=f"/etc/incus-stt/{what.name}.env",
+        variables=_variables(context, what, server, venv),
+        sections=hardened_unit(
+            description=f"Speech to text: {what.description}",
+            user=USER,
+            type_="notify",
+            command=f"{venv}/bin/python -m {PACKAGE}",
+            directory=HOME,
+            writable=[HOME],
+            environment_files=[f"/etc/incus-stt/{what.name}.env"],
+            start_seconds=_DEADLINE,
+            port=settings.port,
+        ),
+        host=str(settings.host),
+        port=settings.port,
+        health=[HealthRequest(f"{context.base_url}/health", fields={"model": model.name})],
+        deadline=_DEADLINE,
+    )
+    return EngineService(
+        steps,
+        service,
+        [upload.name, *model_needs, check.name],
+        Evidence(url=f"{context.base_url}/health"),
+        models=[what.directory],
+    )
+
+
+def _program_step(context: EngineContext, what: OwnServer, upload: Step, venv: str) -> Step:
+    lock = f"{server_directory()}/{PACKAGE}/locks/{what.locks[context.device]}"
+    libraries = f"{venv}/lib/python3.*/site-packages/nvidia/*/lib/*.so*"
+    # One folder with every CUDA library, whichever Python version named the path.
+    links = [Link(libraries, f"{venv}/lib/cuda")] if context.device == "cuda" else []
+    actions = [*venv_actions(what.description, venv, lock, ">=3.11,<3.14"), *links]
+    return Step(
+        context.name("program"),
+        Program(venv, what.description, actions),
+        [upload.name, *context.uv],
+    )
+
+
+def _variables(context: EngineContext, what: OwnServer, server: str, venv: str) -> dict[str, str]:
+    settings = context.settings
+    variables = {
+        "STT_ENGINE": what.engine,
+        "STT_HOST": str(settings.host),
+        "STT_PORT": str(settings.port),
+        "STT_MODEL_DIR": what.directory,
+        "STT_PROGRAM": what.program,
+        "STT_MODEL_NAME": context.model.name,
+        "STT_MODEL_ALIASES": json.dumps([MODEL_ALIAS]),
+        "STT_DEVICE": context.device,
+        "STT_COMPUTE_TYPE": context.compute_type,
+        "STT_LANGUAGE": settings.language,
+        "STT_LANGUAGES": json.dumps(sorted(what.languages)),
+        "STT_KEEP_ALIVE": str(settings.keep_alive),
+        "STT_API_KEY_FILE": KEY,
+        "PYTHONPATH": server,
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+    if what.engine == "whisper":
+        variables["HF_HUB_OFFLINE"] = "1"
+    if context.device == "cuda":
+        # CTranslate2 and ONNX Runtime load CUDA's libraries by name, from NVIDIA's wheels.
+        variables |= {"LD_LIBRARY_PATH": f"{venv}/lib/cuda", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return variables
+
+
+def _check_step(
+    context: EngineContext, what: OwnServer, server: str, venv: str, needs: Sequence[str]
+) -> Step:
+    """Fetch the model and load it once. Its spec has what makes a model load, and nothing else."""
+    name = context.model.name
+    load = Run(
+        [f"{venv}/bin/python", "-m", f"{PACKAGE}.check_model"],
+        failure=f"stt:model {name} does not load (above: why). The running service was not "
+        "touched. Choose another model, or mend this one.",
+        user=USER,
+        environment={
+            "HF_HUB_OFFLINE": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": server,
+            "STT_ENGINE": what.engine,
+            "STT_PROGRAM": what.program,
+            "STT_MODEL_DIR": what.directory,
+            "STT_MODEL_NAME": name,
+            "STT_DEVICE": "cpu",
+            "STT_COMPUTE_TYPE": context.check_type,
+        },
+    )
+    fetch = [] if context.model.directory else what.fetch
+    spec = Model(name, what.directory, load, fetch, f"{USER}:{USER}")
+    return Step(context.name("model"), spec, needs)

@@ -1,0 +1,254 @@
+"""How Speaches is installed and configured: from its tag and its own lock file.
+
+What it reads, and what no version reads, was taken from its source (``speaches/config.py``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.actions import Action, Git, Link, Run, Unpack
+from agent.files import File
+from agent.http import HealthRequest
+from agent.kinds.model import Model
+from agent.kinds.packages import Packages
+from agent.kinds.program import Program
+from agent.kinds.service import Service
+from agent.kinds.transcription import Evidence
+from agent.kinds.user import Directory
+from declaration.source_files import digest
+from declaration.step import Step
+from declaration.unit import hardened_unit
+from declaration.venv import UV, UV_ENVIRONMENT
+from engines.faster_whisper.service import FILES
+from engines.own_server import PACKAGE, fetch_from_hub, server_directory
+from engines.service import (
+    AUTHORIZATION,
+    ETC,
+    HOME,
+    KEY_ENVIRONMENT,
+    MODEL_ALIAS,
+    MODELS,
+    USER,
+    VOLUME,
+    EngineContext,
+    EngineService,
+)
+
+VERSION = "v0.9.0-rc.3"
+COMMIT = "24f209c90218187747a9205f0b84bc06b42ce775"
+REPOSITORY = "https://github.com/speaches-ai/speaches"
+HUB = f"{VOLUME}/huggingface/hub"
+#: This project's programs for Speaches.
+PROGRAMS = "engines/speaches/machine"
+PYTHON = "3.12"
+#: CTranslate2 and onnxruntime load these by name; Speaches' lock has none (its image brings them).
+CUDA_PACKAGES = (
+    "nvidia-cublas-cu12==12.6.4.1",
+    "nvidia-cuda-nvrtc-cu12==12.6.77",
+    "nvidia-cuda-runtime-cu12==12.6.77",
+    "nvidia-cudnn-cu12==9.5.1.17",
+    "nvidia-cufft-cu12==11.3.0.4",
+    "nvidia-curand-cu12==10.3.7.77",
+)
+#: Seconds that Speaches gets to start and to load its model.
+_DEADLINE = 600
+
+
+def hub_entry(repository: str) -> str:
+    """Where Hugging Face's cache keeps a repository."""
+    return f"{HUB}/models--{repository.replace('/', '--')}"
+
+
+def service(context: EngineContext) -> EngineService:
+    """The steps and the service."""
+    checkout = f"/opt/incus-stt/speaches-{VERSION}-{context.device}"
+    programs = f"/opt/incus-stt/speaches-programs-{digest(Path(PROGRAMS))}"
+    program_files = context.upload("programs", PROGRAMS, programs)
+    # It brings fetch_model.py, which Speaches' Python runs.
+    server = context.upload("server", PACKAGE, server_directory(), subdirectory=PACKAGE)
+    packages = Step(
+        context.name("packages"),
+        Packages(["ca-certificates", "curl", "ffmpeg", "git"]),
+        context.uv,
+    )
+    source, brought = context.bring("speaches", context.settings.sources.speaches or REPOSITORY)
+    python, more = context.bring("python", context.settings.sources.python or "")
+    brought += more
+    program = Step(
+        context.name("program"),
+        Program(checkout, f"Speaches {VERSION}", _install(context, checkout, source, python)),
+        [packages.name, *(step.name for step in brought)],
+    )
+    repository, model_steps = _model_steps(context, checkout, programs)
+    needs = [program_files.name, server.name, program.name, context.user_step]
+    model_steps[-1] = _needing(model_steps[-1], [*needs, *(s.name for s in model_steps[:-1])])
+    steps = [program_files, server, packages, *brought, program, *model_steps]
+    unit = _service(context, checkout, programs, repository)
+    return EngineService(
+        steps,
+        unit,
+        [*needs, *(step.name for step in model_steps)],
+        Evidence(unit="speaches", pattern=r"device=([a-z]*) compute_type=([a-z0-9_]*)"),
+        [Directory(f"{VOLUME}/huggingface"), Directory(HUB), Directory(ETC, owner="root:root")],
+        [hub_entry(repository), *_local_directory(context)],
+    )
+
+
+def _needing(step: Step, needs: Sequence[str]) -> Step:
+    return Step(step.name, step.spec, needs, step.after, step.source)
+
+
+def _install(context: EngineContext, checkout: str, source: str, python: str) -> list[Action]:
+    """Its tag, its own lock file, and the libraries that its lock lacks."""
+    fetched = Git(
+        source,
+        f"refs/tags/{VERSION}",
+        COMMIT,
+        checkout,
+        failure=f"Speaches could not be fetched from {source}. Where this address cannot be "
+        "reached, set stt:sources.speaches to a mirror or to a git bundle.",
+    )
+    version, environment = PYTHON, dict(UV_ENVIRONMENT)
+    made: list[Action] = [fetched]
+    if python.startswith("/opt/"):
+        made.append(Unpack(python, f"{checkout}/.python", single=True))
+        version = f"{checkout}/.python/bin/python{PYTHON}"
+    elif python:
+        environment["UV_PYTHON_INSTALL_MIRROR"] = python
+    sync = ["sync", "--quiet", "--frozen", "--compile-bytecode", "--no-dev", "--python", version]
+    made.append(
+        Run(
+            [UV, *sync],
+            directory=checkout,
+            environment=environment,
+            failure=f"uv could not install Speaches (above: what it says). It needs Python "
+            f"{PYTHON}: of the image, or downloaded; see stt:image and stt:sources.python. Then "
+            "run up again: what was downloaded is kept.",
+        )
+    )
+    if context.device == "cuda":
+        venv = f"{checkout}/.venv"
+        into = ["--quiet", "--python", f"{venv}/bin/python"]
+        made.append(
+            Run(
+                [UV, "pip", "install", *into, *CUDA_PACKAGES],
+                environment=environment,
+                failure="uv could not install NVIDIA's libraries. Check the machine's network and "
+                "disk, then run up again.",
+            )
+        )
+        libraries = f"{venv}/lib/python3.*/site-packages/nvidia/*/lib/*.so*"
+        made.append(Link(libraries, f"{venv}/lib/cuda"))
+    # It finds its static files from its working directory.
+    made.append(Link(f"{checkout}/realtime-console", ETC))
+    return made
+
+
+def _local_directory(context: EngineContext) -> list[str]:
+    """Where a directory of the operator's is in the machine."""
+    model = context.model
+    if not model.directory:
+        return []
+    return [f"{MODELS}/{model.slug}-{digest(Path(model.directory))}"]
+
+
+def _model_steps(context: EngineContext, checkout: str, programs: str) -> tuple[str, list[Step]]:
+    """What Speaches calls the model, and the steps that bring it; the last one loads it."""
+    model = context.model
+    python = f"{checkout}/.venv/bin/python"
+    steps: list[Step] = []
+    if local := _local_directory(context):
+        repository, directory = f"local/{model.slug}", local[0]
+        steps.append(context.upload("model-files", model.directory, directory, model=True))
+        link: Action = Run(
+            ["python3", f"{programs}/link_model.py", hub_entry(repository), directory],
+            user=USER,
+        )
+        fetch = [link]
+    else:
+        repository = model.repository
+        fetch_run = fetch_from_hub(context, python, "", FILES)
+        hub = {**fetch_run.environment, "HF_HUB_CACHE": HUB}
+        fetch = [Run(fetch_run.argv, fetch_run.failure, user=USER, environment=hub)]
+    entry = hub_entry(repository)
+    load = Run(
+        [python, f"{programs}/check_model.py", entry, context.check_type, model.name],
+        failure=f"stt:model {model.name} does not load (above: why). The running service was not "
+        "touched.",
+        user=USER,
+        environment={"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"},
+    )
+    spec = Model(model.name, entry, load, fetch, f"{USER}:{USER}")
+    steps.append(Step(context.name("model"), spec))
+    return repository, steps
+
+
+def _service(context: EngineContext, checkout: str, programs: str, repository: str) -> Service:
+    settings = context.settings
+    aliases = {context.model.name: repository, MODEL_ALIAS: repository}
+    return Service(
+        unit="speaches",
+        environment_file="/etc/incus-stt/speaches.env",
+        variables=_variables(context, checkout),
+        sections=hardened_unit(
+            description="Speech to text: Speaches",
+            user=USER,
+            command=f"{checkout}/.venv/bin/uvicorn --factory --app-dir {programs} "
+            "speaches_app:create_app",
+            directory=ETC,
+            writable=[HOME, HUB],
+            environment_files=["/etc/incus-stt/speaches.env", KEY_ENVIRONMENT],
+            port=settings.port,
+        ),
+        files=[
+            # Read once, at start, from the working directory.
+            File(f"{ETC}/model_aliases.json", json.dumps(aliases, indent=2) + "\n"),
+        ],
+        host=str(settings.host),
+        port=settings.port,
+        health=[
+            HealthRequest(f"{context.base_url}/health"),
+            # Loads the model; 409: it is loaded.
+            HealthRequest(
+                f"{context.base_url}/api/ps/{repository}",
+                method="POST",
+                statuses=[201, 409],
+                header_file=AUTHORIZATION,
+                decisive=True,
+                timeout=300,
+            ),
+        ],
+        deadline=_DEADLINE,
+    )
+
+
+def _variables(context: EngineContext, checkout: str) -> dict[str, str]:
+    settings = context.settings
+    keep_alive = str(settings.keep_alive)
+    variables = {
+        "HOME": HOME,
+        "UVICORN_HOST": str(settings.host),
+        "UVICORN_PORT": str(settings.port),
+        "INCUS_STT_LANGUAGE": settings.language,
+        "STT_MODEL_TTL": keep_alive,
+        # The detector of voice takes a CUDA context of its own.
+        "VAD_MODEL_TTL": keep_alive,
+        "WHISPER__INFERENCE_DEVICE": context.device,
+        "WHISPER__COMPUTE_TYPE": context.compute_type,
+        "HF_HUB_CACHE": HUB,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+        "LOG_LEVEL": "info",
+        "ENABLE_UI": "false",
+        "DO_NOT_TRACK": "1",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    if context.device == "cuda":
+        library = f"{checkout}/.venv/lib/cuda"
+        variables |= {"LD_LIBRARY_PATH": library, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return variables

@@ -1,0 +1,43 @@
+"""Role ``base_system``: certificates, the packages that the other roles need, uv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.actions import Run
+from agent.kinds.certificates import Certificates
+from agent.kinds.packages import Packages
+from agent.kinds.program import Program
+from declaration.step import Step
+from declaration.venv import UV_DIRECTORY, UV_VERSION
+from roles.role import Context, Role
+
+PACKAGES = ["ca-certificates", "curl", "python3", "python3-venv", "xz-utils", "zstd"]
+
+
+def steps(context: Context) -> list[Step]:
+    """Certificates first: apt-get may need them."""
+    found: list[Step] = []
+    if bundle := context.settings.caBundle:
+        pem = Path(bundle).read_text(encoding="ascii")
+        found.append(Step(context.part("base_system/certificates"), Certificates(pem)))
+    needs = [step.name for step in found]
+    packages = Step(context.part("base_system/packages"), Packages(PACKAGES), needs)
+    pip = f"{UV_DIRECTORY}/bin/pip"
+    uv = Program(
+        UV_DIRECTORY,
+        f"uv {UV_VERSION}",
+        [
+            Run(["python3", "-m", "venv", UV_DIRECTORY]),
+            Run(
+                [pip, "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"],
+                failure="pip could not install uv. Check that the machine reaches the Python "
+                "package index, then run up again.",
+            ),
+        ],
+        requires="bin/uv",
+    )
+    return [*found, packages, Step(context.part("base_system/uv"), uv, [packages.name])]
+
+
+ROLE = Role("base_system", "certificates, packages and uv, which every other role needs", steps)

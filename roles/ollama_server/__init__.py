@@ -1,0 +1,188 @@
+"""Role ``ollama_server``: Ollama, beside the STT service on the same GPU."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from agent.actions import Action, Download, Unpack
+from agent.http import HealthRequest
+from agent.kinds.packages import Packages
+from agent.kinds.program import Program
+from agent.kinds.run import Run
+from agent.kinds.service import Service
+from agent.kinds.upload import Upload
+from agent.kinds.user import Directory, User
+from declaration.source_files import digest
+from declaration.step import Step
+from declaration.unit import hardened_unit
+from declaration.urls import ollama_url
+from roles.role import Context, Role
+
+VERSION = "0.32.15"
+RELEASE = f"https://github.com/ollama/ollama/releases/download/v{VERSION}"
+USER, UID, HOME = "ollama", 902, "/var/lib/ollama"
+VOLUME = "/srv/models"
+MODELS = f"{VOLUME}/ollama"
+PROGRAMS = "roles/ollama_server/machine"
+_NAME = "ollama_server"
+#: Seconds that Ollama gets to answer.
+_DEADLINE = 60
+
+
+def _program(context: Context) -> tuple[str, list[Action], list[Step]]:
+    """Where Ollama is installed, from what, and what has to be brought before."""
+    source = context.settings.sources.ollama or RELEASE
+    rocm = context.machine.gpu_vendor == "amd"
+    if source == RELEASE:
+        directory = f"/opt/incus-stt/ollama-{VERSION}{'-rocm' if rocm else ''}"
+        return directory, _release(directory, rocm), []
+    if Path(source).is_file():
+        tag = digest(Path(source))
+        archive = f"/opt/incus-stt/sources/ollama-{tag}"
+        upload = Upload(archive, directory=False)
+        brought = [Step(context.part(f"{_NAME}/source-ollama"), upload, source=source)]
+        directory = f"/opt/incus-stt/ollama-{tag}"
+        return directory, [Unpack(archive, directory)], brought
+    directory = f"/opt/incus-stt/ollama-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    archive = f"{directory}.archive"
+    failure = (
+        f"stt:sources.ollama: {source} could not be downloaded. Check the address, then run up "
+        "again."
+    )
+    fetch = Download(source, archive, failure=failure)
+    return directory, [fetch, Unpack(archive, directory, cleanup=True)], []
+
+
+def _release(directory: str, rocm: bool) -> list[Action]:
+    actions: list[Action] = []
+    for name in ["ollama-linux-{architecture}", *(["ollama-linux-{architecture}-rocm"] * rocm)]:
+        kept = f"/var/cache/incus-stt/{name.replace('{architecture}', VERSION)}.tar.zst"
+        failure = (
+            f"Ollama could not be downloaded from {RELEASE}. Where this address cannot be reached, "
+            "set stt:sources.ollama to a mirror's archive or to a local file. Then run up again: "
+            "the download goes on where it stopped."
+        )
+        url, sums = f"{RELEASE}/{name}.tar.zst", f"{RELEASE}/sha256sum.txt"
+        actions += [
+            Download(url, kept, sums, failure),
+            Unpack(kept, directory, cleanup=True),
+        ]
+    return actions
+
+
+def _service(context: Context, directory: str) -> Service:
+    settings, port = context.settings, context.settings.ollama.port
+    nvidia = context.machine.gpu_vendor == "nvidia"
+    return Service(
+        unit="ollama",
+        environment_file="/etc/incus-stt/ollama.env",
+        variables={
+            "HOME": HOME,
+            "OLLAMA_HOST": f"0.0.0.0:{port}",
+            "OLLAMA_MODELS": MODELS,
+            "OLLAMA_KEEP_ALIVE": settings.ollama.keepAlive,
+            "OLLAMA_NO_CLOUD": "1",
+            **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if nvidia else {}),
+        },
+        sections=hardened_unit(
+            description="Ollama",
+            user=USER,
+            command=f"{directory}/bin/ollama serve",
+            directory=HOME,
+            writable=[HOME, MODELS],
+            environment_files=["/etc/incus-stt/ollama.env"],
+            port=port,
+        ),
+        port=port,
+        health=[HealthRequest(f"http://127.0.0.1:{port}/api/version")],
+        deadline=_DEADLINE,
+    )
+
+
+def steps(context: Context) -> list[Step]:
+    """The service, what proves that it runs on the GPU, then its models."""
+    directory, actions, brought = _program(context)
+    source = context.settings.sources.ollama or RELEASE
+    user = Step(
+        context.part(f"{_NAME}/user"),
+        User(
+            USER,
+            UID,
+            HOME,
+            [Directory(VOLUME, owner="root:root"), Directory(MODELS, "0750")],
+        ),
+    )
+    packages = Step(
+        context.part(f"{_NAME}/packages"),
+        Packages(["ca-certificates", "curl", "zstd"]),
+        context.base("packages"),
+    )
+    program = Step(
+        context.part(f"{_NAME}/program"),
+        Program(
+            directory,
+            f"Ollama {VERSION}" if source == RELEASE else f"Ollama from {source}",
+            actions,
+            requires="bin/ollama",
+            failure=f"stt:sources.ollama: {source} does not hold bin/ollama. Use an archive such "
+            "as Ollama publishes.",
+        ),
+        [packages.name, *(step.name for step in brought)],
+    )
+    service = Step(
+        context.part(f"{_NAME}/service"), _service(context, directory), [program.name, user.name]
+    )
+    return [*brought, user, packages, program, service, *_programs(context, service)]
+
+
+def _programs(context: Context, service: Step) -> list[Step]:
+    """What this project's own programs do with it."""
+    models, port = context.settings.ollama.models, context.settings.ollama.port
+    if not (models or context.machine.gpus):
+        return []
+    place = f"/opt/incus-stt/ollama-programs-{digest(Path(PROGRAMS))}"
+    upload = Step(context.part(f"{_NAME}/programs"), Upload(place), source=PROGRAMS)
+    needs = [upload.name, service.name]
+    found = [upload]
+    if context.machine.gpus:
+        verify = Run(
+            ["python3", f"{place}/verify_gpu.py"],
+            resolution=f"See nvidia-smi and journalctl -u ollama in {context.machine.name}.",
+            failure="Ollama does not run on the GPU.",
+        )
+        found.append(Step(context.part(f"{_NAME}/verify"), verify, needs, [service.name]))
+        needs = [found[-1].name, upload.name]
+    if models:
+        pull = Run(
+            ["python3", f"{place}/models.py", "pull", str(port), *models],
+            check_argv=["python3", f"{place}/models.py", "check", str(port), *models],
+            failure="stt:ollama.models: a model could not be pulled.",
+            resolution="Check its name and the machine's network, then run up again: what was "
+            "downloaded is kept.",
+            deadline=7200,
+        )
+        found.append(Step(context.part(f"{_NAME}/models"), pull, needs))
+    return found
+
+
+def _probes(context: Context) -> dict[str, str]:
+    """Its models and their sizes, for the planner."""
+    if not context.machine.gpus:
+        return {}
+    base = f"http://127.0.0.1:{context.settings.ollama.port}/api"
+    return {"ollama_tags": f"{base}/tags", "ollama_ps": f"{base}/ps"}
+
+
+def _outputs(context: Context) -> dict[str, str]:
+    return {"ollama_url": ollama_url(context.settings, context.machine)}
+
+
+ROLE = Role(
+    _NAME,
+    "Ollama, for Open WebUI's chats",
+    steps,
+    volumes={"models": VOLUME},
+    outputs=_outputs,
+    probes=_probes,
+)

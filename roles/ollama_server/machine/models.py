@@ -1,0 +1,73 @@
+"""Ollama's models: ``models.py pull|check PORT MODEL…``.
+
+``pull`` fetches what is missing. ``check`` prints, as JSON, a list of ``[field, found, wanted]`` of
+models that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def call(port: int, path: str, body: dict[str, Any], timeout: float) -> Any:
+    """An open answer of Ollama's API.
+
+    Raises:
+        OSError: it does not answer, or answers with an error.
+    """
+    data = json.dumps(body).encode()
+    url = f"http://127.0.0.1:{port}{path}"
+    return _OPENER.open(urllib.request.Request(url, data), timeout=timeout)
+
+
+def has(port: int, model: str) -> bool:
+    """Whether Ollama has a model.
+
+    Raises:
+        OSError: it does not answer.
+    """
+    try:
+        with call(port, "/api/show", {"model": model}, 10):
+            return True
+    except urllib.error.HTTPError:
+        return False
+
+
+def pull(port: int, model: str) -> None:
+    """Fetch a model.
+
+    Raises:
+        SystemExit: it cannot be fetched; Ollama says why.
+    """
+    print(f"pulling {model}", file=sys.stderr, flush=True)
+    try:
+        # Lines come as the download goes on.
+        with call(port, "/api/pull", {"model": model}, 600) as answer:
+            for line in answer:
+                said = json.loads(line)
+                if "error" in said:
+                    sys.exit(f"{model}: {said['error']}")
+    except OSError as error:
+        sys.exit(f"{model}: {error}")
+
+
+def main(verb: str, port: int, models: list[str]) -> None:
+    """Pull or check."""
+    if verb == "check":
+        missing = [model for model in models if not has(port, model)]
+        print(json.dumps([[f"model {model}", "not there", "there"] for model in missing]))
+        return
+    for model in models:
+        if not has(port, model):
+            pull(port, model)
+    print(json.dumps({"models": models}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

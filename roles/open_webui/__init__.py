@@ -1,0 +1,69 @@
+"""Role ``open_webui``: Open WebUI, wired to Ollama and the STT service, with HTTPS if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from declaration.secret import secret
+from declaration.settings import Settings
+from declaration.step import Step
+from declaration.urls import HTTPS, webui_url
+from roles.open_webui import proxy, service
+from roles.role import Context, Result, Role
+from roles.stt_server import API_KEY
+
+
+def steps(context: Context) -> list[Step]:
+    """The service with its secrets and its administrator, the proxy, the verification."""
+    found = service.steps(context)
+    last = [context.part(f"{service.NAME}/service")]
+    if context.settings.webui.tls != "none":
+        found += proxy.steps(context)
+        last.append(context.part(f"{proxy.NAME}/service"))
+    return [*found, *service.verification(context, last)]
+
+
+def _devices(context: Context) -> Mapping[str, Mapping[str, str]]:
+    """What brings it to an address of the host (``stt:webui.publish``)."""
+    webui = context.settings.webui
+    if not webui.publish:
+        return {}
+    port = webui.port if webui.tls == "none" else HTTPS
+    listen, connect = f"tcp:{webui.publish}", f"tcp:127.0.0.1:{port}"
+    return {"publish": {"type": "proxy", "listen": listen, "connect": connect}}
+
+
+def _outputs(context: Context) -> dict[str, Any]:
+    found = {
+        "webui_url": webui_url(context.settings, context.machine),
+        "webui_admin_email": context.settings.webui.adminEmail,
+        "webui_admin_password": secret(service.ADMIN_PASSWORD),
+        "webui_check": Result(context.part(f"{service.NAME}/verify")),
+    }
+    if context.settings.webui.tls == "internal":
+        certificate = Result(context.part(f"{proxy.NAME}/certificate"), "certificate")
+        found["webui_ca"] = certificate
+    return found
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    found = {
+        service.SESSION_KEY: "",
+        service.ADMIN_PASSWORD: settings.adminPassword,
+        API_KEY: settings.apiKey,
+    }
+    if settings.webui.tls == "files":
+        found[proxy.PRIVATE_KEY] = proxy.private_key(settings.webui.certificateKey)
+    return found
+
+
+ROLE = Role(
+    service.NAME,
+    "Open WebUI, whose microphone and chats use the domain's own services",
+    steps,
+    volumes={"webui": service.VOLUME},
+    devices=_devices,
+    secrets=_secrets,
+    outputs=_outputs,
+)

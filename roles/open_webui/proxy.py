@@ -1,0 +1,136 @@
+"""HTTPS in front of Open WebUI: Caddy, since browsers give the microphone to secure pages only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.files import File
+from agent.http import HealthRequest
+from agent.kinds.packages import Packages
+from agent.kinds.run import Run
+from agent.kinds.secret_files import SecretFile, SecretFiles
+from agent.kinds.service import Service
+from agent.kinds.user import User
+from declaration.secret import secret
+from declaration.step import Step
+from declaration.unit import hardened_unit
+from declaration.urls import HTTPS
+from roles.open_webui import service
+from roles.role import Context
+
+NAME = "webui_proxy"
+USER, UID = "webui-proxy", 904
+HOME = f"{service.VOLUME}/proxy"
+ETC = f"/etc/incus-stt/{NAME}"
+ENVIRONMENT = "/etc/incus-stt/webui-proxy.env"
+CERTIFICATE, KEY = f"{ETC}/certificate.pem", f"{ETC}/key.pem"
+#: The root of Caddy's own CA; it is on the volume, so that browsers trust it for years.
+ROOT_CERTIFICATE = f"{HOME}/pki/authorities/local/root.crt"
+#: The secret with the operator's own key.
+PRIVATE_KEY = "webui_proxy/certificate-key"
+_DEADLINE = 60
+
+
+def names(context: Context) -> list[str]:
+    """What browsers may call it: its address first."""
+    settings, address = context.settings, str(context.machine.address)
+    return [address, "localhost", "127.0.0.1", *settings.webui.names]
+
+
+def caddyfile(context: Context) -> str:
+    """Caddy's configuration."""
+    own = context.settings.webui.tls == "files"
+    domain = f"incus-stt {context.machine.domain}"
+    addresses = ", ".join(f"https://{name}" for name in names(context))
+    lines = [
+        "# Made by incus-stt; `pulumi up` writes it again.",
+        "{",
+        "\tadmin off",
+        # Clients that ask for an address name nobody.
+        f"\tdefault_sni {names(context)[0]}",
+        "\tskip_install_trust",
+        f"\tstorage file_system {HOME}",
+        "\tpki {",
+        "\t\tca local {",
+        f'\t\t\tname "{domain}"',
+        f'\t\t\troot_cn "{domain} root"',
+        f'\t\t\tintermediate_cn "{domain} intermediate"',
+        "\t\t}",
+        "\t}",
+        "}",
+        f"{addresses} {{",
+        f"\ttls {CERTIFICATE} {KEY}" if own else "\ttls internal",
+        f"\treverse_proxy 127.0.0.1:{context.settings.webui.port}",
+        "}",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _service(context: Context) -> Service:
+    webui = context.settings.webui
+    files = [File(f"{ETC}/Caddyfile", caddyfile(context))]
+    own = webui.tls == "files"
+    if own:
+        files.append(File(CERTIFICATE, Path(webui.certificate).read_text(encoding="ascii")))
+    return Service(
+        unit="webui-proxy",
+        environment_file=ENVIRONMENT,
+        variables={"HOME": HOME, "XDG_DATA_HOME": HOME, "XDG_CONFIG_HOME": HOME},
+        sections=hardened_unit(
+            description="HTTPS for Open WebUI: Caddy",
+            user=USER,
+            command=f"/usr/bin/caddy run --config {ETC}/Caddyfile --adapter caddyfile",
+            directory=HOME,
+            writable=[HOME],
+            environment_files=[ENVIRONMENT],
+            port=HTTPS,
+        ),
+        files=files,
+        port=HTTPS,
+        health=[
+            HealthRequest(
+                f"https://{context.machine.address}/health",
+                certificate="" if own else ROOT_CERTIFICATE,
+            )
+        ],
+        deadline=_DEADLINE,
+    )
+
+
+def steps(context: Context) -> list[Step]:
+    """Caddy, the operator's own key where there is one, the service, its certificate."""
+    user = Step(context.part(f"{NAME}/user"), User(USER, UID, HOME))
+    packages = Step(
+        context.part(f"{NAME}/packages"),
+        # The package starts a server of its own, which is not wanted.
+        Packages(["ca-certificates", "caddy", "curl"], mask=["caddy.service"]),
+        context.base("packages"),
+    )
+    found = [user, packages]
+    if context.settings.webui.tls == "files":
+        key = SecretFile(KEY, secret(PRIVATE_KEY), owner=f"{USER}:{USER}")
+        spec = SecretFiles([key], f"{NAME}/service")
+        found.append(Step(context.part(f"{NAME}/secrets"), spec, [user.name]))
+    needs = [step.name for step in found] + [context.part(f"{service.NAME}/service")]
+    proxy = Step(context.part(f"{NAME}/service"), _service(context), needs)
+    found.append(proxy)
+    if context.settings.webui.tls == "internal":
+        found += _certificate(context, proxy)
+    return found
+
+
+def _certificate(context: Context, proxy: Step) -> list[Step]:
+    """What has to be trusted, for the outputs."""
+    programs = f"{service.programs()}/certificate.py"
+    show = Run(
+        ["python3", programs, ROOT_CERTIFICATE],
+        failure="The certificate of Caddy's own authority cannot be read.",
+        resolution="See journalctl -u webui-proxy in the machine.",
+    )
+    needs = [context.part(f"{service.NAME}/programs")]
+    return [Step(context.part(f"{NAME}/certificate"), show, needs, [proxy.name])]
+
+
+def private_key(path: str) -> str:
+    """The operator's own key, as it is in its file."""
+    return Path(path).read_text(encoding="ascii") if path else ""

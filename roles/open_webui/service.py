@@ -1,0 +1,260 @@
+"""The service Open WebUI: how it is installed, wired, and known to work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.files import File
+from agent.http import HealthRequest
+from agent.kinds.files import Files
+from agent.kinds.packages import Packages
+from agent.kinds.program import Program
+from agent.kinds.run import Run
+from agent.kinds.secret_files import SecretFile, SecretFiles
+from agent.kinds.service import Service
+from agent.kinds.upload import Upload
+from agent.kinds.user import User
+from declaration.secret import secret
+from declaration.source_files import digest
+from declaration.step import Step
+from declaration.unit import hardened_unit
+from declaration.urls import ollama_url, stt_url
+from declaration.venv import venv_actions
+from engines.service import MODEL_ALIAS
+from roles.role import Context
+from roles.stt_server import API_KEY, recording_step
+
+VERSION = "0.12.4"
+NAME = "open_webui"
+USER, UID = "webui", 903
+VOLUME = "/srv/webui"
+HOME = f"{VOLUME}/open-webui"
+SECRETS = f"/etc/incus-stt/{NAME}/secrets.env"
+ENVIRONMENT = "/etc/incus-stt/open-webui.env"
+#: This project's programs for Open WebUI, with its lock file.
+PROGRAMS = "roles/open_webui/machine"
+#: The secrets of this role.
+SESSION_KEY, ADMIN_PASSWORD = "open_webui/session-key", "open_webui/admin-password"  # names
+#: Where its users are sent who speak although STT is off: the address stands in what they read.
+OFF = "speech-to-text-is-switched-off"
+#: Seconds that it gets to start: it prepares its database.
+_DEADLINE = 600
+
+#: Variables whose values are also in the database, by the database's key (``open_webui.config``).
+DECLARED = {
+    "AUDIO_STT_ENGINE": "audio.stt.engine",
+    "AUDIO_STT_OPENAI_API_BASE_URL": "audio.stt.openai.api_base_url",
+    "AUDIO_STT_OPENAI_API_KEY": "audio.stt.openai.api_key",
+    "AUDIO_STT_MODEL": "audio.stt.model",
+    "ENABLE_OLLAMA_API": "ollama.enable",
+    "OLLAMA_BASE_URL": "ollama.base_urls",
+    "ENABLE_SIGNUP": "ui.enable_signup",
+}
+#: What is said at the first start only; then an administrator may choose otherwise.
+FIRST = {
+    "ENABLE_OPENAI_API": "false",
+    "ENABLE_COMMUNITY_SHARING": "false",
+    # Embeddings would need a model: documents go to the language model as they are.
+    "RAG_EMBEDDING_ENGINE": "ollama",
+    "BYPASS_EMBEDDING_AND_RETRIEVAL": "true",
+    # Its tools go with every message, and a model that knows no tools answers with an error.
+    "DEFAULT_MODEL_METADATA": '{"capabilities": {"builtin_tools": false}}',
+}
+#: A machine that is gone is an error in seconds, not in minutes: this machine's own network only.
+_NETWORK = File(
+    "/etc/sysctl.d/60-incus-stt.conf",
+    "net.ipv4.tcp_syn_retries = 3\nnet.ipv4.tcp_retries2 = 5\n",
+)
+
+
+def links(context: Context) -> tuple[str, str]:
+    """The URLs of Ollama and of the STT service; empty where there is none."""
+    settings, topology = context.settings, context.declaration.topology
+    domain = context.machine.domain
+    ollama, stt = topology.having("ollama_server", domain), topology.having("stt_server", domain)
+    ollama_link, stt_link = settings.webui.ollama_url, settings.webui.stt_url
+    if ollama_link is None:
+        ollama_link = ollama_url(settings, ollama) if ollama else ""
+    if stt_link is None:
+        stt_link = stt_url(settings, stt) if stt else ""
+    return ollama_link, stt_link if settings.enabled else ""
+
+
+def programs() -> str:
+    """Where this project's programs are in the machine."""
+    return f"/opt/incus-stt/open-webui-programs-{digest(Path(PROGRAMS))}"
+
+
+def venv() -> str:
+    """Where Open WebUI is installed."""
+    return f"/opt/incus-stt/open-webui-{VERSION}-{digest(Path(PROGRAMS, 'requirements.txt'))}"
+
+
+def variables(context: Context) -> dict[str, str]:
+    """The environment, except for the secrets."""
+    settings = context.settings
+    ollama, stt = links(context)
+    return {
+        "HOME": HOME,
+        "DATA_DIR": f"{HOME}/data",
+        "STATIC_DIR": f"{HOME}/static",
+        "ENABLE_OLLAMA_API": "true" if ollama else "false",
+        "OLLAMA_BASE_URL": ollama,
+        "AUDIO_STT_ENGINE": "openai",
+        "AUDIO_STT_OPENAI_API_BASE_URL": stt or f"http://127.0.0.1:{settings.webui.port}/{OFF}",
+        # Every engine answers to it: another model or engine does not restart Open WebUI.
+        "AUDIO_STT_MODEL": MODEL_ALIAS,
+        "WHISPER_LANGUAGE": settings.language,
+        # The STT service takes every format and length; made into MP3, a recording is heard worse.
+        "BYPASS_PYDUB_PREPROCESSING": "true",
+        "ENABLE_SIGNUP": "true" if settings.webui.signup else "false",
+        "OFFLINE_MODE": "true",
+        "HF_HUB_OFFLINE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
+        "ANONYMIZED_TELEMETRY": "false",
+        "DO_NOT_TRACK": "true",
+        "SCARF_NO_ANALYTICS": "true",
+        **FIRST,
+    }
+
+
+def _secret_variables(context: Context) -> dict[str, str]:
+    return {
+        "WEBUI_SECRET_KEY": secret(SESSION_KEY),
+        "WEBUI_ADMIN_EMAIL": context.settings.webui.adminEmail,
+        "WEBUI_ADMIN_PASSWORD": secret(ADMIN_PASSWORD),
+        "AUDIO_STT_OPENAI_API_KEY": secret(API_KEY),
+    }
+
+
+def _service(context: Context) -> Service:
+    """Behind the proxy it listens on the loopback only, so that no password travels in the clear."""
+    settings, port = context.settings, context.settings.webui.port
+    host = "0.0.0.0" if settings.webui.tls == "none" else "127.0.0.1"  # noqa: S104  # published
+    program, keys = venv(), " ".join(DECLARED.values())
+    return Service(
+        unit="open-webui",
+        environment_file=ENVIRONMENT,
+        variables=variables(context),
+        sections=hardened_unit(
+            description="Open WebUI",
+            user=USER,
+            before=f"{program}/bin/python {programs()}/declared.py {keys}",
+            command=f"{program}/bin/open-webui serve --host {host} --port {port}",
+            directory=HOME,
+            writable=[HOME],
+            environment_files=[ENVIRONMENT, SECRETS],
+            start_seconds=_DEADLINE,
+            port=port,
+        ),
+        host=host,
+        port=port,
+        health=[HealthRequest(f"http://127.0.0.1:{port}/ready")],
+        deadline=_DEADLINE,
+    )
+
+
+def _program(context: Context, upload: Step) -> Step:
+    actions = venv_actions(
+        "Open WebUI",
+        venv(),
+        f"{programs()}/requirements.txt",
+        ">=3.11,<3.13",
+        no_python=f"Open WebUI {VERSION} needs Python 3.11 or 3.12, and the machine has another. "
+        "Choose an image that has it (stt:image), such as images:ubuntu/24.04 or images:debian/12.",
+        # Some of its dependencies are left out (overrides.txt).
+        dependencies=False,
+    )
+    description = f"Open WebUI {VERSION}; this takes some minutes"
+    spec = Program(venv(), description, actions)
+    return Step(context.part(f"{NAME}/program"), spec, [upload.name, *context.base("uv")])
+
+
+def steps(context: Context) -> list[Step]:
+    """User, program, secrets, service, administrator."""
+    user = Step(context.part(f"{NAME}/user"), User(USER, UID, HOME))
+    upload = Step(context.part(f"{NAME}/programs"), Upload(programs()), source=PROGRAMS)
+    packages = Step(
+        context.part(f"{NAME}/packages"),
+        Packages(["ca-certificates", "curl"]),
+        context.base("packages"),
+    )
+    network = Step(
+        context.part(f"{NAME}/network"),
+        Files([_NETWORK], [["/lib/systemd/systemd-sysctl", _NETWORK.path]]),
+    )
+    program = _program(context, upload)
+    secrets = Step(
+        context.part(f"{NAME}/secrets"),
+        SecretFiles([SecretFile(SECRETS, variables=_secret_variables(context))], f"{NAME}/service"),
+    )
+    service = Step(
+        context.part(f"{NAME}/service"),
+        _service(context),
+        [step.name for step in (user, upload, packages, network, program, secrets)],
+    )
+    administrator = Step(
+        context.part(f"{NAME}/administrator"),
+        _as_webui(
+            ["accounts.py", "set"],
+            failure="The administrator of Open WebUI could not be made.",
+            creates=f"{HOME}/data/.administrator",
+            # Another account runs it again.
+            values={
+                "email": context.settings.webui.adminEmail,
+                "password": secret(ADMIN_PASSWORD),
+            },
+        ),
+        [service.name],
+    )
+    return [user, upload, packages, network, program, secrets, service, administrator]
+
+
+def _as_webui(
+    words: Sequence[str],
+    *,
+    failure: str,
+    resolution: str = "See journalctl -u open-webui in the machine.",
+    creates: str = "",
+    values: dict[str, str] | None = None,
+) -> Run:
+    """A program of ours with the service's own user, environment and secrets."""
+    script, *arguments = words
+    return Run(
+        [f"{venv()}/bin/python", f"{programs()}/{script}", *arguments],
+        failure=failure,
+        resolution=resolution,
+        user=USER,
+        directory=HOME,
+        environment_files=[ENVIRONMENT, SECRETS],
+        creates=creates,
+        values=values or {},
+    )
+
+
+def verification(context: Context, last: Sequence[str]) -> list[Step]:
+    """Sign in; where there is STT, let Open WebUI transcribe a recording."""
+    _, stt_link = links(context)
+    place, recording = recording_step(context, NAME)
+    stt = context.declaration.topology.having("stt_server", context.machine.domain)
+    wired = stt is not None and bool(stt_link)
+    look = f"See journalctl -u open-webui in {context.machine.name}"
+    if stt and wired:
+        look += f", and that of the STT service in {stt.name}"
+    verify = _as_webui(
+        [
+            "verify.py",
+            f"http://127.0.0.1:{context.settings.webui.port}",
+            *([place] if stt_link else []),
+        ],
+        failure="The verification of Open WebUI failed (above: why).",
+        resolution=f"{look}.",
+    )
+    needs = [recording.name, context.part(f"{NAME}/administrator"), *last]
+    after = [context.part(f"{NAME}/service")]
+    if stt and wired:
+        needs.append(stt.resource("stt_server/verify"))
+        # Another model or key is heard here too.
+        after.append(stt.resource("stt_server/service"))
+    return [recording, Step(context.part(f"{NAME}/verify"), verify, needs, after)]

@@ -1,0 +1,158 @@
+"""Role ``stt_server``: the STT service, whichever engine runs it, and the proof that it works."""
+
+from __future__ import annotations
+
+import shlex
+import wave
+from pathlib import Path
+from typing import Any
+
+from agent.kinds.prune import Prune
+from agent.kinds.secret_files import SecretFile, SecretFiles
+from agent.kinds.transcription import Transcription
+from agent.kinds.upload import Upload
+from agent.kinds.user import Directory, User
+from declaration.secret import secret
+from declaration.settings import Settings
+from declaration.source_files import digest
+from declaration.step import Step
+from declaration.urls import stt_url
+from engines.service import (
+    AUTHORIZATION,
+    HOME,
+    KEY,
+    KEY_ENVIRONMENT,
+    MODELS,
+    SERVICE,
+    UID,
+    USER,
+    VOLUME,
+    EngineContext,
+    EngineService,
+)
+from roles.role import Context, Result, Role
+
+#: What the verification posts: somebody says "one two three".
+RECORDING = "recordings/one_two_three.wav"
+#: The secret that clients have to send.
+API_KEY = "stt_server/key"
+
+
+def recording_step(context: Context, role: str) -> tuple[str, Step]:
+    """Where the recording is in the machine, and the step that brings it."""
+    place = f"/opt/incus-stt/recording-{digest(Path(RECORDING))}.wav"
+    upload = Upload(place, directory=False)
+    return place, Step(context.part(f"{role}/recording"), upload, source=RECORDING)
+
+
+def _engine_service(context: Context) -> EngineService:
+    declaration = context.declaration
+    engine = EngineContext(
+        declaration.settings,
+        declaration.device,
+        declaration.model,
+        declaration.compute_type,
+        declaration.engine.ctranslate2 is not None,
+        context.part,
+        context.base("uv"),
+    )
+    return declaration.engine.service(engine)
+
+
+def steps(context: Context) -> list[Step]:
+    """User, engine, key, service, verification."""
+    engine = _engine_service(context)
+    service_name = context.part(f"{SERVICE}/service")
+    user = Step(
+        context.part(f"{SERVICE}/user"),
+        User(
+            USER,
+            UID,
+            HOME,
+            [Directory(VOLUME, owner="root:root"), Directory(MODELS), *engine.directories],
+        ),
+    )
+    key = Step(context.part(f"{SERVICE}/secrets"), _secret_files(f"{SERVICE}/service"), [user.name])
+    service = Step(service_name, engine.service, [*engine.needs, key.name])
+    place, recording = recording_step(context, SERVICE)
+    verify = Step(
+        context.part(f"{SERVICE}/verify"),
+        _transcription(context, engine, place),
+        [recording.name, *context.base("packages")],
+        [service.name],
+    )
+    found = [user, *engine.steps, key, service, recording, verify]
+    if not context.settings.keepModels and engine.models:
+        prune = Prune([f"{MODELS}/*", f"{VOLUME}/huggingface/hub/models--*"], engine.models)
+        # Only what is verified makes other models superfluous.
+        found.append(Step(context.part(f"{SERVICE}/prune"), prune, [verify.name], [service.name]))
+    return found
+
+
+def _secret_files(service: str) -> SecretFiles:
+    """The key as the server, curl and systemd read it."""
+    key = secret(API_KEY)
+    return SecretFiles(
+        [
+            SecretFile(KEY, key, owner=f"{USER}:{USER}"),
+            SecretFile(AUTHORIZATION, f"Authorization: Bearer {key}\n"),
+            SecretFile(KEY_ENVIRONMENT, f"API_KEY={key}\n"),
+        ],
+        service,
+    )
+
+
+def _transcription(context: Context, engine: EngineService, recording: str) -> Transcription:
+    with wave.open(RECORDING) as audio:
+        seconds = audio.getnframes() / audio.getframerate()
+    return Transcription(
+        url=stt_url(context.settings, context.machine),
+        model=context.declaration.model.name,
+        recording=recording,
+        seconds=round(seconds, 3),
+        header_file=AUTHORIZATION,
+        unit=engine.service.unit,
+        engine=context.settings.engine,
+        device=context.declaration.device,
+        evidence=engine.evidence,
+    )
+
+
+def curl_line(url: str, model: str) -> str:
+    """A line to try the service with; the key comes from the environment."""
+    return (
+        'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@recording.wav '
+        f"--form-string model={shlex.quote(model)} {url}/audio/transcriptions"
+    )
+
+
+def _outputs(context: Context) -> dict[str, Any]:
+    url = stt_url(context.settings, context.machine)
+    model = context.declaration.model.name
+    names = [step.name for step in steps(context)]
+    timed = [context.part(f"{SERVICE}/{part}") for part in ("model", "service")]
+    return {
+        "stt_url": url,
+        "stt_health_url": url.removesuffix("/v1") + "/health",
+        "stt_model": model,
+        "stt_quantization": context.declaration.compute_type,
+        "stt_api_key": secret(API_KEY),
+        "stt_check": Result(context.part(f"{SERVICE}/verify")),
+        "stt_times": [Result(name, "took") for name in timed if name in names],
+        "stt_curl": curl_line(url, model),
+    }
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    return {API_KEY: settings.apiKey}
+
+
+ROLE = Role(
+    SERVICE,
+    "the STT service with OpenAI's endpoint",
+    steps,
+    volumes={"models": VOLUME},
+    secrets=_secrets,
+    outputs=_outputs,
+    enabled=lambda settings: settings.enabled,
+)
