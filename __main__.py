@@ -23,7 +23,7 @@ def check_host(declaration: Declaration) -> Declaration:
     """
     settings, facts = declaration.settings, drift.all_facts(declaration)
     try:
-        live = read_live(settings.where, settings.pool, facts, gpu.probes(declaration))
+        live = read_live(settings.host_connection, settings.pool, facts, gpu.probes(declaration))
     except HostError as error:
         if not pulumi.runtime.is_dry_run():
             raise

@@ -38,7 +38,7 @@ def delete_project(name: str, settings: Settings) -> str:
     """The script that removes a project; one that still has volumes stays, and says so."""
     return render(
         "host/delete_project.sh.j2",
-        incus=incus(settings.where),
+        incus=incus(settings.host_connection),
         name=name,
     )
 
@@ -72,7 +72,7 @@ class Domain(pulumi.ComponentResource):
         guarded = pulumi.ResourceOptions(protect=settings.protect)
         opts = pulumi.ResourceOptions.merge(opts, guarded)
         super().__init__("stt:incus:Domain", plan.name, None, opts)
-        where = settings.where
+        where = settings.host_connection
         mine = pulumi.ResourceOptions(parent=self)
         project = IncusObject(
             f"{plan.name}/project",

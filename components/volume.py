@@ -16,7 +16,7 @@ def fetch_volume(settings: Settings, name: str, former: str | None, project: str
     """The script that brings a volume from the project's former name, or from another pool."""
     return render(
         "host/fetch_volume.sh.j2",
-        incus=incus(settings.where),
+        incus=incus(settings.host_connection),
         pool=settings.pool,
         name=name,
         former=former or "",
@@ -44,7 +44,7 @@ class Volume(pulumi.ComponentResource):
             VOLUME,
             [settings.pool, name],
             DESIRED_VOLUME,
-            connection=settings.where,
+            connection=settings.host_connection,
             project=domain,
             # Its data moves with it when the domain gets another name, or another storage pool.
             prepare=fetch_volume(settings, name, former, domain),
