@@ -6,7 +6,7 @@ PULUMI = bootstrap/pulumi.sh $(STACK)
 export RUNNER
 
 .PHONY: help up preview drift outputs destroy rotate-key vram flush measure-vram stt test check
-.PHONY: setup venv venv-dev
+.PHONY: generate setup venv venv-dev
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ destroy: venv ## Remove everything that `up` made
 
 check: venv-dev ## Style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+generate: venv ## Write the tables and the schema that the settings' fields describe
+	@.venv/bin/python -m declaration.generate
 
 test: setup check ## All tests, on the real Incus of this machine
 	@bootstrap/browser.sh

@@ -37,7 +37,7 @@ def read_host(declaration: Declaration) -> Live | None:
         place = (context.machine.domain, context.machine.name)
         machines[place] |= ROLES[role].probes(context)
     try:
-        return read_live(settings.where, settings.pool, machines)
+        return read_live(settings.host_connection, settings.pool, machines)
     except HostError as error:
         if not pulumi.runtime.is_dry_run():
             raise
@@ -51,7 +51,7 @@ def main() -> None:
         declaration = declare(read_config(ROOT), ROLES, ROOT)
         topology, settings = declaration.topology, declaration.settings
         live = read_host(declaration)
-        host = Host(settings.where, live, read_state(), former_name=topology.former_name)
+        host = Host(settings.host_connection, live, read_state(), former_name=topology.former_name)
         if live and (
             problems := [
                 *obstacles(declaration, live),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from declaration.field_types import StrictModel, Text, check_path
+from declaration.field_types import StrictModel, Text, check_path, setting
 from declaration.problems import Problem, show
 
 #: Where the settings reach a unit of the operator's, as variables.
@@ -22,16 +22,29 @@ def _check_health(value: str) -> str:
 
 
 class Custom(StrictModel):
-    """Files of Pulumi's machine: an ``install`` script for ``sh -eu``, a systemd ``unit``.
+    """``stt:custom``: the files of an engine of the operator's own."""
 
-    ``files`` is a directory that the machine gets first; ``health`` the path that answers 200 once
-    the engine works.
-    """
-
-    install: Annotated[Text, AfterValidator(check_path)] = ""
-    unit: Annotated[Text, AfterValidator(check_path)] = ""
-    files: Annotated[Text, AfterValidator(check_path)] = ""
-    health: Annotated[Text, AfterValidator(_check_health)] = "/health"
+    install: Annotated[Text, AfterValidator(check_path)] = setting(
+        "",
+        "The script that installs the engine; run in the machine by `sh -eu`, as root",
+        allowed="a file next to Pulumi; required with `stt:engine: custom`",
+    )
+    unit: Annotated[Text, AfterValidator(check_path)] = setting(
+        "",
+        "The systemd unit that runs the engine",
+        allowed=f"a file with `User=` (not root) and `EnvironmentFile={ENVIRONMENT_FILE}`; "
+        "required with `stt:engine: custom`",
+    )
+    files: Annotated[Text, AfterValidator(check_path)] = setting(
+        "",
+        "A directory that is copied into the machine before the script runs",
+        allowed="a directory next to Pulumi, or empty",
+    )
+    health: Annotated[Text, AfterValidator(_check_health)] = setting(
+        "/health",
+        "The path that answers 200 once the engine works; it needs no key",
+        allowed="a path of a URL, such as `/health`",
+    )
 
 
 def custom_problems(engine: str, custom: Custom) -> list[Problem]:

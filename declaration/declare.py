@@ -9,8 +9,14 @@ from typing import Any
 
 from declaration.engines import ENGINE_FACTS
 from declaration.infra import load_infra
-from declaration.problems import DeclarationError, Problem, show
-from declaration.settings import AUTO, Settings, model_problems, parse_settings, unfit
+from declaration.problems import DeclarationError, Problem, show, suggest
+from declaration.settings import (
+    AUTO,
+    Settings,
+    conflicting_settings,
+    model_problems,
+    parse_settings,
+)
 from declaration.topology import MachinePlan, Topology, plan_topology
 
 STT_ROLE, WEBUI_ROLE, OLLAMA_ROLE = "stt_server", "open_webui", "ollama_server"
@@ -44,7 +50,7 @@ def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> De
     topology: Topology | None = None
     try:
         settings = parse_settings(values)
-        problems += unfit(settings)
+        problems += conflicting_settings(settings)
     except DeclarationError as error:
         problems += error.problems
     file = settings.infra if settings else values.get("infra")
@@ -53,14 +59,24 @@ def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> De
             topology = plan_topology(load_infra(root / file, file), roles, file)
         except DeclarationError as error:
             problems += error.problems
+    if settings and settings.engine not in ENGINE_FACTS:
+        problems.append(_unknown_engine(settings.engine))
+        raise DeclarationError(problems)
     if settings and topology:
         settings = with_default_model(settings, topology)
-        problems += _misfits(settings, topology)
+        problems += _settings_without_effect(settings, topology)
     if settings and settings.model:
         problems += model_problems(settings)
     if problems or settings is None or topology is None:
         raise DeclarationError(problems)
     return Declaration(settings, topology)
+
+
+def _unknown_engine(engine: str) -> Problem:
+    allowed = f"{suggest(engine, ENGINE_FACTS)} Allowed: {', '.join(ENGINE_FACTS)}."
+    return Problem(
+        "stt:engine", f"{show(engine)} is not allowed: there is no such engine.{allowed}"
+    )
 
 
 def with_default_model(settings: Settings, topology: Topology) -> Settings:
@@ -71,7 +87,7 @@ def with_default_model(settings: Settings, topology: Topology) -> Settings:
     return settings.model_copy(update={"model": settings.model or default})
 
 
-def _misfits(settings: Settings, topology: Topology) -> list[Problem]:
+def _settings_without_effect(settings: Settings, topology: Topology) -> list[Problem]:
     """Settings that this topology cannot carry out."""
     problems: list[Problem] = []
     webuis = [machine.name for machine in topology.machines if WEBUI_ROLE in machine.roles]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-EngineName = Literal["speaches", "faster-whisper", "parakeet", "vosk", "owhisper", "custom"]
 
 #: A name of the model that every engine answers to: OpenAI's, for clients with a fixed one.
 MODEL_ALIAS = "whisper-1"
@@ -51,7 +48,7 @@ class EngineFacts:
 
 _WHISPER = {"cuda": "large-v3-turbo", "cpu": "small"}
 
-ENGINE_FACTS: dict[EngineName, EngineFacts] = {
+ENGINE_FACTS: dict[str, EngineFacts] = {
     "speaches": EngineFacts(
         _WHISPER, CTRANSLATE2_TYPES, "model.bin", repositories=True, ctranslate2=(4, 5)
     ),

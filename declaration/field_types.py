@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic.fields import FieldInfo
 
 from declaration.problems import show
 
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, StringConstraints(strict=True)]
+
+
+def setting(default: Any, description: str, *, allowed: str = "", secret: bool = False) -> Any:
+    """A field of the stack configuration, described for the schema and the documents.
+
+    ``description`` says what the setting means, with its unit. ``allowed`` says what it may be
+    where the type does not (``declaration.describe`` derives it from flags,
+    literals and ranges). ``secret``: it may only be stored
+    encrypted, and its value never appears in a message.
+    """
+    extra: dict[str, JsonValue] = {"allowed": allowed, "secret": secret}
+    return Field(default, description=description, json_schema_extra=extra)
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a field was marked as a secret."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("secret"))
 
 
 class StrictModel(BaseModel):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from declaration.catalogue import CATALOGUE, SpeechModel, models_of
-from declaration.engines import ENGINE_FACTS, EngineName
+from declaration.engines import ENGINE_FACTS
 from declaration.problems import show, suggest
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -33,7 +33,7 @@ class ModelRef:
         return re.sub(r"[^A-Za-z0-9._-]", "-", name).strip(".-") or "model"
 
 
-def resolve_model(name: str, engine: EngineName) -> ModelRef:
+def resolve_model(name: str, engine: str) -> ModelRef:
     """The model that a short name, a Hugging Face id, or a directory stands for.
 
     Raises:
@@ -70,7 +70,7 @@ def resolve_model(name: str, engine: EngineName) -> ModelRef:
     )
 
 
-def _allowed(engine: EngineName) -> str:
+def _allowed(engine: str) -> str:
     facts = ENGINE_FACTS[engine]
     more = "; a Hugging Face id (owner/name)" if facts.repositories else ""
     if facts.model_file:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from declaration.cards import Card, compute_types
-from declaration.catalogue import CATALOGUE, LANGUAGES, WEIGHT_BYTES, Memory, Source
+from declaration.catalogue import CATALOGUE, WEIGHT_BYTES, Memory, Source
 from declaration.engines import ENGINE_FACTS
+from declaration.languages import LANGUAGES
 from declaration.models import ModelRef
 from declaration.problems import Problem, show
 from declaration.settings import AUTO, Settings

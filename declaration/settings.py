@@ -1,4 +1,8 @@
-"""The stack configuration (``stt:…``): schema and checks. Defaults stand in Pulumi.yaml alone."""
+"""The stack configuration (``stt:…``): every setting with its type, default, meaning and checks.
+
+``Pulumi.yaml``'s schema and the tables of the documents are generated from the fields: run
+``make generate`` after a change.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    StringConstraints,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationError
 
-from declaration.catalogue import LANGUAGES
+from declaration.connection import Connection, parse_connection
 from declaration.custom import Custom, custom_problems
-from declaration.engines import ENGINE_FACTS, EngineName
-from declaration.field_types import Flag, Port, StrictModel, Text, check_path
+from declaration.engines import ENGINE_FACTS
+from declaration.field_types import Flag, Port, StrictModel, Text, check_path, setting
+from declaration.languages import LANGUAGES
 from declaration.models import ModelRef, resolve_model
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.webui import Webui, tls_problems
@@ -42,36 +41,6 @@ _OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?
 _WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
 _DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
-
-
-@dataclass(frozen=True)
-class Connection:
-    """Where ``incus`` runs: ``local``, ``incus:REMOTE`` or ``ssh:DESTINATION``."""
-
-    kind: Literal["local", "incus", "ssh"]
-    target: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.target}" if self.target else self.kind
-
-
-def parse_connection(text: str) -> Connection:
-    """The connection that ``stt:connection`` names.
-
-    Raises:
-        ValueError: it names none.
-    """
-    if text == "local":
-        return Connection("local")
-    kind, _, target = text.partition(":")
-    if kind == "ssh" and _WORD.fullmatch(target):
-        return Connection("ssh", target)
-    if kind == "incus" and _WORD.fullmatch(target):
-        return Connection("incus", target)
-    raise ValueError(
-        f"{show(text)} is not allowed. Use local, incus:REMOTE (a name of `incus remote list`), or "
-        "ssh:USER@HOST"
-    )
 
 
 def _check_text(value: Any) -> Any:
@@ -146,6 +115,8 @@ def _check_duration(value: str) -> str:
 
 Source = Annotated[str, AfterValidator(_check_source)]
 Duration = Annotated[Text, AfterValidator(_check_duration)]
+#: What a duration may be, for the documents.
+DURATION = "a duration with units (`90s`, `5m`, `1h30m`, `500ms`), `0`, or `-1` (for ever)"
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -160,48 +131,138 @@ def seconds(duration: str) -> int:
 class Ollama(StrictModel):
     """``stt:ollama``: the Ollama service."""
 
-    port: Port = 11434
-    models: list[Annotated[str, AfterValidator(_check_ollama_model)]] = Field(default=[])
-    keepAlive: Duration = "5m"  # noqa: N815  # Pulumi's case
+    port: Port = setting(11434, "Port on which Ollama listens")
+    models: list[Annotated[str, AfterValidator(_check_ollama_model)]] = setting(
+        [],
+        "Models to download",
+        allowed="a list of names of Ollama's models, such as `[llama3.2:3b]`",
+    )
+    keepAlive: Duration = setting(  # noqa: N815  # Pulumi's case
+        "5m", "How long an idle model stays loaded", allowed=DURATION
+    )
 
 
 class Sources(StrictModel):
     """``stt:sources``: where an artifact comes from when not from its official place."""
 
-    ollama: Source | None = None
-    owhisper: Source | None = None
-    speaches: Source | None = None
-    python: Source | None = None
-    vosk: Source | None = None
-    models: Source | None = None
+    ollama: Source | None = setting(
+        None, "Ollama's archive", allowed="a URL or a file; not set: Ollama's release"
+    )
+    owhisper: Source | None = setting(
+        None,
+        "An archive with `bin/owhisper-server`",
+        allowed="a URL or a file; not set: it is built from its source",
+    )
+    speaches: Source | None = setting(
+        None,
+        "The git repository of Speaches",
+        allowed="a URL or a bundle; not set: the official one",
+    )
+    python: Source | None = setting(
+        None,
+        "The Python 3.12 for Speaches, where the machine has none",
+        allowed="a mirror for `uv` (URL) or an archive (file); not set: `uv`'s own place",
+    )
+    vosk: Source | None = setting(
+        None, "Base URL of Vosk's models", allowed="a URL; not set: Vosk's site"
+    )
+    models: Source | None = setting(
+        None, "Base URL of the model hub", allowed="a URL; not set: Hugging Face"
+    )
 
 
 class Settings(StrictModel):
     """All of ``stt:``. Field names are the keys of the stack configuration."""
 
-    enabled: Flag
-    engine: EngineName
-    model: Text
-    quantization: Quantization
-    language: Annotated[Text, AfterValidator(_check_language)]
-    keepAlive: Duration  # noqa: N815  # Pulumi's case
-    force: Flag
-    custom: Custom
-    host: Annotated[IPv4Address, BeforeValidator(_check_text)]
-    port: Port
-    infra: Annotated[Text, StringConstraints(min_length=1), AfterValidator(check_path)]
-    connection: Annotated[Text, AfterValidator(_check_connection)]
-    image: Annotated[Text, AfterValidator(_check_image)]
-    pool: Annotated[Text, AfterValidator(_check_pool)]
-    sources: Sources
-    caBundle: Annotated[Text, AfterValidator(check_path)]  # noqa: N815  # Pulumi's case
-    adopt: Flag
-    keepModels: Flag  # noqa: N815
-    protect: Flag
-    apiKey: Annotated[Text, AfterValidator(_check_key)] = ""  # noqa: N815
-    adminPassword: Annotated[Text, AfterValidator(_check_password)] = ""  # noqa: N815
-    ollama: Ollama
-    webui: Webui
+    enabled: Flag = setting(
+        True,
+        "`false` removes the STT service and Open WebUI's link to it; the key and the models stay",
+    )
+    engine: Annotated[Text, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")] = setting(
+        "speaches", "The STT server", allowed="the name of an engine"
+    )
+    model: Text = setting(
+        "",
+        "The STT model; empty: the engine's default for the device",
+        allowed="a short name (`tiny` … `large-v3`), a Hugging Face id (`owner/name`), or a "
+        "directory with a model (`./models/mine`), as the engine takes it",
+    )
+    quantization: Quantization = setting(
+        AUTO,
+        "Compute type of the STT model; `auto`: the best that fits on the card. What the device "
+        "cannot run is refused",
+    )
+    language: Annotated[Text, AfterValidator(_check_language)] = setting(
+        "",
+        "Language where a request names none; empty: it is detected",
+        allowed="a language code of Whisper, such as `en`, `fr`, `de`, or empty",
+    )
+    keepAlive: Duration = setting(  # noqa: N815  # Pulumi's case
+        "5m", "How long an idle STT model stays loaded", allowed=DURATION
+    )
+    force: Flag = setting(
+        False, "`true` tries what the planner says does not fit on the card, with a warning"
+    )
+    custom: Custom = setting(Custom(), "An engine of your own, for `stt:engine: custom`")
+    host: Annotated[IPv4Address, BeforeValidator(_check_text)] = setting(
+        IPv4Address("0.0.0.0"),  # noqa: S104  # in a machine of its own
+        "Address on which the STT server listens",
+        allowed="`0.0.0.0`, `127.0.0.1` or the machine's address",
+    )
+    port: Port = setting(8000, "Port on which the STT server listens")
+    infra: Annotated[Text, StringConstraints(min_length=1), AfterValidator(check_path)] = setting(
+        "infra.yml",
+        "The topology: domains, machines, roles",
+        allowed="a YAML file, relative to the project's directory",
+    )
+    connection: Annotated[Text, AfterValidator(_check_connection)] = setting(
+        "local",
+        "Where `incus` runs: on this machine, on a remote (`incus remote list`), or over SSH",
+        allowed="`local`, `incus:REMOTE` or `ssh:USER@HOST`",
+    )
+    image: Annotated[Text, AfterValidator(_check_image)] = setting(
+        "images:ubuntu/24.04",
+        "Image of the machines",
+        allowed="an image that Incus knows, such as `images:debian/12`",
+    )
+    pool: Annotated[Text, AfterValidator(_check_pool)] = setting(
+        "default",
+        "Storage pool of the machines and volumes",
+        allowed="a pool of the host (`incus storage list`)",
+    )
+    sources: Sources = setting(
+        Sources(), "Mirrors or local files for what is otherwise downloaded from its official place"
+    )
+    caBundle: Annotated[Text, AfterValidator(check_path)] = setting(  # noqa: N815
+        "",
+        "CA certificates that the machines trust as well, for networks with a private CA",
+        allowed="a PEM file, or empty",
+    )
+    adopt: Flag = setting(
+        False, "`true` takes over a project and a bridge of that name which somebody else made"
+    )
+    keepModels: Flag = setting(  # noqa: N815
+        True,
+        "`true`: `destroy` leaves the volumes with models and data, and says how to remove them; "
+        "`false`: it removes them, and a replaced model is removed once the new one is verified",
+    )
+    protect: Flag = setting(
+        False, "`true` refuses `destroy`, and every change that would delete something"
+    )
+    apiKey: Annotated[Text, AfterValidator(_check_key)] = setting(  # noqa: N815
+        "",
+        "The key that clients must send; empty: one is made, and kept",
+        allowed="8 to 200 of `A-Z a-z 0-9 . _ ~ + / = -`, or empty",
+        secret=True,
+    )
+    adminPassword: Annotated[Text, AfterValidator(_check_password)] = setting(  # noqa: N815
+        "",
+        "Password of Open WebUI's administrator; empty: one is made, and kept",
+        allowed="8 to 72 bytes without control characters, or empty",
+        secret=True,
+    )
+    ollama: Ollama = setting(Ollama(), "The Ollama service")
+    webui: Webui = setting(Webui(), "Open WebUI and how browsers reach it")
 
     @property
     def model_ref(self) -> ModelRef:
@@ -223,12 +284,12 @@ class Settings(StrictModel):
         return seconds(self.keepAlive)
 
     @property
-    def where(self) -> Connection:
+    def host_connection(self) -> Connection:
         """Where ``incus`` runs."""
         return parse_connection(self.connection)
 
 
-def unfit(settings: Settings) -> list[Problem]:
+def conflicting_settings(settings: Settings) -> list[Problem]:
     """What is wrong with settings that are each allowed, but not together or not on this disk."""
     problems: list[Problem] = []
     if settings.port == settings.ollama.port:

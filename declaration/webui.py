@@ -8,9 +8,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
-from declaration.field_types import Flag, Port, StrictModel, Text, check_path, check_url
+from declaration.field_types import Flag, Port, StrictModel, Text, check_path, check_url, setting
 from declaration.problems import Problem, show
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -50,23 +50,52 @@ def _check_listen(value: str) -> str:
 
 
 class Webui(StrictModel):
-    """``stt:webui``: Open WebUI."""
+    """``stt:webui``: Open WebUI and the HTTPS proxy in front of it."""
 
-    port: Port = 3000
-    tls: Literal["none", "internal", "files"] = "none"
-    #: What the certificate is for, besides the machine's address and localhost.
-    names: list[Annotated[Text, AfterValidator(_check_name)]] = Field(default=[])
-    #: PEM files for ``tls: files``: the certificate with its chain, and its key.
-    certificate: Annotated[Text, AfterValidator(check_path)] = ""
-    certificateKey: Annotated[Text, AfterValidator(check_path)] = ""  # noqa: N815
-    #: Address and port of the host on which it is published; empty: nowhere.
-    publish: Annotated[Text, AfterValidator(_check_listen)] = "127.0.0.1:3000"
-    #: Whether anybody may make an account.
-    signup: Flag = False
-    adminEmail: Annotated[Text, AfterValidator(_check_email)] = "admin@incus-stt.internal"  # noqa: N815
-    #: Base URLs; none: those of the same domain's services. An empty stt_url disables STT.
-    ollama_url: Annotated[str, AfterValidator(check_url)] | None = None
-    stt_url: Annotated[str, AfterValidator(check_url)] | None = None
+    port: Port = setting(3000, "Port on which Open WebUI listens in its machine")
+    tls: Literal["none", "internal", "files"] = setting(
+        "none",
+        "HTTPS: `internal` has a certificate authority of its own, which each computer has to "
+        "trust once (output `webui_ca`); `files` takes `certificate` and `certificateKey`",
+    )
+    names: list[Annotated[Text, AfterValidator(_check_name)]] = setting(
+        [],
+        "What the certificate is for, besides the machine's address and localhost",
+        allowed="a list of host names and IPv4 addresses, such as `[stt.home.arpa]`",
+    )
+    certificate: Annotated[Text, AfterValidator(check_path)] = setting(
+        "",
+        "The certificate with its chain, for `tls: files`",
+        allowed="a PEM file, or empty",
+    )
+    certificateKey: Annotated[Text, AfterValidator(check_path)] = setting(  # noqa: N815
+        "",
+        "The certificate's key, without a passphrase, for `tls: files`",
+        allowed="a PEM file, or empty",
+    )
+    publish: Annotated[Text, AfterValidator(_check_listen)] = setting(
+        "127.0.0.1:3000",
+        "Address and port of the host on which browsers reach Open WebUI (the HTTPS proxy, where "
+        "there is one); empty: it is not published",
+        allowed="an IPv4 address and a port, such as `127.0.0.1:3000` (only the host) or "
+        "`0.0.0.0:443` (all that reach the host), or empty",
+    )
+    signup: Flag = setting(False, "Whether anybody may create an account")
+    adminEmail: Annotated[Text, AfterValidator(_check_email)] = setting(  # noqa: N815
+        "admin@incus-stt.internal",
+        "With which the administrator signs in",
+        allowed="an e-mail address",
+    )
+    ollama_url: Annotated[str, AfterValidator(check_url)] | None = setting(
+        None,
+        "Base URL of Ollama; not set: the Ollama service of the same domain",
+        allowed="a URL, such as `http://10.120.0.1:11434`, or not set",
+    )
+    stt_url: Annotated[str, AfterValidator(check_url)] | None = setting(
+        None,
+        "Base URL of the STT service; not set: the STT service of the same domain; empty: no STT",
+        allowed="a URL, such as `http://10.120.0.1:8000/v1`, empty, or not set",
+    )
 
 
 def tls_problems(webui: Webui) -> list[Problem]:

@@ -58,7 +58,7 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
         ],
         variables=[("LD_LIBRARY_PATH", "/lib/cuda")] if device == "cuda" else [],
     )
-    said = in_machine(declaration.settings.where, machine, script, LIMIT)
+    said = in_machine(declaration.settings.host_connection, machine, script, LIMIT)
     return [*lines, *table(said.splitlines(), device)]
 
 

@@ -48,7 +48,7 @@ def ask(declaration: Declaration, verb: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for machine, asked in _machines(declaration):
         script = render("operations/memory.sh.j2", verb=verb, asked=asked, program=program)
-        found[machine.name] = json.loads(in_machine(declaration.settings.where, machine, script))
+        found[machine.name] = json.loads(in_machine(declaration.settings.host_connection, machine, script))
     return found
 
 
@@ -71,8 +71,8 @@ def report(declaration: Declaration) -> list[str]:
     """The lines of `make vram`."""
     settings = declaration.settings
     lines: list[str] = []
-    if settings.where.kind != "incus":
-        lines += cards(on_host(settings.where, render("operations/cards.sh.j2")))
+    if settings.host_connection.kind != "incus":
+        lines += cards(on_host(settings.host_connection, render("operations/cards.sh.j2")))
     lines = lines or ["the host's cards: none that nvidia-smi shows there"]
     for name, said in ask(declaration, "status").items():
         if said["stt"]:

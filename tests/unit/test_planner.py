@@ -52,7 +52,7 @@ def test_the_document_s_figures_stand_in_the_catalogue() -> None:
 def test_every_model_has_a_figure_for_every_type_of_its_engines(name: str) -> None:
     model = CATALOGUE[name]
     for engine in set(model.ids) - {"owhisper"}:
-        types = ENGINE_FACTS[engine].compute_types  # type: ignore[index]  # a name of an engine
+        types = ENGINE_FACTS[engine].compute_types
         for device, figures in (("cuda", model.gpu), ("cpu", model.cpu)):
             assert set(figures) >= set(types.get(device, ())), (engine, device)
 

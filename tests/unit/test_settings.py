@@ -12,7 +12,7 @@ from declaration.declare import declare
 from declaration.models import resolve_model
 from declaration.planner import plan_gpu
 from declaration.problems import DeclarationError
-from declaration.settings import Settings, parse_connection, seconds
+from declaration.settings import parse_connection, seconds
 from tests.e2e.project import ROOT
 from tests.unit.program import CARD
 
@@ -25,14 +25,6 @@ def problems(root: Path = ROOT, **changes: Any) -> list[str]:
     with pytest.raises(DeclarationError) as caught:
         declare({**CPU, **changes}, ROLES, root)
     return [str(problem) for problem in caught.value.problems]
-
-
-def test_the_schema_of_pulumi_yaml_is_that_of_the_program() -> None:
-    assert set(DEFAULTS) == set(Settings.model_fields)
-    kinds = {bool: "boolean", int: "integer", str: "string", dict: "object"}
-    for key, item in SCHEMA.items():
-        assert item["type"] == kinds[type(item["default"])], key
-        assert item["description"], key
 
 
 def test_the_defaults_are_the_document_s() -> None:

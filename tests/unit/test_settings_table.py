@@ -23,7 +23,8 @@ COLUMN = {"speaches": 1, "faster-whisper": 2, "parakeet": 2, "vosk": 2}
 
 
 def rows() -> dict[str, list[str]]:
-    lines = [line for line in TABLE.read_text().splitlines() if line.startswith("| `stt:")]
+    _, _, section = TABLE.read_text().partition("## What a setting becomes in an engine\n")
+    lines = [line for line in section.splitlines() if line.startswith("| `stt:")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {each[0].strip("`"): each for each in cells}
 

@@ -13,7 +13,7 @@ from components.roles import ROLES
 from components.webui.open_webui import DECLARED, FIRST, variables
 from declaration.declare import declare
 from declaration.problems import DeclarationError
-from declaration.settings import parse_settings, unfit
+from declaration.settings import conflicting_settings, parse_settings
 from roles.open_webui.machine.declared import forget
 from tests.e2e.project import run
 from tests.unit.program import Program
@@ -112,5 +112,5 @@ def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
 def test_certificates_that_do_not_work_are_refused(
     webui: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    problems = unfit(parse_settings({**CPU, "webui": webui}))
+    problems = conflicting_settings(parse_settings({**CPU, "webui": webui}))
     assert said in " ".join(str(problem) for problem in problems)
