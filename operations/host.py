@@ -1,32 +1,43 @@
-"""Scripts on the host and in machines, outside of Pulumi."""
+"""Programs on the host and in machines, outside of Pulumi."""
 
 from __future__ import annotations
 
-import shlex
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
-from components.command import incus, interpreter
-from declaration.settings import Connection
+from declaration.connection import Connection
 from declaration.topology import MachinePlan
+from host.client import Client, HostError, shell
+
+#: Takes a program from stdin into a file, then runs the words that follow with it.
+_WITH_FILE = """set -eu
+work=$(mktemp -d -p /var/tmp)
+trap 'rm -rf "$work"' EXIT
+cat >"$work/program.py"
+python=$1
+shift
+"$python" "$work/program.py" "$@" </dev/null
+"""
 
 
 class OperationError(Exception):
     """It could not be done; the text says why and what to do."""
 
 
-def on_host(connection: Connection, script: str, seconds: int = 60) -> str:
-    """What a script says on the host.
+def on_host(connection: Connection, script: str, deadline: float = 60) -> str:
+    """What a shell script says on the host.
 
     Raises:
-        OperationError: it failed, or took longer.
+        OperationError: it failed, or took more than ``deadline`` s.
     """
     try:
         done = subprocess.run(  # noqa: S603  # the operator's own host
-            [*interpreter(connection), "sh -s"],
+            [*shell(connection), "sh -s"],
             input=script,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=deadline,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -37,17 +48,32 @@ def on_host(connection: Connection, script: str, seconds: int = 60) -> str:
     return done.stdout
 
 
-def in_machine(
-    connection: Connection, machine: MachinePlan, script: str, seconds: int = 900
+def run_program(
+    connection: Connection,
+    machine: MachinePlan,
+    program: Path,
+    arguments: Sequence[str],
+    *,
+    python: str = "python3",
+    environment: Sequence[str] = (),
+    deadline: float = 900,
 ) -> str:
-    """What a shell script says in a machine, as root.
+    """What a Python program of this project says in a machine, as root.
+
+    ``environment`` are ``NAME=VALUE``.
 
     Raises:
-        OperationError: the machine does not run, or the script failed.
+        OperationError: the machine does not run, or the program failed.
     """
-    client = f"{incus(connection, machine.domain)} exec {shlex.quote(machine.name)} -- sh -eu"
-    marker = "END_OF_THE_SCRIPT"
+    words = ["exec", machine.name, "--", "env", *environment, "sh", "-c", _WITH_FILE, "sh", python]
     try:
-        return on_host(connection, f"{client} <<'{marker}'\n{script}\n{marker}\n", seconds)
-    except OperationError as error:
-        raise OperationError(f"{machine.name}: {error}. Is it up? make up builds it.") from None
+        return Client(connection).call(
+            *words,
+            *arguments,
+            project=machine.domain,
+            stdin=program.read_text(encoding="utf-8"),
+            deadline=deadline,
+        )
+    except HostError as error:
+        said = error.user_message.strip().splitlines() or ["it said nothing"]
+        raise OperationError(f"{machine.name}: {said[-1]}. Is it up? make up builds it.") from None

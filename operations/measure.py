@@ -6,17 +6,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.templates import render
-from declaration.catalogue import CATALOGUE
-from declaration.declare import STT_ROLE, Declaration, device_of
-from operations.host import OperationError, in_machine
+from engines.whisper_models import WHISPER_MODELS
+from operations.host import OperationError, run_program
 from operations.machine.measure_whisper import SHAPES
 from operations.memory import flush
+from roles.role import Context
+from roles.stt_server import engine_service
+from stack.declare import Declaration
 
 TYPES = {"cuda": "float16,int8_float16,int8,float32", "cpu": "int8,float32"}
 PROGRAM = Path(__file__).parent / "machine" / "measure_whisper.py"
 UNITS = ("speaches", "faster-whisper")
-#: Seconds for all: large models take their time to be made.
+#: Seconds for all of it: large models take their time to be made.
 LIMIT = 3600
 
 
@@ -26,7 +27,7 @@ def models_to_measure(declaration: Declaration, asked: str) -> list[str]:
     Raises:
         OperationError: one has no known shape.
     """
-    current = declaration.settings.model_name
+    current = declaration.model.name
     names = asked.split() or [current if current in SHAPES else "tiny"]
     if unknown := [name for name in names if name not in SHAPES]:
         raise OperationError(
@@ -41,25 +42,43 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
     Raises:
         OperationError: there is no STT machine, or it does not run.
     """
-    machine = declaration.topology.having(STT_ROLE)
+    machine = declaration.stt_machine
     if machine is None:
         raise OperationError("the topology has no machine with the role stt_server")
     names = models_to_measure(declaration, asked)
-    device = device_of(declaration.settings, machine)
+    device = declaration.device
     lines = flush(declaration)[0]
-    script = render(
-        "operations/measure.sh.j2",
-        units=UNITS,
-        program=PROGRAM.read_text(encoding="utf-8"),
-        words=[
+    venv = _venv(Context(declaration, machine))
+    said = run_program(
+        declaration.settings.host_connection,
+        machine,
+        PROGRAM,
+        [
             *("--device", device, "--models", ",".join(names), "--types", TYPES[device]),
             # A CPU is slow, and its memory is the same after one.
             *("--windows", "3" if device == "cuda" else "1"),
         ],
-        variables=[("LD_LIBRARY_PATH", "/lib/cuda")] if device == "cuda" else [],
+        python=f"{venv}/bin/python",
+        environment=[
+            "ORT_DISABLE_TELEMETRY=1",
+            *([f"LD_LIBRARY_PATH={venv}/lib/cuda"] if device == "cuda" else []),
+        ],
+        deadline=LIMIT,
     )
-    said = in_machine(declaration.settings.host_connection, machine, script, LIMIT)
     return [*lines, *table(said.splitlines(), device)]
+
+
+def _venv(context: Context) -> str:
+    """The Python environment of the engine that is installed.
+
+    Raises:
+        OperationError: it does not have CTranslate2.
+    """
+    unit = engine_service(context).service
+    if unit.unit not in UNITS:
+        engines = " or ".join(UNITS)
+        raise OperationError(f"stt:engine is {unit.unit}, and models are measured with {engines}")
+    return str(unit.sections["Service"]["ExecStart"]).partition("/bin/")[0]
 
 
 def table(said: Sequence[str], device: str) -> list[str]:
@@ -71,7 +90,7 @@ def table(said: Sequence[str], device: str) -> list[str]:
             found = json.loads(line)
         except ValueError:
             continue
-        known = CATALOGUE[found["model"]]
+        known = WHISPER_MODELS[found["model"]]
         figure = (known.gpu if device == "cuda" else known.cpu).get(found["type"])
         if "error" in found:
             lines.append(f"{found['model']:<18} {found['type']:<14} {found['error']}")

@@ -8,15 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.engines.engine import AUTHORIZATION
-from components.templates import render
-from declaration.declare import OLLAMA_ROLE, STT_ROLE, Declaration
 from declaration.topology import MachinePlan
-from operations.host import in_machine, on_host
+from engines.service import AUTHORIZATION
+from operations.host import on_host, run_program
+from stack.checks import OLLAMA_ROLE, STT_ROLE
+from stack.declare import Declaration
 
 #: The unit of a service within a container, at the end of a process' cgroup.
 _CGROUP = re.compile(r"lxc\.payload\.(?P<instance>[^/]+)/.*?(?P<unit>[\w@.-]+)\.service")
 _MIB = 2**20
+#: The host's cards, and the processes on them with their cgroups: instance and unit.
+_CARDS = """command -v nvidia-smi >/dev/null 2>&1 || exit 0
+smi() { nvidia-smi "$@" --format=csv,noheader,nounits </dev/null 2>/dev/null; }
+smi --query-gpu=uuid,name,memory.used,memory.total | sed 's/^/card, /'
+smi --query-compute-apps=gpu_uuid,pid,used_memory | while IFS=', ' read -r card pid used; do
+  echo "process, $card, $pid, $used, $(tail -n 1 "/proc/$pid/cgroup" 2>/dev/null)"
+done
+"""
 #: Runs in each machine.
 PROGRAM = Path(__file__).parent / "machine" / "memory.py"
 
@@ -44,16 +52,15 @@ def ask(declaration: Declaration, verb: str) -> dict[str, Any]:
     Raises:
         OperationError: a machine does not run, or the host cannot be reached.
     """
-    program = PROGRAM.read_text(encoding="utf-8")
-    found: dict[str, Any] = {}
-    for machine, asked in _machines(declaration):
-        script = render("operations/memory.sh.j2", verb=verb, asked=asked, program=program)
-        found[machine.name] = json.loads(in_machine(declaration.settings.host_connection, machine, script))
-    return found
+    connection = declaration.settings.host_connection
+    return {
+        machine.name: json.loads(run_program(connection, machine, PROGRAM, [verb, asked]))
+        for machine, asked in _machines(declaration)
+    }
 
 
 def cards(said: str) -> list[str]:
-    """The host's cards and who holds how much of each, from the lines of ``cards.sh.j2``."""
+    """The host's cards and who holds how much of each, from the lines of ``_CARDS``."""
     lines: list[str] = []
     rows = [[part.strip() for part in line.split(",", 5)] for line in said.splitlines()]
     for row in (row for row in rows if row[0] == "card" and len(row) >= 5):
@@ -72,7 +79,7 @@ def report(declaration: Declaration) -> list[str]:
     settings = declaration.settings
     lines: list[str] = []
     if settings.host_connection.kind != "incus":
-        lines += cards(on_host(settings.host_connection, render("operations/cards.sh.j2")))
+        lines += cards(on_host(settings.host_connection, _CARDS))
     lines = lines or ["the host's cards: none that nvidia-smi shows there"]
     for name, said in ask(declaration, "status").items():
         if said["stt"]:

@@ -45,7 +45,8 @@ def recording_step(context: Context, role: str) -> tuple[str, Step]:
     return place, Step(context.part(f"{role}/recording"), upload, source=RECORDING)
 
 
-def _engine_service(context: Context) -> EngineService:
+def engine_service(context: Context) -> EngineService:
+    """What the configured engine comes to in a machine."""
     declaration = context.declaration
     engine = EngineContext(
         declaration.settings,
@@ -61,7 +62,7 @@ def _engine_service(context: Context) -> EngineService:
 
 def steps(context: Context) -> list[Step]:
     """User, engine, key, service, verification."""
-    engine = _engine_service(context)
+    engine = engine_service(context)
     service_name = context.part(f"{SERVICE}/service")
     user = Step(
         context.part(f"{SERVICE}/user"),
