@@ -1,4 +1,4 @@
-"""Uploaded files as the samples Whisper takes."""
+"""Uploaded files as the samples that engines take."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
         try:
             frames = packet.decode()
         except av.error.InvalidDataError:
-            continue  # a damaged packet has none, and the rest of the file is heard
+            continue  # a damaged packet has none; the rest of the file still counts
         for frame in frames:
             frame.pts = None  # a gap in the clock is no error
             yield frame

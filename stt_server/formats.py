@@ -12,7 +12,7 @@ from stt_server.recognizer import Info, Segment
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard; ``words``: whether the request asked for the times of words."""
+    """The result of a request; ``words``: whether the request asked for the times of words."""
 
     task: str
     info: Info

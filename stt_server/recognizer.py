@@ -1,4 +1,4 @@
-"""What an engine is to the server: it loads, hears, and lets its memory go."""
+"""What an engine is to the server: it loads a model, transcribes, and unloads it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of what was heard; ``details``: what the engine says of it, by OpenAI's names."""
+    """A part of the transcript; ``details``: what the engine says of it, by OpenAI's names."""
 
     start: float
     end: float
@@ -81,7 +81,7 @@ class Recognizer(Protocol):
         """Give the device's memory back."""
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
-        """Hear mono samples of 16 kHz."""
+        """Transcribe mono samples of 16 kHz."""
 
 
 def load_recognizer(settings: Settings) -> Recognizer:

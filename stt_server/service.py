@@ -72,7 +72,7 @@ class Service:
             if idle and time.monotonic() < self.used + self.settings.keep_alive:
                 return False
             await anyio.to_thread.run_sync(self.recognizer.unload)
-            log.info("the model is unloaded%s", " for want of use" if idle else "")
+            log.info("the model is unloaded%s", ": it was idle" if idle else "")
             return True
 
     def _load(self) -> None:
@@ -204,7 +204,7 @@ class Service:
         return JSONResponse(body)
 
     async def _in_turn(self, request: Request, file: BinaryIO, options: Options) -> Transcript:
-        """Wait in line, then transcribe; leave the line, or stop, where the client has gone."""
+        """Wait in line, then transcribe; leave the line, or stop, when the client disconnects."""
         gone = threading.Event()
         transcript = None
 

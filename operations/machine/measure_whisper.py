@@ -247,7 +247,7 @@ def run_openai_whisper(shape: Shape, device: str, kind: str, windows: int) -> di
     ).to(device)  # fmt: skip
     loaded = time.perf_counter() - began
     end = get_tokenizer(True, num_languages=model.num_languages).eot
-    # It has beams for one window at a time alone.
+    # It has beams only for one window at a time.
     mel = torch.zeros((1, shape.mels, 3000), device=device)
     options = whisper.DecodingOptions(
         language="en",
@@ -286,7 +286,7 @@ def main() -> int:
     parser.add_argument("--types", default="int8,float32")
     parser.add_argument("--batch", type=int, default=8, help="windows at once; Speaches takes 8")
     parser.add_argument("--windows", type=int, default=3, help="how many times")
-    parser.add_argument("--one", help="a model's directory: that alone, in this process")
+    parser.add_argument("--one", help="a model's directory: only that one, in this process")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure_one(options)))

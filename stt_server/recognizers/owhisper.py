@@ -1,7 +1,7 @@
 """OWhisper's last server behind these routes: whisper.cpp, in a process of its own on the loopback.
 
-It hears over a WebSocket (Deepgram's ``/v1/listen``), one connection at a time, checks no key, and
-loads its model anew for every connection. Its makers gave it up in December 2025.
+It transcribes over a WebSocket (Deepgram's ``/v1/listen``), one connection at a time, checks no
+key, and loads its model again for every connection. Its makers abandoned it in December 2025.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class OwhisperRecognizer:
         return self._process is not None and self._process.poll() is None
 
     def load(self) -> None:
-        """Start it, and see once that it hears: it looks at its model no sooner."""
+        """Start it, and transcribe once: it loads its model no sooner."""
         config = Path(self._directory.name) / "config.json"
         model = {"type": "whisper-cpp", "id": MODEL, "assets_dir": str(self.settings.model_dir)}
         config.write_text(json.dumps({"models": [model]}))
@@ -88,7 +88,7 @@ class OwhisperRecognizer:
             self._process = None
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
-        """Hear; a segment ends where the speaker pauses. Its times are OWhisper's guess."""
+        """Transcribe; a segment ends where the speaker pauses. The times are OWhisper's guess."""
         duration = len(samples) / SAMPLING_RATE
         return self._segments(samples, options, duration), Info(duration, options.language)
 
@@ -107,7 +107,7 @@ class OwhisperRecognizer:
             start = end
 
     def _listen(self, samples: Samples, language: str | None) -> Iterator[tuple[str, float]]:
-        """What it hears: texts, and how long it takes each to be."""
+        """What it says: texts, and how long it takes each to be."""
         pcm = np.concatenate([samples, np.zeros(TAIL, np.float32)])
         pcm = (np.clip(pcm, -1, 1) * 32767).astype("<i2")
         query = {"model": MODEL, "channels": 1, "sample_rate": SAMPLING_RATE}
@@ -136,7 +136,9 @@ def create(settings: Settings) -> OwhisperRecognizer:
         SettingsError: the program or the model is missing, or the device is another.
     """
     if settings.device != "cpu":
-        raise SettingsError(f"STT_DEVICE is {settings.device!r}, and OWhisper has cpu alone here")
+        raise SettingsError(
+            f"STT_DEVICE is {settings.device!r}, and OWhisper runs only on cpu here"
+        )
     settings.require("model.ggml")
     if not os.access(settings.program, os.X_OK):
         raise SettingsError(f"STT_PROGRAM is {settings.program!r}, which is no program")

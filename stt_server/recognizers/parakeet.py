@@ -21,13 +21,13 @@ from stt_server.settings import Settings, SettingsError
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 #: onnx-asr's name of files of a compute type.
 QUANTIZATION = {"float32": None, "int8": "int8"}
-#: Longer parts take much memory, and are heard worse.
+#: Longer parts take much memory, and are recognized worse.
 PART_SECONDS = 20.0
 DEFAULT_TYPE = "nemo-conformer-tdt"
 
 
 class ParakeetRecognizer:
-    """A directory with the ONNX files of a NeMo model. Its language is its own affair."""
+    """A directory with the ONNX files of a NeMo model. It detects the language by itself."""
 
     tasks = ("transcribe",)
 
@@ -69,7 +69,7 @@ class ParakeetRecognizer:
         gc.collect()
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
-        """Hear part after part."""
+        """Transcribe part after part."""
         info = Info(len(samples) / SAMPLING_RATE, *self._language())
         return map(_segment, self.model.recognize(samples)), info
 

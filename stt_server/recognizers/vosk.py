@@ -1,4 +1,4 @@
-"""Vosk: Kaldi's models, small and for CPUs alone."""
+"""Vosk: Kaldi's models, small and only for CPUs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class VoskRecognizer:
         gc.collect()
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
-        """Hear; a segment ends where the speaker pauses."""
+        """Transcribe; a segment ends where the speaker pauses."""
         language = self.languages[0] if self.languages else None
         return self._segments(samples), Info(len(samples) / SAMPLING_RATE, language)
 
@@ -78,6 +78,6 @@ def create(settings: Settings) -> VoskRecognizer:
         ("STT_COMPUTE_TYPE", settings.compute_type, "float32"),
     ):
         if value != only:
-            raise SettingsError(f"{name} is {value!r}, and Vosk has {only} alone")
+            raise SettingsError(f"{name} is {value!r}, and Vosk has only {only}")
     settings.require("am/final.mdl", "conf/mfcc.conf")
     return VoskRecognizer(settings)

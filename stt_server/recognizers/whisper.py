@@ -66,12 +66,12 @@ class WhisperRecognizer:
         self.model = model
 
     def unload(self) -> None:
-        """Free the device; a card's model stays in the machine's memory, to be back in no time."""
+        """Free the device; a card's model stays in the machine's memory, to be back at once."""
         if self.model is not None:
             self.model.model.unload_model(to_cpu=self.device == "cuda")
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
-        """Hear; segments come as they are decoded."""
+        """Transcribe; segments come as they are decoded."""
         if self.model is None:
             raise RuntimeError("the model is not loaded")
         found, info = self.model.transcribe(
@@ -81,7 +81,7 @@ class WhisperRecognizer:
             initial_prompt=options.prompt,
             temperature=options.temperature or TEMPERATURES,
             word_timestamps=options.words,
-            # Whisper hears words in silence, hum and noise.
+            # Without it, Whisper finds words in silence, hum and noise.
             vad_filter=True,
         )
         return map(_segment, found), Info(info.duration, info.language, info.language_probability)

@@ -146,3 +146,20 @@ def test_a_wrong_setting_ends_the_process(tmp_path: Path) -> None:
     )
     assert done.returncode == 78 and not done.stdout
     assert done.stderr.startswith("stt_server: STT_MODEL is unknown; known: STT_ENGINE")
+
+
+def test_a_model_is_checked_without_a_server(tmp_path: Path) -> None:
+    def check(**changes: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*COMMAND[:-1], "stt_server.check_model"],
+            cwd=tmp_path,
+            env=settings(**changes),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    assert check() == (0, "")
+    said = f"STT_MODEL_DIR is {str(tmp_path)!r}, which holds no model.bin.\n"
+    assert check(STT_MODEL_DIR=str(tmp_path)) == (1, said)

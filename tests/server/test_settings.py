@@ -56,7 +56,7 @@ def test_unknown_settings(refusal: Refusal, name: str) -> None:
         ("STT_MODEL_ALIASES", ["", "whisper-1", '"whisper-1"', "[1]", '[""]', "{}"]),
         ("STT_DEVICE", ["gpu", "auto", ""]),
         ("STT_LANGUAGE", ["xx", "EN", "english", "fr-FR"]),
-        ("STT_LANGUAGE", ["fr", "yue"]),  # the model knows English alone
+        ("STT_LANGUAGE", ["fr", "yue"]),  # the model knows only English
         ("STT_COMPUTE_TYPE", ["int4", "default", "auto", "INT8"]),
     ],
 )

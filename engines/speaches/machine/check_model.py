@@ -23,7 +23,10 @@ TAGS = frozenset({"ctranslate2", "automatic-speech-recognition"})
 
 def missing_tags(directory: Path) -> frozenset[str]:
     """What the model's README lacks."""
-    card = ModelCard.load(directory / "README.md").data
+    readme = directory / "README.md"
+    if not readme.is_file():
+        return TAGS
+    card = ModelCard.load(readme).data
     return TAGS - {card.library_name, card.pipeline_tag, *(card.tags or [])}
 
 

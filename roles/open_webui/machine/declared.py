@@ -26,7 +26,7 @@ def forget(database: Path, keys: list[str]) -> int:
         if not tables.fetchall():
             return 0
         marks = ", ".join("?" * len(keys))
-        return connection.execute(f"DELETE FROM config WHERE key IN ({marks})", keys).rowcount  # noqa: S608  # marks alone
+        return connection.execute(f"DELETE FROM config WHERE key IN ({marks})", keys).rowcount  # noqa: S608  # only marks
 
 
 if __name__ == "__main__":

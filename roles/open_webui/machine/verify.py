@@ -1,4 +1,4 @@
-"""Whether Open WebUI hears: sign in, and post a recording to its own transcription route.
+"""Whether Open WebUI transcribes: sign in, and post a recording to its own transcription route.
 
 ``verify.py URL [RECORDING]`` prints one line of JSON; without a recording it only signs in. It
 runs with Open WebUI's Python, which has httpx.
@@ -32,7 +32,7 @@ def sign_in(client: httpx.Client) -> str:
 
 
 def transcribe(client: httpx.Client, token: str, recording: Path) -> str:
-    """What Open WebUI hears in a recording."""
+    """The text of a recording, as Open WebUI has it."""
     answer = client.post(
         "/api/v1/audio/transcriptions",
         headers={"Authorization": f"Bearer {token}"},
@@ -45,7 +45,7 @@ def verify(url: str, recording: str) -> dict[str, Any]:
     """What was found.
 
     Raises:
-        SystemExit: nothing was heard.
+        SystemExit: the transcript is empty.
     """
     # No proxy of the environment stands between this machine and its own service.
     with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
@@ -55,7 +55,7 @@ def verify(url: str, recording: str) -> dict[str, Any]:
             began = time.monotonic()
             text = transcribe(client, token, Path(recording))
             if not text:
-                sys.exit("Open WebUI heard nothing in a recording of spoken words.")
+                sys.exit("Open WebUI transcribed a recording of spoken words as nothing.")
             found |= {"text": text, "seconds": round(time.monotonic() - began, 3)}
     return found
 

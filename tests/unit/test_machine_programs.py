@@ -1,0 +1,265 @@
+"""Programs that run by themselves in a machine, with the Python of what is installed there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from declaration.source_files import ROOT
+from tests.e2e.model_hub import CARD, ModelHub
+
+FETCH = ROOT / "stt_server" / "fetch_model.py"
+CHECK = ROOT / "engines" / "speaches" / "machine" / "check_model.py"
+MEMORY = ROOT / "operations" / "machine" / "memory.py"
+VERIFY = ROOT / "roles" / "open_webui" / "machine" / "verify.py"
+MODEL = ROOT / "models" / "tiny-digits"
+
+
+def program(
+    file: Path, *words: str, text: bool = False, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a file by itself; with ``text``, as the text that Python reads from its input."""
+    return subprocess.run(
+        [sys.executable, "-" if text else str(file), *words],
+        input=file.read_text() if text else None,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(environment or {})},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+# The model hub
+
+
+def at(url: str, home: Path) -> dict[str, str]:
+    return {"HF_ENDPOINT": url, "HF_HOME": str(home / "home")}
+
+
+@pytest.fixture
+def hub() -> Iterator[ModelHub]:
+    hub = ModelHub("127.0.0.1", {"a/digits": MODEL})
+    yield hub
+    hub.close()
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["a file", "text"])
+def test_a_model_is_fetched(hub: ModelHub, tmp_path: Path, text: bool) -> None:
+    words = ("a/digits", str(tmp_path / "model"), "digits", "*.json", "model.bin")
+    done = program(FETCH, *words, text=text, environment=at(hub.url, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model" / "model.bin").read_bytes() == (MODEL / "model.bin").read_bytes()
+    assert not (tmp_path / "model" / "README.md").exists()
+
+
+def test_a_model_that_is_not_there(hub: ModelHub, tmp_path: Path) -> None:
+    said = "stt:model digits: there is no a/other on the model hub. Check the name."
+    words = ("a/other", str(tmp_path / "model"), "digits", "*")
+    done = program(FETCH, *words, environment=at(hub.url, tmp_path))
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (1, said)
+
+
+def test_a_hub_that_is_out_of_reach(tmp_path: Path) -> None:
+    words = ("a/digits", str(tmp_path / "model"), "digits", "*")
+    nowhere = "http://127.0.0.1:9"
+    done = program(FETCH, *words, environment=at(nowhere, tmp_path))
+    assert done.returncode == 1
+    assert "stt:model digits: the download from the model hub failed (" in done.stderr
+    assert "then run up again" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_its_words_it_says_its_usage() -> None:
+    assert program(FETCH, "a/digits").stderr.startswith("usage: fetch_model.py REPOSITORY")
+
+
+# Speaches' check of a model
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    directory = tmp_path / "model"
+    shutil.copytree(MODEL, directory)
+    (directory / "README.md").write_text(CARD)
+    return directory
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["a file", "text"])
+def test_speaches_would_load_it(model: Path, text: bool) -> None:
+    done = program(CHECK, str(model), "int8", "digits", text=text)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_card_that_is_written_for_a_directory_is_enough(model: Path) -> None:
+    shutil.copy(CHECK.with_name("model_card.md"), model / "README.md")
+    assert program(CHECK, str(model), "int8", "digits").returncode == 0
+
+
+@pytest.mark.parametrize("card", [None, "no front matter", CARD.replace("ctranslate2", "pytorch")])
+def test_speaches_would_refuse_it(model: Path, card: str | None) -> None:
+    (model / "README.md").unlink()
+    if card is not None:
+        (model / "README.md").write_text(card)
+    done = program(CHECK, str(model), "int8", "digits")
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("stt:model digits: its README does not say")
+
+
+def test_a_broken_model_is_said_to_be_so(model: Path) -> None:
+    (model / "model.bin").write_bytes(b"GGUF" * 1000)
+    done = program(CHECK, str(model), "int8", "digits")
+    assert done.returncode == 1 and "stt:model digits does not load (" in done.stderr
+
+
+# Services, as small imitations
+
+
+class Imitation(ThreadingHTTPServer):
+    """Answers with ``answers`` by method and path, and notes what it gets."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.got: list[tuple[str, dict[str, str], bytes]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Imitation
+
+    def _answer(self) -> None:
+        what = f"{self.command} {self.path}"
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.got.append((what, dict(self.headers), body))
+        status, said = self.server.answers.get(what, (404, {"detail": "not found"}))
+        if what == "POST /api/generate":
+            self.server.answers["GET /api/ps"] = (200, {"models": []})
+        data = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_DELETE = _answer  # noqa: N815  # http.server's names
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def imitation() -> Iterator[Imitation]:
+    server = Imitation()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+ACCOUNT = {"WEBUI_ADMIN_EMAIL": "a@b.test", "WEBUI_ADMIN_PASSWORD": "pass"}
+SIGN_IN, TRANSCRIBE = "POST /api/v1/auths/signin", "POST /api/v1/audio/transcriptions"
+RECORDING = str(ROOT / "recordings" / "one_two_three.wav")
+
+
+def test_open_webui_signs_in_and_transcribes(imitation: Imitation) -> None:
+    imitation.answers = {SIGN_IN: (200, {"token": "t"}), TRANSCRIBE: (200, {"text": " one two "})}
+    proxy = {"http_proxy": "http://127.0.0.1:9"}
+    done = program(VERIFY, imitation.url, RECORDING, environment=ACCOUNT | proxy)
+    found = json.loads(done.stdout)
+    assert (found["signed_in"], found["text"]) == (True, "one two") and found["seconds"] >= 0
+    (_, _, account), (_, headers, form) = imitation.got
+    assert json.loads(account) == {"email": "a@b.test", "password": "pass"}
+    assert headers["Authorization"] == "Bearer t"
+    assert b'name="file"; filename="recording.wav"' in form
+    assert Path(RECORDING).read_bytes() in form
+
+
+def test_open_webui_without_a_recording_only_signs_in(imitation: Imitation) -> None:
+    imitation.answers = {SIGN_IN: (200, {"token": "t"})}
+    done = program(VERIFY, imitation.url, environment=ACCOUNT)
+    assert json.loads(done.stdout) == {"signed_in": True} and len(imitation.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ({SIGN_IN: (500, "down")}, 'Open WebUI answered with HTTP status 500: "down"'),
+        ({SIGN_IN: (401, "")}, "The administrator's account cannot be used: "),
+        (
+            {SIGN_IN: (200, {"token": "t"}), TRANSCRIBE: (400, {"detail": "no STT"})},
+            'Open WebUI answered with HTTP status 400: {"detail": "no STT"}',
+        ),
+        (
+            {SIGN_IN: (200, {"token": "t"}), TRANSCRIBE: (200, {"text": " "})},
+            "Open WebUI transcribed a recording of spoken words as nothing.",
+        ),
+    ],
+)
+def test_open_webui_s_errors(
+    imitation: Imitation, answers: dict[str, tuple[int, Any]], said: str
+) -> None:
+    imitation.answers = answers
+    done = program(VERIFY, imitation.url, RECORDING, environment=ACCOUNT)
+    assert done.returncode == 1 and done.stderr.startswith(said)
+
+
+def test_open_webui_that_is_not_there() -> None:
+    done = program(VERIFY, "http://127.0.0.1:9", environment=ACCOUNT)
+    assert done.stderr.startswith("Open WebUI does not answer: ")
+
+
+@pytest.fixture
+def asked(imitation: Imitation, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "authorization").write_text("Authorization: Bearer k\n")
+    file = str(tmp_path / "authorization")
+    return {"stt": imitation.url, "ollama": "", "authorization": file}
+
+
+def memory(verb: str, asked: dict[str, str]) -> Any:
+    done = program(MEMORY, verb, json.dumps(asked), text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_memory_of_the_stt_service(imitation: Imitation, asked: dict[str, str]) -> None:
+    imitation.answers = {
+        "GET /api/ps": (200, {"models": ["a/b"]}),
+        "DELETE /api/ps/a%2Fb": (200, 1),
+    }
+    assert memory("status", asked) == {
+        "stt": {"answers": True, "models": ["a/b"]},
+        "ollama": None,
+    }
+    assert memory("flush", asked) == {"stt": "unloaded"}
+    assert {headers["Authorization"] for _, headers, _ in imitation.got} == {"Bearer k"}
+    imitation.answers["DELETE /api/ps/a%2Fb"] = (409, 1)
+    assert memory("flush", asked) == {"stt": "busy"}
+    imitation.answers["GET /api/ps"] = (200, {"models": []})
+    assert memory("flush", asked) == {"stt": "nothing"}
+    del imitation.answers["GET /api/ps"]
+    assert memory("flush", asked) == {"stt": "cannot"}
+    assert memory("flush", asked | {"stt": "http://127.0.0.1:9"}) == {"stt": "silent"}
+
+
+def test_memory_of_ollama(imitation: Imitation, asked: dict[str, str]) -> None:
+    loaded = {"name": "tiny", "size": 1, "size_vram": 2, "expires_at": "x", "digest": "y"}
+    imitation.answers = {"GET /api/ps": (200, {"models": [loaded]})}
+    asked |= {"stt": "", "ollama": imitation.url}
+    known = {key: value for key, value in loaded.items() if key != "digest"}
+    assert memory("status", asked) == {"stt": None, "ollama": {"answers": True, "models": [known]}}
+    assert memory("flush", asked) == {"ollama": "unloaded"}
+    assert memory("flush", asked) == {"ollama": "nothing"}
+    bodies = [json.loads(body) for what, _, body in imitation.got if what == "POST /api/generate"]
+    assert bodies == [{"model": "tiny", "keep_alive": 0, "stream": False}]
