@@ -10,8 +10,9 @@ from components.domain import Domain
 from components.live import HostError, obstacles, read_live
 from components.outputs import export
 from components.roles import ROLES, Shared
-from declaration.declare import STT_ROLE, Declaration, declare
 from declaration.problems import DeclarationError
+from stack.checks import STT_ROLE
+from stack.declare import Declaration, declare
 
 ROOT = Path(__file__).resolve().parent
 
@@ -30,7 +31,7 @@ def check_host(declaration: Declaration) -> Declaration:
         pulumi.log.warn(f"Drift was not checked. {error.user_message}")
         drift.mark({}, declaration.topology)
         return gpu.plan(declaration, None)
-    if problems := [*obstacles(declaration, live), *gpu.gpu_obstacles(declaration, live)]:
+    if problems := [*obstacles(declaration, live), *gpu.obstacles(declaration, live)]:
         raise DeclarationError(problems)
     declaration = gpu.plan(declaration, live)
     found = drift.differences(declaration, live)
@@ -50,8 +51,8 @@ def main() -> None:
     shared = Shared(settings)
     if topology.having(STT_ROLE):
         _ = shared.stt_key  # made in any case, so that it outlives a time of stt:enabled=false
-    domains = [Domain(plan, settings, topology, shared) for plan in topology.domains]
-    export(settings, domains)
+    domains = [Domain(plan, declaration, shared) for plan in topology.domains]
+    export(declaration, domains)
 
 
 main()

@@ -16,7 +16,8 @@ from components.roles.role import Role
 from components.templates import render
 from components.volume import Volume
 from declaration.settings import Settings
-from declaration.topology import DomainPlan, MachinePlan, Topology
+from declaration.topology import DomainPlan, MachinePlan
+from stack.declare import Declaration
 
 
 def desired_project(plan: DomainPlan) -> dict[str, Any]:
@@ -63,11 +64,11 @@ class Domain(pulumi.ComponentResource):
     def __init__(
         self,
         plan: DomainPlan,
-        settings: Settings,
-        topology: Topology,
+        declaration: Declaration,
         shared: Shared,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        settings = declaration.settings
         # Every child inherits it.
         guarded = pulumi.ResourceOptions(protect=settings.protect)
         opts = pulumi.ResourceOptions.merge(opts, guarded)
@@ -119,7 +120,7 @@ class Domain(pulumi.ComponentResource):
                 where,
                 mine,
             )
-            context = Context(settings, topology, machine, instance, shared)
+            context = Context(declaration, machine, instance, shared)
             needs: list[pulumi.Resource] = []
             for name in machine.roles:
                 if ROLES[name].wanted(settings):

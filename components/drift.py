@@ -24,9 +24,9 @@ from components.network import desired_network
 from components.profile import desired_default_profile, desired_profile
 from components.roles import ROLES
 from components.volume import DESIRED_VOLUME
-from declaration.declare import Declaration
 from declaration.difference import Difference, compare_object, compare_text, missing
 from declaration.topology import DomainPlan, MachinePlan, Topology
+from stack.declare import Declaration
 
 Differences = dict[str, list[Difference]]
 COMMAND = "command:local:Command"
@@ -37,7 +37,7 @@ def machine_facts(declaration: Declaration, machine: MachinePlan) -> dict[str, l
     facts: dict[str, list[Fact]] = {}
     for name in machine.roles:
         if ROLES[name].wanted(declaration.settings):
-            facts |= ROLES[name].facts(declaration.settings, declaration.topology, machine)
+            facts |= ROLES[name].facts(declaration, machine)
     return facts
 
 

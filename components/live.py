@@ -15,12 +15,12 @@ from components.command import SSH, incus, interpreter
 from components.facts import Fact, questions
 from components.incus_object import MARK
 from components.templates import render
-from declaration.cards import NVIDIA_SMI_FIELDS, Card, parse_cards
-from declaration.declare import Declaration
 from declaration.infra import BRIDGE_PREFIX
 from declaration.problems import Problem, show
 from declaration.settings import Connection
 from declaration.topology import DomainPlan
+from gpu.cards import NVIDIA_SMI_FIELDS, Card, parse_cards
+from stack.declare import Declaration
 
 _READS = {
     "resources": "/1.0/resources",

@@ -14,6 +14,7 @@ from components.roles.ollama_server import OllamaServer
 from components.roles.open_webui import OpenWebui
 from components.roles.stt_server import SttServer
 from declaration.settings import Settings
+from stack.declare import Declaration
 
 
 def _webui(settings: Settings, webui: OpenWebui) -> dict[str, Any]:
@@ -35,13 +36,13 @@ def curl_line(url: str, model: str) -> str:
     )
 
 
-def export(settings: Settings, domains: Sequence[Domain]) -> None:
+def export(declaration: Declaration, domains: Sequence[Domain]) -> None:
     """Export URLs, key, and what the verification heard, of the first machine of each role."""
-    for name, value in outputs(settings, domains).items():
+    for name, value in outputs(declaration, domains).items():
         pulumi.export(name, value)
 
 
-def outputs(settings: Settings, domains: Sequence[Domain]) -> dict[str, Any]:
+def outputs(declaration: Declaration, domains: Sequence[Domain]) -> dict[str, Any]:
     """The outputs by name."""
     found: dict[str, Any] = {}
     for domain in domains:
@@ -50,16 +51,16 @@ def outputs(settings: Settings, domains: Sequence[Domain]) -> dict[str, Any]:
             found |= {
                 "stt_url": stt.url,
                 "stt_health_url": stt.url.removesuffix("/v1") + "/health",
-                "stt_model": settings.model_name,
-                "stt_quantization": settings.quantization,
+                "stt_model": declaration.model.name,
+                "stt_quantization": declaration.compute_type,
                 "stt_api_key": stt.api_key,
                 "stt_check": stt.check.apply(json.loads),
                 "stt_times": stt.times,
-                "stt_curl": curl_line(stt.url, settings.model_name),
+                "stt_curl": curl_line(stt.url, declaration.model.name),
             }
         webui = domain.roles.get("open_webui")
         if isinstance(webui, OpenWebui) and "webui_url" not in found:
-            found |= _webui(settings, webui)
+            found |= _webui(declaration.settings, webui)
         ollama = domain.roles.get("ollama_server")
         if isinstance(ollama, OllamaServer):
             found.setdefault("ollama_url", ollama.url)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.templates import render
-from declaration.catalogue import CATALOGUE
-from declaration.declare import STT_ROLE, Declaration, device_of
+from engines.whisper_models import WHISPER_MODELS
 from operations.host import OperationError, in_machine
 from operations.measure_whisper import SHAPES
 from operations.memory import flush
+from stack.checks import STT_ROLE
+from stack.declare import Declaration
 
 TYPES = {"cuda": "float16,int8_float16,int8,float32", "cpu": "int8,float32"}
 UNITS = ("speaches", "faster-whisper")
@@ -25,7 +26,7 @@ def models_to_measure(declaration: Declaration, asked: str) -> list[str]:
     Raises:
         OperationError: one has no known shape.
     """
-    current = declaration.settings.model_name
+    current = declaration.model.name
     names = asked.split() or [current if current in SHAPES else "tiny"]
     if unknown := [name for name in names if name not in SHAPES]:
         raise OperationError(
@@ -44,7 +45,7 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
     if machine is None:
         raise OperationError("the topology has no machine with the role stt_server")
     names = models_to_measure(declaration, asked)
-    device = device_of(declaration.settings, machine)
+    device = declaration.device_of(machine)
     lines = flush(declaration)[0]
     script = render(
         "operations/measure.sh.j2",
@@ -70,8 +71,8 @@ def table(said: Sequence[str], device: str) -> list[str]:
             found = json.loads(line)
         except ValueError:
             continue
-        known = CATALOGUE[found["model"]]
-        figure = (known.gpu if device == "cuda" else known.cpu).get(found["type"])
+        known = WHISPER_MODELS[found["model"]]
+        figure = known.memory(device).get(found["type"])
         if "error" in found:
             lines.append(f"{found['model']:<18} {found['type']:<14} {found['error']}")
             continue

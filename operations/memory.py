@@ -9,9 +9,10 @@ from typing import Any
 
 from components.engines.engine import AUTHORIZATION
 from components.templates import render
-from declaration.declare import OLLAMA_ROLE, STT_ROLE, Declaration
 from declaration.topology import MachinePlan
 from operations.host import in_machine, on_host
+from stack.checks import OLLAMA_ROLE, STT_ROLE
+from stack.declare import Declaration
 
 #: The unit of a service within a container, at the end of a process' cgroup.
 _CGROUP = re.compile(r"lxc\.payload\.(?P<instance>[^/]+)/.*?(?P<unit>[\w@.-]+)\.service")

@@ -9,8 +9,8 @@ import yaml
 
 from components.config import typed
 from components.roles import ROLES
-from declaration.declare import Declaration, declare
 from declaration.problems import DeclarationError, Problem
+from stack.declare import Declaration, declare
 
 ROOT = Path(__file__).resolve().parent.parent
 

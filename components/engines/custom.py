@@ -11,7 +11,7 @@ from pathlib import Path
 from components.engines.engine import HOME, KEY, SERVICE, UID, USER, VOLUME, EngineContext
 from components.service import Sent, ServiceArgs, Unit
 from components.templates import render, script
-from declaration.engines import MODEL_ALIAS
+from engines import MODEL_ALIAS
 
 
 def custom(context: EngineContext) -> ServiceArgs:
@@ -25,10 +25,10 @@ def custom(context: EngineContext) -> ServiceArgs:
     variables = {
         "STT_HOST": str(settings.host),
         "STT_PORT": str(settings.port),
-        "STT_MODEL": settings.model_name,
+        "STT_MODEL": context.model.name,
         "STT_MODEL_ALIAS": MODEL_ALIAS,
         "STT_DEVICE": context.device,
-        "STT_COMPUTE_TYPE": settings.quantization,
+        "STT_COMPUTE_TYPE": context.compute_type,
         "STT_LANGUAGE": settings.language,
         "STT_KEEP_ALIVE": str(settings.keep_alive),
         "STT_API_KEY_FILE": KEY,

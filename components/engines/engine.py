@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from components.service import ServiceArgs
-from declaration.engines import ENGINE_FACTS
-from declaration.models import ModelRef
 from declaration.settings import Settings
+from engines.engine import Engine as EngineSpec
+from engines.models import ModelRef
 
 #: Name of the STT service in its machine, whichever engine runs.
 SERVICE = "stt_server"
@@ -24,15 +24,17 @@ class EngineContext:
     """What an engine works with. ``digests`` gives the content digest of a local path."""
 
     settings: Settings
+    engine: EngineSpec
     device: str
     model: ModelRef
+    compute_type: str
     digest: Callable[[str], str]
 
     @property
     def check_type(self) -> str:
         """The compute type with which a new model is loaded once, on the CPU."""
-        whisper = ENGINE_FACTS[self.settings.engine].ctranslate2 is not None
-        return "int8" if whisper and self.device == "cuda" else self.settings.quantization
+        whisper = self.engine.ctranslate2 is not None
+        return "int8" if whisper and self.device == "cuda" else self.compute_type
 
     @property
     def health_host(self) -> str:

@@ -10,7 +10,7 @@ from components.engines.engine import HOME, KEY, SERVICE, UID, USER, VOLUME, Eng
 from components.environment import CUDA, HUB, LINKER, check_environment
 from components.service import Sent, ServiceArgs, Unit
 from components.templates import render, script
-from declaration.engines import MODEL_ALIAS
+from engines import MODEL_ALIAS
 
 #: Reads the server's own variables; it refuses those that it does not know.
 READER = "settings:DEFAULTS"
@@ -76,7 +76,7 @@ def own_server(context: EngineContext, what: OwnServer) -> ServiceArgs:
         "STT_MODEL_NAME": model.name,
         "STT_MODEL_ALIASES": json.dumps([MODEL_ALIAS]),
         "STT_DEVICE": context.device,
-        "STT_COMPUTE_TYPE": settings.quantization,
+        "STT_COMPUTE_TYPE": context.compute_type,
         "STT_LANGUAGE": settings.language,
         "STT_LANGUAGES": json.dumps(sorted(what.languages)),
         "STT_KEEP_ALIVE": str(settings.keep_alive),

@@ -9,7 +9,7 @@ from components.service import ServiceArgs
 
 def parakeet(context: EngineContext) -> ServiceArgs:
     """How Parakeet is installed and configured."""
-    kind = context.settings.quantization
+    kind = context.compute_type
     part = ".int8" if kind == "int8" else ""
     files = [
         "config.json",

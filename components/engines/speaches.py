@@ -24,7 +24,7 @@ from components.environment import CUDA, LINKER, OWN, PYTHON, SYSTEM, check_envi
 from components.environment import HUB as HUB_READER
 from components.service import File, Sent, ServiceArgs, Unit
 from components.templates import ROOT, render, script
-from declaration.engines import MODEL_ALIAS
+from engines import MODEL_ALIAS
 
 VERSION = "v0.9.0-rc.3"
 COMMIT = "24f209c90218187747a9205f0b84bc06b42ce775"
@@ -134,7 +134,7 @@ def speaches(context: EngineContext) -> ServiceArgs:
             # The detector of voice takes a CUDA context of its own.
             "VAD_MODEL_TTL": str(settings.keep_alive),
             "WHISPER__INFERENCE_DEVICE": context.device,
-            "WHISPER__COMPUTE_TYPE": settings.quantization,
+            "WHISPER__COMPUTE_TYPE": context.compute_type,
             "HF_HUB_CACHE": HUB,
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -14,7 +14,8 @@ from components.machine_script import MachineScript
 from components.roles.role import Facts, Role, role
 from components.templates import script
 from declaration.settings import Settings
-from declaration.topology import MachinePlan, Topology
+from declaration.topology import MachinePlan
+from stack.declare import Declaration
 
 #: Speaches' lock file wants uv ~= 0.8.14; its own image of v0.9.0-rc.3 brings this one.
 UV_VERSION = "0.8.22"
@@ -47,11 +48,11 @@ class BaseSystem(Role):
     """What every other role builds on."""
 
     @classmethod
-    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+    def facts(cls, declaration: Declaration, plan: MachinePlan) -> Facts:
         """Packages, uv, certificates."""
         blocks = re.findall(
             r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n",
-            certificates(settings),
+            certificates(declaration.settings),
             re.DOTALL,
         )
         ours = f"find {CERTIFICATES} -name 'stt-caBundle-*.crt' | sort -V | xargs -r cat"

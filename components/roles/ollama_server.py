@@ -17,8 +17,9 @@ from components.roles.role import Facts, Role, role
 from components.service import Sent, Service, ServiceArgs, Unit
 from components.templates import render, script
 from declaration.settings import Settings
-from declaration.topology import MachinePlan, Topology
+from declaration.topology import MachinePlan
 from declaration.urls import ollama_url
+from stack.declare import Declaration
 
 VERSION = "0.32.15"
 RELEASE = f"https://github.com/ollama/ollama/releases/download/v{VERSION}"
@@ -108,13 +109,15 @@ class OllamaServer(Role):
     volumes: ClassVar = {"models": "/srv/models"}
 
     @classmethod
-    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+    def facts(cls, declaration: Declaration, plan: MachinePlan) -> Facts:
         """The service, and the models that it has."""
-        facts = service_facts(plan.resource("ollama_server"), ollama_args(settings, plan))
-        if settings.ollama.models:
+        facts = service_facts(
+            plan.resource("ollama_server"), ollama_args(declaration.settings, plan)
+        )
+        models, port = declaration.settings.ollama.models, declaration.settings.ollama.port
+        if models:
             facts[plan.resource("ollama_server/models")] = [
-                Fact(f"model {model}", _has(settings.ollama.port, model), "there")
-                for model in settings.ollama.models
+                Fact(f"model {model}", _has(port, model), "there") for model in models
             ]
         return facts
 

@@ -16,8 +16,9 @@ from components.service import Service
 from components.templates import ROOT
 from components.webui import open_webui, proxy
 from declaration.settings import Settings
-from declaration.topology import MachinePlan, Topology
+from declaration.topology import MachinePlan
 from declaration.urls import HTTPS, webui_url
+from stack.declare import Declaration
 
 
 def _digests() -> tuple[str, str]:
@@ -38,9 +39,10 @@ class OpenWebui(Role):
     certificate: pulumi.Output[str] | None = None
 
     @classmethod
-    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+    def facts(cls, declaration: Declaration, plan: MachinePlan) -> Facts:
         """The service, its administrator, and the proxy."""
-        args = open_webui.open_webui_args(settings, topology, plan, _digests(), "")
+        settings = declaration.settings
+        args = open_webui.open_webui_args(settings, declaration.topology, plan, _digests(), "")
         facts = service_facts(plan.resource(open_webui.SERVICE), args)
         note = f"{open_webui.HOME}/data/.administrator"
         facts[plan.resource("open_webui/administrator")] = [

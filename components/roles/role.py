@@ -13,6 +13,7 @@ from components.facts import Fact
 from components.instance import Instance
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
+from stack.declare import Declaration
 
 Facts = dict[str, list[Fact]]
 
@@ -49,13 +50,22 @@ class Shared:
 
 @dataclass(frozen=True)
 class Context:
-    """What a role knows: the settings, all machines, and the machine that it works on."""
+    """What a role knows: the whole declaration, and the machine that it works on."""
 
-    settings: Settings
-    topology: Topology
+    declaration: Declaration
     plan: MachinePlan
     instance: Instance
     shared: Shared
+
+    @property
+    def settings(self) -> Settings:
+        """The stack's settings."""
+        return self.declaration.settings
+
+    @property
+    def topology(self) -> Topology:
+        """All machines."""
+        return self.declaration.topology
 
     def name(self, part: str) -> str:
         """A resource name within this machine."""
@@ -82,7 +92,7 @@ class Role(pulumi.ComponentResource):
         self.register_outputs({})
 
     @classmethod
-    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+    def facts(cls, declaration: Declaration, plan: MachinePlan) -> Facts:
         """What the role's resources make in the machine, by their names."""
         raise NotImplementedError
 

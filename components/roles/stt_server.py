@@ -19,10 +19,10 @@ from components.machine_script import MachineScript, Upload, digest
 from components.roles.role import Facts, Role, role
 from components.service import Service, ServiceArgs
 from components.templates import ROOT, script
-from declaration.declare import device_of
 from declaration.settings import Settings
-from declaration.topology import MachinePlan, Topology
+from declaration.topology import MachinePlan
 from declaration.urls import stt_url
+from stack.declare import Declaration
 
 #: What the verification lets the service hear: somebody says "one two three".
 RECORDING = ROOT / "recordings" / "one_two_three.wav"
@@ -38,13 +38,20 @@ def recording_path() -> str:
     return f"/opt/incus-stt/recording-{_digest(str(RECORDING))}.wav"
 
 
-def stt_args(settings: Settings, machine: MachinePlan, key: pulumi.Input[str]) -> ServiceArgs:
+def stt_args(declaration: Declaration, machine: MachinePlan, key: pulumi.Input[str]) -> ServiceArgs:
     """The service as the configured engine wants it, with its key."""
-    context = EngineContext(settings, device_of(settings, machine), settings.model_ref, _digest)
+    context = EngineContext(
+        declaration.settings,
+        declaration.engine,
+        declaration.device_of(machine),
+        declaration.model,
+        declaration.compute_type,
+        _digest,
+    )
     header = pulumi.Output.concat("Authorization: Bearer ", key, "\n")
     variable = pulumi.Output.concat("API_KEY=", key, "\n")
     return replace(
-        ENGINES[settings.engine](context),
+        ENGINES[declaration.engine.name](context),
         secrets=[
             (KEY, key, f"{USER}:{USER}"),
             (AUTHORIZATION, header, "root:root"),
@@ -53,7 +60,7 @@ def stt_args(settings: Settings, machine: MachinePlan, key: pulumi.Input[str]) -
     )
 
 
-def verify_script(settings: Settings, machine: MachinePlan, args: ServiceArgs) -> str:
+def verify_script(declaration: Declaration, machine: MachinePlan, args: ServiceArgs) -> str:
     """The script that lets the service hear a recording, and sees what it runs on."""
     with wave.open(str(RECORDING)) as audio:
         seconds = audio.getnframes() / audio.getframerate()
@@ -63,13 +70,13 @@ def verify_script(settings: Settings, machine: MachinePlan, args: ServiceArgs) -
         recording=recording_path(),
         audio_seconds=round(seconds, 3),
         authorization=AUTHORIZATION,
-        model=settings.model_name,
-        url=stt_url(settings, machine),
+        model=declaration.model.name,
+        url=stt_url(declaration.settings, machine),
         unit=args.unit.name,
         machine=machine.name,
-        device=device_of(settings, machine),
+        device=declaration.device_of(machine),
         evidence=args.evidence.strip(),
-        engine=settings.engine,
+        engine=declaration.engine.name,
     )
 
 
@@ -100,10 +107,10 @@ class SttServer(Role):
     volumes: ClassVar = {"models": VOLUME}
 
     @classmethod
-    def facts(cls, settings: Settings, topology: Topology, plan: MachinePlan) -> Facts:
+    def facts(cls, declaration: Declaration, plan: MachinePlan) -> Facts:
         """The service."""
         recording = {plan.resource("recording"): [sealed(recording_path())]}
-        return recording | service_facts(plan.resource(SERVICE), stt_args(settings, plan, ""))
+        return recording | service_facts(plan.resource(SERVICE), stt_args(declaration, plan, ""))
 
     def build(self, needs: Sequence[pulumi.Resource]) -> None:
         """Key, service, verification."""
@@ -111,7 +118,7 @@ class SttServer(Role):
         mine = pulumi.ResourceOptions(parent=self)
         self.url = stt_url(settings, context.plan)
         self.api_key = context.shared.stt_key
-        args = stt_args(settings, context.plan, self.api_key)
+        args = stt_args(context.declaration, context.plan, self.api_key)
         self.service = service = Service(context.name(SERVICE), context.instance, args, needs, mine)
         self.ready = service.configure
         recording = Upload(
@@ -125,7 +132,7 @@ class SttServer(Role):
         verify = MachineScript(
             context.name("stt_server/verify"),
             context.instance,
-            verify_script(settings, context.plan, args),
+            verify_script(context.declaration, context.plan, args),
             # Its last line changes with every new configuration, so that each is verified.
             after=service.last_line,
             needs=[service.configure, recording],

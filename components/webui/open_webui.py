@@ -8,11 +8,11 @@ import pulumi
 
 from components.service import Sent, ServiceArgs, Unit
 from components.templates import render, script, unit_value
-from declaration.declare import STT_ROLE
-from declaration.engines import MODEL_ALIAS
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
 from declaration.urls import ollama_url, stt_url
+from engines import MODEL_ALIAS
+from stack.checks import STT_ROLE
 
 VERSION = "0.12.4"
 SERVICE = "open_webui"
