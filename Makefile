@@ -45,7 +45,7 @@ check: venv-dev ## Style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 generate: venv ## Write the tables and the schema that the settings' fields describe
-	@.venv/bin/python -m declaration.generate
+	@.venv/bin/python -m stack.generate
 
 test: setup check ## All tests, on the real Incus of this machine
 	@bootstrap/browser.sh

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pulumi
-from stack.declare import Declaration, declare
 
 from components import gpu
 from components.command import Host
@@ -19,6 +18,7 @@ from declaration.problems import DeclarationError
 from host.client import HostError
 from host.read import Live, read_live
 from roles import ROLES
+from stack.declare import Declaration, declare
 
 ROOT = Path(__file__).resolve().parent
 

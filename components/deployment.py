@@ -7,7 +7,6 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 import pulumi
-from stack.declare import Declaration
 
 from agent.kinds.secret_files import SecretFiles
 from components.command import Command, Host
@@ -18,6 +17,7 @@ from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from roles import ROLES
 from roles.role import Context, Result
+from stack.declare import Declaration
 
 
 class RoleGroup(pulumi.ComponentResource):
@@ -118,12 +118,13 @@ class Deployment:
                 found.setdefault(key, self._output(value))
         return found
 
+    def _result(self, value: Result) -> pulumi.Output[Any]:
+        result, field = self._commands[value.step].result, value.field
+        return result.apply(lambda said: said.get(field)) if field else result
+
     def _output(self, value: Any) -> Any:
         if isinstance(value, Result):
-            result = self._commands[value.step].result
-            if not value.field:
-                return result
-            return result.apply(lambda said, field=value.field: said.get(field))
+            return self._result(value)
         if isinstance(value, list):
             return pulumi.Output.all(*(self._output(item) for item in value)).apply(merge_results)
         if isinstance(value, str) and (names := secret_names(value)):

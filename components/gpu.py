@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 
 import pulumi
+
+from declaration.problems import DeclarationError, Problem
 from gpu.cards import Card, parse_cards
 from gpu.devices import select_cards
 from gpu.ollama import OllamaModel, ollama_models
 from gpu.ownership import gpu_obstacles
 from gpu.planner import make_plan
-from stack.declare import Declaration
-
-from declaration.problems import DeclarationError, Problem
 from host.read import Live
+from stack.declare import Declaration
 
 
 def cards_of(live: Live) -> list[Card]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ipaddress import ip_interface
 
-from stack.declare import Declaration
-
 from components.command import Host
 from components.kept_values import known_stack_id
 from declaration.infra import BRIDGE_PREFIX
@@ -13,6 +11,7 @@ from declaration.problems import Problem, show
 from declaration.topology import DomainPlan
 from host.objects import MARK
 from host.read import Live
+from stack.declare import Declaration
 
 
 def obstacles(declaration: Declaration, live: Live) -> list[Problem]:

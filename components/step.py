@@ -25,8 +25,9 @@ _AGENT = ["python3", "-IS", AGENT]
 def step_drift(
     host: Host, plan: MachinePlan, step: Step, restored: Sequence[str]
 ) -> list[Difference]:
-    """Where the machine differs from what this step applied; ``restored``: what it needs and `up`
-    restores under it, so that what runs has to start again.
+    """Where the machine differs from what this step applied.
+
+    ``restored`` is what `up` restores under it, so that what runs has to start again.
     """
     if host.live is None or not host.known(step.name):
         return []

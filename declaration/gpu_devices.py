@@ -1,6 +1,7 @@
 """GPU devices of profiles and machines, as Incus takes them for containers.
 
-Keys: Incus 6.0, "Type: gpu". ``mdev`` and ``sriov`` are for virtual machines alone.
+This is the check of infra.yml, before the host is known. Which cards a device selects is in
+``gpu.devices``. Keys: Incus 6.0, "Type: gpu". ``mdev`` and ``sriov`` are for virtual machines only.
 """
 
 from __future__ import annotations
@@ -34,6 +35,21 @@ _FORMS = {
     "mig.ci": (r"\d{1,3}", "0"),
     "mig.gi": (r"\d{1,3}", "7"),
 }
+
+
+def normalized(device: Mapping[str, str]) -> dict[str, str]:
+    """A device with ``vendorid`` and ``productid`` in lower case.
+
+    Operators copy ids from lspci or from a data sheet, in either case. Incus compares them with the
+    kernel's, which are in lower case, without folding the case (its ``gpuSelected``).
+    """
+    if device.get("type") != "gpu":
+        return dict(device)
+    ids = ("vendorid", "productid")
+    return {
+        key: value.lower() if key in ids and re.fullmatch(_FORMS[key][0], value) else value
+        for key, value in device.items()
+    }
 
 
 def vendor_of(device: Mapping[str, str]) -> Vendor:

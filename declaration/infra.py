@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 
+from declaration.gpu_devices import normalized
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 
 TRUST_LEVELS = ("admin", "trusted", "semi-trusted", "untrusted", "disposable")
@@ -82,6 +83,10 @@ def _devices_as_text(value: Any) -> Any:
     return {name: _as_text(device) for name, device in value.items()}
 
 
+def _normalized(devices: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    return {name: normalized(device) for name, device in devices.items()}
+
+
 class Addressing(_Model):
     """How subnets follow from trust levels: ``base.(zone_base + level × zone_step).n.0/24``."""
 
@@ -106,6 +111,7 @@ class Profile(_Model):
 
     _config_is_text = field_validator("config", mode="before")(_as_text)
     _devices_are_text = field_validator("devices", mode="before")(_devices_as_text)
+    _devices_are_normalized = field_validator("devices", mode="after")(_normalized)
 
     @property
     def has_gpu(self) -> bool:
@@ -128,6 +134,7 @@ class Machine(_Model):
 
     _config_is_text = field_validator("config", mode="before")(_as_text)
     _devices_are_text = field_validator("devices", mode="before")(_devices_as_text)
+    _devices_are_normalized = field_validator("devices", mode="after")(_normalized)
 
 
 class Domain(_Model):

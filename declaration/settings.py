@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,10 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints, Validat
 
 from declaration.connection import Connection, parse_connection
 from declaration.custom import Custom, custom_problems
-from declaration.engines import ENGINE_FACTS
 from declaration.field_types import Flag, Port, StrictModel, Text, check_path, setting
 from declaration.languages import LANGUAGES
-from declaration.models import ModelRef, resolve_model
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.webui import Webui, tls_problems
 
@@ -265,20 +262,6 @@ class Settings(StrictModel):
     webui: Webui = setting(Webui(), "Open WebUI and how browsers reach it")
 
     @property
-    def model_ref(self) -> ModelRef:
-        """The model that ``stt:model`` means; ``declare`` has put the engine's default there.
-
-        Raises:
-            ValueError: none of the engine's; ``model_problems`` tells.
-        """
-        return resolve_model(self.model, self.engine)
-
-    @property
-    def model_name(self) -> str:
-        """The name under which clients ask for the model."""
-        return self.model_ref.name
-
-    @property
     def keep_alive(self) -> int:
         """How long an idle STT model stays loaded, in seconds; -1: for ever."""
         return seconds(self.keepAlive)
@@ -307,44 +290,6 @@ def conflicting_settings(settings: Settings) -> list[Problem]:
             Problem(
                 "stt:caBundle",
                 f"{show(settings.caBundle)} is no file. Name a PEM file, or leave it empty.",
-            )
-        )
-    return problems
-
-
-def model_problems(settings: Settings) -> list[Problem]:
-    """A model that the engine has not, or that does not know the language."""
-    engine, facts = settings.engine, ENGINE_FACTS[settings.engine]
-    try:
-        model = settings.model_ref
-    except ValueError as error:
-        return [Problem("stt:model", f"{error}.")]
-    problems: list[Problem] = []
-    if model.directory and not (Path(model.directory) / facts.model_file).is_file():
-        problems.append(
-            Problem(
-                "stt:model",
-                f"is the directory {show(settings.model)}, which holds no {facts.model_file}. Name "
-                f"a directory with a model for {engine}.",
-            )
-        )
-    language = settings.language
-    knows = model.known.languages if model.known else LANGUAGES
-    if language and language not in knows:
-        which = "English alone" if knows == {"en"} else ", ".join(sorted(knows))
-        problems.append(
-            Problem(
-                "stt:language",
-                f"is {show(language)}, but the model {model.name} knows {which}. Choose another "
-                "model, or another language.",
-            )
-        )
-    elif language and not facts.language and knows != {language}:
-        problems.append(
-            Problem(
-                "stt:language",
-                f"is {show(language)}, and {engine} cannot be told a language: its model decides. "
-                "Leave it empty, or choose another engine.",
             )
         )
     return problems

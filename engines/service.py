@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.models import ModelRef
-
 from agent.kinds.service import Service
 from agent.kinds.transcription import Evidence
 from agent.kinds.upload import Upload
@@ -15,6 +13,7 @@ from agent.kinds.user import Directory
 from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
+from engines.model_ref import ModelRef
 
 #: Name of the STT service in its machine, whichever engine runs.
 SERVICE = "stt_server"

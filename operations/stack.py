@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from roles import ROLES
 
 from components.config import typed
-from components.roles import ROLES
-from declaration.declare import Declaration, declare
 from declaration.problems import DeclarationError, Problem
+from stack.declare import Declaration, declare
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stack.declare import Declaration
-
 from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.step import Step
 from declaration.topology import MachinePlan
+from stack.declare import Declaration
 
 __all__ = ["Context", "Result", "Role", "secret"]
 

@@ -129,7 +129,7 @@ def _secret_variables(context: Context) -> dict[str, str]:
 
 
 def _service(context: Context) -> Service:
-    """Behind the proxy it listens on the loopback only, so that no password travels in the clear."""
+    """Behind the proxy it listens on the loopback only: no password travels in the clear."""
     settings, port = context.settings, context.settings.webui.port
     host = "0.0.0.0" if settings.webui.tls == "none" else "127.0.0.1"  # noqa: S104  # published
     program, keys = venv(), " ".join(DECLARED.values())

@@ -22,7 +22,8 @@ from components.engines import ENGINES, EngineContext
 from components.roles import ROLES
 from components.roles.ollama_server import verify_script as verify_gpu
 from components.roles.stt_server import verify_script
-from declaration.declare import STT_ROLE, Declaration, declare
+from stack.checks import STT_ROLE
+from stack.declare import Declaration, declare
 from tests.e2e.model_hub import ModelHub
 from tests.e2e.project import (
     RECORDINGS,
@@ -249,9 +250,16 @@ def test_what_runs_on_the_cpu_fails_where_a_gpu_is_to_be_used(project: Project) 
     assert machine is not None
     gpu = replace(machine, machine=machine.machine.model_copy(update={"gpu": True}),
                   gpus=({"type": "gpu"},))  # fmt: skip
-    args = EngineContext(declaration.settings, "cuda", declaration.settings.model_ref, lambda _: "")
+    args = EngineContext(
+        declaration.settings,
+        declaration.engine,
+        "cuda",
+        declaration.model,
+        declaration.compute_type,
+        lambda _: "",
+    )
     scripts = {
-        "speaches": verify_script(declaration.settings, gpu, ENGINES["speaches"](args)),
+        "speaches": verify_script(declaration, gpu, ENGINES["speaches"](args)),
         "Ollama": verify_gpu(gpu),
     }
     for name, script in scripts.items():

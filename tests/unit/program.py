@@ -25,7 +25,7 @@ import components.roles.stt_server
 from components.drift import Differences
 from components.live import Live
 from components.templates import render
-from declaration.cards import Card
+from gpu.cards import Card
 from runner.__main__ import read_config, run_program
 from runner.state import plain
 from tests.e2e.project import ROOT

@@ -21,10 +21,10 @@ from components.command import on_host
 from components.engines import ENGINES, EngineContext
 from components.roles import ROLES
 from components.templates import quote, render, unit_value
-from declaration.declare import declare
 from declaration.problems import DeclarationError
 from declaration.settings import Connection
 from runner.state import plain
+from stack.declare import declare
 from tests.e2e.project import ROOT
 from tests.unit.program import run
 from tests.unit.test_settings import CPU
@@ -245,7 +245,12 @@ def test_a_model_directory_may_have_any_name(
     values = {**CPU, "model": str(directory), "engine": engine, "quantization": "int8"}
     declaration = declare(values, ROLES, ROOT)
     context = EngineContext(
-        declaration.settings, "cpu", declaration.settings.model_ref, lambda _: "d19e57d19e57"
+        declaration.settings,
+        declaration.engine,
+        "cpu",
+        declaration.model,
+        declaration.compute_type,
+        lambda _: "d19e57d19e57",
     )
     args = ENGINES[engine](context)
     files = [*args.unit.files(), *args.files]

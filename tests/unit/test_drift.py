@@ -11,9 +11,9 @@ from components.drift import all_facts, differences
 from components.facts import Fact
 from components.live import Live, parse_live, read_script
 from components.roles import ROLES
-from declaration.declare import Declaration, declare
 from declaration.difference import Difference
 from declaration.settings import Connection
+from stack.declare import Declaration, declare
 from tests.e2e.project import ROOT
 from tests.unit.program import KEYS, run
 from tests.unit.test_settings import CPU

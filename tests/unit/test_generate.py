@@ -12,7 +12,7 @@ from pydantic import Field
 
 from declaration.describe import describe
 from declaration.field_types import Flag, Port, StrictModel, Text, setting
-from declaration.generate import (
+from stack.generate import (
     COMMAND,
     MARKERS,
     between_markers,

@@ -29,9 +29,10 @@ def test_what_pulumi_config_set_writes_is_read(root: Path) -> None:
         "  stt:language: fr\n  stt:apiKey:\n    secure: v1:abc\n"
         "  stt:ollama: {port: 11500}\n"
     )
-    settings = stack.read_stack("mine").settings
+    declaration = stack.read_stack("mine")
+    settings = declaration.settings
     assert (settings.port, settings.keepModels, settings.language) == (8123, False, "fr")
-    assert (settings.ollama.port, settings.apiKey, settings.model) == (11500, "", "small")
+    assert (settings.ollama.port, settings.apiKey, declaration.model.name) == (11500, "", "small")
 
 
 def test_a_stack_that_is_not_there_is_said(root: Path) -> None:

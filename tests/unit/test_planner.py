@@ -11,15 +11,17 @@ import pulumi
 import pytest
 import yaml
 
-from components.gpu import read_sizes
 from components.live import Live
 from components.roles import ROLES
-from declaration.cards import Card, compute_types, parse_cards, seen_by
-from declaration.catalogue import CATALOGUE, Source, models_of
-from declaration.declare import declare
-from declaration.engines import ENGINE_FACTS
-from declaration.planner import GpuPlan, OllamaModel, plan_gpu
 from declaration.problems import DeclarationError
+from engines import ENGINES, Engine
+from engines.speech_model import Source
+from engines.whisper_models import WHISPER_MODELS
+from gpu.cards import Card, compute_types, parse_cards
+from gpu.devices import select_cards
+from gpu.ollama import OllamaModel, read_sizes
+from gpu.planner import GpuPlan, plan_gpu
+from stack.declare import declare
 from tests.e2e.project import ROOT
 from tests.unit.program import CARD, EMPTY_HOST, run
 from tests.unit.test_settings import DEFAULTS
@@ -34,38 +36,36 @@ def card(gib: float, capability: tuple[int, int] | None = (8, 9), driver: str = 
 def plan(cards: Card | list[Card], *ollama: OllamaModel, **settings: Any) -> GpuPlan:
     declaration = declare({**DEFAULTS, **settings}, ROLES, ROOT)
     every = cards if isinstance(cards, list) else [cards]
-    return plan_gpu(declaration.settings, "gpu-server", every, ollama)
+    return plan_gpu(declaration, every, ollama)
 
 
 def test_the_document_s_figures_stand_in_the_catalogue() -> None:
     """``~6/~4/~3 GB`` and the table by model; what is better known says where it is from."""
-    turbo = CATALOGUE["large-v3-turbo"].gpu
+    turbo = WHISPER_MODELS["large-v3-turbo"].gpu
     assert (turbo["float16"].mib, turbo["int8_float16"].mib) == (6 * 1024, 4 * 1024)
     assert turbo["int8"].source is Source.SAME_TYPE
     for name, gib in {"tiny": 1, "base": 1, "small": 2, "medium": 4, "large-v3-turbo": 6}.items():
-        figure = CATALOGUE[name].gpu["float16"]
+        figure = WHISPER_MODELS[name].gpu["float16"]
         assert (figure.mib, figure.source) == (gib * 1024, Source.DOCUMENT)
-    assert CATALOGUE["large-v3"].gpu["float16"].source is Source.FASTER_WHISPER
+    assert WHISPER_MODELS["large-v3"].gpu["float16"].source is Source.FASTER_WHISPER
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_every_model_has_a_figure_for_every_type_of_its_engines(name: str) -> None:
-    model = CATALOGUE[name]
-    for engine in set(model.ids) - {"owhisper"}:
-        types = ENGINE_FACTS[engine].compute_types
-        for device, figures in (("cuda", model.gpu), ("cpu", model.cpu)):
-            assert set(figures) >= set(types.get(device, ())), (engine, device)
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
+def test_every_model_has_a_figure_for_every_compute_type(engine: Engine) -> None:
+    for name, model in engine.models.items():
+        for device, types in engine.compute_types.items():
+            assert set(model.spec.memory(device)) >= set(types), (name, device)
 
 
 def test_fewer_bytes_a_weight_never_take_more() -> None:
-    for name in models_of("speaches"):
-        gpu = {kind: figure.mib for kind, figure in CATALOGUE[name].gpu.items()}
+    for name, model in WHISPER_MODELS.items():
+        gpu = {kind: figure.mib for kind, figure in model.gpu.items()}
         assert gpu["int8_float16"] < gpu["float16"] <= gpu["int8_float32"] <= gpu["float32"], name
 
 
 def test_what_fits_is_said_with_what_is_left() -> None:
     found = plan(card(12))
-    assert (found.quantization, found.problems, found.warnings) == ("float16", [], [])
+    assert (found.compute_type, found.problems, found.warnings) == ("float16", (), ())
     text = " ".join(found.notes)
     assert "large-v3-turbo in float16 takes about 6.0 GiB" in text
     assert "fits, 5.5 GiB to spare" in text
@@ -90,13 +90,13 @@ def test_auto_takes_the_best_that_fits(
     gib: float, capability: tuple[int, int] | None, engine: str, chosen: str
 ) -> None:
     found = plan(card(gib, capability), engine=engine)
-    assert found.quantization == chosen
+    assert found.compute_type == chosen
     assert f"stt:quantization auto: {chosen}, the best that fits" in found.notes[0]
 
 
 def test_auto_leaves_room_for_ollama_where_it_can() -> None:
-    assert plan(card(12), LLAMA).quantization == "int8_float16"
-    assert plan(card(16), LLAMA).quantization == "float16"
+    assert plan(card(12), LLAMA).compute_type == "int8_float16"
+    assert plan(card(16), LLAMA).compute_type == "float16"
     assert "while Ollama's models are unloaded" in plan(card(8), LLAMA).notes[0]
 
 
@@ -130,7 +130,7 @@ def test_a_refusal_names_what_would_fit_the_nearest_first() -> None:
 
 def test_a_model_that_nobody_knows_is_not_guessed(tmp_path: Path) -> None:
     found = plan(card(4), model="someone/some-model")
-    assert not found.problems and "nobody knows" in found.warnings[0]
+    assert not found.problems and "it is not known what" in found.warnings[0]
     (tmp_path / "model.bin").write_bytes(b"")
     with (tmp_path / "model.bin").open("r+b") as file:
         file.truncate(3_000_000_000)
@@ -160,8 +160,8 @@ def test_a_type_that_the_card_would_replace_is_refused(
 
 
 def test_newer_ctranslate2_runs_int8_on_blackwell() -> None:
-    assert "int8" in compute_types(ENGINE_FACTS["faster-whisper"], card(8, (12, 0)))
-    assert "int8" not in compute_types(ENGINE_FACTS["speaches"], card(8, (12, 0)))
+    assert "int8" in compute_types(ENGINES["faster-whisper"], card(8, (12, 0)))
+    assert "int8" not in compute_types(ENGINES["speaches"], card(8, (12, 0)))
 
 
 def test_an_old_driver_is_refused() -> None:
@@ -214,12 +214,12 @@ def test_a_device_gives_the_cards_that_it_names(device: dict[str, str], seen: li
         Card("0000:02:00.0", "10de", "1234", "1"),
         Card("0000:03:00.0", "1002", "7550", "2"),
     ]
-    assert [each.pci for each in seen_by([device], cards)] == seen
+    assert [each.pci for each in select_cards([device], cards)] == seen
 
 
 def test_a_part_of_a_card_has_no_known_memory() -> None:
     device = {"gputype": "mig", "mig.uuid": "x"}
-    assert seen_by([device], [CARD])[0].memory is None
+    assert select_cards([device], [CARD])[0].memory is None
 
 
 def test_sizes_are_ollama_s_own_where_a_model_is_loaded() -> None:

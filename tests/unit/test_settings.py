@@ -8,11 +8,13 @@ import yaml
 
 from components.roles import ROLES
 from declaration.custom import ENVIRONMENT_FILE, Custom, custom_problems
-from declaration.declare import declare
-from declaration.models import resolve_model
-from declaration.planner import plan_gpu
 from declaration.problems import DeclarationError
-from declaration.settings import parse_connection, seconds
+from declaration.connection import parse_connection
+from declaration.settings import Settings, seconds
+from engines import ENGINES
+from engines.models import resolve_model
+from gpu.planner import plan_gpu
+from stack.declare import declare
 from tests.e2e.project import ROOT
 from tests.unit.program import CARD
 
@@ -31,8 +33,8 @@ def test_the_defaults_are_the_document_s() -> None:
     declaration = declare(DEFAULTS, ROLES, ROOT)
     settings = declaration.settings
     assert (str(settings.host), settings.port) == ("0.0.0.0", 8000)
-    assert (settings.engine, settings.model) == ("speaches", "large-v3-turbo")
-    planned = plan_gpu(settings, "gpu-server", [CARD], []).quantization
+    assert (settings.engine, declaration.model.name) == ("speaches", "large-v3-turbo")
+    planned = plan_gpu(declaration, [CARD], []).compute_type
     assert (planned, settings.language, settings.enabled) == ("float16", "", True)
 
 
@@ -49,10 +51,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"engine": "whisper"}, 'stt:engine: "whisper" is not allowed'),
     ({"engine": ""}, "stt:engine"),
     ({"model": "large-v3-trubo"}, 'Did you mean "large-v3-turbo"?'),
-    ({"model": "./nowhere"}, "holds no model.bin"),
-    ({"model": "a/b/c"}, "is no known model"),
-    ({"model": "a/b; rm -rf /"}, "is no known model"),
-    ({"model": "-x/y"}, "is no known model"),
+    ({"model": "./nowhere"}, "contains no model.bin"),
+    ({"model": "a/b/c"}, "is not a known model"),
+    ({"model": "a/b; rm -rf /"}, "is not a known model"),
+    ({"model": "-x/y"}, "is not a known model"),
     ({"quantization": "int4"}, '"int4" is not allowed'),
     (
         {"quantization": "float16"},
@@ -61,9 +63,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"quantization": False}, "stt:quantization: false is not allowed"),
     ({"language": "french"}, "is no language code"),
     ({"language": "false"}, 'For Norwegian write "no" in quotes'),
-    ({"language": "fr", "model": "small.en"}, "knows English alone"),
+    ({"language": "fr", "model": "small.en"}, "knows only English"),
     ({"host": "localhost"}, 'stt:host: "localhost" is not allowed'),
-    ({"host": "10.0.0.1"}, "is no address of gpu-server. Allowed: 0.0.0.0, 127.0.0.1, 10.120.0.1"),
+    (
+        {"host": "10.0.0.1"},
+        "is not an address of gpu-server. Allowed: 0.0.0.0, 127.0.0.1, 10.120.0.1",
+    ),
     ({"port": 0}, "stt:port: 0 is not allowed"),
     ({"port": 65536}, "stt:port: 65536 is not allowed"),
     ({"port": "8000"}, 'stt:port: "8000" is not allowed'),
@@ -117,7 +122,7 @@ def test_a_key_that_is_refused_is_not_shown() -> None:
     ],
 )
 def test_a_model_is_a_short_name_or_an_id(name: str, repository: str) -> None:
-    assert resolve_model(name, "speaches").repository == repository
+    assert resolve_model(name, ENGINES["speaches"]).repository == repository
 
 
 @pytest.mark.parametrize(
@@ -134,22 +139,22 @@ def test_a_model_is_a_short_name_or_an_id(name: str, repository: str) -> None:
 def test_an_engine_brings_its_own_model(engine: str, infra: str, model: str) -> None:
     """So that another engine is one setting."""
     declaration = declare({**DEFAULTS, "engine": engine, "infra": infra}, ROLES, ROOT)
-    assert declaration.settings.model == model
+    assert declaration.model.name == model
 
 
 ENGINES_BAD: list[tuple[dict[str, Any], str]] = [
-    ({"engine": "parakeet", "model": "large-v3"}, "is no model of parakeet"),
+    ({"engine": "parakeet", "model": "large-v3"}, "is not a model of parakeet"),
     ({"engine": "parakeet", "model": "large-v3"}, "Leave stt:model empty"),
-    ({"engine": "vosk", "model": "someone/model"}, "is no known model"),
+    ({"engine": "vosk", "model": "someone/model"}, "is not a known model"),
     ({"engine": "parakeet", "language": "fr"}, "cannot be told a language"),
     ({"engine": "parakeet", "language": "ja"}, "knows bg, cs, da"),
-    ({"engine": "vosk", "language": "fr"}, "knows English alone"),
+    ({"engine": "vosk", "language": "fr"}, "knows only English"),
     ({"engine": "vosk", "quantization": "int8"}, "With vosk allowed: auto, float32"),
-    ({"engine": "parakeet", "model": "./models/tiny-digits"}, "which holds no vocab.txt"),
+    ({"engine": "parakeet", "model": "./models/tiny-digits"}, "which contains no vocab.txt"),
     ({"engine": "custom"}, "stt:custom.install: is missing"),
     ({"engine": "custom", "custom": {"install": "README.md", "unit": "nowhere"}}, "is no file"),
     ({"engine": "custom", "model": ""}, "custom has no default. Name its model"),
-    ({"engine": "custom", "model": "a b", "custom": {}}, "is no model"),
+    ({"engine": "custom", "model": "a b", "custom": {}}, "is not a model"),
     (
         {"engine": "custom", "custom": {"install": "README.md", "unit": "README.md"}},
         "add a line EnvironmentFile=/etc/incus-stt/custom.env",
@@ -189,7 +194,7 @@ def test_a_duration_in_seconds(text: str, wanted: int) -> None:
 
 
 def test_a_model_may_be_a_directory() -> None:
-    assert resolve_model("./models/mine", "speaches").directory == "./models/mine"
+    assert resolve_model("./models/mine", ENGINES["speaches"]).directory == "./models/mine"
 
 
 def test_connections_are_read() -> None:

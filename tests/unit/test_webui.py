@@ -11,10 +11,10 @@ import yaml
 
 from components.roles import ROLES
 from components.webui.open_webui import DECLARED, FIRST, variables
-from declaration.declare import declare
 from declaration.problems import DeclarationError
 from declaration.settings import conflicting_settings, parse_settings
 from roles.open_webui.machine.declared import forget
+from stack.declare import declare
 from tests.e2e.project import run
 from tests.unit.program import Program
 from tests.unit.program import run as run_program

@@ -1,4 +1,4 @@
-"""Write what is generated from the settings' fields: ``python -m declaration.generate``.
+"""Write what is generated from the settings' fields: ``python -m stack.generate``.
 
 That is the schema in ``Pulumi.yaml``, all tables of ``docs/settings.md``, and README's table. Each
 stands between two marker lines, and the rest of the file is left as it is.
@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from declaration.describe import Described, describe
-from declaration.engines import ENGINE_FACTS
 from declaration.settings import Settings
+from engines import ENGINES
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "make generate"
@@ -36,7 +36,7 @@ def settings() -> list[Described]:
 def _with_engines(each: Described) -> Described:
     if each.key != "engine":
         return each
-    return each.saying(", ".join(f"`{name}`" for name in ENGINE_FACTS))
+    return each.saying(", ".join(f"`{name}`" for name in ENGINES))
 
 
 def schema(described: Iterable[Described]) -> str:

@@ -1,0 +1,60 @@
+"""What an STT engine is, as far as a configuration has to know it. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from engines.service import MODEL_ALIAS, EngineContext, EngineService
+from engines.speech_model import SpeechModel
+
+__all__ = ["MODEL_ALIAS", "Engine", "EngineModel"]
+
+
+@dataclass(frozen=True)
+class EngineModel:
+    """A model as one engine runs it.
+
+    ``id`` is the engine's own name for it: a Hugging Face id, or a file at the engine's source.
+    """
+
+    id: str
+    spec: SpeechModel
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An STT engine. Each folder of ``engines/`` defines one as ``ENGINE``.
+
+    Attributes:
+        name: The value of ``stt:engine``.
+        description: One plain line for the documentation.
+        compute_types: The compute types by device (``cuda``, ``cpu``), the best first. The engine
+            does not run on a device that is missing here.
+        service: How it is installed and configured: its steps, and the service they end in.
+        default_models: The model by device where ``stt:model`` is empty; empty: there is none.
+        models: The known models by short name, from the smallest to the largest.
+        model_file: The file that a directory with a model of the operator's must contain; empty:
+            directories are not supported.
+        repositories: Whether any Hugging Face id is a model.
+        free_names: Whether any name is a model, because only the operator knows what it means.
+        language: Whether a default language can be set; otherwise the model decides.
+        ctranslate2: The pinned version of CTranslate2 (major, minor); None: it is not used.
+    """
+
+    name: str
+    description: str
+    compute_types: Mapping[str, tuple[str, ...]]
+    service: Callable[[EngineContext], EngineService]
+    default_models: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, EngineModel] = field(default_factory=dict)
+    model_file: str = ""
+    repositories: bool = False
+    free_names: bool = False
+    language: bool = True
+    ctranslate2: tuple[int, int] | None = None
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """``cuda`` and ``cpu``, or one of them."""
+        return tuple(self.compute_types)

@@ -1,0 +1,18 @@
+"""The light engine: this project's own server on faster-whisper, from packages of PyPI only."""
+
+from engines.ctranslate2 import COMPUTE_TYPES
+from engines.engine import Engine
+from engines.faster_whisper.service import service
+from engines.whisper_models import CTRANSLATE2_MODELS, DEFAULT_MODELS
+
+ENGINE = Engine(
+    name="faster-whisper",
+    description="This project's own server on faster-whisper: the same models, a light install",
+    compute_types=COMPUTE_TYPES,
+    service=service,
+    default_models=DEFAULT_MODELS,
+    models=CTRANSLATE2_MODELS,
+    model_file="model.bin",
+    repositories=True,
+    ctranslate2=(4, 8),
+)

@@ -1,0 +1,51 @@
+"""A model as an engine is given it. Pure: what lies on the disk is passed in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from engines.speech_model import SpeechModel
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """A directory of the machine that runs Pulumi.
+
+    ``name`` is its last component with links resolved. ``complete`` says whether it contains the
+    engine's ``model_file``. ``weights`` is the size of CTranslate2's ``model.bin`` in bytes; None
+    where there is none.
+    """
+
+    name: str
+    complete: bool = False
+    weights: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model by the ``name`` under which clients ask for it.
+
+    ``repository`` is what the engine calls it: a Hugging Face id, or a name of the engine's own.
+    Otherwise it lies in a ``directory`` here, of which ``found`` is what the disk has. ``known`` is
+    what the engine knows of it, if anything.
+    """
+
+    name: str
+    repository: str = ""
+    directory: str = ""
+    found: ModelDirectory | None = None
+    known: SpeechModel | None = None
+
+    @property
+    def slug(self) -> str:
+        """The model's name as one path component, in characters that are safe everywhere."""
+        directory = self.found.name if self.found else PurePath(self.directory).name
+        name = self.repository.replace("/", "--") or directory
+        return re.sub(r"[^A-Za-z0-9._-]", "-", name).strip(".-") or "model"
+
+    @property
+    def weights(self) -> int | None:
+        """The size of CTranslate2's weights in a directory, in bytes, where there are any."""
+        return self.found.weights if self.found else None

@@ -1,0 +1,20 @@
+"""OWhisper's last server, behind this project's own (docs/decisions/0008)."""
+
+from engines.engine import Engine, EngineModel
+from engines.owhisper.service import service
+from engines.whisper_models import WHISPER_MODELS
+
+#: Models whose quantized files (q8_0) whisper.cpp's makers publish.
+_PUBLISHED = ("tiny", "tiny.en", "base", "base.en", "small", "small.en", "large-v3-turbo")
+
+ENGINE = Engine(
+    name="owhisper",
+    description="OWhisper on whisper.cpp: CPU only, built from its last source",
+    compute_types={"cpu": ("int8",)},
+    service=service,
+    default_models={"cpu": "base"},
+    models={
+        name: EngineModel(f"ggml-{name}-q8_0.bin", WHISPER_MODELS[name]) for name in _PUBLISHED
+    },
+    model_file="model.ggml",
+)

@@ -1,0 +1,18 @@
+"""NVIDIA Parakeet TDT behind this project's own server, by onnx-asr (docs/decisions/0008)."""
+
+from engines.engine import Engine
+from engines.parakeet.models import MODELS
+from engines.parakeet.service import service
+
+ENGINE = Engine(
+    name="parakeet",
+    description="NVIDIA Parakeet by onnx-asr: very fast; English, or 25 European languages",
+    # Its files are float32, or int8 for CPUs: ONNX Runtime has no CUDA kernels for these.
+    compute_types={"cuda": ("float32",), "cpu": ("int8", "float32")},
+    service=service,
+    default_models=dict.fromkeys(("cuda", "cpu"), "parakeet-tdt-0.6b-v3"),
+    models=MODELS,
+    model_file="vocab.txt",
+    repositories=True,
+    language=False,
+)

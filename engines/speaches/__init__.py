@@ -1,0 +1,18 @@
+"""The default engine: Speaches, from its tag and its own lock file."""
+
+from engines.ctranslate2 import COMPUTE_TYPES
+from engines.engine import Engine
+from engines.speaches.service import service
+from engines.whisper_models import CTRANSLATE2_MODELS, DEFAULT_MODELS
+
+ENGINE = Engine(
+    name="speaches",
+    description="The Speaches server on faster-whisper: multilingual, on GPU or CPU",
+    compute_types=COMPUTE_TYPES,
+    service=service,
+    default_models=DEFAULT_MODELS,
+    models=CTRANSLATE2_MODELS,
+    model_file="model.bin",
+    repositories=True,
+    ctranslate2=(4, 5),
+)

@@ -1,0 +1,52 @@
+"""What is known of a speech model: its size, its languages, and the memory it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Source(Enum):
+    """Where a figure of memory comes from."""
+
+    MEASURED = "measured by this project (docs/measurements.md)"
+    DOCUMENT = "the service's document (OpenAI's own figures, rounded)"
+    FASTER_WHISPER = "faster-whisper's README: large-v2, batches of 8, RTX 3070 Ti"
+    SAME_TYPE = "the same as int8_float16: CTranslate2 keeps the rest of a float16 model as it is"
+    DERIVED = "derived: another type's figure, with the weights in this one"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a model takes of a card's (or, on a CPU, of the machine's) memory while it transcribes.
+
+    ``mib`` is in MiB. It covers the weights, the working memory, and the engine itself.
+    """
+
+    mib: int
+    source: Source
+
+    def __str__(self) -> str:
+        return f"{self.mib / 1024:.1f} GiB"
+
+
+@dataclass(frozen=True)
+class SpeechModel:
+    """A model, whichever engine runs it.
+
+    ``parameters`` is in millions (0: not published); ``download`` is the size of the files that are
+    fetched, in MB. ``gpu`` and ``cpu`` give the memory by compute type. ``accuracy`` is the word of
+    the service's document for it; empty where the document does not list the model.
+    """
+
+    parameters: int
+    download: int
+    languages: frozenset[str]
+    gpu: Mapping[str, Memory] = field(default_factory=dict)
+    cpu: Mapping[str, Memory] = field(default_factory=dict)
+    accuracy: str = ""
+
+    def memory(self, device: str) -> Mapping[str, Memory]:
+        """The memory by compute type on ``cuda`` or ``cpu``."""
+        return self.gpu if device == "cuda" else self.cpu

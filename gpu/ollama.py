@@ -1,0 +1,58 @@
+"""What Ollama's models take of a card, from what Ollama says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: What Ollama takes beside a model's weights (context and graph): a part of the weights, and MiB.
+_FACTOR, _BASE = 1.2, 512
+
+
+@dataclass(frozen=True)
+class OllamaModel:
+    """A model of Ollama. ``mib``: what it takes of a card's memory, in MiB; None: not known yet."""
+
+    name: str
+    mib: int | None = None
+
+
+def ollama_memory(file_bytes: int) -> int:
+    """MiB that a model of this size takes on a card."""
+    return round(file_bytes / 2**20 * _FACTOR) + _BASE
+
+
+def size_question(port: int) -> str:
+    """The shell command that asks Ollama in its machine for its models and their sizes."""
+    ask = f"curl --silent --noproxy '*' --max-time 5 http://127.0.0.1:{port}/api"
+    return f"{ask}/tags && echo && {ask}/ps"
+
+
+def read_sizes(answer: str) -> dict[str, int]:
+    """MiB of a card by model, from the answer to ``size_question``.
+
+    A loaded model has what Ollama says (/api/ps), another what its file's size tells.
+    """
+    sizes: dict[str, int] = {}
+    for line in answer.splitlines():
+        try:
+            listed: list[Mapping[str, Any]] = json.loads(line).get("models") or []
+        except (ValueError, AttributeError):
+            continue
+        for model in listed:
+            loaded = "size_vram" in model
+            size = int(model["size"])
+            sizes[model["name"]] = round(size / 2**20) if loaded else ollama_memory(size)
+    return sizes
+
+
+def ollama_models(names: Sequence[str], answers: Sequence[str]) -> list[OllamaModel]:
+    """The models of ``stt:ollama.models``, with what they take as far as Ollama has them."""
+    sizes: dict[str, int] = {}
+    for answer in answers:
+        sizes |= read_sizes(answer)
+    return [
+        OllamaModel(name, sizes.get(name if ":" in name else f"{name}:latest")) for name in names
+    ]

@@ -1,0 +1,196 @@
+"""Which compute type the STT model gets, whether it fits beside Ollama, and what would. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from declaration.problems import Problem, show
+from declaration.settings import AUTO
+from engines.model_ref import ModelRef
+from engines.speech_model import Memory
+from gpu.alternatives import fitting_combinations
+from gpu.cards import Card, compute_types
+from gpu.memory import RESERVE, Budget, budget, stt_memory
+from gpu.ollama import OllamaModel
+from stack.declare import Declaration
+
+#: MiB below which the service's document advises against using both services at once.
+TURNS_BELOW = 16 * 1024
+#: NVIDIA's oldest driver for Ollama's releases; and for CUDA 12, whose libraries engines bring.
+OLLAMA_DRIVER, CUDA_12_DRIVER = 550, 525
+
+
+@dataclass(frozen=True)
+class GpuPlan:
+    """The compute type that was chosen, and what to tell the operator about it."""
+
+    compute_type: str
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def make_plan(
+    declaration: Declaration, cards: Sequence[Card] | None, ollama: Sequence[OllamaModel]
+) -> GpuPlan:
+    """The plan for a declaration.
+
+    ``cards`` are those of the machine with the STT service; None where the host is not known.
+    """
+    enabled = declaration.stt_machine is not None and declaration.settings.enabled
+    if not enabled or declaration.device == "cpu":
+        return plan_cpu(declaration)
+    if cards is None:
+        first = declaration.engine.compute_types[declaration.device][0]
+        kind = first if declaration.settings.quantization == AUTO else declaration.compute_type
+        warning = f"What fits on the card was not checked; {kind} is assumed."
+        return GpuPlan(kind, warnings=(warning,))
+    return plan_gpu(declaration, cards, ollama)
+
+
+def plan_cpu(declaration: Declaration) -> GpuPlan:
+    """Without a card there is little to choose."""
+    if declaration.settings.quantization == AUTO:
+        kind = declaration.engine.compute_types["cpu"][0]
+        return GpuPlan(kind, (f"stt:quantization auto: {kind}, the fastest on a CPU",))
+    return GpuPlan(declaration.settings.quantization)
+
+
+def plan_gpu(
+    declaration: Declaration, cards: Sequence[Card], ollama: Sequence[OllamaModel]
+) -> GpuPlan:
+    """Whether the STT model and Ollama's fit on the cards of a machine, the first card first."""
+    settings, engine, card = declaration.settings, declaration.engine, cards[0]
+    asked: str = settings.quantization
+    machine = _machine_name(declaration)
+    allowed = compute_types(engine, card)
+    problems = _driver_problems(card, with_ollama=bool(ollama))
+    if not allowed:
+        message = f"{engine.name} has no compute type that {card} can run. Choose another engine."
+        return GpuPlan(asked, problems=(*problems, Problem("stt:engine", message)))
+    if asked not in (AUTO, *allowed):
+        problem = Problem(
+            "stt:quantization",
+            f"{show(asked)} does not run on {card} with {engine.name}. "
+            f"Allowed: {AUTO}, {', '.join(allowed)}.",
+        )
+        return GpuPlan(asked, problems=(*problems, problem))
+    model = declaration.model
+    if card.memory is None:
+        first = allowed[0] if asked == AUTO else asked
+        warning = (
+            f"{machine}: the memory of {card} is not known (nvidia-smi does not run on the host); "
+            f"whether {model.name} in {first} fits was not checked"
+        )
+        return GpuPlan(first, (), (warning,), problems)
+    room = budget(cards, ollama, pinned=settings.ollama.keepAlive == "-1")
+    kind, notes = asked, tuple[str, ...]()
+    if asked == AUTO:
+        kind, why = _choose(model, allowed, room)
+        notes = (f"stt:quantization auto: {kind}, {why}",)
+    need = stt_memory(model, kind, "cuda")
+    if need is None:
+        warning = (
+            f"{machine}: it is not known what {model.name} takes of {card}; whether it fits was "
+            "not checked. `make vram` shows it once it runs"
+        )
+        return GpuPlan(kind, notes, (warning,), problems)
+    verdict = _judge(declaration, kind, cards, ollama, need, room, allowed)
+    return GpuPlan(
+        kind,
+        (*notes, *verdict.notes),
+        verdict.warnings,
+        (*problems, *verdict.problems),
+    )
+
+
+def _machine_name(declaration: Declaration) -> str:
+    return declaration.stt_machine.name if declaration.stt_machine else ""
+
+
+def _driver_problems(card: Card, with_ollama: bool) -> tuple[Problem, ...]:
+    least = OLLAMA_DRIVER if with_ollama else CUDA_12_DRIVER
+    major = card.driver.split(".")[0]
+    if not major.isdigit() or int(major) >= least:
+        return ()
+    return (
+        Problem(
+            "the host's NVIDIA driver",
+            f"{card.driver} is too old for {'Ollama' if with_ollama else 'CUDA 12'}. Install "
+            f"{least} or newer.",
+        ),
+    )
+
+
+def _choose(model: ModelRef, allowed: Sequence[str], room: Budget) -> tuple[str, str]:
+    """The best compute type that fits beside Ollama's models; else by turns; else the smallest."""
+    for limit, why in (
+        (room.beside_all, "the best that fits"),
+        (room.beside_pinned, "the best that fits while Ollama's models are unloaded"),
+    ):
+        for kind in allowed:
+            need = stt_memory(model, kind, "cuda")
+            if need is None:
+                return kind, "the best that the card can run"
+            if need.mib <= limit:
+                return kind, why
+    known = {kind: need.mib for kind in allowed if (need := stt_memory(model, kind, "cuda"))}
+    return min(known, key=lambda kind: known[kind]), "the smallest"
+
+
+def _judge(
+    declaration: Declaration,
+    kind: str,
+    cards: Sequence[Card],
+    ollama: Sequence[OllamaModel],
+    need: Memory,
+    room: Budget,
+    allowed: Sequence[str],
+) -> GpuPlan:
+    """Fits, fits by turns, or does not fit."""
+    machine, shown = _machine_name(declaration), " and ".join(map(str, cards))
+    listed = [f"{each.name} about {each.mib / 1024:.1f} GiB" for each in ollama if each.mib]
+    sizes = f"{declaration.model.name} in {kind} takes about {need} ({need.source.value})"
+    sizes += f"; of Ollama {', '.join(listed)}" if listed else ""
+    unknown = tuple(
+        f"{machine}: what {each.name} takes is known once it is pulled; it is not counted"
+        for each in ollama
+        if not each.mib
+    )
+    if need.mib > room.beside_pinned:
+        message = f"does not fit on {shown}: {sizes}, and {RESERVE / 1024:.1f} GiB are kept free. "
+        message += _what_would_fit(declaration, allowed, room)
+        problem = Problem("stt:model", f"{message} stt:force true tries it anyway.")
+        return GpuPlan(kind, (), unknown, (problem,))
+    if need.mib > room.beside_all:
+        turns = f"{machine}: {shown}: {sizes}: {_turns(declaration)}"
+        return GpuPlan(kind, (), (*unknown, turns))
+    spare = (room.beside_all - need.mib) / 1024
+    notes = [f"{machine}: {shown}: {sizes}: fits, {spare:.1f} GiB to spare"]
+    if sum(each.memory or 0 for each in cards) < TURNS_BELOW and not listed:
+        notes.append(
+            f"{machine}: under 16 GiB, do not run a large language model and a transcription "
+            "at the same time; `make vram` shows who holds what"
+        )
+    return GpuPlan(kind, tuple(notes), unknown)
+
+
+def _what_would_fit(declaration: Declaration, allowed: Sequence[str], room: Budget) -> str:
+    others = fitting_combinations(declaration, allowed, room.beside_pinned)
+    pinned = room.beside_pinned < room.total
+    more = "; or let Ollama's models go: stt:ollama.keepAlive 5m" if pinned else ""
+    if not others and not more:
+        return "No model of this engine would fit."
+    return f"What would fit, the nearest first: {'; '.join(others)}{more}."
+
+
+def _turns(declaration: Declaration) -> str:
+    settings = declaration.settings
+    unloads = settings.keep_alive != -1
+    stt = f"after {settings.keepAlive}" if unloads else "stays (stt:keepAlive -1)"
+    return (
+        "they fit only if they take turns. Ollama unloads a model after "
+        f"{settings.ollama.keepAlive}; the STT model {stt}; `make flush` does it at once. "
+        "Meanwhile Ollama runs what does not fit on the CPU"
+    )
