@@ -84,7 +84,7 @@ def _decode_union(args: Sequence[Any], data: Any, place: str) -> Any:
     tag = data.get("action") if isinstance(data, dict) else None
     for arg in args:
         if tag is not None and getattr(arg, "tag", None) == tag:
-            return _decode(arg, {key: data[key] for key in data if key != "action"}, place)
+            return _decode(arg, data, place)
     failures: list[str] = []
     for arg in args:
         if arg is type(None):
@@ -99,6 +99,8 @@ def _decode_union(args: Sequence[Any], data: Any, place: str) -> Any:
 def _decode_fields(kind: Any, data: Any, place: str) -> Any:
     if not isinstance(data, dict):
         raise SpecError(f"{place}: expected an object")
+    if getattr(kind, "tag", None) is not None:
+        data = {key: item for key, item in data.items() if key != "action"}
     hints = _hints(kind)
     names = {field.name: field for field in dataclasses.fields(kind)}
     if unknown := sorted(set(data) - set(names)):

@@ -138,7 +138,7 @@ def _stdin(
         return json.dumps(data, ensure_ascii=False)
 
     outputs = pulumi.Output.all(
-        secrets=secrets.values(names),
+        secrets=secrets.values(names) if names else {},
         after=pulumi.Output.all(**{name: each.stdout for name, each in after.items()}),
     ).apply(fill)
     return pulumi.Output.secret(outputs) if names else outputs
