@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,8 @@ from host.read import Live
 
 #: What runs a command on the machine of Pulumi.
 LOCAL = ["/bin/sh", "-c"]
+#: The variable of a Command's environment that tells what `up` restores.
+DRIFT = "DRIFT"
 
 
 def _same(name: str) -> str:
@@ -60,8 +62,8 @@ class Command(local.Command):
     A change of ``identity`` replaces the object (the old one is deleted first, and what depends on
     it before that); a change of anything else runs ``create`` again. ``drift`` is where the host
     differs from what was applied: it goes into ``environment``, where the preview shows it, and
-    `up` runs the command, which restores the desired state. Secrets are on ``stdin``, which never
-    appears in an error.
+    `up` runs the command, which restores the desired state. What ``after`` holds is there too: the
+    command runs again when it changes. Secrets are on ``stdin``, which never appears in an error.
 
     ``here`` runs it on the machine of Pulumi, whatever the connection. ``quiet`` keeps its output
     out of the log; ``secret_output`` keeps it out of the plain state too.
@@ -77,6 +79,7 @@ class Command(local.Command):
         stdin: pulumi.Input[str] | None = None,
         identity: Sequence[pulumi.Input[str]] = (),
         drift: Sequence[Difference] = (),
+        after: Mapping[str, pulumi.Input[str]] | None = None,
         here: bool = False,
         quiet: bool = False,
         secret_output: bool = False,
@@ -92,7 +95,7 @@ class Command(local.Command):
             stdin=stdin,
             triggers=[str(host.connection), *identity],
             interpreter=LOCAL if here else shell(host.connection),
-            environment=_environment(name, host, drift),
+            environment=_environment(name, host, drift, after or {}),
             logging=local.Logging.NONE if quiet else None,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(
@@ -106,8 +109,13 @@ class Command(local.Command):
         )
 
 
-def _environment(name: str, host: Host, drift: Sequence[Difference]) -> dict[str, str] | None:
+def _environment(
+    name: str,
+    host: Host,
+    drift: Sequence[Difference],
+    after: Mapping[str, pulumi.Input[str]],
+) -> dict[str, pulumi.Input[str]] | None:
     """The drift; where there is none, what the state has, so that nothing is done about it."""
-    if drift:
-        return {"DRIFT": "\n".join([*map(str, drift), f"@{host.now}"])}
-    return (host.outputs(name) or {}).get("environment")
+    before = ((host.outputs(name) or {}).get("environment") or {}).get(DRIFT)
+    text = "\n".join([*map(str, drift), f"@{host.now}"]) if drift else before
+    return {**({DRIFT: text} if text else {}), **after} or None

@@ -19,6 +19,8 @@ from declaration.topology import MachinePlan
 from host.client import incus_words
 from host.read import AGENT
 
+#: The variable of a Command's environment that has it run after other steps.
+AFTER = "AFTER"
 _AGENT = ["python3", "-IS", AGENT]
 
 
@@ -96,7 +98,8 @@ class StepCommand(Command):
             host,
             create=self._create(step, plan, host),
             delete=remove_command(host, plan, step),
-            stdin=_stdin(text, names, secrets, after),
+            stdin=_stdin(text, names, secrets),
+            after={AFTER: _said(after)} if after else None,
             identity=[agent.id],
             drift=step_drift(host, plan, step, restored),
             here=bool(step.source),
@@ -122,26 +125,22 @@ class StepCommand(Command):
         return pulumi.Output.concat(command, " ", host.stack)
 
 
-def _stdin(
-    text: str, names: list[str], secrets: Secrets, after: Mapping[str, Command]
-) -> pulumi.Input[str]:
-    """Kind and spec, with secrets in place, and what came of the steps that this one follows."""
-    if not names and not after:
+def _stdin(text: str, names: list[str], secrets: Secrets) -> pulumi.Input[str]:
+    """Kind and spec, with secrets in place."""
+    if not names:
         return text
 
-    def fill(values: Mapping[str, Any]) -> str:
-        data = json.loads(text)
-        if names:
-            data = {**_filled(data, values["secrets"]), "secret": True}
-        if after:
-            data["after"] = {name: str(said)[-200:] for name, said in values["after"].items()}
+    def fill(values: dict[str, str]) -> str:
+        data = {**_filled(json.loads(text), values), "secret": True}
         return json.dumps(data, ensure_ascii=False)
 
-    outputs = pulumi.Output.all(
-        secrets=secrets.values(names) if names else {},
-        after=pulumi.Output.all(**{name: each.stdout for name, each in after.items()}),
-    ).apply(fill)
-    return pulumi.Output.secret(outputs) if names else outputs
+    return pulumi.Output.secret(secrets.values(names).apply(fill))
+
+
+def _said(commands: Mapping[str, Command]) -> pulumi.Output[str]:
+    """What came of other steps, which changes with each of their runs."""
+    said = pulumi.Output.all(**{name: command.stdout for name, command in commands.items()})
+    return said.apply(lambda known: "\n".join(str(text) for text in known.values()))
 
 
 def _filled(data: Any, values: dict[str, str]) -> Any:
