@@ -42,7 +42,7 @@ def check_host(declaration: Declaration) -> Declaration:
 def main() -> None:
     """Declare, check against the host, register, export."""
     try:
-        declaration = declare(read_config(ROOT), ROLES, ROOT)
+        declaration = declare(read_config(), ROLES, ROOT)
         declaration = check_host(declaration)
     except (DeclarationError, HostError) as error:
         raise fail(error) from None

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationError
 
 from declaration.custom import Custom, custom_problems
+from declaration.describe import known_keys, secret_paths
 from declaration.engines import ENGINE_FACTS
 from declaration.field_types import Flag, Port, StrictModel, Text, check_path, setting
 from declaration.languages import LANGUAGES
@@ -379,15 +380,6 @@ def model_problems(settings: Settings) -> list[Problem]:
     return problems
 
 
-_KEYS: dict[tuple[str | int, ...], list[str]] = {
-    (): list(Settings.model_fields),
-    ("sources",): list(Sources.model_fields),
-    ("ollama",): list(Ollama.model_fields),
-    ("webui",): list(Webui.model_fields),
-    ("custom",): list(Custom.model_fields),
-}
-
-
 def parse_settings(values: Mapping[str, Any]) -> Settings:
     """The settings in ``values`` (key without ``stt:`` to value).
 
@@ -397,4 +389,5 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        raise DeclarationError(from_pydantic(error, "stt:", dict(_KEYS))) from None
+        problems = from_pydantic(error, "stt:", known_keys(Settings), secret_paths(Settings))
+        raise DeclarationError(problems) from None
