@@ -91,15 +91,9 @@ def read_stack_file(root: Path, stack: str) -> StackFile:
     """
     names = stack_names(root)
     if stack not in names:
-        raise DeclarationError(
-            [
-                Problem(
-                    "STACK",
-                    f"there is no stack {stack}.{suggest(stack, names)} "
-                    f"Stacks: {', '.join(names) or 'none'}.",
-                )
-            ]
-        )
+        known = ", ".join(names) or "none"
+        message = f"there is no stack {stack}. Stacks: {known}. Name one of them with STACK=NAME."
+        raise _wrong("STACK", message)
     file = stack_directory(root) / f"Pulumi.{stack}.yaml"
     name = str(file.relative_to(root))
     try:
