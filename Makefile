@@ -52,7 +52,7 @@ test: setup check ## All tests, on the real Incus of this machine
 	@.venv/bin/pytest $(ARGS)
 
 setup: venv
-	@.venv/bin/python bootstrap/host.py $(STACK)
+	@.venv/bin/python -m bootstrap.host $(STACK)
 
 venv:
 	@bootstrap/venv.sh requirements.txt

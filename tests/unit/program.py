@@ -25,7 +25,8 @@ import components.roles.stt_server
 from components.drift import Differences
 from components.live import Live
 from components.templates import render
-from gpu.cards import Card
+from declaration.cards import Card
+from declaration.stack_file import SECRETS
 from runner.__main__ import read_config, run_program
 from runner.state import plain
 from tests.e2e.project import ROOT
@@ -130,7 +131,7 @@ def run(
     recorder = Recorder(answers)
 
     def in_context() -> None:
-        pulumi.runtime.set_all_config(config, ["stt:apiKey", "stt:adminPassword"] if secret else [])
+        pulumi.runtime.set_all_config(config, [f"stt:{key}" for key in SECRETS] if secret else [])
         asyncio.run(run_program(recorder, "stt", stack))  # type: ignore[arg-type]  # a monitor too
 
     contextvars.copy_context().run(in_context)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from declaration.infra import Domain, Machine
+from declaration.stack_file import SECRETS
 from tests.e2e.project import ROOT
 from tests.unit.program import KEYS, Program, run
 from tests.unit.test_settings import SCHEMA
@@ -65,7 +66,7 @@ def program(
         domain[name] = value
     (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra, sort_keys=False))
     settings.setdefault("infra", str(tmp_path / "infra.yml"))
-    if setting in ("stt:apiKey", "stt:adminPassword"):
+    if setting.removeprefix("stt:") in SECRETS:
         return run(monkeypatch, "cpu", secret=True, **settings)
     return run(monkeypatch, "cpu", **settings)
 

@@ -105,7 +105,7 @@ def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
     [
         ({"tls": "files"}, "stt:webui.certificate"),
         ({"tls": "files", "certificate": "README.md", "certificateKey": "README.md"}, "PEM"),
-        ({"certificate": "README.md"}, "for tls: files alone"),
+        ({"certificate": "README.md"}, "is only for tls: files"),
         ({"tls": "internal", "port": 443}, "where the HTTPS proxy listens"),
     ],
 )
