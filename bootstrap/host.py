@@ -1,4 +1,7 @@
-"""Makes the host ready for a stack: Incus, a storage pool, the image. Usage: host.py STACK."""
+"""Makes a host ready for a stack: the Pulumi CLI and, at the same time, Incus, a pool, the image.
+
+Usage: host.py STACK.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,36 @@ def setting(stack: str, key: str) -> str:
     return str((config.get("config") or {}).get(f"stt:{key}", schema[f"stt:{key}"]["default"]))
 
 
-def main(stack: str) -> int:
+def set_up_incus(stack: str) -> int:
     """Run what is to be run here; hosts elsewhere are their owners'."""
     connection = setting(stack, "connection")
-    if connection == "local":
-        environment = {**os.environ, "STT_POOL": setting(stack, "pool")}
-        done = subprocess.run([ROOT / "bootstrap" / "incus.sh"], env=environment, check=False)  # noqa: S603
-        if done.returncode:
-            return done.returncode
-        image = setting(stack, "image")
-        # It prints the image's name, which the program finds out by itself.
-        done = subprocess.run(  # noqa: S603
-            [ROOT / "bootstrap" / "image.sh", image], stdout=subprocess.DEVNULL, check=False
-        )
+    if connection != "local":
+        print(f"incus-stt: Incus runs at {connection}: nothing is set up there", file=sys.stderr)
+        return 0
+    environment = {**os.environ, "STT_POOL": setting(stack, "pool")}
+    done = subprocess.run([ROOT / "bootstrap" / "incus.sh"], env=environment, check=False)  # noqa: S603
+    if done.returncode:
         return done.returncode
-    print(f"incus-stt: Incus runs at {connection}: nothing is set up there", file=sys.stderr)
-    return 0
+    image = setting(stack, "image")
+    # It prints the image's name, which the program finds out by itself.
+    done = subprocess.run(  # noqa: S603
+        [ROOT / "bootstrap" / "image.sh", image], stdout=subprocess.DEVNULL, check=False
+    )
+    return done.returncode
+
+
+def main(stack: str) -> int:
+    """Both at once: building the CLI takes as long as building the image."""
+    with subprocess.Popen([ROOT / "bootstrap" / "cli.sh"]) as cli:  # noqa: S603
+        try:
+            failed = set_up_incus(stack)
+        except BaseException:
+            cli.terminate()
+            raise
+        if failed:
+            cli.terminate()
+            return failed
+    return cli.returncode
 
 
 if __name__ == "__main__":
