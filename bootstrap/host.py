@@ -1,4 +1,4 @@
-"""Makes the host ready for a stack: Incus, a storage pool, the image.
+"""Makes a host ready for a stack: the Pulumi CLI and, at the same time, Incus, a pool, the image.
 
 Usage: ``python -m bootstrap.host STACK``.
 """
@@ -30,9 +30,8 @@ def settings_of(stack: str) -> Settings:
     return parse_settings({key: values[key] for key in NEEDED if key in values})
 
 
-def main(stack: str) -> int:
+def set_up_incus(settings: Settings) -> int:
     """Run what is to be run on this machine; another host is up to its owner."""
-    settings = settings_of(stack)
     if settings.host_connection.kind != "local":
         print(
             f"incus-stt: Incus runs at {settings.connection}: nothing is set up there",
@@ -50,8 +49,23 @@ def main(stack: str) -> int:
     return done.returncode
 
 
+def main(stack: str) -> int:
+    """Both at once: building the CLI takes as long as building the image."""
+    settings = settings_of(stack)
+    with subprocess.Popen([ROOT / "bootstrap" / "cli.sh"]) as cli:  # noqa: S603
+        try:
+            failed = set_up_incus(settings)
+        except BaseException:
+            cli.terminate()
+            raise
+        if failed:
+            cli.terminate()
+            return failed
+    return cli.returncode
+
+
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1]))
     except DeclarationError as error:
-        sys.exit("\n".join(f"incus-stt: error: {problem}" for problem in error.problems))
+        sys.exit(f"incus-stt: error: {error}")

@@ -23,7 +23,7 @@ class Host:
     """The stack of a host whose nvidia-smi shows a card; it is only previewed."""
 
     def __init__(self, root: Path) -> None:
-        self.project = Project(root, "runner", DOMAIN, SUBNET)
+        self.project = Project(root, DOMAIN, SUBNET)
         self.bin = root / "bin"
         self.bin.mkdir()
         self.policy = "exclusive"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ import pulumi
 import pytest
 import yaml
 from google.protobuf import json_format, struct_pb2
+from pulumi.runtime import settings as runtime
+from pulumi.runtime import stack as pulumi_stack
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
@@ -26,9 +29,6 @@ from components.drift import Differences
 from components.live import Live
 from components.templates import render
 from declaration.cards import Card
-from declaration.stack_file import SECRETS
-from runner.__main__ import read_config, run_program
-from runner.state import plain
 from tests.e2e.project import ROOT
 
 #: What is made once and kept, on no machine.
@@ -37,6 +37,40 @@ KEYS = {"stt_server/key", "open_webui/session-key", "open_webui/admin-password"}
 CARD = Card("0000:01:00.0", "10de", "2684", "0", "RTX 4090", 24564, (8, 9), "560.35.03")
 EMPTY_HOST = Live(cards=[CARD], projects={}, networks={}, pools=["default", "fast"])
 API_KEY = "key-of-the-test-0123456789"
+
+
+def plain(value: Any) -> Any:
+    """A value of Pulumi's wire without the marks of secrets."""
+    if isinstance(value, dict):
+        if "4dabf18193072939515e22adb298388d" in value:
+            return plain(value["value"])
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list) else value
+
+
+def read_config(stack: str) -> dict[str, str]:
+    """A stack's configuration, as the CLI gives it to the program."""
+    project = yaml.safe_load(Path("Pulumi.yaml").read_text("utf-8"))
+    text = Path(project["stackConfigDir"], f"Pulumi.{stack}.yaml").read_text("utf-8")
+    typed = yaml.safe_load(text).get("config") or {}
+    # The CLI hands scalars on as they are written: `no` is no boolean there, and 1e3 no number.
+    written = yaml.load(text, yaml.BaseLoader).get("config") or {}
+    values = {key: value["default"] for key, value in project["config"].items()}
+    values |= {k: written[k] if isinstance(written[k], str) else typed[k] for k in typed}
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+
+
+async def run_program(monitor: MockMonitor, stack: str) -> None:
+    """Run ``__main__.py`` against a monitor, as a language host does."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    pulumi.runtime.set_mocks(None, "stt", stack, monitor=monitor)  # type: ignore[arg-type]
+
+    def program() -> None:
+        runpy.run_path("__main__.py", run_name="__main__")
+        top = runtime.get_root_resource()
+        top.register_outputs(top.outputs)  # type: ignore[union-attr]  # set_mocks made it
+
+    await pulumi_stack.run_pulumi_func(program)
 
 
 @dataclass(frozen=True)
@@ -118,7 +152,7 @@ def run(
     monkeypatch.setattr(components.drift, "differences", lambda *_: drifted or {})
     monkeypatch.setattr(components.roles.stt_server, "_digest", lambda path: "d19e57d19e57")
     monkeypatch.setattr(components.roles.open_webui, "digest", lambda path: "d19e57d19e57")
-    _, config = read_config(stack)
+    config = read_config(stack)
     config |= {f"stt:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
     checks = '{"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08}'
     answers = {
@@ -131,8 +165,8 @@ def run(
     recorder = Recorder(answers)
 
     def in_context() -> None:
-        pulumi.runtime.set_all_config(config, [f"stt:{key}" for key in SECRETS] if secret else [])
-        asyncio.run(run_program(recorder, "stt", stack))  # type: ignore[arg-type]  # a monitor too
+        pulumi.runtime.set_all_config(config, ["stt:apiKey", "stt:adminPassword"] if secret else [])
+        asyncio.run(run_program(recorder, stack))
 
     contextvars.copy_context().run(in_context)
     return Program(recorder.registered, plain(recorder.outputs))
