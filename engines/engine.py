@@ -29,6 +29,9 @@ class Engine:
     Attributes:
         name: The value of ``stt:engine``.
         description: One plain line for the documentation.
+        strengths: What speaks for it, for the documentation; Markdown.
+        limitations: What speaks against it, for the documentation; Markdown.
+        license: The licences of its program and of its models, for the documentation.
         compute_types: The compute types by device (``cuda``, ``cpu``), the best first. The engine
             does not run on a device that is missing here.
         default_models: The model by device where ``stt:model`` is empty; empty: there is none.
@@ -51,6 +54,9 @@ class Engine:
     free_names: bool = False
     language: bool = True
     ctranslate2: tuple[int, int] | None = None
+    strengths: str = ""
+    limitations: str = ""
+    license: str = ""
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -5,7 +5,11 @@ from engines.parakeet.models import MODELS
 
 ENGINE = Engine(
     name="parakeet",
-    description="NVIDIA Parakeet by onnx-asr: very fast; English, or 25 European languages",
+    description="NVIDIA Parakeet by onnx-asr, behind this project's own server",
+    strengths="very fast, on CPUs too; punctuation",
+    limitations="no translation, no language setting, no prompt; v2 knows only English, v3 (the "
+    "default) 25 European languages",
+    license="MIT; weights CC-BY-4.0",
     # Its files are float32, or int8 for CPUs: ONNX Runtime has no CUDA kernels for these.
     compute_types={"cuda": ("float32",), "cpu": ("int8", "float32")},
     default_models=dict.fromkeys(("cuda", "cpu"), "parakeet-tdt-0.6b-v3"),
