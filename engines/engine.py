@@ -22,7 +22,7 @@ class EngineModel:
     spec: SpeechModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """An STT engine. Each folder of ``engines/`` defines one as ``ENGINE``.
 
