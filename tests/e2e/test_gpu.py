@@ -137,6 +137,7 @@ def test_vram_shows_who_holds_the_card(tmp_path: Path) -> None:
     )
     smi.chmod(0o755)
     from components.templates import render
+
     from operations.memory import cards
 
     script = render("operations/cards.sh.j2")

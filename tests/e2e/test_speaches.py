@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from components.engines import ENGINES, EngineContext
 from components.roles import ROLES
 from components.roles.ollama_server import verify_script as verify_gpu
 from components.roles.stt_server import verify_script
+
 from stack.checks import STT_ROLE
 from stack.declare import Declaration, declare
 from tests.e2e.model_hub import ModelHub

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+from components.webui.open_webui import DECLARED
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from components.webui.open_webui import DECLARED
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,

@@ -12,23 +12,23 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import components.drift
+import components.live
+import components.roles.open_webui
+import components.roles.stt_server
 import pulumi
 import pytest
 import yaml
+from components.drift import Differences
+from components.live import Live
+from components.templates import render
+from declaration.cards import Card
 from google.protobuf import json_format, struct_pb2
 from pulumi.runtime import settings as runtime
 from pulumi.runtime import stack as pulumi_stack
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
-import components.drift
-import components.live
-import components.roles.open_webui
-import components.roles.stt_server
-from components.drift import Differences
-from components.live import Live
-from components.templates import render
-from declaration.cards import Card
 from tests.e2e.project import ROOT
 
 #: What is made once and kept, on no machine.

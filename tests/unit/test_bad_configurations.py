@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from components.engines import ENGINES, EngineContext
+from components.roles import ROLES
+from components.templates import quote, render, unit_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.command import on_host
-from components.engines import ENGINES, EngineContext
-from components.roles import ROLES
-from components.templates import quote, render, unit_value
 from declaration.problems import DeclarationError
 from declaration.settings import Connection
 from tests.e2e.project import ROOT

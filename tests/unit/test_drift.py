@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-
 from components.drift import all_facts, differences
 from components.facts import Fact
 from components.live import Live, parse_live, read_script
 from components.roles import ROLES
+
 from declaration.difference import Difference
 from declaration.settings import Connection
 from stack.declare import Declaration, declare

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from components.roles import ROLES
 
 import engines
-from components.roles import ROLES
 from declaration.problems import DeclarationError
 from engines import ENGINES, document
 from engines.ctranslate2 import weight_bytes

@@ -10,9 +10,9 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
-
 from components.live import Live
 from components.roles import ROLES
+
 from declaration.problems import DeclarationError
 from engines import ENGINES, Engine
 from engines.speech_model import Source

@@ -10,8 +10,8 @@ from typing import Any
 
 import pulumi
 import pytest
-
 from components.live import Live
+
 from tests.unit.program import API_KEY, EMPTY_HOST, KEYS, golden, golden_file, run
 
 STT = "ai-tools/gpu-server/stt_server"

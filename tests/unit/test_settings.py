@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from components.roles import ROLES
+
 from declaration.checks import seconds
 from declaration.custom import ENVIRONMENT_FILE, Custom, custom_problems
 from declaration.problems import DeclarationError

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-
 from components.roles import ROLES
 from components.webui.open_webui import DECLARED, FIRST, variables
+
 from declaration.problems import DeclarationError
 from declaration.settings import conflicting_settings, parse_settings
 from roles.open_webui.machine.declared import forget
