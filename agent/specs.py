@@ -85,8 +85,7 @@ def _decode_union(args: Sequence[Any], data: Any, place: str, lenient: bool) -> 
     tag = data.get("action") if isinstance(data, dict) else None
     for arg in args:
         if tag is not None and getattr(arg, "tag", None) == tag:
-            rest = {key: data[key] for key in data if key != "action"}
-            return _decode(arg, rest, place, lenient)
+            return _decode(arg, data, place, lenient)
     failures: list[str] = []
     for arg in args:
         if arg is type(None):
@@ -101,6 +100,8 @@ def _decode_union(args: Sequence[Any], data: Any, place: str, lenient: bool) -> 
 def _decode_fields(kind: Any, data: Any, place: str, lenient: bool) -> Any:
     if not isinstance(data, dict):
         raise SpecError(f"{place}: expected an object")
+    if data.get("action", "") == getattr(kind, "tag", None):
+        data = {key: data[key] for key in data if key != "action"}
     hints = _hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     if lenient:

@@ -221,7 +221,9 @@ class Agent:
     def keep(self) -> Callable[[], None]:
         """Keep how everything is; what puts it back."""
         kept = self.root.parent / f"kept-{os.urandom(4).hex()}"
-        places = {self.root: kept / "root", self.systemd.state: kept / "state"}
+        state = self.systemd.state
+        places = {state / each: kept / each for each in ("active", "enabled", "failed")}
+        places[self.root] = kept / "root"
         for place, copy in places.items():
             shutil.copytree(place, copy, symlinks=True)
 
@@ -306,19 +308,46 @@ class Agent:
         kept = {name: text for name, text in self.tree().items() if not name.startswith("etc/")}
         return "".join(f"{name} {text!r}\n" for name, text in kept.items())
 
-    def cut(self, number: int, act: Callable[[], object], *, full: bool = False) -> str:
-        """Do it in a process of its own that is killed before its file operation ``number``.
+    def cut(
+        self,
+        number: int,
+        act: Callable[[], object],
+        *,
+        full: bool = False,
+        process: bool = False,
+    ) -> str:
+        """Do it, but be killed before the file operation ``number``: ``cut``, ``failed`` or ``done``.
 
-        With ``full``, that one fails for want of room instead. ``cut``, ``failed`` or ``done``.
+        With ``full``, that one fails for want of room instead. To be killed means that from there
+        on nothing changes any more, whatever the code does; or, in a ``process``, to exit at once.
         """
-        pid = os.fork()
-        if pid == 0:
-            _run_cut_off(str(self.root), number, act, full)
-        _, status = os.waitpid(pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        words = {0: "done", 1: "failed", CUT_OFF: "cut"}
-        assert code in words, f"the run ended with {code}"
-        return words[code]
+        FAULT.arm(self.root, number, full, process)
+        try:
+            if process:
+                return _in_process(act)
+            act()
+        except Killed:
+            return "cut"
+        except (StepError, OSError):
+            return "failed"
+        finally:
+            FAULT.root = ""
+        return "done"
+
+
+def _in_process(act: Callable[[], object]) -> str:
+    pid = os.fork()
+    if pid == 0:
+        code = 2
+        try:
+            act()
+            code = 0
+        except (StepError, OSError):
+            code = 1
+        finally:
+            os._exit(code)
+    words = {0: "done", 1: "failed", CUT_OFF: "cut"}
+    return words[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
 
 
 #: What changes a file system, and needs room where it adds something (True).
@@ -334,40 +363,42 @@ EVENTS = {
 }
 
 
-def _run_cut_off(root: str, number: int, act: Callable[[], object], full: bool) -> None:
-    """Never returns."""
-    left = number
+class Killed(BaseException):
+    """The run does not exist any more."""
 
-    def hook(event: str, words: tuple[Any, ...]) -> None:
-        nonlocal left
-        if event == "open":
-            path, _, flags = words
-            if not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                return
-            adds = True
-        elif event in EVENTS:
-            path, adds = words[0], EVENTS[event]
-        else:
-            return
-        inside = event == "subprocess.Popen" or root in str(path)
-        if not inside or "/run/incus-stt" in str(path) or (full and not adds):
-            return
-        left -= 1
-        if left == 0:
-            if full:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os._exit(CUT_OFF)
 
-    code = 2
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.addaudithook(hook)
-        act()
-        code = 0
-    except (StepError, OSError):
-        code = 1
-    finally:
-        os._exit(code)
+class Fault:
+    """What happens to the run, as an audit hook: it sees every change of the file system."""
+
+    def __init__(self) -> None:
+        self.root = ""
+        self.left = 0
+        self.full = self.process = False
+        sys.addaudithook(self._hook)
+
+    def arm(self, root: Path, number: int, full: bool, process: bool) -> None:
+        """From now on, count."""
+        self.root, self.left, self.full, self.process = str(root), number, full, process
+
+    def _hook(self, event: str, words: tuple[Any, ...]) -> None:
+        if not self.root or (event != "open" and event not in EVENTS):
+            return
+        path, adds = str(words[0]), EVENTS.get(event, True)
+        if event == "open" and not words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            return
+        inside = event == "subprocess.Popen" or self.root in path
+        if not inside or "/run/incus-stt" in path or (self.full and not adds):
+            return
+        self.left -= 1
+        if self.left == 0 and self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if self.left <= 0 and not self.full:
+            if self.process:
+                os._exit(CUT_OFF)
+            raise Killed
+
+
+FAULT = Fault()
 
 
 @pytest.fixture
