@@ -3,9 +3,8 @@ STACK ?= dev
 # More words for Pulumi, or for pytest: make preview ARGS='--target …', make test ARGS='-k key'.
 ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
-export RUNNER
 
-.PHONY: help up preview drift outputs destroy rotate-key vram flush measure-vram stt test check
+.PHONY: help up preview drift outputs env destroy rotate-key vram flush measure-vram stt test check
 .PHONY: generate setup venv venv-dev
 
 help: ## What there is
@@ -22,6 +21,9 @@ drift: setup ## Where the host differs from the stack (fails where it does)
 
 outputs: venv ## The outputs as JSON (SHOW_SECRETS=1: with the key)
 	@$(PULUMI) outputs $(if $(SHOW_SECRETS),--show-secrets)
+
+env: venv ## A shell for plain `pulumi`: docs/pulumi.md has the line
+	@bootstrap/cli.sh $(STACK)
 
 rotate-key: setup ## Another key for the STT service; Open WebUI follows
 	@$(PULUMI) up --replace '**stt_server/key' $(ARGS)
@@ -52,7 +54,7 @@ test: setup check ## All tests, on the real Incus of this machine
 	@.venv/bin/pytest $(ARGS)
 
 setup: venv
-	@.venv/bin/python bootstrap/host.py $(STACK)
+	@.venv/bin/python -m bootstrap.host $(STACK)
 
 venv:
 	@bootstrap/venv.sh requirements.txt

@@ -48,7 +48,7 @@ def read_host(declaration: Declaration) -> Live | None:
 def main() -> None:
     """Declare, check against the host, register, export."""
     try:
-        declaration = declare(read_config(ROOT), ROLES, ROOT)
+        declaration = declare(read_config(), ROLES, ROOT)
         topology, settings = declaration.topology, declaration.settings
         live = read_host(declaration)
         host = Host(settings.host_connection, live, read_state(), former_name=topology.former_name)

@@ -104,6 +104,7 @@ class Deployment:
             self._host,
             self._secrets,
             agent=machine.agent,
+            machine=machine.instance,
             needs=list(needs.values()),
             after={name: self._commands[name] for name in step.after},
             restored=restored,

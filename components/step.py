@@ -85,6 +85,7 @@ class StepCommand(Command):
         secrets: Secrets,
         *,
         agent: Command,
+        machine: Command,
         needs: Sequence[Command],
         after: Mapping[str, Command],
         restored: Sequence[str],
@@ -107,7 +108,7 @@ class StepCommand(Command):
             secret_output=bool(names),
             opts=pulumi.ResourceOptions.merge(
                 opts,
-                pulumi.ResourceOptions(depends_on=[agent, *needs], deleted_with=agent),
+                pulumi.ResourceOptions(depends_on=[agent, *needs], deleted_with=machine),
             ),
         )
         self.result: pulumi.Output[dict[str, Any]] = self.stdout.apply(_result)

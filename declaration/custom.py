@@ -17,7 +17,7 @@ ENVIRONMENT_FILE = "/etc/incus-stt/custom.env"
 
 def _check_health(value: str) -> str:
     if not re.fullmatch(r"/[\w./-]*", value):
-        raise ValueError(f"{show(value)} is no path of a URL. Use one such as /health")
+        raise ValueError(f"{show(value)} is not a path of a URL. Use one such as /health")
     return value
 
 
@@ -61,10 +61,10 @@ def custom_problems(engine: str, custom: Custom) -> list[Problem]:
             problems.append(Problem(f"stt:custom.{name}", message))
         elif not Path(path).is_file():
             problems.append(
-                Problem(f"stt:custom.{name}", f"{show(path)} is no file. Name one that is here.")
+                Problem(f"stt:custom.{name}", f"{show(path)} is not a file. Name one that is here.")
             )
     if custom.files and not Path(custom.files).is_dir():
-        message = f"{show(custom.files)} is no directory. Name one that is here."
+        message = f"{show(custom.files)} is not a directory. Name one that is here."
         problems.append(Problem("stt:custom.files", message))
     if not problems:
         problems += _unit_problems(custom)

@@ -73,6 +73,21 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[Described]:
             yield from describe(group, f"{key}.")
 
 
+def known_keys(model: type[BaseModel]) -> dict[tuple[str | int, ...], list[str]]:
+    """The keys of a model and of each group in it, by the group's path."""
+    keys: dict[tuple[str | int, ...], list[str]] = {(): list(model.model_fields)}
+    for each in describe(model):
+        if each.nested:
+            group, _, name = each.key.rpartition(".")
+            keys.setdefault(tuple(group.split(".")), []).append(name)
+    return keys
+
+
+def secret_paths(model: type[BaseModel]) -> set[tuple[str, ...]]:
+    """The paths of the settings that are secret."""
+    return {tuple(each.key.split(".")) for each in describe(model) if each.secret}
+
+
 def _plain(annotation: Any) -> Any:
     """A type without its checks, and without ``None``."""
     if get_origin(annotation) is Annotated:

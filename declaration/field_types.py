@@ -42,12 +42,12 @@ class StrictModel(BaseModel):
 def check_path(value: str) -> str:
     """A path, as far as one can tell without looking for it."""
     if any(ord(character) < 32 for character in value):
-        raise ValueError(f"{show(value)} is no path of a file")
+        raise ValueError(f"{show(value)} is not a path of a file")
     return value
 
 
 def check_url(value: str) -> str:
     """A URL, or nothing."""
     if value and not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w.~/-]*)?", value):
-        raise ValueError(f"{show(value)} is no URL. Use one such as http://10.120.0.1:8000/v1")
+        raise ValueError(f"{show(value)} is not a URL. Use one such as http://10.120.0.1:8000/v1")
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,18 +57,25 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def from_pydantic(
-    error: ValidationError, prefix: str, known: dict[tuple[str | int, ...], Iterable[str]]
+    error: ValidationError,
+    prefix: str,
+    known: Mapping[tuple[str | int, ...], Iterable[str]],
+    secrets: Collection[tuple[str, ...]] = (),
 ) -> list[Problem]:
     """Pydantic's findings as problems.
 
     ``prefix`` stands before the path (``stt:`` or ``infra.yml: ``); ``known`` maps the path of an
-    object to the keys it may have, for "did you mean".
+    object to the keys it may have, for "did you mean". ``secrets`` are paths whose values never
+    appear in a message.
     """
-    return [_problem(details, prefix, known) for details in error.errors()]
+    return [_problem(details, prefix, known, secrets) for details in error.errors()]
 
 
 def _problem(
-    details: ErrorDetails, prefix: str, known: dict[tuple[str | int, ...], Iterable[str]]
+    details: ErrorDetails,
+    prefix: str,
+    known: Mapping[tuple[str | int, ...], Iterable[str]],
+    secrets: Collection[tuple[str, ...]],
 ) -> Problem:
     loc = details["loc"]
     place = prefix + ".".join(str(part) for part in loc)
@@ -84,10 +91,7 @@ def _problem(
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "value_error":
         return Problem(place, f"{message.rstrip('.')}.")
-    if loc[-1:] in (
-        ("apiKey",),
-        ("adminPassword",),
-    ):  # a secret: its value never stands in a message
+    if any(loc[: len(path)] == path for path in secrets):
         return Problem(place, f"its value (not shown) is not allowed: {message}.")
     return Problem(place, f"{show(details['input'])} is not allowed: {message}.")
 

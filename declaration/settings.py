@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -14,10 +13,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationError
 
+from declaration.checks import (
+    check_duration,
+    check_image,
+    check_key,
+    check_language,
+    check_ollama_model,
+    check_password,
+    check_pool,
+    check_source,
+    check_text,
+    seconds,
+)
 from declaration.connection import Connection, parse_connection
 from declaration.custom import Custom, custom_problems
+from declaration.describe import known_keys, secret_paths
 from declaration.field_types import Flag, Port, StrictModel, Text, check_path, setting
-from declaration.languages import LANGUAGES
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.webui import Webui, tls_problems
 
@@ -34,102 +45,23 @@ Quantization = Literal[
     "float32",
 ]
 
-_OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?")
-_WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
-_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
-_DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
-
-
-def _check_text(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise ValueError(f"{show(value)} is no text. Write it in quotes")
-    return value
-
 
 def _check_connection(value: str) -> str:
     parse_connection(value)
     return value
 
 
-def _check_language(value: str) -> str:
-    if value and value not in LANGUAGES:
-        norwegian = ' For Norwegian write "no" in quotes: YAML reads no as false.'
-        raise ValueError(
-            f"{show(value)} is no language code of Whisper. Use one such as en, fr, de, or leave "
-            f"it empty to detect the language.{norwegian if value == 'false' else ''}"
-        )
-    return value
-
-
-def _check_key(value: str) -> str:
-    if value and not _KEY.fullmatch(value):
-        raise ValueError(
-            "is not usable as a key (its value is not shown). "
-            "Use 8 to 200 of A-Z a-z 0-9 . _ ~ + / = -"
-        )
-    return value
-
-
-def _check_password(value: str) -> str:
-    length = len(value.encode())
-    if value and (not value.isprintable() or not 8 <= length <= 72):
-        raise ValueError(
-            "is not usable as a password (its value is not shown). "
-            "Use 8 to 72 bytes without control characters"
-        )
-    return value
-
-
-def _check_image(value: str) -> str:
-    if not _WORD.fullmatch(value):
-        raise ValueError(f"{show(value)} names no image. Use one such as images:ubuntu/24.04")
-    return value
-
-
-def _check_pool(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
-        raise ValueError(f"{show(value)} names no storage pool. See `incus storage list`")
-    return value
-
-
-def _check_source(value: str) -> str:
-    if not value or value.startswith("-") or re.search(r"[\s\x00-\x1f]", value):
-        raise ValueError(f"{show(value)} is no address and no path. Use https://… or ./path")
-    return value
-
-
-def _check_ollama_model(value: str) -> str:
-    if not _OLLAMA_MODEL.fullmatch(value):
-        raise ValueError(f"{show(value)} names no model of Ollama. Use one such as llama3.2:3b")
-    return value
-
-
-def _check_duration(value: str) -> str:
-    if not _DURATION.fullmatch(value):
-        raise ValueError(f"{show(value)} is no duration. Use one such as 5m, 0 or -1 (for ever)")
-    return value
-
-
-Source = Annotated[str, AfterValidator(_check_source)]
-Duration = Annotated[Text, AfterValidator(_check_duration)]
+Source = Annotated[str, AfterValidator(check_source)]
+Duration = Annotated[Text, AfterValidator(check_duration)]
 #: What a duration may be, for the documents.
 DURATION = "a duration with units (`90s`, `5m`, `1h30m`, `500ms`), `0`, or `-1` (for ever)"
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
-
-
-def seconds(duration: str) -> int:
-    """A duration in whole seconds, at least one where it is more than none; -1: for ever."""
-    if duration in ("-1", "0"):
-        return int(duration)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", duration)
-    return max(1, round(sum(float(number) * _UNITS[unit] for number, unit in parts)))
 
 
 class Ollama(StrictModel):
     """``stt:ollama``: the Ollama service."""
 
     port: Port = setting(11434, "Port on which Ollama listens")
-    models: list[Annotated[str, AfterValidator(_check_ollama_model)]] = setting(
+    models: list[Annotated[str, AfterValidator(check_ollama_model)]] = setting(
         [],
         "Models to download",
         allowed="a list of names of Ollama's models, such as `[llama3.2:3b]`",
@@ -189,7 +121,7 @@ class Settings(StrictModel):
         "Compute type of the STT model; `auto`: the best that fits on the card. What the device "
         "cannot run is refused",
     )
-    language: Annotated[Text, AfterValidator(_check_language)] = setting(
+    language: Annotated[Text, AfterValidator(check_language)] = setting(
         "",
         "Language where a request names none; empty: it is detected",
         allowed="a language code of Whisper, such as `en`, `fr`, `de`, or empty",
@@ -201,7 +133,7 @@ class Settings(StrictModel):
         False, "`true` tries what the planner says does not fit on the card, with a warning"
     )
     custom: Custom = setting(Custom(), "An engine of your own, for `stt:engine: custom`")
-    host: Annotated[IPv4Address, BeforeValidator(_check_text)] = setting(
+    host: Annotated[IPv4Address, BeforeValidator(check_text)] = setting(
         IPv4Address("0.0.0.0"),  # noqa: S104  # in a machine of its own
         "Address on which the STT server listens",
         allowed="`0.0.0.0`, `127.0.0.1` or the machine's address",
@@ -217,12 +149,12 @@ class Settings(StrictModel):
         "Where `incus` runs: on this machine, on a remote (`incus remote list`), or over SSH",
         allowed="`local`, `incus:REMOTE` or `ssh:USER@HOST`",
     )
-    image: Annotated[Text, AfterValidator(_check_image)] = setting(
+    image: Annotated[Text, AfterValidator(check_image)] = setting(
         "images:ubuntu/24.04",
         "Image of the machines",
         allowed="an image that Incus knows, such as `images:debian/12`",
     )
-    pool: Annotated[Text, AfterValidator(_check_pool)] = setting(
+    pool: Annotated[Text, AfterValidator(check_pool)] = setting(
         "default",
         "Storage pool of the machines and volumes",
         allowed="a pool of the host (`incus storage list`)",
@@ -246,13 +178,13 @@ class Settings(StrictModel):
     protect: Flag = setting(
         False, "`true` refuses `destroy`, and every change that would delete something"
     )
-    apiKey: Annotated[Text, AfterValidator(_check_key)] = setting(  # noqa: N815
+    apiKey: Annotated[Text, AfterValidator(check_key)] = setting(  # noqa: N815
         "",
         "The key that clients must send; empty: one is made, and kept",
         allowed="8 to 200 of `A-Z a-z 0-9 . _ ~ + / = -`, or empty",
         secret=True,
     )
-    adminPassword: Annotated[Text, AfterValidator(_check_password)] = setting(  # noqa: N815
+    adminPassword: Annotated[Text, AfterValidator(check_password)] = setting(  # noqa: N815
         "",
         "Password of Open WebUI's administrator; empty: one is made, and kept",
         allowed="8 to 72 bytes without control characters, or empty",
@@ -289,19 +221,10 @@ def conflicting_settings(settings: Settings) -> list[Problem]:
         problems.append(
             Problem(
                 "stt:caBundle",
-                f"{show(settings.caBundle)} is no file. Name a PEM file, or leave it empty.",
+                f"{show(settings.caBundle)} is not a file. Name a PEM file, or leave it empty.",
             )
         )
     return problems
-
-
-_KEYS: dict[tuple[str | int, ...], list[str]] = {
-    (): list(Settings.model_fields),
-    ("sources",): list(Sources.model_fields),
-    ("ollama",): list(Ollama.model_fields),
-    ("webui",): list(Webui.model_fields),
-    ("custom",): list(Custom.model_fields),
-}
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:
@@ -313,4 +236,5 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        raise DeclarationError(from_pydantic(error, "stt:", dict(_KEYS))) from None
+        problems = from_pydantic(error, "stt:", known_keys(Settings), secret_paths(Settings))
+        raise DeclarationError(problems) from None

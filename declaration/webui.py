@@ -19,7 +19,7 @@ _HOST_NAME = re.compile(rf"(?![\d.]+$){_LABEL}(\.{_LABEL})*")
 
 def _check_email(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", value):
-        raise ValueError(f"{show(value)} is no e-mail address. Use one such as me@example.com")
+        raise ValueError(f"{show(value)} is not an e-mail address. Use one such as me@example.com")
     return value
 
 
@@ -29,7 +29,8 @@ def _check_name(value: str) -> str:
     except ValueError:
         if len(value) > 253 or not _HOST_NAME.fullmatch(value):
             raise ValueError(
-                f"{show(value)} is no host name and no IPv4 address. Use one such as stt.home.arpa"
+                f"{show(value)} is neither a host name nor an IPv4 address. "
+                "Use one such as stt.home.arpa"
             ) from None
     return value
 
@@ -43,8 +44,8 @@ def _check_listen(value: str) -> str:
                 raise ValueError
     except ValueError:
         raise ValueError(
-            f"{show(value)} is no address and port of the host. Use one such as 127.0.0.1:3000 "
-            "(the host alone), 0.0.0.0:443 (all that reach the host), or leave it empty"
+            f"{show(value)} is not an address and port of the host. Use one such as 127.0.0.1:3000 "
+            "(only the host), 0.0.0.0:443 (all that reach the host), or leave it empty"
         ) from None
     return value
 
@@ -107,13 +108,13 @@ def tls_problems(webui: Webui) -> list[Problem]:
     files = {"certificate": webui.certificate, "certificateKey": webui.certificateKey}
     if webui.tls != "files":
         return problems + [
-            Problem(f"stt:webui.{key}", "is for tls: files alone. Set that, or take this away.")
+            Problem(f"stt:webui.{key}", "is only for tls: files. Set that, or remove this.")
             for key, path in files.items()
             if path
         ]
     missing = [key for key, path in files.items() if not Path(path).is_file()]
     for key in missing:
-        message = f"{show(files[key])} is no file. Name a PEM file, or set tls: internal."
+        message = f"{show(files[key])} is not a file. Name a PEM file, or set tls: internal."
         problems.append(Problem(f"stt:webui.{key}", message))
     if not missing:
         try:

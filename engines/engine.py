@@ -22,13 +22,16 @@ class EngineModel:
     spec: SpeechModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """An STT engine. Each folder of ``engines/`` defines one as ``ENGINE``.
 
     Attributes:
         name: The value of ``stt:engine``.
         description: One plain line for the documentation.
+        strengths: What speaks for it, for the documentation; Markdown.
+        limitations: What speaks against it, for the documentation; Markdown.
+        license: The licences of its program and of its models, for the documentation.
         compute_types: The compute types by device (``cuda``, ``cpu``), the best first. The engine
             does not run on a device that is missing here.
         service: How it is installed and configured: its steps, and the service they end in.
@@ -53,6 +56,9 @@ class Engine:
     free_names: bool = False
     language: bool = True
     ctranslate2: tuple[int, int] | None = None
+    strengths: str = ""
+    limitations: str = ""
+    license: str = ""
 
     @property
     def devices(self) -> tuple[str, ...]:

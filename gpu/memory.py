@@ -12,7 +12,7 @@ from engines.whisper_models import WHISPER_MODELS
 from gpu.cards import Card
 from gpu.ollama import OllamaModel
 
-#: MiB of a card that nobody gets: the driver's own, and a second process' CUDA context.
+#: MiB of a card that are kept free: the driver's own, and a second process' CUDA context.
 RESERVE = 512
 
 

@@ -81,7 +81,8 @@ def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> De
         problems += conflicting_settings(settings)
     except DeclarationError as error:
         problems += error.problems
-    file = settings.infra if settings else values.get("infra")
+    default = Settings.model_fields["infra"].default
+    file = settings.infra if settings else values.get("infra", default)
     if isinstance(file, str) and file:
         try:
             topology = plan_topology(load_infra(root / file, file), roles, file)

@@ -6,7 +6,10 @@ from engines.engine import Engine
 
 ENGINE = Engine(
     name="custom",
-    description="A server of your own: an install script and a systemd unit (stt:custom)",
+    description="A server of your own, by `stt:custom`",
+    strengths="your own unit and install script",
+    limitations="yours",
+    license="yours",
     compute_types=COMPUTE_TYPES,
     service=service,
     repositories=True,

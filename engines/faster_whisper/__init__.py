@@ -7,7 +7,10 @@ from engines.whisper_models import CTRANSLATE2_MODELS, DEFAULT_MODELS
 
 ENGINE = Engine(
     name="faster-whisper",
-    description="This project's own server on faster-whisper: the same models, a light install",
+    description="This project's own server on faster-whisper, for NVIDIA GPUs and CPUs",
+    strengths="light (450 MB), with packages of PyPI only; refuses settings that have no effect",
+    limitations="one request at a time; no batches",
+    license="MIT",
     compute_types=COMPUTE_TYPES,
     service=service,
     default_models=DEFAULT_MODELS,

@@ -9,7 +9,11 @@ _PUBLISHED = ("tiny", "tiny.en", "base", "base.en", "small", "small.en", "large-
 
 ENGINE = Engine(
     name="owhisper",
-    description="OWhisper on whisper.cpp: CPU only, built from its last source",
+    description="OWhisper on whisper.cpp, behind this project's own server",
+    strengths="whisper.cpp's small files (q8_0)",
+    limitations="CPU only; **no longer maintained**: its last server is built from source in half "
+    "an hour; `faster-whisper` is the maintained way to the same models",
+    license="GPL-3.0",
     compute_types={"cpu": ("int8",)},
     service=service,
     default_models={"cpu": "base"},

@@ -6,7 +6,11 @@ from engines.parakeet.service import service
 
 ENGINE = Engine(
     name="parakeet",
-    description="NVIDIA Parakeet by onnx-asr: very fast; English, or 25 European languages",
+    description="NVIDIA Parakeet by onnx-asr, behind this project's own server",
+    strengths="very fast, on CPUs too; punctuation",
+    limitations="no translation, no language setting, no prompt; v2 knows only English, v3 (the "
+    "default) 25 European languages",
+    license="MIT; weights CC-BY-4.0",
     # Its files are float32, or int8 for CPUs: ONNX Runtime has no CUDA kernels for these.
     compute_types={"cuda": ("float32",), "cpu": ("int8", "float32")},
     service=service,

@@ -7,7 +7,11 @@ from engines.whisper_models import CTRANSLATE2_MODELS, DEFAULT_MODELS
 
 ENGINE = Engine(
     name="speaches",
-    description="The Speaches server on faster-whisper: multilingual, on GPU or CPU",
+    description="The Speaches server on faster-whisper, for NVIDIA GPUs and CPUs",
+    strengths="OpenAI-compatible; batches; every Whisper model of the hub; transcripts as they "
+    "come (SSE)",
+    limitations="Python 3.12; a large installation, from its git repository",
+    license="MIT",
     compute_types=COMPUTE_TYPES,
     service=service,
     default_models=DEFAULT_MODELS,

@@ -6,7 +6,10 @@ from engines.vosk.service import service
 
 ENGINE = Engine(
     name="vosk",
-    description="Vosk: light, CPU only, one language per model, lower accuracy",
+    description="Vosk behind this project's own server, for small hosts",
+    strengths="models of 40 MB that take 300 MB of memory, by its makers' word",
+    limitations="CPU only; less accurate; no punctuation; one language per model",
+    license="Apache-2.0",
     compute_types={"cpu": ("float32",)},
     service=service,
     default_models={"cpu": "vosk-model-small-en-us-0.15"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,16 +10,15 @@ import pytest
 
 from tests.e2e.project import Project, incus, left_of, remove_leftovers, run
 
-TOOLS = ["runner", *(["cli"] if shutil.which("pulumi") else [])]
-#: Names and addresses that nothing else on a host is likely to have.
-DOMAINS = {"runner": ("stt-e2e-r", "10.213.41"), "cli": ("stt-e2e-c", "10.213.42")}
+#: A name and addresses that nothing else on a host is likely to have.
+DOMAIN, SUBNET = "stt-e2e-c", "10.213.42"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def incus_ready() -> None:
-    """Incus, a pool and the image, as `make up` makes them ready."""
+    """The CLI, Incus, a pool and the image, as `make up` makes them ready."""
     root = Path(__file__).resolve().parents[2]
-    for script in (["incus.sh"], ["image.sh", "images:debian/12"]):
+    for script in (["cli.sh"], ["incus.sh"], ["image.sh", "images:debian/12"]):
         done = run(str(root / "bootstrap" / script[0]), *script[1:])
         assert done.returncode == 0, done.stderr
     remove_leftovers("stt-e2e-")
@@ -56,22 +54,20 @@ def bystander(incus_ready: None) -> Iterator[Callable[[], list[str]]]:
     incus("network", "delete", BYSTANDER)
 
 
-@pytest.fixture(scope="module", params=TOOLS)
+@pytest.fixture(scope="module")
 def project(
-    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     bystander: Callable[[], list[str]],
 ) -> Iterator[Project]:
-    """A stack that is up, built once a module by each tool; nothing of it stays."""
+    """A stack that is up, built once a module; nothing of it stays."""
     before = bystander()
-    domain, subnet = DOMAINS[request.param]
-    stack = Project(tmp_path_factory.mktemp("project"), request.param, domain, subnet)
+    stack = Project(tmp_path_factory.mktemp("project"), DOMAIN, SUBNET)
     try:
         yield stack
     finally:
         done = stack.pulumi("destroy")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert left_of(domain) == []
+    assert left_of(DOMAIN) == []
     assert bystander() == before
 
 

@@ -120,11 +120,10 @@ def post_recording(url: str, recording: Path, model: str, key: str = "", **field
 class Project:
     """The project in a directory of its own, driven by its own commands.
 
-    ``tool`` is ``runner`` or ``cli``; ``domain`` is the Incus project and ``subnet`` its addresses.
+    ``domain`` is the Incus project and ``subnet`` its addresses.
     """
 
     root: Path
-    tool: str
     domain: str
     subnet: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -182,13 +181,9 @@ class Project:
             for name, value in os.environ.items()
             if not name.startswith(("PULUMI_CONFIG_PASSPHRASE", "PULUMI_BACKEND"))
         }
-        environment = {
-            "RUNNER": "1" if self.tool == "runner" else "",
-            **self.environment,
-            **environment,
-        }
         script = str(self.root / "bootstrap" / "pulumi.sh")
-        return run(script, STACK, *words, cwd=self.root, env={**inherited, **environment})
+        everything_set = {**inherited, **self.environment, **environment}
+        return run(script, STACK, *words, cwd=self.root, env=everything_set)
 
     def up(self, *words: str) -> str:
         """``up``, which has to succeed; what it said."""
@@ -237,7 +232,7 @@ class Project:
 
 
 def changed_resources(said: str, names: Sequence[str]) -> set[str]:
-    """Which of the resources an ``up`` touched: both tools print name and what was done."""
+    """Which of the resources an ``up`` touched: Pulumi prints name and what was done."""
     words = ("created", "updated", "replaced", "deleted")
     lines = [line for line in said.splitlines() if any(word in line for word in words)]
     return {name for name in names if any(f" {name} " in line for line in lines)}

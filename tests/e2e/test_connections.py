@@ -18,7 +18,7 @@ SUBNET = "10.213.47"
 
 
 def new_project(root: Path, connection: str, environment: dict[str, str]) -> Project:
-    project = Project(root, "runner", "stt-e2e-x", SUBNET, environment=environment)
+    project = Project(root, "stt-e2e-x", SUBNET, environment=environment)
     project.set(connection=connection, image="incus-stt/images/debian/12")
     return project
 

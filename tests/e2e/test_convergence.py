@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import TOOLS
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.project import STACK, Project, everything, incus, request, run
 from tests.e2e.ssh_server import new_directory
@@ -41,14 +40,9 @@ class Bench:
 
     project: Project
     daemon: OtherIncus
-    slowness: float = 1.0
 
     def start_up(self) -> subprocess.Popen[bytes]:
-        environment = {
-            **os.environ,
-            **self.project.environment,
-            "RUNNER": "1" if self.project.tool == "runner" else "",
-        }
+        environment = {**os.environ, **self.project.environment}
         for name in ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"):
             environment.pop(name, None)
         return subprocess.Popen(
@@ -169,10 +163,8 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=TOOLS)
-def bench(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     directory = new_directory()
     disk = Path(f"{directory}.disk")
     with disk.open("wb") as file:
@@ -186,14 +178,14 @@ def bench(
     try:
         daemon.set_up()
         project = Project(
-            *(tmp_path_factory.mktemp("bench"), request.param, "stt-e2e-b", "10.213.48"),
+            *(tmp_path_factory.mktemp("bench"), "stt-e2e-b", "10.213.48"),
             environment=daemon.environment,
         )
         shutil.copytree(project.root / "models/tiny-digits", project.root / "models/copy")
         project.set(image="incus-stt/images/debian/12", quantization="float32")
         project.up()
         project.inside("touch", "/srv/models/kept")
-        yield Bench(project, daemon, 1.0 if request.param == "runner" else 2.5)
+        yield Bench(project, daemon)
         before = [path for path in everything(**daemon.environment) if "stt-e2e-b" in path]
         assert before
         done = project.pulumi("destroy")
@@ -231,7 +223,7 @@ def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str])
         _, seconds, begin = chance.choices(CHANGES, [weight for weight, *_ in CHANGES])[0]
         change = begin(bench.project, chance)
         kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
-        moment = chance.uniform(0.1, seconds * bench.slowness)
+        moment = chance.uniform(0.1, seconds)
         up = bench.start_up()
         time.sleep(moment)
         if up.poll() is not None:
@@ -245,6 +237,6 @@ def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str])
             raise AssertionError(f"{what}: {error}") from error
         table[f"{kind} during {change}"] += 1
     with capsys.disabled():
-        print(f"\n{bench.project.tool}: {FAULTS} faults, all converged")
+        print(f"\n{FAULTS} faults, all converged")
         for line, count in sorted(table.items()):
             print(f"  {count:3} {line}")

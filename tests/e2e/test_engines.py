@@ -68,7 +68,7 @@ WantedBy=multi-user.target
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    stack = Project(tmp_path_factory.mktemp("engines"), "runner", DOMAIN, SUBNET)
+    stack = Project(tmp_path_factory.mktemp("engines"), DOMAIN, SUBNET)
     try:
         stack.up()
         yield stack

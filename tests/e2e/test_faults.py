@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import TOOLS
 from tests.e2e.model_hub import ModelHub
 from tests.e2e.project import ROOT, Project, incus, left_of, request, run
 
@@ -21,18 +20,16 @@ DOMAIN = "stt-e2e-f"
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Project]:
     """A stack of which nothing is there yet, and of which nothing stays."""
-    stack = Project(tmp_path, "runner", DOMAIN, SUBNET)
+    stack = Project(tmp_path, DOMAIN, SUBNET)
     yield stack
     stack.pulumi("destroy")
     assert left_of(DOMAIN) == []
 
 
-@pytest.fixture(scope="module", params=TOOLS)
-def working(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Project]:
+@pytest.fixture(scope="module")
+def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A stack that works, for breaking."""
-    stack = Project(tmp_path_factory.mktemp("working"), request.param, "stt-e2e-w", WORKING)
+    stack = Project(tmp_path_factory.mktemp("working"), "stt-e2e-w", WORKING)
     stack.up()
     yield stack
     done = stack.pulumi("destroy")
@@ -44,7 +41,7 @@ def sentence(said: str, *parts: str) -> None:
     """The message has every part, and no traceback is shown to the operator."""
     for part in parts:
         assert part in said, said
-    # The CLI interrupts the program when a Command fails, and shows where that was.
+    # Pulumi's own language host interrupts the program when a Command fails, and shows where.
     assert "Traceback" not in said or "KeyboardInterrupt" in said, said
 
 

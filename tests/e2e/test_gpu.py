@@ -23,7 +23,7 @@ class Host:
     """The stack of a host whose nvidia-smi shows a card; it is only previewed."""
 
     def __init__(self, root: Path) -> None:
-        self.project = Project(root, "runner", DOMAIN, SUBNET)
+        self.project = Project(root, DOMAIN, SUBNET)
         self.bin = root / "bin"
         self.bin.mkdir()
         self.policy = "exclusive"
@@ -137,6 +137,7 @@ def test_vram_shows_who_holds_the_card(tmp_path: Path) -> None:
     )
     smi.chmod(0o755)
     from components.templates import render
+
     from operations.memory import cards
 
     script = render("operations/cards.sh.j2")

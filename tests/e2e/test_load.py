@@ -71,17 +71,16 @@ def tell(capsys: pytest.CaptureFixture[str], what: str, load: Load) -> None:
 def test_what_each_change_loses(
     project: Project, up: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tool = project.tool
     with under_load(project) as load:
         time.sleep(2)
-    tell(capsys, f"{tool}, no change", load)
+    tell(capsys, "no change", load)
     assert load.failed == 0
     usual = load.outage
 
     project.set(quantization="float32")
     with under_load(project) as load:
         project.up()
-    tell(capsys, f"{tool}, another quantization", load)
+    tell(capsys, "another quantization", load)
     good = load.outage
     assert load.answers[-1][1]
     assert good < usual + 3
@@ -95,7 +94,7 @@ def test_what_each_change_loses(
     project.set(model="./models/broken")
     with under_load(project) as load:
         project.fails()
-    tell(capsys, f"{tool}, a model that does not load", load)
+    tell(capsys, "a model that does not load", load)
     assert load.failed == 0
 
     # What is wrong only once it starts, here a port that is taken at the last moment: the old one
@@ -109,7 +108,7 @@ def test_what_each_change_loses(
     project.inside("systemctl", "stop", "squatter")
     assert "the one before was put back" in said
     assert "ddress already in use" in said  # the journal's words
-    tell(capsys, f"{tool}, a service that does not start", load)
+    tell(capsys, "a service that does not start", load)
     assert load.answers[-1][1]
     assert load.outage < good + 3
     project.set(port=None)

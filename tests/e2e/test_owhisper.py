@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not ARCHIVE, reason="STT_TEST_OWHISPER names no 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    stack = Project(tmp_path_factory.mktemp("owhisper"), "runner", DOMAIN, SUBNET)
+    stack = Project(tmp_path_factory.mktemp("owhisper"), DOMAIN, SUBNET)
     make_model(stack.root / "models" / "tiny-ggml")
     stack.set(
         engine="owhisper",

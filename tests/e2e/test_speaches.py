@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from components.engines import ENGINES, EngineContext
 from components.roles import ROLES
 from components.roles.ollama_server import verify_script as verify_gpu
 from components.roles.stt_server import verify_script
+
 from stack.checks import STT_ROLE
 from stack.declare import Declaration, declare
 from tests.e2e.model_hub import ModelHub
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    stack = Project(tmp_path_factory.mktemp("speaches"), "runner", "stt-e2e-s", SUBNET)
+    stack = Project(tmp_path_factory.mktemp("speaches"), "stt-e2e-s", SUBNET)
     roles = ["base_system", "ollama_server", "stt_server"]
     stack.machines = {"gpu-server": {"roles": roles}, "webui": webui_machine()}
     stack.set(webui={"publish": "127.0.0.1:39152"})

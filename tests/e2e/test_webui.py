@@ -18,13 +18,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+from components.webui.open_webui import DECLARED
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from components.webui.open_webui import DECLARED
-from tests.e2e.conftest import TOOLS
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,
@@ -38,7 +37,7 @@ from tests.e2e.project import (
 )
 from tests.e2e.webui import CHROMIUM, browser, dictate, enter, keep, sign_in, webui_machine
 
-DOMAINS = {"runner": ("stt-e2e-u1", "10.213.50", 39150), "cli": ("stt-e2e-u2", "10.213.51", 39151)}
+DOMAIN, SUBNET, PORT = "stt-e2e-u", "10.213.50", 39150
 OLLAMA = os.environ.get("STT_TEST_OLLAMA", "")
 TINY_LLM = ROOT.parent / "shared" / "tiny-ollama" / "tiny.gguf"
 UNIT = "open-webui"
@@ -46,20 +45,17 @@ UNIT = "open-webui"
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium on PATH")
 
 
-@pytest.fixture(scope="module", params=TOOLS)
-def project(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Project]:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A domain with both machines, up."""
-    domain, subnet, port = DOMAINS[request.param]
-    stack = Project(tmp_path_factory.mktemp("webui"), request.param, domain, subnet)
+    stack = Project(tmp_path_factory.mktemp("webui"), DOMAIN, SUBNET)
     stt = ["base_system", *(["ollama_server"] if OLLAMA else []), "stt_server"]
     stack.machines = {
         "gpu-server": {"roles": stt},
         "webui": webui_machine(),
     }
     stack.set(
-        sources={"ollama": OLLAMA} if OLLAMA else None, webui={"publish": f"127.0.0.1:{port}"}
+        sources={"ollama": OLLAMA} if OLLAMA else None, webui={"publish": f"127.0.0.1:{PORT}"}
     )
     try:
         stack.up()
@@ -67,7 +63,7 @@ def project(
     finally:
         done = stack.pulumi("destroy")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert left_of(domain) == []
+    assert left_of(DOMAIN) == []
 
 
 def wire(project: Project, **settings: Any) -> None:
@@ -84,7 +80,7 @@ def test_open_webui_hears_after_up(project: Project) -> None:
     outputs = project.outputs()
     assert outputs["webui_check"]["signed_in"] is True
     assert outputs["webui_check"]["text"] == "one two three"
-    assert outputs["webui_url"] == f"http://localhost:{DOMAINS[project.tool][2]}"
+    assert outputs["webui_url"] == f"http://localhost:{PORT}"
     assert request(f"http://{project.subnet}.2:3000/ready").status == 200
     assert inside(project, "systemctl", "is-active", UNIT) == "active"
     assert inside(project, "systemctl", "show", "-P", "User", UNIT) == "webui"
@@ -107,12 +103,12 @@ def test_somebody_dictates_in_a_browser(project: Project) -> None:
         dictate(page, project, seconds=3)
         page.wait_for_function("document.querySelector('#chat-input').innerText.trim()")
         assert page.inner_text("#chat-input").strip() == "hello world"
-        keep(page, f"{project.tool}-3-words")
+        keep(page, "3-words")
         if OLLAMA:
             page.click("#send-message-button")
             answer = page.locator("[id^=response-content-container]").first
             page.wait_for_selector("[aria-label='Regenerate']")  # the answer is complete
-            keep(page, f"{project.tool}-4-answer")
+            keep(page, "4-answer")
             assert answer.inner_text().strip()
             assert not page.get_by_text("does not support").count()
 
@@ -275,11 +271,9 @@ def test_a_password_changed_by_hand_stays_until_another_is_declared(project: Pro
 
 
 def test_a_declared_password_takes_effect(project: Project) -> None:
-    if project.tool == "runner":
-        pytest.skip("only the Pulumi CLI encrypts settings")
     password = 'of the "operator" $HOME \\ `x` é'
     script = (
-        "export PULUMI_CONFIG_PASSPHRASE_FILE=state/passphrase; "
+        f'eval "$(bootstrap/cli.sh {STACK})"; '
         f"pulumi config set --stack {STACK} --secret stt:adminPassword"
     )
     done = run("sh", "-c", script, cwd=project.root, input=password)
@@ -298,13 +292,12 @@ def test_https_with_a_ca_of_its_own(project: Project) -> None:
     wire(project, tls="internal", names=["webui.test"])
     project.up()
     outputs = project.outputs()
-    port = DOMAINS[project.tool][2]
-    assert outputs["webui_url"] == f"https://webui.test:{port}"
+    assert outputs["webui_url"] == f"https://webui.test:{PORT}"
     trust = ssl.create_default_context(cadata=outputs["webui_ca"])
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
     )
-    for address in (f"{project.subnet}.2", f"localhost:{port}", f"127.0.0.1:{port}"):
+    for address in (f"{project.subnet}.2", f"localhost:{PORT}", f"127.0.0.1:{PORT}"):
         with opener.open(f"https://{address}/health", timeout=30) as answer:
             assert answer.status == 200
     with pytest.raises(OSError, match="refused"):  # no password goes in the clear
@@ -319,7 +312,7 @@ def test_https_with_a_ca_of_its_own(project: Project) -> None:
     assert project.outputs()["webui_check"]["text"] == "one two three"
     if CHROMIUM and run("which", "certutil").returncode == 0:
         with browser("four_five_six", outputs["webui_ca"]) as page:
-            page.goto(f"https://localhost:{port}")  # a page that is not trusted is an error
+            page.goto(f"https://localhost:{PORT}")  # a page that is not trusted is an error
             assert page.evaluate("window.isSecureContext") is True
             assert page.evaluate("navigator.mediaDevices !== undefined") is True
 
@@ -354,9 +347,8 @@ def test_an_address_that_somebody_has_is_said(project: Project) -> None:
         wire(project, publish=f"127.0.0.1:{somebody.getsockname()[1]}")
         said = project.fails()
     assert "choose another one with stt:webui.publish" in said
-    port = DOMAINS[project.tool][2]
-    assert request(f"http://127.0.0.1:{port}/health").status == 200  # as it was before
-    wire(project, publish=f"127.0.0.1:{port}")
+    assert request(f"http://127.0.0.1:{PORT}/health").status == 200  # as it was before
+    wire(project, publish=f"127.0.0.1:{PORT}")
     project.up()
     assert sign_in(project).hears("hello_world") == "hello world"
 
@@ -380,7 +372,7 @@ def test_what_goes_wrong_is_said(project: Project, tmp_path: Path) -> None:
             dictate(page, project, seconds=3)
             page.get_by_text("Server Connection Error").first.wait_for()
             page.wait_for_timeout(700)  # it slides in
-            keep(page, f"{project.tool}-5-no-service")
+            keep(page, "5-no-service")
             assert page.inner_text("#chat-input").strip() == "written before"
     project.inside("systemctl", "start", "faster-whisper")
 

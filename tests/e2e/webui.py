@@ -118,7 +118,7 @@ def enter(page: Page, project: Project) -> None:
     page.goto(outputs["webui_url"])
     page.fill("#email", outputs["webui_admin_email"])
     page.fill("input[type=password]", outputs["webui_admin_password"])
-    keep(page, f"{project.tool}-1-sign-in")
+    keep(page, "1-sign-in")
     # What is new in this version, told to everybody once.
     news = page.get_by_role("button", name="Okay, Let's Go!")
     page.add_locator_handler(news, lambda button: button.click())
@@ -130,5 +130,5 @@ def dictate(page: Page, project: Project, seconds: float) -> None:
     """Press the microphone button, let the recording play, confirm."""
     page.click("#voice-input-button")
     page.wait_for_timeout(seconds * 1000)
-    keep(page, f"{project.tool}-2-listening")
+    keep(page, "2-listening")
     page.click("#confirm-recording-button")

@@ -14,19 +14,17 @@ from typing import Any
 
 import pytest
 import yaml
+from components.engines import ENGINES, EngineContext
+from components.roles import ROLES
+from components.templates import quote, render, unit_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.command import on_host
-from components.engines import ENGINES, EngineContext
-from components.roles import ROLES
-from components.templates import quote, render, unit_value
 from declaration.problems import DeclarationError
 from declaration.settings import Connection
-from runner.state import plain
-from stack.declare import declare
 from tests.e2e.project import ROOT
-from tests.unit.program import run
+from tests.unit.program import plain, run
 from tests.unit.test_settings import CPU
 
 TOPOLOGY: dict[str, Any] = yaml.safe_load((ROOT / "infra.cpu.yml").read_text())

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-
 from components.drift import compare_facts
 from components.facts import Fact
+
 from declaration.difference import compare_object, compare_text
 
 INSTANCE = "^(volatile|image)[.]"

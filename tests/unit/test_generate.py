@@ -12,6 +12,7 @@ from pydantic import Field
 
 from declaration.describe import describe
 from declaration.field_types import Flag, Port, StrictModel, Text, setting
+from declaration.settings import Settings, parse_settings
 from stack.generate import (
     COMMAND,
     MARKERS,
@@ -23,7 +24,6 @@ from stack.generate import (
     short_table,
     stale,
 )
-from declaration.settings import Settings, parse_settings
 from tests.e2e.project import ROOT
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 from components.roles import ROLES
+
 from declaration.infra import load_infra
 from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 import yaml
-
 from components.live import Live
 from components.roles import ROLES
+
 from declaration.problems import DeclarationError
 from engines import ENGINES, Engine
 from engines.speech_model import Source
 from engines.whisper_models import WHISPER_MODELS
 from gpu.cards import Card, compute_types, parse_cards
 from gpu.devices import select_cards
+from gpu.memory import stt_memory
 from gpu.ollama import OllamaModel, read_sizes
 from gpu.planner import GpuPlan, plan_gpu
 from stack.declare import declare
@@ -61,6 +62,15 @@ def test_fewer_bytes_a_weight_never_take_more() -> None:
     for name, model in WHISPER_MODELS.items():
         gpu = {kind: figure.mib for kind, figure in model.gpu.items()}
         assert gpu["int8_float16"] < gpu["float16"] <= gpu["int8_float32"] <= gpu["float32"], name
+
+
+def test_a_plan_cannot_be_changed() -> None:
+    """Not its fields, and not what is in them: it is one value."""
+    for found in (plan(card(12)), plan(card(3)), plan(card(8), OllamaModel("a"), LLAMA)):
+        with pytest.raises(FrozenInstanceError):
+            found.compute_type = "int8"  # type: ignore[misc]
+        assert {type(each) for each in (found.notes, found.warnings, found.problems)} == {tuple}
+        assert hash(found) == hash(replace(found))
 
 
 def test_what_fits_is_said_with_what_is_left() -> None:
@@ -136,6 +146,11 @@ def test_a_model_that_nobody_knows_is_not_guessed(tmp_path: Path) -> None:
         file.truncate(3_000_000_000)
     assert plan(card(4), model=str(tmp_path), quantization="float16").problems
     assert not plan(card(8), model=str(tmp_path), quantization="float16").problems
+    # Its weights in int8 take half as much; the rest stays.
+    model = declare({**DEFAULTS, "model": str(tmp_path)}, ROLES, ROOT).model
+    half, int8 = (stt_memory(model, kind, "cuda") for kind in ("float16", "int8_float16"))
+    assert half and int8
+    assert half.mib - int8.mib == pytest.approx(1_500_000_000 / 2**20, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +220,10 @@ def test_cards_are_read_from_incus_and_nvidia_smi() -> None:
         ({"id": "0"}, ["0000:01:00.0"]),
         ({"vendorid": "10DE", "productid": "1234"}, ["0000:02:00.0"]),
         ({"vendorid": "1002"}, ["0000:03:00.0"]),
+        ({"productid": "1234"}, ["0000:02:00.0"]),
+        ({"productid": "7550"}, ["0000:03:00.0"]),
+        ({"productid": "1ABC"}, ["0000:04:00.0"]),
+        ({"vendorid": "1002", "productid": "1234"}, []),
         ({"pci": "0000:09:00.0"}, []),
     ],
 )
@@ -213,6 +232,7 @@ def test_a_device_gives_the_cards_that_it_names(device: dict[str, str], seen: li
         Card("0000:01:00.0", "10de", "2684", "0"),
         Card("0000:02:00.0", "10de", "1234", "1"),
         Card("0000:03:00.0", "1002", "7550", "2"),
+        Card("0000:04:00.0", "8086", "1abc", "3"),
     ]
     assert [each.pci for each in select_cards([device], cards)] == seen
 
@@ -334,3 +354,51 @@ def test_mig_and_pci_reach_incus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     profile = yaml.safe_load(program.commands["ai-tools/profile/nvidia-compute"].inputs["stdin"])
     assert profile["devices"]["gpu"] == {"type": "gpu", "gputype": "mig", "mig.uuid": uuid}
     assert profile["config"]["nvidia.runtime"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("device", "sent"),
+    [
+        ({"vendorid": "10DE", "productid": "2684"}, {"vendorid": "10de", "productid": "2684"}),
+        ({"vendorid": "10de", "productid": "26B5"}, {"vendorid": "10de", "productid": "26b5"}),
+        ({"productid": "26B5"}, {"productid": "26b5"}),
+    ],
+)
+def test_ids_in_upper_case_are_matched_and_reach_incus_in_lower_case(
+    device: dict[str, str], sent: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Incus compares texts; an operator copies what a data sheet says."""
+    infra = gpu_infra(tmp_path, **device)
+    host = gpu_host(replace(CARD, product_id=sent["productid"]))
+    program = run(monkeypatch, "gpu", host, infra=infra)
+    profile = yaml.safe_load(program.commands["ai-tools/profile/nvidia-compute"].inputs["stdin"])
+    gpu = profile["devices"]["gpu"]
+    assert {key: gpu[key] for key in sent} == sent
+
+
+def test_only_ids_of_gpu_devices_change_their_case(tmp_path: Path) -> None:
+    infra = yaml.safe_load((ROOT / "infra.yml").read_text())
+    devices = infra["domains"]["ai-tools"]["profiles"]["nvidia-compute"]["devices"]
+    devices["usb"] = {"type": "usb", "vendorid": "05AC", "productid": "12A8"}
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
+    values = {**DEFAULTS, "infra": str(tmp_path / "infra.yml")}
+    profile = declare(values, ROLES, ROOT).topology.domains[0].profiles["nvidia-compute"]
+    assert profile.devices["usb"] == devices["usb"]
+
+
+def test_a_product_that_is_not_there_is_said_with_the_ids_that_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    infra = gpu_infra(tmp_path, productid="ffff")
+    with pytest.raises(pulumi.RunError, match=r"vendorid 10de, productid 2684"):
+        run(monkeypatch, "gpu", infra=infra)
+
+
+def test_a_product_of_another_vendor_needs_its_vendorid(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without one the program would prepare the machine for NVIDIA's driver."""
+    amd = Card("0000:03:00.0", "1002", "7550", "1", "Radeon RX 9070")
+    infra = gpu_infra(tmp_path, productid="7550")
+    with pytest.raises(pulumi.RunError, match='Select it by vendorid: "1002" and productid'):
+        run(monkeypatch, "gpu", gpu_host(CARD, amd), infra=infra)

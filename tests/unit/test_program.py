@@ -99,9 +99,9 @@ def test_what_is_in_a_machine_comes_after_its_agent_and_goes_with_the_machine() 
         assert f"{machine}/instance" in agent.dependencies
         assert agent.request.deletedWith.endswith(f"::{machine}/instance")
     for name, step in program.steps.items():
-        agent_name = "/".join(name.split("/")[:2]) + "/agent"
-        assert agent_name in step.dependencies, name
-        assert step.request.deletedWith.endswith(f"::{agent_name}"), name
+        machine = "/".join(name.split("/")[:2])
+        assert f"{machine}/agent" in step.dependencies, name
+        assert step.request.deletedWith.endswith(f"::{machine}/instance"), name
 
 
 def test_a_new_machine_has_its_agent_and_every_step_replaced() -> None:

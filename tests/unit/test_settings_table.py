@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 import pytest
-
 from components.engines.speaches import READERS
+
 from tests.e2e.project import ROOT
 from tests.unit.program import run
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from components.templates import render
+
 from declaration import source_files
 from declaration.problems import DeclarationError
 from declaration.source_files import digest, files, names

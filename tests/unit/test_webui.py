@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-
 from components.roles import ROLES
 from components.webui.open_webui import DECLARED, FIRST, variables
+
 from declaration.problems import DeclarationError
 from declaration.settings import conflicting_settings, parse_settings
 from roles.open_webui.machine.declared import forget
@@ -105,7 +105,7 @@ def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
     [
         ({"tls": "files"}, "stt:webui.certificate"),
         ({"tls": "files", "certificate": "README.md", "certificateKey": "README.md"}, "PEM"),
-        ({"certificate": "README.md"}, "for tls: files alone"),
+        ({"certificate": "README.md"}, "is only for tls: files"),
         ({"tls": "internal", "port": 443}, "where the HTTPS proxy listens"),
     ],
 )

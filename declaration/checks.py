@@ -1,0 +1,109 @@
+"""Checks of single values of the stack configuration, and the text of each refusal.
+
+Each returns the value, or raises a ``ValueError`` that says what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from declaration.languages import LANGUAGES
+from declaration.problems import show
+
+_OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?")
+#: A word that no program takes for an option.
+WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
+_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
+_DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+def check_text(value: Any) -> Any:
+    """A text, where the field takes something else as well."""
+    if not isinstance(value, str):
+        raise ValueError(f"{show(value)} is not a text. Write it in quotes")
+    return value
+
+
+def check_language(value: str) -> str:
+    """One of Whisper's language codes, or nothing."""
+    if value and value not in LANGUAGES:
+        raise ValueError(
+            f"{show(value)} is not a language code of Whisper. Use one such as en, fr, de, or "
+            "leave it empty to detect the language"
+        )
+    return value
+
+
+def check_key(value: str) -> str:
+    """A key of characters that need no quotes anywhere, or nothing; it is not shown."""
+    if value and not _KEY.fullmatch(value):
+        raise ValueError(
+            "is not usable as a key (its value is not shown). "
+            "Use 8 to 200 of A-Z a-z 0-9 . _ ~ + / = -"
+        )
+    return value
+
+
+def check_password(value: str) -> str:
+    """A password that bcrypt takes whole, or nothing; it is not shown."""
+    length = len(value.encode())
+    if value and (not value.isprintable() or not 8 <= length <= 72):
+        raise ValueError(
+            "is not usable as a password (its value is not shown). "
+            "Use 8 to 72 bytes without control characters"
+        )
+    return value
+
+
+def check_image(value: str) -> str:
+    """An image's name, as Incus takes it."""
+    if not WORD.fullmatch(value):
+        raise ValueError(
+            f"{show(value)} is not the name of an image. Use one such as images:ubuntu/24.04"
+        )
+    return value
+
+
+def check_pool(value: str) -> str:
+    """A storage pool's name."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value):
+        raise ValueError(
+            f"{show(value)} is not the name of a storage pool. See `incus storage list`"
+        )
+    return value
+
+
+def check_source(value: str) -> str:
+    """An address or a path."""
+    if not value or value.startswith("-") or re.search(r"[\s\x00-\x1f]", value):
+        raise ValueError(f"{show(value)} is neither an address nor a path. Use https://… or ./path")
+    return value
+
+
+def check_ollama_model(value: str) -> str:
+    """A model's name, as Ollama takes it."""
+    if not _OLLAMA_MODEL.fullmatch(value):
+        raise ValueError(
+            f"{show(value)} is not the name of an Ollama model. Use one such as llama3.2:3b"
+        )
+    return value
+
+
+def check_duration(value: str) -> str:
+    """A duration, as ``seconds`` takes it."""
+    if not _DURATION.fullmatch(value):
+        raise ValueError(f"{show(value)} is not a duration. Use one such as 5m, 0 or -1 (for ever)")
+    return value
+
+
+def seconds(duration: str) -> int:
+    """A duration in whole seconds, at least one where it is more than none; -1: for ever.
+
+    ``duration`` is what ``check_duration`` accepts.
+    """
+    if duration in ("-1", "0"):
+        return int(duration)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", duration)
+    return max(1, round(sum(float(number) * _UNITS[unit] for number, unit in parts)))

@@ -1,1 +1,0 @@
-"""Runs the program where no Pulumi CLI is to be had: same program, same Commands, own state."""

@@ -1,0 +1,173 @@
+"""An engine is one folder: it is found, and what it says is carried through."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from components.roles import ROLES
+
+import engines
+from declaration.problems import DeclarationError
+from engines import ENGINES, document
+from engines.ctranslate2 import weight_bytes
+from engines.models import ModelDirectory, resolve_model
+from engines.speech_model import Source
+from engines.whisper_models import WHISPER_MODELS
+from stack.declare import Declaration, declare
+from tests.e2e.project import ROOT
+from tests.unit.test_settings import CPU
+
+FOLDER = """
+from engines.engine import Engine, EngineModel
+from engines.whisper_models import WHISPER_MODELS
+
+ENGINE = Engine(
+    name="{name}",
+    description="of the test",
+    compute_types={{"cpu": ("int8",)}},
+    default_models={{"cpu": "tiny"}},
+    models={{"tiny": EngineModel("its-tiny", WHISPER_MODELS["tiny"])}},
+)
+"""
+
+
+def add_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, text: str
+) -> list[str]:
+    """A folder beside those of engines/, and the path that has both."""
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "__init__.py").write_text(text)
+    path = [*engines.__path__, str(tmp_path)]
+    monkeypatch.setattr(engines, "__path__", path)
+    return path
+
+
+def test_the_default_comes_first_then_the_alphabet() -> None:
+    first, *others = ENGINES
+    assert first == "speaches" and others == sorted(others)
+    assert {"custom", "faster-whisper", "owhisper", "parakeet", "vosk"} <= set(others)
+
+
+def test_a_folder_is_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = add_folder(tmp_path, monkeypatch, "found_once", FOLDER.format(name="new-one"))
+    found = engines.discover(path)
+    assert set(found) - set(ENGINES) == {"new-one"}
+    assert list(found)[1:] == sorted(list(found)[1:])
+    # …and nothing else has to know it.
+    monkeypatch.setitem(ENGINES, "new-one", found["new-one"])
+    declaration = declare({**CPU, "engine": "new-one", "model": ""}, ROLES, ROOT)
+    assert (declaration.engine.name, declaration.model.repository) == ("new-one", "its-tiny")
+    assert "`new-one`" in document.engines_table()
+
+
+def test_a_folder_without_an_engine_is_not_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = add_folder(tmp_path, monkeypatch, "found_empty", "")
+    assert engines.discover(path) == ENGINES
+
+
+def test_two_folders_with_one_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = add_folder(tmp_path, monkeypatch, "found_twice", FOLDER.format(name="vosk"))
+    with pytest.raises(ValueError, match="the engine name 'vosk' is taken"):
+        engines.discover(path)
+
+
+def declared(**settings: Any) -> Declaration:
+    return declare({**CPU, **settings}, ROLES, ROOT)
+
+
+def test_an_unknown_engine_is_refused_with_the_allowed_ones() -> None:
+    with pytest.raises(DeclarationError) as caught:
+        declared(engine="speeches", port=0)
+    assert len(caught.value.problems) == 1  # stt:port; settings that cannot be read come first
+    with pytest.raises(DeclarationError) as caught:
+        declared(engine="speeches", host="10.9.9.9")
+    engine = next(str(each) for each in caught.value.problems if each.place == "stt:engine")
+    assert '"speeches" is not allowed' in engine and 'Did you mean "speaches"?' in engine
+    assert f"Allowed: {', '.join(ENGINES)}." in engine
+    assert any(each.place == "stt:host" for each in caught.value.problems)
+
+
+def test_a_declaration_has_the_model_and_leaves_the_settings_alone() -> None:
+    declaration = declared(model="", quantization="auto")
+    assert (declaration.settings.model, declaration.model.name) == ("", "small")
+    chosen = declaration.with_compute_type("int8")
+    assert (declaration.compute_type, chosen.compute_type) == ("auto", "int8")
+    assert chosen.settings.quantization == "auto"
+    assert chosen.device == "cpu"
+
+
+def test_the_disk_is_read_once_where_the_declaration_is_made(tmp_path: Path) -> None:
+    directory = tmp_path / "mine"
+    directory.mkdir()
+    (directory / "model.bin").write_bytes(b"12345")
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    declaration = declared(model=str(link))
+    (directory / "model.bin").unlink()
+    assert declaration.model.found == ModelDirectory("mine", complete=True, weights=5)
+    assert (declaration.model.slug, declaration.model.weights) == ("mine", 5)
+    with pytest.raises(DeclarationError, match=r"contains no model\.bin"):
+        declared(model=str(link))
+
+
+def test_a_name_that_is_a_directory_only_on_the_disk_is_one(monkeypatch: Any) -> None:
+    speaches = ENGINES["speaches"]
+    assert resolve_model("some/thing", speaches).repository == "some/thing"
+    found = ModelDirectory("thing", complete=True)
+    assert resolve_model("some/thing", speaches, found).directory == "some/thing"
+
+
+def test_a_model_of_other_engines_is_said_to_be_theirs() -> None:
+    with pytest.raises(ValueError, match=r"it is one of speaches, faster-whisper, owhisper\)"):
+        resolve_model("small", ENGINES["vosk"])
+
+
+def test_int8_weights_are_one_byte_whatever_computes() -> None:
+    sizes = {kind: weight_bytes(kind) for kind in ENGINES["speaches"].compute_types["cuda"]}
+    assert [kind for kind, size in sizes.items() if size == 1] == [
+        "int8_float16",
+        "int8",
+        "int8_bfloat16",
+        "int8_float32",
+    ]
+    assert (sizes["float16"], sizes["bfloat16"], sizes["float32"]) == (2, 2, 4)
+
+
+# The page.
+
+
+def test_the_page_is_what_the_engines_say() -> None:
+    text = document.PAGE.read_text()
+    assert text == document.page(text), f"docs/engines.md is stale. Run: {document.COMMAND}"
+
+
+def test_a_changed_figure_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = document.PAGE.read_text()
+    small = WHISPER_MODELS["small"]
+    monkeypatch.setitem(WHISPER_MODELS, "tiny", small)
+    assert document.page(text) != text
+    with pytest.raises(ValueError, match="needs these lines once"):
+        document.page(text.replace("<!-- engines: end -->", ""))
+
+
+def test_the_page_has_the_document_s_models_and_types() -> None:
+    text = document.PAGE.read_text()
+    for name, accuracy in {
+        "tiny": "Low",
+        "base": "Fair",
+        "small": "Good",
+        "medium": "Very good",
+        "large-v3-turbo": "Excellent",
+        "large-v3": "Best",
+    }.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert row.endswith(f"| {accuracy} |")
+    assert "| `float16` | 6.0 GiB (D) | Fast | Best |" in text
+    for source in Source:
+        assert source.value in text

@@ -1,0 +1,150 @@
+"""Which room may import which. Dependencies run downwards only."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.project import ROOT
+
+#: The rooms that a room may import beside itself. A room that is not there yet is skipped.
+ALLOWED: dict[str, set[str]] = {
+    "agent": set(),
+    "declaration": set(),
+    "engines": {"declaration", "agent"},
+    "stack": {"declaration", "engines"},
+    "gpu": {"declaration", "engines", "stack"},
+    "roles": {"declaration", "engines", "stack", "gpu", "agent"},
+}
+#: The rooms that a room may not import, where it may import the rest.
+FORBIDDEN: dict[str, set[str]] = {"components": {"operations", "runner", "plugins", "bootstrap"}}
+#: Where pulumi may be imported: what registers resources, and what stands in for Pulumi itself.
+PULUMI = ("components/", "__main__.py", "runner/", "plugins/")
+PULUMI_COMMAND = ("components/command.py", "runner/", "plugins/")
+CONFIG = ("components/config.py", "runner/", "plugins/")
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """The absolute names that a module imports, by whatever form of import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                up = parts[: len(parts) - node.level + 1]
+                base = ".".join([*up, *([base] if base else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def reads_config(tree: ast.AST, names: set[str]) -> bool:
+    """Whether a module uses ``pulumi.Config``, or what is below it."""
+    if any(name == "pulumi.Config" or name.startswith("pulumi.runtime.config") for name in names):
+        return True
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr == "Config"
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "pulumi"
+        for node in ast.walk(tree)
+    )
+
+
+def violations(root: Path) -> list[str]:
+    """Every import that no room below should need, as ``FILE imports NAME``."""
+    files = [
+        file
+        for file in sorted(root.rglob("*.py"))
+        if not {"tests", "node_modules"} & set(file.relative_to(root).parts)
+        and not any(part.startswith(".") for part in file.relative_to(root).parts)
+    ]
+    ours = {file.relative_to(root).parts[0].removesuffix(".py") for file in files} | {"tests"}
+    found: list[str] = []
+    for file in files:
+        path = file.relative_to(root)
+        shown, room = path.as_posix(), path.parts[0].removesuffix(".py")
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = set(imports(tree, ".".join(path.parts[:-1])))
+        for name in sorted(names):
+            top = name.partition(".")[0]
+            if top in ours - {room} and (
+                (room in ALLOWED and top not in ALLOWED[room])
+                or top in FORBIDDEN.get(room, set())
+                or top in ("tests", "__main__")
+            ):
+                found.append(f"{shown} imports {name}")
+            if top == "pulumi" and not shown.startswith(PULUMI):
+                found.append(f"{shown} imports {name}")
+            if top == "pulumi_command" and not shown.startswith(PULUMI_COMMAND):
+                found.append(f"{shown} imports {name}")
+        if reads_config(tree, names) and not shown.startswith(CONFIG):
+            found.append(f"{shown} reads pulumi.Config")
+    return found
+
+
+def test_dependencies_run_downwards_only() -> None:
+    assert violations(ROOT) == []
+
+
+def test_the_rooms_are_those_that_are_looked_at() -> None:
+    """A room that was renamed would be skipped for ever."""
+    there = {name for name in ALLOWED if (ROOT / name).is_dir()}
+    assert {"declaration", "engines", "stack", "gpu"} <= there
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "wrong"),
+    [
+        ("declaration/x.py", "import engines", "imports engines"),
+        ("declaration/x.py", "from stack.declare import declare", "imports stack.declare.declare"),
+        ("declaration/x.py", "import pulumi", "imports pulumi"),
+        ("engines/vosk/x.py", "from gpu import cards", "imports gpu.cards"),
+        ("engines/vosk/x.py", "def f():\n    import components.gpu", "imports components.gpu"),
+        ("stack/x.py", "from gpu.planner import GpuPlan", "imports gpu.planner.GpuPlan"),
+        ("gpu/x.py", "from components.live import Live", "imports components.live.Live"),
+        ("roles/stt/x.py", "import components", "imports components"),
+        ("components/x.py", "import operations.host", "imports operations.host"),
+        ("components/x.py", "from tests.unit import program", "imports tests.unit.program"),
+        ("components/x.py", "import pulumi_command", "imports pulumi_command"),
+        ("components/x.py", "import pulumi\npulumi.Config()", "reads pulumi.Config"),
+        ("components/x.py", "from pulumi import Config", "reads pulumi.Config"),
+        ("components/x.py", "from pulumi.runtime import config", "reads pulumi.Config"),
+        ("operations/x.py", "import pulumi", "imports pulumi"),
+        ("agent/x.py", "from declaration import problems", "imports declaration.problems"),
+    ],
+)
+def test_a_wrong_import_is_named(file: str, line: str, wrong: str, tmp_path: Path) -> None:
+    for room in (*ALLOWED, *FORBIDDEN, "operations"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").touch()
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(f"{line}\n")
+    assert violations(tmp_path) == [f"{file} {wrong}"]
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        (
+            "engines/vosk/__init__.py",
+            "from declaration import x\nfrom . import y\nimport engines",
+        ),
+        ("engines/vosk/y.py", "from ..engine import Engine"),
+        ("gpu/x.py", "import stack.declare, engines, declaration.problems"),
+        ("components/config.py", "import pulumi\npulumi.Config('stt')"),
+        ("components/command.py", "import pulumi_command"),
+        ("components/x.py", "import roles, gpu, stack, engines, declaration, agent"),
+    ],
+)
+def test_a_right_import_is_not(file: str, line: str, tmp_path: Path) -> None:
+    """Here most rooms are not there, which is no error either."""
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(f"{line}\n")
+    for room in ("declaration", "stack"):
+        (tmp_path / room).mkdir(exist_ok=True)
+        (tmp_path / room / "x.py").touch()
+    assert violations(tmp_path) == []
