@@ -1,7 +1,4 @@
-"""The program, run against a monitor that makes nothing and remembers what it was asked for.
-
-The stacks and topologies are the tests' own (``stacks/``): an operator may edit the project's.
-"""
+"""The program, run against a monitor that makes nothing and remembers what it was asked for."""
 
 from __future__ import annotations
 
@@ -40,8 +37,8 @@ from gpu.cards import Card
 from host.read import AppliedStep, Live, MachineState
 from roles import ROLES
 from stack.declare import Declaration
+from tests.unit.values import CARD, DEFAULTS, STACKS
 
-STACKS = Path(__file__).parent / "stacks"
 #: Pulumi's marks of a secret on the wire.
 MARK, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 _ORIGINAL_DIGEST = source_files.digest
@@ -56,8 +53,6 @@ KEPT = {
 API_KEY = KEPT["stt_server/key"]
 #: What the last step of each role says.
 CHECK = {"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08}
-#: Every Whisper model fits on it, in every compute type.
-CARD = Card("0000:01:00.0", "10de", "2684", "0", "RTX 4090", 24564, (8, 9), "560.35.03")
 
 
 def plain(value: Any) -> Any:
@@ -262,7 +257,6 @@ class Program:
         """What the engine does to what it knows, by the name in the state."""
         return {each.former or name: each.done for name, each in self.commands.items() if each.done}
 
-
     def changes(self, before: Program) -> dict[str, str]:
         """What this run does to each resource of an earlier one, deletions included."""
         kept = {each.former for each in self.commands.values()}
@@ -279,24 +273,11 @@ class _Log(logging.Handler):
 
 
 @cache
-def defaults() -> dict[str, Any]:
-    """The defaults of Pulumi.yaml, without ``stt:``."""
-    schema = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
-    return {key.removeprefix("stt:"): item["default"] for key, item in schema.items()}
-
-
-def values_of(stack: str) -> dict[str, Any]:
-    """The settings of a stack as they are declared, without ``stt:``."""
-    given = yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]
-    return defaults() | {key.removeprefix("stt:"): value for key, value in given.items()}
-
-
-@cache
 def config_of(stack: str) -> dict[str, str]:
     """The configuration of a stack as Pulumi gives it to the program: texts."""
     text = (STACKS / f"Pulumi.{stack}.yaml").read_text()
     typed, written = yaml.safe_load(text)["config"], yaml.load(text, yaml.BaseLoader)["config"]
-    values = {f"stt:{key}": value for key, value in defaults().items()}
+    values = {f"stt:{key}": value for key, value in DEFAULTS.items()}
     # Scalars are handed on as they are written.
     values |= {key: written[key] if isinstance(written[key], str) else typed[key] for key in typed}
     return {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}

@@ -11,7 +11,8 @@ import yaml
 
 from declaration.infra import Domain, Machine
 from declaration.source_files import ROOT
-from tests.unit.program import KEPT, STACKS, Program, defaults, host_after, run
+from tests.unit.program import KEPT, Program, host_after, run
+from tests.unit.values import DEFAULTS, STACKS
 
 TABLE = ROOT / "docs" / "changes.md"
 #: What the table calls a role's steps.
@@ -126,7 +127,7 @@ def test_a_change_touches_what_the_table_says(
 
 def test_every_setting_is_in_the_table() -> None:
     named = {code(row[0]) for row in rows()}
-    for key in defaults():
+    for key in DEFAULTS:
         inner = {name for name in named if name.startswith(f"stt:{key}.")}
         assert f"stt:{key}" in named or inner, key
     for model, prefix in ((Machine, "machine"), (Domain, "domain")):

@@ -17,7 +17,6 @@ from host.read import AGENT, AppliedStep, Live, MachineState, parse_live, read_s
 from tests.unit.program import (
     EMPTY_HOST,
     KEPT,
-    STACKS,
     Program,
     first_run,
     host_after,
@@ -26,6 +25,7 @@ from tests.unit.program import (
     with_differences,
     without,
 )
+from tests.unit.values import STACKS
 
 MACHINE = "ai-tools/gpu-server"
 STT, WEBUI = f"{MACHINE}/stt_server", "ai-tools/webui/open_webui"
@@ -178,7 +178,9 @@ def test_a_changed_setting_is_not_drift(
 
 
 @pytest.mark.parametrize("renamed", ["machine", "domain"])
-def test_another_name_is_not_drift(renamed: str, first: Program, live: Live, tmp_path: Path) -> None:
+def test_another_name_is_not_drift(
+    renamed: str, first: Program, live: Live, tmp_path: Path
+) -> None:
     infra = yaml.safe_load((STACKS / "infra.yml").read_text())
     domains = infra["domains"]
     machines = domains["ai-tools"]["machines"]
@@ -240,7 +242,7 @@ def test_the_report_has_a_line_for_each_difference(
 
 def answers(machine: str, **more: str) -> dict[str, str]:
     """What the script prints on a host with nothing."""
-    texts = {name: "[]" for name in ("projects", "networks", "pools", "profiles", "instances")}
+    texts = dict.fromkeys(("projects", "networks", "pools", "profiles", "instances"), "[]")
     texts |= {"resources": "{}", "volumes": "", "nvidia_smi": "", "machine0": machine, **more}
     return {name: b64encode(text.encode()).decode() for name, text in texts.items()}
 
