@@ -203,7 +203,7 @@ class Recorder(MockMonitor):
     def Invoke(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         assert request.tok == "pulumi:pulumi:readStackResourceOutputs"
         answer = struct_pb2.Struct()
-        outputs = {
+        outputs: dict[str, Any] = {
             each.urn: {
                 "type": each.type,
                 "outputs": {**each.inputs, "stdout": each.stdout} if each.id else {},
@@ -211,7 +211,9 @@ class Recorder(MockMonitor):
             for each in self.before.values()
         }
         answer.update({"name": "the stack", "outputs": outputs})
-        return resource_pb2.ResourceInvokeResponse(**{"return": answer})
+        said = resource_pb2.ResourceInvokeResponse()
+        getattr(said, "return").CopyFrom(answer)
+        return said
 
 
 def _said(made: Registered, run: int) -> str:
@@ -330,7 +332,7 @@ def run(
         def main() -> None:
             runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
             top = pulumi_settings.get_root_resource()
-            assert top
+            assert isinstance(top, pulumi_stack.Stack)
             top.register_outputs(top.outputs)
 
         await pulumi_stack.run_pulumi_func(main)

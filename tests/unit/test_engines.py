@@ -12,7 +12,8 @@ from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
 from engines import ENGINES, document
 from engines.ctranslate2 import weight_bytes
-from engines.models import ModelDirectory, resolve_model
+from engines.model_ref import ModelDirectory
+from engines.models import resolve_model
 from engines.speech_model import Source
 from engines.whisper_models import WHISPER_MODELS
 from roles import ROLES

@@ -164,7 +164,9 @@ def test_a_renamed_project_replaces_what_is_in_it() -> None:
 
 @pytest.mark.parametrize("given", [False, True], ids=["made", "given"])
 def test_a_secret_is_only_on_stdin_and_encrypted(given: bool) -> None:
-    own = {"apiKey": API_KEY, "adminPassword": KEPT["open_webui/admin-password"]} if given else {}
+    own: dict[str, Any] = (
+        {"apiKey": API_KEY, "adminPassword": KEPT["open_webui/admin-password"]} if given else {}
+    )
     program = run("gpu", secret=given, **own)
     assert program.outputs["stt_api_key"] == API_KEY
     holders: dict[str, set[str]] = {}
@@ -214,7 +216,8 @@ def test_secrets_and_the_stack_s_id_outlive_another_connection(connection: str) 
 @pytest.mark.parametrize("setting", ["apiKey", "adminPassword"])
 def test_a_secret_in_plain_text_is_refused(setting: str) -> None:
     with pytest.raises(pulumi.RunError, match=f"set --secret stt:{setting}") as caught:
-        run("dev", **{setting: API_KEY})
+        given: dict[str, Any] = {setting: API_KEY}
+        run("dev", **given)
     assert API_KEY not in str(caught.value)
 
 
