@@ -185,6 +185,15 @@ def _differences(machine: Machine, each: Record) -> list[Difference]:
         return [Difference("state", f"cannot be read ({type(error).__name__})", "readable")]
 
 
+def answers(machine: Machine) -> dict[str, Any]:
+    """What the services of this machine have to say of themselves (``Service.reports``)."""
+    found: dict[str, Any] = {}
+    for each in record.records(machine):
+        with contextlib.suppress(StepError):
+            found |= _recorded_kind(each, lenient=True).answers(machine)
+    return found
+
+
 def remove(machine: Machine, step: str) -> None:
     """Take a step's work away, and forget it. It works on a full disk too.
 
@@ -218,21 +227,6 @@ def _take_away(machine: Machine, each: Record, locks: contextlib.ExitStack) -> N
     kind.remove(machine, each.made)
 
 
-def _question(text: str) -> tuple[str, str]:
-    name, _, url = text.partition("=")
-    if not url:
-        raise argparse.ArgumentTypeError("expected NAME=URL")
-    return name, url
-
-
-def _answers(machine: Machine, questions: Mapping[str, str]) -> dict[str, Any]:
-    if not questions:
-        return {}
-    from agent.http import HealthRequest, ask  # not at the top: a check seldom needs it
-
-    return {name: ask(machine, HealthRequest(url)).json for name, url in questions.items()}
-
-
 def main() -> int:
     """Do one thing; JSON on stdout, what goes on and errors on stderr. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="agent")
@@ -242,15 +236,13 @@ def main() -> int:
         words = verbs.add_parser(verb)
         words.add_argument("step")
         words.add_argument("--stack", default="")
-    words = verbs.add_parser("check")
-    words.add_argument("--get", action="append", default=[], metavar="NAME=URL", type=_question)
+    verbs.add_parser("check")
     options = parser.parse_args()
     os.umask(0o022)
     machine = Machine(Path(options.root))
     try:
         if options.verb == "check":
-            answers = _answers(machine, dict(options.get))
-            said: dict[str, Any] = {"steps": check(machine), "answers": answers}
+            said: dict[str, Any] = {"steps": check(machine), "answers": answers(machine)}
         elif options.verb == "apply":
             text = machine.stdin.readline().decode(errors="replace")
             said = apply(machine, options.step, options.stack, text)

@@ -68,6 +68,10 @@ class Kind:
         """Where the machine differs from what was applied. Changes nothing."""
         return []
 
+    def answers(self, machine: Machine) -> Mapping[str, Any]:
+        """What the step's service says of itself, for the planner. Changes nothing."""
+        return {}
+
     def remove(self, machine: Machine, made: Mapping[str, Any]) -> None:
         """Take away what the step made, except what others may use and data."""
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from agent import files, systemd
 from agent.difference import Difference, compare
 from agent.files import File
-from agent.http import HealthRequest, RefusedError, healthy
+from agent.http import HealthRequest, RefusedError, ask, healthy
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, poll
 from agent.record import load
@@ -45,6 +45,8 @@ class Service(Kind):
     sections: Mapping[str, Mapping[str, str | Sequence[str]]] = field(default_factory=dict)
     unit_text: str = ""
     files: Sequence[File] = field(default_factory=list)
+    #: URLs whose JSON is what the service says of itself, by the name of the answer.
+    reports: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def locks(self) -> list[str]:
@@ -231,6 +233,10 @@ class Service(Kind):
             names = ", ".join(sorted(path.name for path in drop_ins.iterdir()))
             found += compare(f"{self.unit_name}.d", "", names)
         return found
+
+    def answers(self, machine: Machine) -> Mapping[str, Any]:
+        """The answers to ``reports``."""
+        return {name: ask(machine, HealthRequest(url)).json for name, url in self.reports.items()}
 
     def remove(self, machine: Machine, made: Mapping[str, Any]) -> None:
         """Stop the unit and remove its files."""

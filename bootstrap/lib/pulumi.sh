@@ -16,7 +16,7 @@ work=
 # Whether Pulumi's site failed within the last hour, for the CLI or for a plugin.
 out_of_reach() { [ -n "$(find "$CACHE/$1-not-reached" -mmin -60 2>/dev/null)" ]; }
 
-# shellcheck disable=SC2317 # the traps call it
+# shellcheck disable=SC2317,SC2329 # the traps call it
 clean_up() {
     stop_child KILL
     [ -z "$work" ] || rm -rf "$work"
