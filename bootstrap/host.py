@@ -49,7 +49,7 @@ def set_up_incus(stack: str) -> int:
 
 def main(stack: str) -> int:
     """Both at once: building the CLI takes as long as building the image."""
-    with subprocess.Popen([ROOT / "bootstrap" / "cli.sh"]) as cli:  # noqa: S603
+    with subprocess.Popen([ROOT / "bootstrap" / "cli.sh"], stdout=subprocess.DEVNULL) as cli:  # noqa: S603
         try:
             failed = set_up_incus(stack)
         except BaseException:
