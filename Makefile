@@ -48,7 +48,7 @@ check: venv-dev ## Style and types
 	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run plugins/pulumi-* bench/*.sh
 
 generate: venv ## Write the tables and the schema that the settings' fields describe
-	@.venv/bin/python -m stack.generate
+	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document
 
 test: setup check ## All tests, on the real Incus of this machine
 	@bootstrap/browser.sh
