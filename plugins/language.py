@@ -25,6 +25,8 @@ with rpc.without_sdk():
     from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 Response = language_pb2.RunResponse
+#: What calls end with that are under way when the engine gives up.
+CLOSING = "grpc: the client connection is closing"
 
 
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
@@ -111,7 +113,9 @@ def run(request: language_pb2.RunRequest, engine: str) -> language_pb2.RunRespon
         except SystemExit as ended:
             if ended.code:
                 return Response(error=f"program exited with non-zero exit code: {ended.code}")
-        except Exception:
+        except Exception as error:
+            if CLOSING in str(error):  # by Ctrl-C, which the engine tells
+                return Response(bail=True)
             lines = traceback.format_exc()
             pulumi.log.error(f"Program failed with an unhandled exception:\n{lines}")
             return Response(bail=True)
