@@ -27,7 +27,7 @@ class Runner:
     def cancel(self) -> None:
         """Kill what runs, and start nothing more.
 
-        What a command has started is in this plugin's process group, and would keep its output open.
+        What a command has started is in this plugin's process group; it would keep output open.
         """
         with self._lock:
             self._cancelled = True
