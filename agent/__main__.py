@@ -5,33 +5,62 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from agent import record
 from agent.difference import Difference
+from agent.files import PART, File, discard, write
+from agent.files import read as read_text
 from agent.files import remove as remove_path
-from agent.http import HealthRequest, ask
-from agent.kinds import Kind, kinds
-from agent.machine import Machine, StepError
+from agent.kinds import Kind, kind_named, kinds
+from agent.machine import Machine, StepError, say
 from agent.record import Record
 from agent.specs import SpecError, decode
 
+#: Paths of programs that steps of this machine have made, each until it is removed.
+_PATHS = f"{record.STEPS}/paths.list"
+#: What stands beside a program's path meanwhile, and beside a file's afterwards.
+_BESIDE = ("", ".part", ".before", ".unpacked", ".seal", f".seal{PART}")
 
-def read_kind(name: str, spec: Mapping[str, Any]) -> Kind:
-    """A step's kind with its spec.
+
+def read_kind(name: str, spec: Mapping[str, Any], *, lenient: bool = False) -> Kind:
+    """A step's kind with its spec; ``lenient`` leaves out what this agent does not know in it.
 
     Raises:
         StepError: this agent does not know the kind, or the spec is not of it.
     """
-    cls = kinds().get(name)
+    cls = kind_named(name)
     if cls is None:
         raise StepError(f"the kind {name} is not known. Known: {', '.join(sorted(kinds()))}.")
     try:
-        return decode(cls, dict(spec))
+        return decode(cls, dict(spec), lenient=lenient)
     except SpecError as error:
         raise StepError(f"the spec of {name} cannot be read: {error}") from None
+
+
+def _recorded_kind(each: Record, *, lenient: bool = False) -> Kind:
+    """The kind of a record; of a secret one, without its spec."""
+    cls = kind_named(each.kind)
+    if cls is not None and each.secret:
+        return cls.without_spec()
+    return read_kind(each.kind, each.spec, lenient=lenient)
+
+
+def _read_step(text: str) -> tuple[Kind, str, dict[str, Any], bool]:
+    """Kind, its name, its spec, and whether it holds secrets."""
+    try:
+        data = json.loads(text)
+        name, spec, secret = str(data["kind"]), dict(data["spec"]), bool(data.get("secret"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StepError("stdin is not a step: a line of JSON with kind and spec.") from None
+    kind = read_kind(name, spec)
+    if secret and not kind.takes_secrets:
+        raise StepError(f"A step of the kind {name} cannot hold secrets.")
+    return kind, name, spec, secret
 
 
 def apply(machine: Machine, step: str, stack: str, text: str) -> dict[str, Any]:
@@ -40,60 +69,97 @@ def apply(machine: Machine, step: str, stack: str, text: str) -> dict[str, Any]:
     Raises:
         StepError: it could not be done.
     """
-    data = json.loads(text)
-    kind, secret = read_kind(data["kind"], data["spec"]), bool(data.get("secret"))
+    kind, name, spec, secret = _read_step(text)
     with contextlib.ExitStack() as locks:
-        for name in sorted(kind.locks):
-            locks.enter_context(machine.lock(name))
-        record.begin(machine, step)
+        for lock in (f"step {step}", *sorted(kind.locks)):
+            locks.enter_context(machine.lock(lock))
+        fresh = record.begin(machine, step, kind.written())
         try:
+            _note(machine, kind.paths())
             applied = kind.apply(machine, step)
         except StepError as error:
-            if error.unchanged:
+            # What an earlier run left unfinished is so still.
+            if error.unchanged and fresh:
                 record.unmark(machine, step)
             raise
-        digest = record.digest_of(data["spec"])
+        digest = record.digest_of(spec)
+        if secret:
+            record.make_salt(machine)
+            digest = record.salted(machine, digest)
         saved = Record(
             step,
-            data["kind"],
+            name,
             stack,
-            record.salted(machine, digest) if secret else digest,
-            {} if secret else data["spec"],
+            digest,
+            {} if secret else spec,
             dict(applied.made),
             secret,
+            written=list(kind.written()),
+            names=record.programs_in(json.dumps(spec, ensure_ascii=False)) if secret else [],
         )
         record.save(machine, saved)
         applied.finish()
-    collect(machine)
+        _discard_stale(machine, step, kind.written())
+        record.unmark(machine, step)
+    try:
+        collect(machine)
+    except (StepError, OSError) as error:  # the step is applied all the same
+        say(f"What is not used any more could not be removed: {error}")
     return dict(applied.result)
+
+
+def _discard_stale(machine: Machine, step: str, keep: Sequence[str]) -> None:
+    """Remove the files that the step wrote earlier, and that no step writes any more."""
+    kept = {path for each in record.records(machine) if each.step != step for path in each.written}
+    for path in sorted(record.touched(machine, step) - kept - set(keep)):
+        discard(machine, path)
+
+
+def _known(machine: Machine) -> set[str]:
+    return set((read_text(machine.path(_PATHS)) or "").splitlines())
+
+
+def _note(machine: Machine, paths: Sequence[str]) -> None:
+    """Remember paths before they are made, so that none is forgotten, whatever happens."""
+    if paths:
+        with machine.lock("collect"):
+            _write_known(machine, _known(machine) | set(paths))
+
+
+def _write_known(machine: Machine, paths: set[str]) -> None:
+    discard(machine, f"{_PATHS}{PART}")  # of a run that was cut off
+    if paths != _known(machine):
+        text = "".join(f"{path}\n" for path in sorted(paths))
+        write(machine, File(_PATHS, text, "0600"))
 
 
 def collect(machine: Machine) -> list[str]:
     """Remove what steps made earlier and no record names any more; what was removed.
 
-    A program stays as long as the service that runs it: its record names the program's path.
+    A program stays as long as the service that runs it: its record names the program's path. So
+    does one that a step works on right now.
     """
+    gone: list[str] = []
     with machine.lock("collect"):
-        return _collect(machine)
-
-
-def _collect(machine: Machine) -> list[str]:
-    notes = machine.path(f"{record.STEPS}/paths.list")
-    known = set(notes.read_text("utf-8").splitlines()) if notes.exists() else set()
-    text = ""
-    for each in record.records(machine):
-        text += json.dumps(each.spec)
-        if not each.secret:
-            with contextlib.suppress(StepError):
-                known |= set(read_kind(each.kind, each.spec).paths())
-    gone = sorted(path for path in known if path not in text)
-    for path in gone:
-        with machine.lock(path):
-            remove_path(machine.path(path))
-            remove_path(machine.path(f"{path}.seal"))
-    notes.parent.mkdir(parents=True, exist_ok=True)
-    notes.write_text("".join(f"{path}\n" for path in sorted(known - set(gone))), "utf-8")
+        known = _known(machine)
+        for path in sorted(known):
+            if _named(machine, path):
+                continue
+            with contextlib.suppress(StepError), machine.lock(path, deadline=0):
+                # Only now does nobody record it meanwhile.
+                if not _named(machine, path):
+                    for suffix in _BESIDE:
+                        remove_path(machine.path(f"{path}{suffix}"))
+                    gone.append(path)
+        _write_known(machine, known - set(gone))
     return gone
+
+
+def _named(machine: Machine, path: str) -> bool:
+    """Whether a record names a path, also one that this agent cannot read."""
+    words = (json.dumps(path, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
+    text = record.texts(machine)
+    return any(word in text for word in words)
 
 
 def check(machine: Machine) -> dict[str, Any]:
@@ -112,51 +178,74 @@ def check(machine: Machine) -> dict[str, Any]:
 
 
 def _differences(machine: Machine, each: Record) -> list[Difference]:
-    cls = kinds().get(each.kind)
     try:
-        if cls is None:
-            raise StepError(f"the kind {each.kind} is not known")
-        kind = object.__new__(cls) if each.secret else read_kind(each.kind, each.spec)
-        return kind.check(machine, each.made)
+        return _recorded_kind(each).check(machine, each.made)
     except (StepError, OSError) as error:
         return [Difference("state", f"cannot be read ({error})", "readable")]
+    except Exception as error:  # one step must not silence the others; its text may be a secret
+        return [Difference("state", f"cannot be read ({type(error).__name__})", "readable")]
+
+
+def answers(machine: Machine) -> dict[str, Any]:
+    """What the services of this machine have to say of themselves (``Service.reports``)."""
+    found: dict[str, Any] = {}
+    for each in record.records(machine):
+        with contextlib.suppress(StepError):
+            found |= _recorded_kind(each, lenient=True).answers(machine)
+    return found
 
 
 def remove(machine: Machine, step: str) -> None:
-    """Take a step's work away, and forget it."""
-    each = record.load(machine, step)
-    if each is not None:
-        cls = kinds().get(each.kind)
-        if cls is not None:
-            kind = object.__new__(cls) if each.secret else read_kind(each.kind, each.spec)
-            locks = [] if each.secret else kind.locks
-            with contextlib.ExitStack() as held:
-                for name in sorted(locks):
-                    held.enter_context(machine.lock(name))
-                kind.remove(machine, each.made)
-    record.forget(machine, step)
-    collect(machine)
+    """Take a step's work away, and forget it. It works on a full disk too.
+
+    Raises:
+        StepError: it could not be done.
+    """
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(machine.lock(f"step {step}"))
+        each = record.load(machine, step)
+        if each is not None:
+            with contextlib.suppress(OSError):  # no room for the mark: the record stays until last
+                record.begin(machine, step)
+            _take_away(machine, each, locks)
+        from agent.kinds.service import abandon  # not at the top: a check starts sooner
+
+        abandon(machine, step)
+        _discard_stale(machine, step, ())
+        record.forget(machine, step)
+    with contextlib.suppress(OSError):
+        collect(machine)
+
+
+def _take_away(machine: Machine, each: Record, locks: contextlib.ExitStack) -> None:
+    try:
+        kind = _recorded_kind(each, lenient=True)
+    except StepError as error:
+        say(f"{each.step} was applied by another version, and what it made stays: {error}")
+        return
+    for name in [] if each.secret else sorted(kind.locks):
+        locks.enter_context(machine.lock(name))
+    kind.remove(machine, each.made)
 
 
 def main() -> int:
     """Do one thing; JSON on stdout, what goes on and errors on stderr. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="agent")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    parser.add_argument("--root", default="/", help=argparse.SUPPRESS)  # for tests
+    verbs = parser.add_subparsers(dest="verb", required=True, prog="agent")
     for verb in ("apply", "remove"):
         words = verbs.add_parser(verb)
         words.add_argument("step")
         words.add_argument("--stack", default="")
-    words = verbs.add_parser("check")
-    words.add_argument("--get", action="append", default=[], metavar="NAME=URL")
+    verbs.add_parser("check")
     options = parser.parse_args()
-    machine = Machine()
+    os.umask(0o022)
+    machine = Machine(Path(options.root))
     try:
         if options.verb == "check":
-            asked = dict(each.split("=", 1) for each in options.get)
-            answers = {name: ask(machine, HealthRequest(url)).json for name, url in asked.items()}
-            said: dict[str, Any] = {"steps": check(machine), "answers": answers}
+            said: dict[str, Any] = {"steps": check(machine), "answers": answers(machine)}
         elif options.verb == "apply":
-            text = sys.stdin.buffer.readline().decode()
+            text = machine.stdin.readline().decode(errors="replace")
             said = apply(machine, options.step, options.stack, text)
         else:
             remove(machine, options.step)

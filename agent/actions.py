@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import platform
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +60,8 @@ class Download:
 
     def do(self, machine: Machine) -> None:
         """Fetch it."""
+        import platform  # not at the top: a check does without, and starts sooner
+
         url = self.url.format(architecture=_ARCHITECTURES.get(platform.machine(), "amd64"))
         target = machine.path(self.to)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +69,9 @@ class Download:
         say(f"downloading {url}")
         fetch = [*words, "--continue-at", "-", "--output", str(target), url]
         done = machine.run(fetch, check=False, deadline=7200)
+        if done.returncode == 33:  # the server sends whole files only
+            target.unlink(missing_ok=True)
+            done = machine.run(fetch, check=False, deadline=7200)
         # A file that is whole already cannot be continued (HTTP 416).
         if done.returncode and not (done.returncode == 22 and "416" in done.stderr):
             raise StepError(
@@ -81,6 +82,8 @@ class Download:
             self._verify(machine, target, url.rsplit("/", 1)[1], [*words, self.checksums])
 
     def _verify(self, machine: Machine, file: Path, name: str, fetch: Sequence[str]) -> None:
+        import hashlib
+
         said = machine.run(fetch, check=False, deadline=120)
         rows = (line.split() for line in said.stdout.splitlines())
         sums = {row[1].removeprefix("./").removeprefix("*"): row[0] for row in rows if len(row) > 1}
@@ -111,6 +114,8 @@ class Unpack:
 
     def do(self, machine: Machine) -> None:
         """Unpack it."""
+        import zipfile
+
         archive, target = machine.path(self.archive), machine.path(self.to)
         into = target.with_name(target.name + ".unpacked") if self.single else target
         if self.single:
@@ -119,7 +124,10 @@ class Unpack:
         try:
             if zipfile.is_zipfile(archive):
                 with zipfile.ZipFile(archive) as file:
-                    file.extractall(into)
+                    for member in file.infolist():
+                        place, mode = file.extract(member, into), member.external_attr >> 16
+                        if mode & 0o777:  # extract() forgets which files are programs
+                            Path(place).chmod(mode & 0o777)
             else:
                 tar = ["tar", "--no-same-owner", "-C", str(into), "-xf", str(archive)]
                 machine.run(tar)
@@ -134,6 +142,8 @@ class Unpack:
         if self.single:
             remove(target)
             inner = list(into.iterdir())
+            if len(inner) != 1:
+                raise StepError(self.failure or f"{self.archive} does not hold one directory.")
             inner[0].rename(target)
             remove(into)
         if self.cleanup:
@@ -153,8 +163,9 @@ class Git:
 
     def do(self, machine: Machine) -> None:
         """Fetch it, and see that it is the commit that is wanted."""
-        machine.run(["git", "init", "--quiet", self.to])
-        git = ["git", "-C", self.to]
+        to = str(machine.path(self.to))
+        machine.run(["git", "init", "--quiet", to], deadline=60)
+        git = ["git", "-C", to]
         depth = ["--depth", "1"] if "://" in self.repository else []
         say(f"fetching {self.ref} from {self.repository}")
         done = machine.run(
@@ -184,6 +195,8 @@ class Link:
 
     def do(self, machine: Machine) -> None:
         """Make the links."""
+        import glob
+
         target = machine.path(self.to)
         target.mkdir(parents=True, exist_ok=True)
         for name in sorted(glob.glob(str(machine.path(self.pattern)))):

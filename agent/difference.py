@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
 #: Fields whose values may be secrets: operators put such into ``environment.*``.
@@ -103,6 +102,8 @@ def compare_text(field: str, wanted: str, found: str | None) -> list[Difference]
     have, want = found.splitlines(), wanted.splitlines()
     if len(want) <= 1 and len(have) <= 1:
         return [_difference(field, found.strip(), wanted.strip())]
+    from difflib import SequenceMatcher  # not at the top: a check seldom needs it
+
     differences: list[Difference] = []
     for kind, i, j, k, m in SequenceMatcher(a=have, b=want, autojunk=False).get_opcodes():
         if kind == "equal":

@@ -5,14 +5,14 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.difference import Difference, compare, compare_text
-from agent.machine import Machine
+from agent.machine import Machine, StepError
 
-_PART = ".incus-stt"
+#: What a file is called beside its place until it is whole.
+PART = ".incus-stt"
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,14 @@ def write(machine: Machine, file: File) -> None:
 
     Raises:
         OSError: there is no room, or its directory cannot be written.
+        StepError: there is no such owner.
     """
     target = machine.path(file.path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + _PART)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    part = target.with_name(target.name + PART)
+    # One of a run that was cut off is not written to: it may have another owner, or be a link.
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
             stream.write(file.content)
@@ -48,18 +51,44 @@ def write(machine: Machine, file: File) -> None:
         raise
 
 
+def discard(machine: Machine, path: str) -> None:
+    """Remove a file that :func:`write` wrote, and what a run that was cut off left beside it."""
+    target = machine.path(path)
+    for each in (target, target.with_name(target.name + PART)):
+        try:
+            each.unlink(missing_ok=True)
+        except NotADirectoryError:
+            continue  # its directory is a file by now
+
+
 def chown(path: Path, owner: str) -> None:
-    """Give a path to ``user:group``; tests that are not root leave it as it is."""
-    if os.geteuid() == 0:
-        user, _, group = owner.partition(":")
-        shutil.chown(path, user, group or user)
+    """Give a path to ``user:group``; tests that are not root leave it as it is.
+
+    Raises:
+        StepError: there is no such user or group.
+    """
+    _chown([path], owner)
 
 
 def chown_all(path: Path, owner: str) -> None:
-    """Give a path and everything below it to ``user:group``."""
-    for each in (path, *path.rglob("*")):
-        if not each.is_symlink():
-            chown(each, owner)
+    """Give a path and everything below it to ``user:group``; links themselves, not their targets.
+
+    Raises:
+        StepError: there is no such user or group.
+    """
+    _chown([path, *path.rglob("*")], owner)
+
+
+def _chown(paths: list[Path], owner: str) -> None:
+    if os.geteuid():
+        return
+    user, _, group = owner.partition(":")
+    try:
+        uid, gid = pwd.getpwnam(user).pw_uid, grp.getgrnam(group or user).gr_gid
+    except KeyError:
+        raise StepError(f"The machine has no user and group {owner}.") from None
+    for path in paths:
+        os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def read(path: Path) -> str | None:
@@ -85,9 +114,11 @@ def attributes(path: Path) -> str:
 
 
 def check_attributes(machine: Machine, path: str, mode: str, owner: str) -> list[Difference]:
-    """Whether a path that is there has its mode and owner."""
-    wanted = f"mode {int(mode, 8):o}, owner {owner}"
-    return compare(path, wanted, attributes(machine.path(path)))
+    """Whether a path that is there has its mode and owner; the owner matters to root only."""
+    found = attributes(machine.path(path))
+    if os.geteuid():
+        owner = found.rpartition(" ")[2]
+    return compare(path, f"mode {int(mode, 8):o}, owner {owner}", found)
 
 
 def check(machine: Machine, file: File) -> list[Difference]:
@@ -102,6 +133,8 @@ def check(machine: Machine, file: File) -> list[Difference]:
 def remove(path: Path) -> None:
     """Remove a file or a directory, whatever it is; nothing where it is not there."""
     if path.is_dir() and not path.is_symlink():
+        import shutil  # not at the top: a check does without, and starts sooner
+
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

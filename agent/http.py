@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import ssl
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from agent.machine import Machine
+
+if TYPE_CHECKING:
+    import urllib.request
+
+#: Bytes of an answer that are read.
+_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,40 +59,63 @@ def header(machine: Machine, path: str) -> dict[str, str]:
     return {name: value}
 
 
-def ask(machine: Machine, request: HealthRequest) -> Answer:
-    """The answer to a request, without any proxy."""
+def ask(machine: Machine, request: HealthRequest, deadline: float = 3600) -> Answer:
+    """The answer to a request within its ``timeout`` and ``deadline`` s, without any proxy."""
+    # Not at the top: a check that asks nothing starts sooner.
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    timeout = max(0.1, min(request.timeout, deadline))
+    end = time.monotonic() + timeout
+    try:
+        headers = header(machine, request.header_file) if request.header_file else {}
+        asked = urllib.request.Request(request.url, method=request.method, headers=headers)  # noqa: S310  # http or https
+        opener = urllib.request.build_opener(*_handlers(machine, request))
+        try:
+            answer = opener.open(asked, timeout=timeout)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            body = b""
+            while len(body) < _LIMIT and (part := answer.read1(1 << 16)):
+                body += part
+                if time.monotonic() > end:
+                    return Answer(0)
+            return Answer(answer.status, body.decode(errors="replace"))
+    except (OSError, ValueError, http.client.HTTPException):
+        return Answer(0)
+
+
+def _handlers(machine: Machine, request: HealthRequest) -> list[urllib.request.BaseHandler]:
+    import urllib.request
+
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-    if urlsplit(request.url).scheme == "https":
+    if request.url.startswith("https:"):
+        import ssl
+
         context = ssl.create_default_context()
         if request.certificate and machine.path(request.certificate).exists():
             context.load_verify_locations(machine.path(request.certificate))
         else:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         handlers.append(urllib.request.HTTPSHandler(context=context))
-    opener = urllib.request.build_opener(*handlers)
-    try:
-        headers = header(machine, request.header_file) if request.header_file else {}
-        asked = urllib.request.Request(request.url, method=request.method, headers=headers)  # noqa: S310  # http or https
-        with opener.open(asked, timeout=request.timeout) as answer:
-            return Answer(answer.status, answer.read().decode(errors="replace"))
-    except urllib.error.HTTPError as error:
-        return Answer(error.code, error.read(4096).decode(errors="replace"))
-    except (OSError, ValueError):
-        return Answer(0)
+    return handlers
 
 
 class RefusedError(Exception):
     """A service answers, and the answer is no."""
 
 
-def healthy(machine: Machine, requests: Sequence[HealthRequest]) -> bool:
-    """Whether all requests are answered as they should be.
+def healthy(machine: Machine, requests: Sequence[HealthRequest], deadline: float = 3600) -> bool:
+    """Whether all requests are answered as they should be, within ``deadline`` s.
 
     Raises:
         RefusedError: a decisive one was answered otherwise.
     """
+    end = time.monotonic() + deadline
     for request in requests:
-        answer = ask(machine, request)
+        answer = ask(machine, request, end - time.monotonic())
         if answer.status not in request.statuses:
             if request.decisive and answer.status:
                 raise RefusedError(f"{request.url} answers {answer.status}: {answer.body[:300]}")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
+import io
 import os
 import pwd
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +22,9 @@ from urllib.parse import quote
 PROGRAMS, STATE = "/opt/incus-stt", "/var/lib/incus-stt"
 #: Seconds that a step waits for what an earlier run has begun in this machine and not ended.
 LOCK_DEADLINE = 1800
+#: Seconds that stdin may be silent before its sender is taken to be gone.
+STDIN_DEADLINE = 300
+_LOCKS = "/run/incus-stt"
 #: The machine's own bundle, also for programs that bring another one (uv, pip, requests, curl).
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
@@ -42,7 +49,12 @@ class Machine:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
-        self._lock_names: set[str] = set()
+        self._locks: dict[str, int] = {}
+
+    @functools.cached_property
+    def stdin(self) -> io.BufferedReader:
+        """What a step and its payload come in on."""
+        return io.BufferedReader(_Stdin(), 1 << 20)
 
     def path(self, name: str | Path) -> Path:
         """Where an absolute path of the machine is."""
@@ -61,26 +73,41 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end, as ``user`` (root where empty); ``text`` is its stdin.
 
+        It holds this run's locks too: where this run is killed, the next one waits until what it
+        started has ended. At the deadline it is killed with what it started itself.
+
         Raises:
             StepError: it failed (with ``check``), is not there, or took more than ``deadline`` s.
         """
         try:
-            done = subprocess.run(  # noqa: S603  # argv is a step's own, never a shell's text
+            process = subprocess.Popen(  # noqa: S603  # argv is a step's own, never a shell's text
                 argv,
-                input=text,
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
                 cwd=self.path(directory),
                 env=self._environment(user, environment or {}),
-                check=False,
-                timeout=deadline,
+                pass_fds=tuple(self._locks.values()),
+                start_new_session=True,
                 **self._identity(user),
             )
         except FileNotFoundError as error:
             raise StepError(f"{argv[0]} cannot be run: {error.filename} is not there.") from None
-        except subprocess.TimeoutExpired:
-            raise StepError(f"{' '.join(argv[:3])} … has not ended in {deadline:.0f} s.") from None
+        except KeyError:
+            raise StepError(f"The machine has no user {user}.") from None
+        with process:
+            try:
+                out, err = process.communicate(text, timeout=deadline)
+            except BaseException as error:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                words = " ".join(argv[:3])
+                raise StepError(f"{words} … has not ended in {deadline:.0f} s.") from None
+        done = subprocess.CompletedProcess(argv, process.returncode, out, err)
         if check and done.returncode:
             raise StepError(
                 f"{' '.join(argv[:3])} failed with status {done.returncode}.",
@@ -95,7 +122,7 @@ class Machine:
         return {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             **kept,
-            **(trusted if Path(CERTIFICATES).exists() else {}),
+            **(trusted if self.path(CERTIFICATES).exists() else {}),
             "DEBIAN_FRONTEND": "noninteractive",
             "HOME": home,
             **more,
@@ -116,27 +143,40 @@ class Machine:
         Raises:
             StepError: somebody else still works on it after ``deadline`` s.
         """
-        if name in self._lock_names:
+        if name in self._locks:
             yield
             return
-        place = self.path(f"/run/lock/incus-stt-{quote(name, safe='')}")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                say("waiting for what an earlier run began in this machine")
+        directory = self.path(_LOCKS)  # not /run/lock, where every user may hold a lock of ours
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (directory / quote(name, safe="")).open("w") as file:
+            if not _flock(file.fileno()):
+                if deadline:
+                    say("waiting for what an earlier run began in this machine")
                 if not poll(lambda: _flock(file.fileno()), deadline):
                     raise StepError(
                         f"An earlier run still works on {name}, after {deadline:.0f} s.",
                         resolution="Look at it (ps aux in the machine), or restart the machine.",
                         unchanged=True,
-                    ) from None
-            self._lock_names.add(name)
+                    )
+            self._locks[name] = file.fileno()
             try:
                 yield
             finally:
-                self._lock_names.discard(name)
+                del self._locks[name]
+
+
+class _Stdin(io.RawIOBase):
+    """Standard input, with a deadline for every read."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not select.select([0], [], [], STDIN_DEADLINE)[0]:
+            raise TimeoutError(f"nothing more arrived for {STDIN_DEADLINE} s")
+        data = os.read(0, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _flock(descriptor: int) -> bool:

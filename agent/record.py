@@ -1,25 +1,26 @@
 """What was applied in this machine: a file for each step, which only root reads.
 
 A step that begins leaves a mark, ``NAME.begun``; the record itself is written last and renamed into
-place. A mark that is still there tells that the step was cut off.
+place. A mark that is still there tells that the step was cut off. It has the files that the step
+has written since it was finished last, so that none of them is forgotten.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import quote, unquote
 
-from agent.files import File, write
-from agent.machine import STATE, Machine
+from agent.files import File, discard, read, write
+from agent.machine import PROGRAMS, STATE, Machine
 
 STEPS = f"{STATE}/steps"
 SALT = f"{STATE}/salt"
+_NAMED = re.compile(rf"{PROGRAMS}/[\w.+/-]+")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Record:
     """A step that was applied. ``spec`` is empty for a secret one, which has ``digest`` only.
 
     ``made`` is what the kind noted for ``check`` and ``remove``. ``stack`` is the id of the stack
-    that applied it.
+    that applied it. ``written`` are its files (``Kind.written``). ``names`` are programs that a
+    secret spec names.
     """
 
     step: str
@@ -38,19 +40,40 @@ class Record:
     made: Mapping[str, Any] = field(default_factory=dict)
     secret: bool = False
     applied_at: str = ""
+    written: Sequence[str] = ()
+    names: Sequence[str] = ()
 
 
 def salted(machine: Machine, text: str) -> str:
-    """A digest of a secret that tells nothing outside of this machine."""
-    place = machine.path(SALT)
-    if not place.exists():
-        write(machine, File(SALT, secrets.token_hex(32), "0600"))
-    salt = place.read_text("ascii")
-    return hashlib.blake2b(text.encode(), key=salt.encode()[:64], digest_size=16).hexdigest()
+    """A digest of a secret that tells nothing outside of this machine.
+
+    The salt is made by the first step that needs it (``make_salt``); without it, the digest is
+    another one.
+    """
+    import hashlib  # not at the top: a check that compares no secret starts sooner
+
+    key = (read(machine.path(SALT)) or "").encode()[:64]
+    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
+
+
+def make_salt(machine: Machine) -> None:
+    """Make this machine's salt, once."""
+    with machine.lock("salt"):
+        if not machine.path(SALT).exists():
+            import secrets
+
+            write(machine, File(SALT, secrets.token_hex(32), "0600"))
+
+
+def programs_in(text: str) -> list[str]:
+    """The paths of programs that stand in a text."""
+    return sorted(set(_NAMED.findall(text)))
 
 
 def digest_of(spec: Mapping[str, Any]) -> str:
     """A digest of a spec."""
+    import hashlib
+
     text = json.dumps(spec, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -59,9 +82,28 @@ def _file(step: str, suffix: str) -> str:
     return f"{STEPS}/{quote(step, safe='')}{suffix}"
 
 
-def begin(machine: Machine, step: str) -> None:
-    """Leave the mark of a step that has begun."""
-    write(machine, File(_file(step, ".begun"), datetime.now(UTC).isoformat(), "0600"))
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
+
+
+def begin(machine: Machine, step: str, written: Iterable[str] = ()) -> bool:
+    """Leave the mark of a step that has begun; whether there was none of an earlier run."""
+    state = machine.path(STATE)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.chmod(0o700)
+    each, mark = load(machine, step), _file(step, ".begun")
+    fresh = not machine.path(mark).exists()
+    paths = {*written, *(each.written if each else ()), *touched(machine, step)}
+    write(machine, File(mark, json.dumps({"at": _now(), "written": sorted(paths)}), "0600"))
+    return fresh
+
+
+def touched(machine: Machine, step: str) -> set[str]:
+    """The files that a step that has begun has written, now or in runs that were cut off."""
+    try:
+        return set(json.loads(read(machine.path(_file(step, ".begun"))) or "{}").get("written", ()))
+    except (ValueError, TypeError, AttributeError):
+        return set()
 
 
 def unmark(machine: Machine, step: str) -> None:
@@ -70,25 +112,32 @@ def unmark(machine: Machine, step: str) -> None:
 
 
 def save(machine: Machine, record: Record) -> None:
-    """Write the record of a step that was applied, and take its mark away."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    text = json.dumps({**vars(record), "applied_at": now}, ensure_ascii=False)
+    """Write the record of a step that was applied. Its mark goes once the step has finished."""
+    text = json.dumps({**vars(record), "applied_at": _now()}, ensure_ascii=False)
     write(machine, File(_file(record.step, ".json"), text, "0600"))
-    unmark(machine, record.step)
 
 
 def load(machine: Machine, step: str) -> Record | None:
-    """The record of a step, where it was applied."""
+    """The record of a step, where it was applied; what another agent noted more is left out."""
+    names = {each.name for each in fields(Record)}
     try:
-        return Record(**json.loads(machine.path(_file(step, ".json")).read_text("utf-8")))
+        data = json.loads(machine.path(_file(step, ".json")).read_text("utf-8"))
+        return Record(**{name: data[name] for name in data if name in names})
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 def forget(machine: Machine, step: str) -> None:
     """Remove a step's record and mark."""
-    machine.path(_file(step, ".json")).unlink(missing_ok=True)
-    unmark(machine, step)
+    for suffix in (".json", ".begun"):  # the mark last
+        discard(machine, _file(step, suffix))
+
+
+def texts(machine: Machine) -> str:
+    """All records as they stand, also those that this agent cannot read."""
+    directory = machine.path(STEPS)
+    found = sorted(directory.glob("*.json")) if directory.is_dir() else []
+    return "\n".join(filter(None, map(read, found)))
 
 
 def records(machine: Machine) -> Iterator[Record]:

@@ -20,7 +20,10 @@ def seal_file(path: str, directory: bool) -> str:
 
 
 def manifest(path: Path) -> str:
-    """Every file below a path with its size and time, a line each; empty where it is not there."""
+    """Every file below a path with its size and time, a line each; empty where it is not there.
+
+    A link counts by its target's name: what the target is may change with the distribution.
+    """
     if path.is_dir():
         return "".join(sorted(_lines(str(path), "")))
     try:
@@ -34,10 +37,15 @@ def _lines(directory: str, prefix: str) -> list[str]:
     lines: list[str] = []
     with os.scandir(directory) as entries:
         for entry in entries:
-            name = f"{prefix}{entry.name}"
+            name = prefix + os.fsencode(entry.name).decode(errors="backslashreplace")
             if entry.name == _IGNORED or name in (".seal", ".seal.incus-stt"):
                 continue
             try:
+                if entry.is_symlink():
+                    there = "there" if os.path.exists(entry.path) else "broken"
+                    target = os.fsencode(os.readlink(entry.path)).decode(errors="backslashreplace")
+                    lines.append(f"{name} -> {target} {there}\n")
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     lines += _lines(entry.path, f"{name}/")
                     continue

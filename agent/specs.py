@@ -46,31 +46,32 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def decode(kind: type[T], data: Any) -> T:
-    """A dataclass from what :func:`encode` made.
+def decode(kind: type[T], data: Any, *, lenient: bool = False) -> T:
+    """A dataclass from what :func:`encode` made; ``lenient`` leaves unknown keys out.
 
     Raises:
         SpecError: a key is unknown or missing, or a value has another type.
     """
-    return typing.cast(T, _decode(kind, data, kind.__name__))
+    return typing.cast(T, _decode(kind, data, kind.__name__, lenient))
 
 
-def _decode(kind: Any, data: Any, place: str) -> Any:
+def _decode(kind: Any, data: Any, place: str, lenient: bool) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return data
     if origin in (typing.Union, types.UnionType):
-        return _decode_union(args, data, place)
+        return _decode_union(args, data, place, lenient)
     if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, data, place)
+        return _decode_fields(kind, data, place, lenient)
     if origin in (list, tuple, Sequence):
         if not isinstance(data, list):
             raise SpecError(f"{place}: expected a list")
-        return [_decode(args[0], item, f"{place}[{index}]") for index, item in enumerate(data)]
+        item_kind, items = args[0], enumerate(data)
+        return [_decode(item_kind, item, f"{place}[{n}]", lenient) for n, item in items]
     if origin in (dict, Mapping):
         if not isinstance(data, dict):
             raise SpecError(f"{place}: expected an object")
-        return {key: _decode(args[1], item, f"{place}.{key}") for key, item in data.items()}
+        return {k: _decode(args[1], item, f"{place}.{k}", lenient) for k, item in data.items()}
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
@@ -78,34 +79,36 @@ def _decode(kind: Any, data: Any, place: str) -> Any:
     return data
 
 
-def _decode_union(args: Sequence[Any], data: Any, place: str) -> Any:
+def _decode_union(args: Sequence[Any], data: Any, place: str, lenient: bool) -> Any:
     if data is None and type(None) in args:
         return None
     tag = data.get("action") if isinstance(data, dict) else None
     for arg in args:
         if tag is not None and getattr(arg, "tag", None) == tag:
-            return _decode(arg, data, place)
+            return _decode(arg, data, place, lenient)
     failures: list[str] = []
     for arg in args:
         if arg is type(None):
             continue
         try:
-            return _decode(arg, data, place)
+            return _decode(arg, data, place, lenient)
         except SpecError as error:
             failures.append(str(error))
     raise SpecError("; ".join(failures) or f"{place}: unexpected value")
 
 
-def _decode_fields(kind: Any, data: Any, place: str) -> Any:
+def _decode_fields(kind: Any, data: Any, place: str, lenient: bool) -> Any:
     if not isinstance(data, dict):
         raise SpecError(f"{place}: expected an object")
-    if getattr(kind, "tag", None) is not None:
-        data = {key: item for key, item in data.items() if key != "action"}
+    if data.get("action", "") == getattr(kind, "tag", None):
+        data = {key: data[key] for key in data if key != "action"}
     hints = _hints(kind)
-    names = {field.name: field for field in dataclasses.fields(kind)}
-    if unknown := sorted(set(data) - set(names)):
+    names = {field.name for field in dataclasses.fields(kind)}
+    if lenient:
+        data = {key: item for key, item in data.items() if key in names}
+    if unknown := sorted(set(data) - names):
         raise SpecError(f"{place}: unknown key {', '.join(unknown)}")
-    values = {key: _decode(hints[key], item, f"{place}.{key}") for key, item in data.items()}
+    values = {k: _decode(hints[k], item, f"{place}.{k}", lenient) for k, item in data.items()}
     try:
         return kind(**values)
     except TypeError as error:

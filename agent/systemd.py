@@ -8,21 +8,30 @@ from agent.files import File
 from agent.machine import Machine, StepError
 
 UNITS = "/etc/systemd/system"
+#: Seconds that systemctl and journalctl may take where they start and stop nothing.
+_DEADLINE = 30
+#: Seconds until a unit has stopped: more than its TimeoutStopSec.
+_STOP_DEADLINE = 120
 _HEADER = "# Made by incus-stt; `pulumi up` writes it again.\n"
 
 #: Sections of a unit: a directive's value, or several, each a line of its own.
 Sections = Mapping[str, Mapping[str, str | Sequence[str]]]
 
 
-def _one_line(text: str) -> str:
+def _one_line(name: str, text: str) -> str:
+    """The text; an error does not show it, since it may be a secret."""
     if any(ord(character) < 32 for character in text):
-        raise StepError(f"control characters cannot stand in a unit file: {text!r}", unchanged=True)
+        raise StepError(
+            f"The value of {name} has control characters, which cannot stand in a unit file or an "
+            "environment file.",
+            unchanged=True,
+        )
     return text
 
 
-def quoted(value: str) -> str:
-    """A value as one quoted word of an environment file."""
-    text = _one_line(value)
+def quoted(name: str, value: str) -> str:
+    """The value of a variable as one quoted word of an environment file."""
+    text = _one_line(name, value)
     for character in '\\"$`':
         text = text.replace(character, f"\\{character}")
     return f'"{text}"'
@@ -35,13 +44,13 @@ def unit_text(sections: Sections) -> str:
         lines.append(f"\n[{section}]\n")
         for name, value in directives.items():
             values = [value] if isinstance(value, str) else value
-            lines += [f"{name}={_one_line(each)}\n" for each in values]
+            lines += [f"{name}={_one_line(name, each)}\n" for each in values]
     return _HEADER + "".join(lines).lstrip("\n")
 
 
 def environment_text(variables: Mapping[str, str]) -> str:
     """An environment file."""
-    return _HEADER + "".join(f"{name}={quoted(value)}\n" for name, value in variables.items())
+    return _HEADER + "".join(f"{name}={quoted(name, value)}\n" for name, value in variables.items())
 
 
 def unit_file(unit: str, text: str) -> File:
@@ -52,7 +61,9 @@ def unit_file(unit: str, text: str) -> File:
 def show(machine: Machine, unit: str) -> dict[str, str]:
     """State, restarts and invocation of a unit."""
     names = "ActiveState,UnitFileState,NRestarts,InvocationID"
-    said = machine.run(["systemctl", "show", "-p", names, unit], check=False).stdout
+    said = machine.run(
+        ["systemctl", "show", "-p", names, unit], check=False, deadline=_DEADLINE
+    ).stdout
     return dict(line.partition("=")[::2] for line in said.splitlines())
 
 
@@ -63,22 +74,31 @@ def journal(machine: Machine, unit: str, lines: int = 15) -> str:
     said = ""
     if invocation:
         this_start = f"_SYSTEMD_INVOCATION_ID={invocation}"
-        said = machine.run([*words, this_start], check=False).stdout
-    return said or machine.run([*words, "-u", unit], check=False).stdout
+        said = machine.run([*words, this_start], check=False, deadline=_DEADLINE).stdout
+    return said or machine.run([*words, "-u", unit], check=False, deadline=_DEADLINE).stdout
 
 
-def start(machine: Machine, unit: str) -> None:
+def reload(machine: Machine) -> None:
+    """Have systemd read its unit files again."""
+    machine.run(["systemctl", "daemon-reload"], check=False, deadline=_DEADLINE)
+
+
+def start(machine: Machine, unit: str, deadline: float) -> None:
     """Start a unit anew and at every boot, however often it failed before.
 
     Raises:
-        StepError: it does not start.
+        StepError: it does not start, or not within ``deadline`` s.
     """
-    machine.run(["systemctl", "daemon-reload"])
-    machine.run(["systemctl", "reset-failed", unit], check=False)
-    machine.run(["systemctl", "enable", "--quiet", unit])
-    machine.run(["systemctl", "restart", unit])
+    reload(machine)
+    machine.run(["systemctl", "reset-failed", unit], check=False, deadline=_DEADLINE)
+    machine.run(["systemctl", "enable", "--quiet", unit], deadline=_DEADLINE)
+    machine.run(["systemctl", "restart", unit], deadline=deadline)
 
 
 def stop(machine: Machine, unit: str) -> None:
-    """Stop a unit, now and at every boot; one that is not there is stopped."""
-    machine.run(["systemctl", "disable", "--now", "--quiet", unit], check=False)
+    """Stop a unit, now and at every boot, while its file is there still.
+
+    One that is not there is stopped. systemd does not disable a unit without a file.
+    """
+    for words in (["disable", "--quiet", unit], ["stop", unit]):
+        machine.run(["systemctl", *words], check=False, deadline=_STOP_DEADLINE)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from agent.files import File, read, remove, write
+from agent.files import PART, File, discard, read, remove, write
 from agent.machine import STATE, Machine
 
 
@@ -21,8 +22,12 @@ class Transaction:
 
     def __init__(self, machine: Machine, service: str) -> None:
         self._machine = machine
-        self.directory = f"{STATE}/transactions/{service.replace('/', '-')}"
+        self.directory = f"{STATE}/transactions/{quote(service, safe='')}"
         self._list = f"{self.directory}/list.json"
+
+    def _noted(self) -> dict[str, Any]:
+        text = read(self._machine.path(self._list))
+        return dict(json.loads(text)) if text else {}
 
     @property
     def pending(self) -> bool:
@@ -32,13 +37,12 @@ class Transaction:
     @property
     def target(self) -> str:
         """The change that is pending."""
-        text = read(self._machine.path(self._list))
-        return str(json.loads(text)["target"]) if text else ""
+        return str(self._noted().get("target", ""))
 
-    def _kept(self) -> dict[str, bool]:
+    @property
+    def paths(self) -> dict[str, bool]:
         """The paths that are kept, and whether something was there."""
-        text = read(self._machine.path(self._list))
-        return dict(json.loads(text)["paths"]) if text else {}
+        return dict(self._noted().get("paths", {}))
 
     def begin(self, paths: Sequence[str], target: str) -> None:
         """Keep what is at ``paths`` now. What a pending change keeps stays as it is.
@@ -46,8 +50,8 @@ class Transaction:
         Raises:
             OSError: there is no room; nothing was changed.
         """
-        kept = self._kept()
-        if not kept:
+        kept = self.paths
+        if not self.pending:
             remove(self._machine.path(self.directory))
         for path in paths:
             # One that is in its place again already is kept anew.
@@ -57,16 +61,10 @@ class Transaction:
         write(self._machine, File(self._list, text, "0600"))
 
     def _keep(self, path: str) -> bool:
-        source, copy = self._machine.path(path), self._copy(path)
+        source = self._machine.path(path)
         if not source.exists():
             return False
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        part = copy.with_name(copy.name + ".part")
-        shutil.copy2(source, part)
-        if os.geteuid() == 0:
-            status = source.stat()
-            os.chown(part, status.st_uid, status.st_gid)
-        part.replace(copy)
+        _clone(source, self._copy(path))
         return True
 
     def _copy(self, path: str) -> Path:
@@ -74,18 +72,39 @@ class Transaction:
 
     def restore(self) -> None:
         """Put everything back. It takes no room: kept files are renamed into place."""
-        for path, existed in self._kept().items():
+        for path, existed in self.paths.items():
             copy, place = self._copy(path), self._machine.path(path)
             if not existed:
-                place.unlink(missing_ok=True)
+                discard(self._machine, path)
             elif copy.exists():  # else it is in its place already
+                place.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     copy.replace(place)
                 except OSError:  # another file system
-                    shutil.move(copy, place)
+                    _clone(copy, place)
+                place.with_name(place.name + PART).unlink(missing_ok=True)
         self.end()
 
     def end(self) -> None:
         """Let go of what was kept."""
         self._machine.path(self._list).unlink(missing_ok=True)
         remove(self._machine.path(self.directory))
+
+
+def _clone(source: Path, target: Path) -> None:
+    """A copy with owner and mode, written beside and renamed."""
+    import shutil  # not at the top: a check does without, and starts sooner
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + PART)
+    part.unlink(missing_ok=True)
+    try:
+        shutil.copy2(source, part)
+        status = source.stat()
+        if os.geteuid() == 0:
+            os.chown(part, status.st_uid, status.st_gid)
+        part.chmod(status.st_mode & 0o7777)
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -77,7 +77,7 @@ need_tools() {
     [ $# -eq 0 ] || apt_install "installing tools" "$@"
 }
 
-# shellcheck disable=SC2317 # the traps call it
+# shellcheck disable=SC2317,SC2329 # the traps call it
 clean_up() {
     stop_child KILL
     [ -z "$work" ] || rm -rf --one-file-system "$work"

@@ -48,8 +48,13 @@ class Host:
         return self.state.outputs(name, self.former_name(name))
 
     def known(self, name: str) -> bool:
-        """Whether the state has the resource."""
-        return self.outputs(name) is not None
+        """Whether the state has the resource under this name, made on this host.
+
+        One that is renamed, or moves to another host, has not been made yet: it has no drift.
+        """
+        found = self.state.outputs(name)
+        where = str(self.connection)
+        return found is not None and (found.get("triggers") or [where])[0] == where
 
     def gone(self, name: str, what: str) -> list[Difference]:
         """The drift of a resource that the state has and the host has not."""

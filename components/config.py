@@ -7,8 +7,12 @@ from typing import Any
 import pulumi
 from pulumi.runtime import config as runtime_config
 
-from declaration.problems import DeclarationError
-from declaration.stack_file import KINDS, PROJECT, SECRETS, in_plain_text, typed
+PROJECT = "stt"
+
+
+def raw_setting(name: str, default: str) -> str:
+    """A text of the stack before it is checked, for what starts before everything else."""
+    return pulumi.Config(PROJECT).get(name) or default
 
 
 def read_config() -> dict[str, Any]:
@@ -19,6 +23,10 @@ def read_config() -> dict[str, Any]:
     Raises:
         DeclarationError: a secret is not encrypted.
     """
+    # Not at the top: the host is being read meanwhile.
+    from declaration.problems import DeclarationError
+    from declaration.stack_file import KINDS, SECRETS, in_plain_text, typed
+
     prefix = f"{PROJECT}:"
     values: dict[str, Any] = {}
     for full, text in {**runtime_config.get_config_env(), **runtime_config.CONFIG.get()}.items():

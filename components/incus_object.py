@@ -11,7 +11,7 @@ import pulumi
 
 from agent.difference import Difference, compare_object
 from components.command import Command, Host
-from host.objects import INSTANCE, NETWORK, ObjectType, Place
+from host.objects import INSTANCE, NETWORK, VOLUME, ObjectType, Place
 
 
 def host_command(host: Host, *words: str) -> str:
@@ -21,13 +21,16 @@ def host_command(host: Host, *words: str) -> str:
 
 
 def find_drift(
-    host: Host, name: str, kind: ObjectType, place: Place, desired: Mapping[str, Any]
+    host: Host, name: str, kind: ObjectType, place: Place, desired: Mapping[str, Any], create: str
 ) -> list[Difference]:
     """Where the object on the host differs from what was applied last.
 
-    A change of the configuration is no drift: the comparison is with the state's desired state.
+    A change of the configuration is not drift: the comparison is with the state's desired state.
+    A volume that ``create`` is about to move from another storage pool is not read.
     """
     if host.live is None or not host.known(name):
+        return []
+    if kind is VOLUME and host.outputs(name).get("create", create) != create:
         return []
     project = "default" if kind is NETWORK else place.project or place.name
     actual = host.live.find(kind.name, place.name, project)
@@ -73,14 +76,15 @@ class IncusObject(Command):
         identity = [kind.name, place.name]
         if not movable:
             identity += [place.project, place.pool]
+        create = host_command(host, "apply", kind.name, *where, *words)
         super().__init__(
             name,
             host,
-            create=host_command(host, "apply", kind.name, *where, *words),
+            create=create,
             delete=None if keep else host_command(host, "delete", kind.name, *where),
             stdin=json.dumps(desired, sort_keys=True, ensure_ascii=False),
             identity=[*identity, *fixed, *(owner.id for owner in within)],
-            drift=find_drift(host, name, kind, place, desired),
+            drift=find_drift(host, name, kind, place, desired, create),
             here=True,
             opts=opts,
         )

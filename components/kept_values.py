@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pulumi
 
 from components.command import Command, Host
+from declaration.connection import Connection
 
 #: Any update would run the command again and make another value: only a replacement does.
 _KEPT = ["create", "interpreter", "logging"]
 STACK_ID = "stack/id"
+#: Another connection must not replace them: they are of the stack, and of no host.
+_HERE = Connection("local")
 
 
 def stack_id(host: Host, protect: bool) -> pulumi.Input[str]:
     """The id of this stack; a plain text once the state has it."""
     made = Command(
         STACK_ID,
-        host,
+        replace(host, connection=_HERE),
         create="cat /proc/sys/kernel/random/uuid",
         identity=["id-1"],
         here=True,
@@ -36,7 +41,7 @@ class GeneratedSecret(Command):
     def __init__(self, name: str, host: Host, protect: bool) -> None:
         super().__init__(
             name,
-            host,
+            replace(host, connection=_HERE),
             create="head -c 32 /dev/urandom | base64 -w 0 | tr '+/' '-_' | tr -d '='",
             identity=["key-1"],
             here=True,

@@ -103,12 +103,13 @@ def other_stacks(declaration: Declaration, host: Host) -> list[Problem]:
         return []
     ours = known_stack_id(host)
     problems: list[Problem] = []
-    for (domain, machine), state in sorted(host.live.machines.items()):
-        others = {step.stack for step in state.steps.values()} - {"", ours}
+    for machine in declaration.topology.machines:
+        state = host.live.machines.get((machine.domain, machine.name))
+        others = {step.stack for step in state.steps.values()} - {"", ours} if state else set()
         if others:
             problems.append(
                 Problem(
-                    f"domains.{domain}.machines.{machine}",
+                    f"domains.{machine.domain}.machines.{machine.name}",
                     "another stack has set this machine up (or this one, whose state was lost). "
                     "Use that stack, give the domain another name in a topology file of your own "
                     "(stt:infra), or set stt:adopt to true to take the machine over.",

@@ -17,11 +17,10 @@ from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from declaration.topology import MachinePlan
 from host.client import incus_words
-from host.read import AGENT
+from host.read import AGENT_WORDS
 
 #: The variable of a Command's environment that has it run after other steps.
 AFTER = "AFTER"
-_AGENT = ["python3", "-IS", AGENT]
 
 
 def step_drift(
@@ -58,7 +57,7 @@ def _without_answer(host: Host, plan: MachinePlan) -> list[Difference]:
 
 def agent_command(host: Host, plan: MachinePlan, words: Sequence[str]) -> str:
     """A call of the agent as shell text, where ``incus`` runs."""
-    inside = ["exec", plan.name, "--", *_AGENT, *words]
+    inside = ["exec", plan.name, "--", *AGENT_WORDS, *words]
     return incus_words(host.connection, inside, plan.domain)
 
 
@@ -120,7 +119,7 @@ class StepCommand(Command):
             command = agent_command(host, plan, words)
         else:
             where = ["--project", plan.domain, step.source, plan.name, "--"]
-            command = host_command(host, "upload", *where, *_AGENT, *words)
+            command = host_command(host, "upload", *where, *AGENT_WORDS, *words)
         if isinstance(host.stack, str):
             return f"{command} {host.stack}"
         return pulumi.Output.concat(command, " ", host.stack)

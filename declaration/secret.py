@@ -1,15 +1,20 @@
-"""Secrets in data: a token stands for the value, which Pulumi puts in its place at the very end."""
+"""Secrets in data: a token stands for the value, which Pulumi puts in its place at the very end.
+
+Tokens hold a random text of this process: nobody can write one into a setting or a file.
+"""
 
 from __future__ import annotations
 
 import re
+from secrets import token_hex
 
-_TOKEN = re.compile(r"\{\{secret:([^}]+)\}\}")
+_RANDOM = token_hex(8)
+_TOKEN = re.compile(rf"\{{\{{secret:{_RANDOM}:([^}}]+)\}}\}}")
 
 
 def secret(name: str) -> str:
     """The token of a secret of the stack (see ``Role.secrets``); it may stand within a text."""
-    return f"{{{{secret:{name}}}}}"
+    return f"{{{{secret:{_RANDOM}:{name}}}}}"
 
 
 def secret_names(text: str) -> list[str]:

@@ -24,14 +24,8 @@ def ollama_memory(file_bytes: int) -> int:
     return round(file_bytes / 2**20 * _FACTOR) + _BASE
 
 
-def size_question(port: int) -> str:
-    """The shell command that asks Ollama in its machine for its models and their sizes."""
-    ask = f"curl --silent --noproxy '*' --max-time 5 http://127.0.0.1:{port}/api"
-    return f"{ask}/tags && echo && {ask}/ps"
-
-
 def read_sizes(answer: str) -> dict[str, int]:
-    """MiB of a card by model, from the answer to ``size_question``.
+    """MiB of a card by model, from what Ollama answers: JSON, a line for each question.
 
     A loaded model has what Ollama says (/api/ps), another what its file's size tells.
     """

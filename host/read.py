@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import time
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,11 @@ from typing import Any
 from agent.difference import Difference
 from declaration.connection import Connection
 from host.client import SSH, HostError, incus_words, shell
+from host.objects import MARK
 
 #: Where the agent is in a machine.
 AGENT = "/opt/incus-stt/agent"
+AGENT_WORDS = ("python3", "-IS", AGENT)
 _READS = {
     "resources": "/1.0/resources",
     "projects": "/1.0/projects?recursion=1",
@@ -31,17 +34,26 @@ DEADLINE, MACHINE_DEADLINE = 120, 30
 #: What nvidia-smi is asked, in this order.
 NVIDIA_SMI_FIELDS = "pci.bus_id,name,memory.total,compute_cap,driver_version"
 
-#: Runs everything at once; each answer has a file of its own.
+#: Reads everything at once; each answer has a file of its own. Machines are found by their mark.
 _SCRIPT = """set -eu
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+machines() {{
+  {list} </dev/null | {{
+    while IFS=, read -r project name; do
+      {check} </dev/null >"$work/machine $project $name" &
+    done
+    wait
+  }}
+}}
+machines 2>/dev/null &
 {commands}
 wait
-for file in {required}; do
-  [ ! -s "$work/$file.failed" ] || {{ cat "$work/$file.failed" >&2; exit 1; }}
+for failed in "$work"/*.failed; do
+  [ ! -e "$failed" ] || {{ cat "$failed" >&2; exit 1; }}
 done
 printf '{{'
-for file in {names}; do
-  printf '"%s":"%s",' "$file" "$(base64 -w 0 <"$work/$file")"
+for file in "$work"/*; do
+  printf '"%s":"%s",' "${{file##*/}}" "$(base64 -w 0 <"$file")"
 done
 printf '"end":""}}'
 """
@@ -58,7 +70,7 @@ class AppliedStep:
 
 @dataclass(frozen=True)
 class MachineState:
-    """What a machine's agent says: its steps, and answers of its services (``probes``)."""
+    """What a machine's agent says: its steps, and answers of its services (``Service.reports``)."""
 
     steps: Mapping[str, AppliedStep]
     answers: Mapping[str, Any] = field(default_factory=dict)
@@ -85,20 +97,15 @@ class Live:
         return self.objects.get((type_, project, name))
 
 
-#: URLs to ask in a machine, by name.
-Probes = Mapping[str, str]
-
-
-def read_script(
-    connection: Connection, pool: str, machines: Mapping[tuple[str, str], Probes]
-) -> str:
+def read_script(connection: Connection, pool: str) -> str:
     """The script that reads all as one JSON object: an answer in base64 by its name."""
     commands: list[str] = []
 
     def run(name: str, command: str, required: bool) -> None:
-        failed = f'"$work/{name}.failed"'
-        end = f" 2>{failed}.text || mv {failed}.text {failed}" if required else " 2>/dev/null || :"
-        commands.append(f'{{ {command} </dev/null >"$work/{name}"{end}; }} &')
+        file = f'"$work/{name}"'
+        failed = f'2>"$work/said-{name}" || mv "$work/said-{name}" "$work/{name}.failed"'
+        end = failed if required else "2>/dev/null || :"
+        commands.append(f"{{ {command} </dev/null >{file} {end}; }} &")
 
     for name, path in _READS.items():
         run(name, incus_words(connection, ["query", path]), required=True)
@@ -106,64 +113,83 @@ def read_script(
     if connection.kind != "incus":  # that would be this machine's cards
         query = [f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
         run("nvidia_smi", shlex.join(["timeout", "20", "nvidia-smi", *query]), required=False)
-    for number, ((project, machine), probes) in enumerate(machines.items()):
-        gets = [word for name, url in probes.items() for word in ("--get", f"{name}={url}")]
-        inside = ["exec", machine, "--", "python3", "-IS", AGENT, "check", *gets]
-        words = incus_words(connection, inside, project)
-        run(f"machine{number}", f"timeout {MACHINE_DEADLINE} env {words}", required=False)
-    names = [*_READS, "volumes", "nvidia_smi", *(f"machine{n}" for n in range(len(machines)))]
-    touched = [f': >"$work/{name}"' for name in names]
+    filters = [*(f"{key}={value}" for key, value in MARK.items()), "status=running"]
+    columns = ["--all-projects", "--format", "csv", "--columns", "en"]
+    agent = ["--", *AGENT_WORDS, "check"]
+    remote = incus_words(connection, [])
     return _SCRIPT.format(
-        commands="\n".join([*touched, *commands]),
-        required=" ".join(_READS),
-        names=" ".join(names),
+        list=incus_words(connection, ["list", *columns, *filters]),
+        check=f'timeout {MACHINE_DEADLINE} env {remote} --project "$project" exec "$name" '
+        + shlex.join(agent),
+        commands="\n".join(commands),
     )
 
 
-def read_live(
-    connection: Connection, pool: str, machines: Mapping[tuple[str, str], Probes]
-) -> Live:
+class Reading:
+    """A read of the host that is under way."""
+
+    def __init__(self, connection: Connection, pool: str) -> None:
+        self._connection = connection
+        self._began = time.monotonic()
+        script = read_script(connection, pool)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # the operator's own host
+                [*shell(connection), script],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        except FileNotFoundError as error:
+            said = f"{error.filename} is not installed here"
+            raise HostError(explain(connection, said)) from None
+
+    def result(self) -> Live:
+        """What was read.
+
+        Raises:
+            HostError: there is no ``incus``, no permission, or no answer.
+        """
+        left = max(0.0, self._began + DEADLINE - time.monotonic())
+        try:
+            said, failure = self._process.communicate(timeout=left)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise HostError(explain(self._connection, f"no answer in {DEADLINE} s")) from None
+        if self._process.returncode:
+            raise HostError(explain(self._connection, failure.strip()))
+        return parse_live(json.loads(said))
+
+
+def read_live(connection: Connection, pool: str) -> Live:
     """Read the host.
 
     Raises:
         HostError: there is no ``incus``, no permission, or no answer.
     """
-    try:
-        done = subprocess.run(  # noqa: S603  # the operator's own host
-            [*shell(connection), "sh -s"],
-            input=read_script(connection, pool, machines),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise HostError(explain(connection, f"no answer in {DEADLINE} s")) from None
-    except FileNotFoundError as error:
-        raise HostError(explain(connection, f"{error.filename} is not installed here")) from None
-    if done.returncode:
-        raise HostError(explain(connection, done.stderr.strip()))
-    return parse_live(json.loads(done.stdout), list(machines))
+    return Reading(connection, pool).result()
 
 
-def parse_live(data: Mapping[str, str], machines: Sequence[tuple[str, str]]) -> Live:
+def parse_live(data: Mapping[str, str]) -> Live:
     """The parts of the answers that matter here."""
     texts = {name: b64decode(text).decode(errors="replace") for name, text in data.items()}
     found = {name: json.loads(texts[name]) for name in _READS}
-    found["volumes"] = json.loads(texts["volumes"] or "[]")
+    found["volumes"] = json.loads(texts.get("volumes") or "[]")
     managed = [network for network in found["networks"] if network["managed"]]
     objects = {("project", item["name"], item["name"]): item for item in found["projects"]}
     objects |= {("network", "default", item["name"]): item for item in managed}
     for kind in ("profile", "instance", "volume"):
         objects |= {(kind, item["project"], item["name"]): item for item in found[f"{kind}s"]}
-    states = {
-        place: state
-        for number, place in enumerate(machines)
-        if (state := _machine_state(texts[f"machine{number}"])) is not None
-    }
+    states: dict[tuple[str, str], MachineState] = {}
+    for name, text in texts.items():
+        kind, _, place = name.partition(" ")
+        if kind == "machine" and (state := _machine_state(text)) is not None:
+            project, _, machine = place.partition(" ")
+            states[project, machine] = state
     return Live(
         resources=found["resources"],
-        nvidia_smi=texts["nvidia_smi"],
+        nvidia_smi=texts.get("nvidia_smi", ""),
         projects={project["name"]: project["config"] for project in found["projects"]},
         networks={network["name"]: network["config"] for network in managed},
         pools=[pool["name"] for pool in found["pools"]],

@@ -58,9 +58,8 @@ class Role:
 
     ``volumes`` maps storage volumes to where they are mounted; they outlive the machine.
     ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
-    once and kept. ``outputs`` are plain values, ``secret(NAME)`` or ``Result``. ``probes`` are URLs
-    that the planner wants to have asked in the machine. A role that is not ``enabled`` keeps its
-    volumes and secrets.
+    once and kept. ``outputs`` are plain values, ``secret(NAME)`` or ``Result``. A role that is not
+    ``enabled`` keeps its volumes and secrets.
     """
 
     name: str
@@ -70,5 +69,4 @@ class Role:
     devices: Callable[[Context], Mapping[str, Mapping[str, str]]] = _nothing
     secrets: Callable[[Settings], Mapping[str, str]] = _nothing
     outputs: Callable[[Context], Mapping[str, Any]] = _nothing
-    probes: Callable[[Context], Mapping[str, str]] = _nothing
     enabled: Callable[[Settings], bool] = lambda _: True

@@ -39,7 +39,7 @@ class Certificates(Kind):
 
     @staticmethod
     def _present(machine: Machine) -> list[Path]:
-        return sorted(machine.path(DIRECTORY).glob(f"{_PREFIX}*.crt"))
+        return sorted(machine.path(DIRECTORY).glob(f"{_PREFIX}*.crt*"))
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Write them, remove earlier ones, and have the bundle made anew."""
@@ -47,7 +47,7 @@ class Certificates(Kind):
         wanted = {machine.path(file.path) for file in files}
         for path in self._present(machine):
             if path not in wanted:
-                path.unlink()
+                path.unlink(missing_ok=True)
         for file in files:
             write(machine, file)
         self._update(machine)
@@ -75,5 +75,5 @@ class Certificates(Kind):
     def remove(self, machine: Machine, made: Mapping[str, Any]) -> None:
         """Trust them no longer."""
         for path in self._present(machine):
-            path.unlink()
+            path.unlink(missing_ok=True)
         self._update(machine)

@@ -26,6 +26,10 @@ class Files(Kind):
         """The files."""
         return [file.path for file in self.files]
 
+    def written(self) -> list[str]:
+        """The files."""
+        return [file.path for file in self.files]
+
     def apply(self, machine: Machine, step: str) -> Applied:
         """Write them."""
         for file in self.files:
@@ -41,4 +45,4 @@ class Files(Kind):
     def remove(self, machine: Machine, made: Mapping[str, Any]) -> None:
         """Remove the files."""
         for file in self.files:
-            machine.path(file.path).unlink(missing_ok=True)
+            files.discard(machine, file.path)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 from agent.difference import Difference
 from agent.machine import Machine
@@ -31,6 +31,9 @@ class Kind:
     """
 
     kind: ClassVar[str]
+    #: Whether a spec may hold secrets. Of such a step the record has only what was ``made``, and
+    #: ``check`` and ``remove`` make do with that.
+    takes_secrets: ClassVar[bool] = False
     #: Whether the step restarts when what it needs was restored.
     starts_programs: ClassVar[bool] = False
 
@@ -44,6 +47,15 @@ class Kind:
         """Whether a tar archive follows the spec on stdin."""
         return False
 
+    @classmethod
+    def without_spec(cls) -> Self:
+        """The kind of a secret step, for ``check`` and ``remove``: fields have their defaults."""
+        bare = object.__new__(cls)
+        for each in fields(cls) if cls.takes_secrets else ():  # type: ignore[arg-type]
+            if each.default_factory is not MISSING:
+                object.__setattr__(bare, each.name, each.default_factory())
+        return bare
+
     def apply(self, machine: Machine, step: str) -> Applied:
         """Bring the machine to what the spec says; what is so already is left as it is.
 
@@ -56,8 +68,16 @@ class Kind:
         """Where the machine differs from what was applied. Changes nothing."""
         return []
 
+    def answers(self, machine: Machine) -> Mapping[str, Any]:
+        """What the step's service says of itself, for the planner. Changes nothing."""
+        return {}
+
     def remove(self, machine: Machine, made: Mapping[str, Any]) -> None:
         """Take away what the step made, except what others may use and data."""
+
+    def written(self) -> Sequence[str]:
+        """Files that go once the step does not write them any more."""
+        return []
 
     def paths(self) -> list[str]:
         """Directories and files of the step that go once no record names them any more."""

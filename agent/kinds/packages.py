@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -36,11 +35,14 @@ class Packages(Kind):
         """Install what is missing."""
         for unit in self.mask:
             if not machine.path(f"/lib/systemd/system/{unit}").exists():
-                machine.run(["systemctl", "mask", "--quiet", unit], check=False)
+                mask = ["systemctl", "mask", "--quiet", unit]
+                machine.run(mask, check=False, deadline=60)
         missing = self._missing(machine)
         if missing:
             self._wait_for_network(machine)
             say(f"installing {' '.join(missing)}")
+            # An installation that was cut off is finished first: apt-get refuses to go on with it.
+            machine.run(["dpkg", "--configure", "-a"], check=False, deadline=1800)
             apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"]
             for words in (["update"], ["-y", "--no-install-recommends", "install", *missing]):
                 done = machine.run([*apt, *words], check=False, deadline=1800)
@@ -54,13 +56,16 @@ class Packages(Kind):
 
     def _missing(self, machine: Machine) -> list[str]:
         asked = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *self.names]
-        said = machine.run(asked, check=False).stdout.splitlines()
+        said = machine.run(asked, check=False, deadline=60).stdout.splitlines()
         installed = {line.split(" ")[0] for line in said if line.endswith(" installed")}
         return [name for name in self.names if name not in installed]
 
     def _wait_for_network(self, machine: Machine) -> None:
+        import socket  # not at the top: a check does without, and starts sooner
+
         def ready() -> bool:
-            if not machine.run(["ip", "-4", "route", "show", "default"], check=False).stdout:
+            routes = ["ip", "-4", "route", "show", "default"]
+            if not machine.run(routes, check=False, deadline=10).stdout:
                 return False
             try:
                 socket.getaddrinfo(socket.gethostname(), None)

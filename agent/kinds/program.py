@@ -35,10 +35,11 @@ class Program(Kind):
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Make it, where it is not there as it was made; the old one comes back on a failure."""
-        if seal.is_sealed(machine, self.directory):
-            return Applied()
         place = machine.path(self.directory)
         before = place.with_name(place.name + ".before")
+        if seal.is_sealed(machine, self.directory):
+            remove(before)
+            return Applied()
         if seal.was_sealed(machine, self.directory):
             remove(before)
             place.rename(before)
@@ -53,8 +54,8 @@ class Program(Kind):
             give(machine, self.directory, "root:root")
             seal.seal(machine, self.directory)
         except BaseException:
+            remove(place)
             if before.exists():
-                remove(place)
                 before.rename(place)
             raise
         remove(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import ClassVar
 
 from agent.files import remove
 from agent.kinds.kind import Applied, Kind
-from agent.machine import Machine, say
+from agent.machine import Machine, StepError, say
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,11 @@ class Prune(Kind):
         for pattern in self.patterns:
             for name in sorted(glob.glob(str(machine.path(pattern)))):
                 path = Path(name)
-                if path.is_dir() and path not in kept:
+                if not path.is_dir() or path in kept:
+                    continue
+                # One that a step works on right now is left to a later run.
+                inside = f"/{path.relative_to(machine.root)}"
+                with contextlib.suppress(StepError), machine.lock(inside, deadline=0):
                     say(f"removing {name}, a model that is not used any more")
                     remove(path)
                     removed.append(name)

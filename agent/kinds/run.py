@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from agent.difference import Difference, missing
+from agent.files import File, discard, write
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines
+
+#: Seconds that ``check_argv`` may take.
+_CHECK_DEADLINE = 20
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,12 @@ class Run(Kind):
     ``environment_files`` are read by systemd, as a service's are. ``script`` is a shell script,
     run by ``sh -eu``. ``creates`` is a path that is there afterwards; ``check_argv`` is a program
     that prints a JSON list of ``[field, found, wanted]`` where something differs. ``values`` are
-    not used: another value runs the program again.
+    not used: another value runs the program again. Only they may be secrets, since everybody in
+    the machine sees a program's arguments.
     """
 
     kind: ClassVar = "run"
+    takes_secrets: ClassVar = True
     argv: Sequence[str] = field(default_factory=list)
     script: str = ""
     failure: str = ""
@@ -50,18 +55,21 @@ class Run(Kind):
     def apply(self, machine: Machine, step: str) -> Applied:
         """Run it."""
         if self.script:
-            with tempfile.NamedTemporaryFile("w", suffix=".sh", encoding="utf-8") as file:
-                file.write(self.script)
-                file.flush()
-                Path(file.name).chmod(0o644)
-                said = self._run(machine, ["sh", "-eu", file.name])
+            owner = f"{self.user}:{self.user}" if self.user else "root:root"
+            file = File(f"/run/incus-stt-{quote(step, safe='')}.sh", self.script, "0600", owner)
+            write(machine, file)
+            try:
+                said = self._run(machine, ["sh", "-eu", str(machine.path(file.path))])
+            finally:
+                discard(machine, file.path)
         else:
             said = self._run(machine, self.argv)
         lines = said.strip().splitlines()
         result: Any = None
         with contextlib.suppress(ValueError):
             result = json.loads(lines[-1]) if lines else None
-        return Applied(result if isinstance(result, dict) else {})
+        made = {"creates": self.creates, "check_argv": list(self.check_argv)}
+        return Applied(result if isinstance(result, dict) else {}, made)
 
     def _run(self, machine: Machine, argv: Sequence[str]) -> str:
         words = [*self._in_unit(), *argv] if self.environment_files else argv
@@ -83,7 +91,13 @@ class Run(Kind):
 
     def _in_unit(self) -> list[str]:
         words = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--service-type=exec"]
-        properties = {"User": self.user, "WorkingDirectory": self.directory}
+        # The client passes its own environment on, by name; values are on no command line.
+        words += [f"--setenv={name}" for name in self.environment]
+        properties = {
+            "User": self.user,
+            "WorkingDirectory": self.directory,
+            "RuntimeMaxSec": str(self.deadline),
+        }
         words += [word for k, v in properties.items() if v for word in ("-p", f"{k}={v}")]
         return words + [
             word for path in self.environment_files for word in ("-p", f"EnvironmentFile={path}")
@@ -91,12 +105,13 @@ class Run(Kind):
 
     def check(self, machine: Machine, made: Mapping[str, Any]) -> list[Difference]:
         """Whether what it made is there still."""
-        if self.creates and not machine.path(self.creates).exists():
-            return [missing(self.creates)]
-        if not self.check_argv:
+        creates, argv = made.get("creates", self.creates), made.get("check_argv", self.check_argv)
+        if creates and not machine.path(creates).exists():
+            return [missing(creates)]
+        if not argv:
             return []
-        done = machine.run(self.check_argv, check=False, deadline=20)
+        done = machine.run(argv, check=False, deadline=_CHECK_DEADLINE)
         try:
             return [Difference(*fields) for fields in json.loads(done.stdout)]
         except (ValueError, TypeError):
-            return [Difference(" ".join(self.check_argv[:2]), "cannot be asked", "an answer")]
+            return [Difference(" ".join(argv[:2]), "cannot be asked", "an answer")]

@@ -12,12 +12,10 @@ from agent.files import File
 from agent.kinds.kind import Applied, Kind
 from agent.kinds.service import applied_service
 from agent.machine import Machine, StepError
-from agent.record import salted
+from agent.record import make_salt, salted
 from agent.transaction import Transaction
 
 _MODE = "0600"
-#: Seconds that a service gets to answer again with its new secrets.
-_DEADLINE = 60
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,16 @@ class SecretFiles(Kind):
     """Secrets of the service that the step ``service`` applies."""
 
     kind: ClassVar = "secret_files"
+    takes_secrets: ClassVar = True
     secrets: Sequence[SecretFile]
     service: str
 
     @property
     def locks(self) -> list[str]:
+        """The files."""
+        return [secret.path for secret in self.secrets]
+
+    def written(self) -> list[str]:
         """The files."""
         return [secret.path for secret in self.secrets]
 
@@ -56,6 +59,7 @@ class SecretFiles(Kind):
             files.write(machine, file)
         if changed:
             self._restart(machine)
+        make_salt(machine)
         # Digests with this machine's salt: the record tells nobody a secret.
         return Applied(made={f.path: [salted(machine, f.content), f.owner] for f in mine})
 
@@ -69,8 +73,9 @@ class SecretFiles(Kind):
                 words = ["systemctl", "try-restart", "--no-block", service.unit_name]
                 machine.run(words, check=False)
             elif systemd.show(machine, service.unit_name).get("ActiveState") == "active":
-                machine.run(["systemctl", "restart", service.unit_name])
-                if failure := service.wait(machine, _DEADLINE):
+                words = ["systemctl", "restart", service.unit_name]
+                machine.run(words, deadline=service.deadline)
+                if failure := service.wait(machine, service.deadline):
                     raise StepError(
                         f"{service.unit_name} does not work with its new secrets: {failure}.",
                         resolution=f"See journalctl -u {service.unit} in the machine.",
@@ -92,7 +97,7 @@ class SecretFiles(Kind):
     def remove(self, machine: Machine, made: Mapping[str, Any]) -> None:
         """Remove the files."""
         for path in made:
-            machine.path(path).unlink(missing_ok=True)
+            files.discard(machine, path)
 
 
 def made_paths(made: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import socket
+import contextlib
+import errno
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +13,15 @@ from typing import Any, ClassVar
 from agent import files, systemd
 from agent.difference import Difference, compare
 from agent.files import File
-from agent.http import HealthRequest, RefusedError, healthy
+from agent.http import HealthRequest, RefusedError, ask, healthy
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, poll
-from agent.record import digest_of, load
-from agent.specs import SpecError, decode, encode
+from agent.record import load
+from agent.specs import SpecError, decode
 from agent.transaction import Transaction
 
 #: Starts after which a unit that fails again and again will not become healthy.
 _RESTARTS = 3
-#: Seconds that the configuration before a change gets to come up again.
-_BACK_DEADLINE = 120
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Service(Kind):
     sections: Mapping[str, Mapping[str, str | Sequence[str]]] = field(default_factory=dict)
     unit_text: str = ""
     files: Sequence[File] = field(default_factory=list)
+    #: URLs whose JSON is what the service says of itself, by the name of the answer.
+    reports: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def locks(self) -> list[str]:
@@ -68,39 +70,47 @@ class Service(Kind):
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Put the files in place, start the unit, and wait until it works."""
-        previous = applied_service(machine, step)
+        record, previous = load(machine, step), applied_service(machine, step)
         change = Transaction(machine, step)
-        if change.pending and previous and digest_of(encode(previous)) == change.target:
+        if change.pending and record and record.made.get("change") == change.target:
             change.end()  # cut off after it had proven itself
+        cut_off = change.pending
         mine = self.all_files()
         paths = [file.path for file in mine]
-        stale = [f.path for f in previous.all_files() if f.path not in paths] if previous else []
-        if not change.pending:
+        earlier = [file.path for file in previous.all_files()] if previous else []
+        stale = [path for path in dict.fromkeys([*earlier, *change.paths]) if path not in paths]
+        if not cut_off:
             self._check_port(machine, previous)
+        name = os.urandom(8).hex()
         try:
-            change.begin([*paths, *stale], digest_of(encode(self)))
+            change.begin([*paths, *stale], name)
         except OSError as error:
+            if not cut_off:
+                change.end()
             raise StepError(
                 f"{step}: the files in use could not be kept: {error}.",
                 resolution="The running service was not touched. Make room, then run up again.",
-                unchanged=not change.pending,
+                unchanged=not cut_off,
             ) from None
         try:
-            for path in stale:
-                machine.path(path).unlink(missing_ok=True)
-            files.remove(machine.path(f"{systemd.UNITS}/{self.unit_name}.d"))
             for file in mine:
                 files.write(machine, file)
-        except OSError as error:
+            files.remove(machine.path(f"{systemd.UNITS}/{self.unit_name}.d"))
+        except (OSError, StepError) as error:
+            if cut_off:
+                _stop_units(machine, stale)
             change.restore()
-            machine.run(["systemctl", "daemon-reload"], check=False)
+            systemd.reload(machine)
+            if cut_off and previous:  # it may stand still since then
+                previous.start(machine, previous.deadline)
             raise StepError(
                 f"{step}: the new files could not be written: {error}.",
                 resolution="The files before were put back. Make room, then run up again.",
                 unchanged=True,
             ) from None
-        if previous and previous.unit != self.unit:
-            systemd.stop(machine, previous.unit_name)
+        _stop_units(machine, stale)
+        for path in stale:
+            files.discard(machine, path)
         began = time.monotonic()
         failure = self.start(machine, self.deadline)
         if failure is not None:
@@ -108,22 +118,28 @@ class Service(Kind):
         took = round(time.monotonic() - began, 3)
         invocation = systemd.show(machine, self.unit_name).get("InvocationID", "")
         result = {"unit": self.unit_name, "took": {"restart": took}, "invocation": invocation}
-        return Applied(result, finish=change.end)
+        return Applied(result, {"change": name}, change.end)
 
     def _check_port(self, machine: Machine, previous: Service | None) -> None:
         """Before the old one stops: a new port that something else has."""
+        import socket  # not at the top: a check does without, and starts sooner
+
         if previous and previous.port == self.port:
             return
-        if systemd.show(machine, self.unit_name).get("ActiveState") == "active":
+        state = systemd.show(machine, self.unit_name).get("ActiveState")
+        if previous is None and state == "active":  # it may be what listens there
             return
-        with socket.socket() as listener:
+        with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((self.host, self.port))
                 listener.listen()
-            except OSError:
+            except OSError as error:
+                brief = f"Nothing can listen on {self.host}, port {self.port}: {error.strerror}."
+                if error.errno == errno.EADDRINUSE:
+                    brief = f"Something else listens on port {self.port} already."
                 raise StepError(
-                    f"Something else listens on port {self.port} already.",
+                    brief,
                     resolution="Choose another port, or stop the other program. The running "
                     "service was not touched.",
                     unchanged=True,
@@ -131,25 +147,27 @@ class Service(Kind):
 
     def start(self, machine: Machine, deadline: float) -> str | None:
         """Start the unit; None once it works, else what is wrong after ``deadline`` s."""
+        end = time.monotonic() + deadline
         try:
-            systemd.start(machine, self.unit_name)
-        except StepError as error:
+            systemd.start(machine, self.unit_name, deadline)
+        except (StepError, OSError) as error:
             return str(error)
-        return self.wait(machine, deadline)
+        return self.wait(machine, end - time.monotonic())
 
     def wait(self, machine: Machine, deadline: float) -> str | None:
         """None once the service works, else what is wrong after ``deadline`` s or for good."""
         failure: list[str] = []
+        end = time.monotonic() + deadline
 
         def ended() -> bool:
             try:
-                if healthy(machine, self.health):
+                if healthy(machine, self.health, end - time.monotonic()):
                     failure.clear()
                     return True
-            except RefusedError as error:
+                state = systemd.show(machine, self.unit_name)
+            except (RefusedError, StepError, OSError) as error:
                 failure[:] = [str(error)]
-                return True
-            state = systemd.show(machine, self.unit_name)
+                return isinstance(error, RefusedError)
             failure[:] = [f"it is {state.get('ActiveState', 'not there')}"]
             restarts = int(state.get("NRestarts") or 0)
             return state.get("ActiveState") in ("failed", "inactive") or restarts >= _RESTARTS
@@ -167,21 +185,33 @@ class Service(Kind):
         failure: str,
     ) -> None:
         """Put the configuration before in place again, and say what happened."""
-        said = systemd.journal(machine, self.unit_name)
-        systemd.stop(machine, self.unit_name)
-        change.restore()
+        said = ""
+        with contextlib.suppress(StepError, OSError):
+            said = systemd.journal(machine, self.unit_name)
+        with contextlib.suppress(StepError, OSError):
+            systemd.stop(machine, self.unit_name)
+        # Without a record that can be read, its unit file is all that is known of the one before.
+        unknown = previous is None and change.paths.get(f"{systemd.UNITS}/{self.unit_name}", False)
         back = None
-        if previous:
-            back = previous.start(machine, _BACK_DEADLINE)
+        try:
+            change.restore()
+            if previous:
+                back = previous.start(machine, previous.deadline)
+            elif unknown:
+                systemd.start(machine, self.unit_name, self.deadline)
+            else:
+                systemd.reload(machine)
+        except (StepError, OSError) as error:
+            back = str(error)
+        if previous or unknown:
             brief = (
                 f"The new configuration of {step} did not come up healthy ({failure}); the one "
                 "before was put back."
             )
         else:
-            machine.run(["systemctl", "daemon-reload"], check=False)
             brief = f"{step} did not come up healthy ({failure}); it was taken away again."
         if back:
-            brief += f" That one does not work either: {back}."
+            brief += f" That did not work either: {back}."
         lines = "\n".join(f"  {line}" for line in said.splitlines())
         advice = ""
         if "address already in use" in said.lower():
@@ -204,21 +234,45 @@ class Service(Kind):
             found += compare(f"{self.unit_name}.d", "", names)
         return found
 
+    def answers(self, machine: Machine) -> Mapping[str, Any]:
+        """The answers to ``reports``."""
+        return {name: ask(machine, HealthRequest(url)).json for name, url in self.reports.items()}
+
     def remove(self, machine: Machine, made: Mapping[str, Any]) -> None:
         """Stop the unit and remove its files."""
-        systemd.stop(machine, self.unit_name)
-        for file in self.all_files():
-            machine.path(file.path).unlink(missing_ok=True)
+        _take_away(machine, [file.path for file in self.all_files()])
         files.remove(machine.path(f"{systemd.UNITS}/{self.unit_name}.d"))
-        machine.run(["systemctl", "daemon-reload"], check=False)
+
+
+def abandon(machine: Machine, step: str) -> None:
+    """Take away what a change of a service that was cut off has begun; the service goes."""
+    change = Transaction(machine, step)
+    if change.pending:
+        _take_away(machine, list(change.paths))
+    change.end()
+
+
+def _take_away(machine: Machine, paths: Sequence[str]) -> None:
+    _stop_units(machine, paths)
+    for path in paths:
+        files.discard(machine, path)
+    systemd.reload(machine)
+
+
+def _stop_units(machine: Machine, paths: Sequence[str]) -> None:
+    """Stop the services whose unit files are among the paths."""
+    for path in paths:
+        directory, _, unit = path.rpartition("/")
+        if directory == systemd.UNITS and unit.endswith(".service"):
+            systemd.stop(machine, unit)
 
 
 def applied_service(machine: Machine, step: str) -> Service | None:
-    """The service as it was applied last."""
+    """The service as it was applied last, as far as this version of the agent knows it."""
     record = load(machine, step)
     if record is None:
         return None
     try:
-        return decode(Service, dict(record.spec))
+        return decode(Service, dict(record.spec), lenient=True)
     except SpecError:
-        return None  # recorded by another version of the agent
+        return None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from agent import systemd
@@ -77,32 +75,30 @@ class Transcription(Kind):
 
     def _post(self, machine: Machine, step: str) -> str:
         look = f"See journalctl -u {self.unit} in the machine."
-        with tempfile.TemporaryDirectory() as work:
-            answer = Path(work, "answer")
-            done = machine.run(
-                [
-                    *("curl", "--silent", "--show-error", "--noproxy", "*"),
-                    *("--max-time", str(self.deadline), "--output", str(answer)),
-                    *("--write-out", "%{http_code}", "-H", f"@{self.header_file}"),
-                    *("-F", f"file=@{self.recording};type=audio/wav"),
-                    *("--form-string", f"model={self.model}", "-F", "response_format=json"),
-                    f"{self.url}/audio/transcriptions",
-                ],
-                check=False,
-                deadline=self.deadline + 10,
-            )
-            body = answer.read_text("utf-8", "replace") if answer.exists() else ""
+        recording, header = machine.path(self.recording), machine.path(self.header_file)
+        done = machine.run(
+            [
+                *("curl", "--silent", "--show-error", "--noproxy", "*"),
+                *("--max-time", str(self.deadline), "--write-out", "\n%{http_code}"),
+                *("-H", f"@{header}", "-F", f"file=@{recording};type=audio/wav"),
+                *("--form-string", f"model={self.model}", "-F", "response_format=json"),
+                f"{self.url}/audio/transcriptions",
+            ],
+            check=False,
+            deadline=self.deadline + 10,
+        )
+        body, _, status = done.stdout.rpartition("\n")
         if done.returncode:
             raise StepError(
                 f"{self.url} does not answer.", details=last_lines(done.stderr, 2), resolution=look
             )
         try:
-            if done.stdout != "200":
+            if status != "200":
                 raise ValueError
             return str(json.loads(body)["text"]).strip()
         except (ValueError, KeyError, TypeError):
             raise StepError(
-                f"The verification got HTTP status {done.stdout} from "
+                f"The verification got HTTP status {status} from "
                 f"{self.url}/audio/transcriptions with model {self.model}.",
                 details=body[:600],
                 resolution=look,
@@ -118,5 +114,6 @@ class Transcription(Kind):
         unit = self.evidence.unit
         invocation = systemd.show(machine, f"{unit}.service").get("InvocationID", "")
         words = ["journalctl", "--no-pager", "-o", "cat", f"_SYSTEMD_INVOCATION_ID={invocation}"]
-        matches = re.findall(self.evidence.pattern, machine.run(words, check=False).stdout)
+        said = machine.run(words, check=False, deadline=60).stdout
+        matches = re.findall(self.evidence.pattern, said)
         return dict(zip(("device", "compute_type"), matches[-1], strict=True)) if matches else {}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from agent.difference import Difference, compare, missing
 from agent.files import check_attributes, chown
 from agent.kinds.kind import Applied, Kind
-from agent.machine import Machine
+from agent.machine import Machine, StepError
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,17 @@ class User(Kind):
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Make the user and its directories."""
-        if self._uid() is None:
+        uid = self._uid()
+        if uid not in (None, self.uid):
+            raise StepError(
+                f"The machine has a user {self.name} with the uid {uid}, not {self.uid}.",
+                resolution="Give it the other uid (usermod -u), or use another image (stt:image).",
+                unchanged=True,
+            )
+        if uid is None:
             shell = "/usr/sbin/nologin"
             words = ["--system", "--user-group", "--uid", str(self.uid), "--shell", shell]
-            machine.run(["useradd", *words, "--home-dir", self.home, self.name])
+            machine.run(["useradd", *words, "--home-dir", self.home, self.name], deadline=60)
         for directory in self._all():
             place = machine.path(directory.path)
             place.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,7 @@ def _release(directory: str, rocm: bool) -> list[Action]:
 
 def _service(context: Context, directory: str) -> Service:
     settings, port = context.settings, context.settings.ollama.port
+    api = f"http://127.0.0.1:{port}/api"
     nvidia = context.machine.gpu_vendor == "nvidia"
     return Service(
         unit="ollama",
@@ -95,7 +96,9 @@ def _service(context: Context, directory: str) -> Service:
             port=port,
         ),
         port=port,
-        health=[HealthRequest(f"http://127.0.0.1:{port}/api/version")],
+        health=[HealthRequest(f"{api}/version")],
+        # Its models and their sizes, for the planner.
+        reports={"ollama_tags": f"{api}/tags", "ollama_ps": f"{api}/ps"},
         deadline=_DEADLINE,
     )
 
@@ -166,14 +169,6 @@ def _programs(context: Context, service: Step) -> list[Step]:
     return found
 
 
-def _probes(context: Context) -> dict[str, str]:
-    """Its models and their sizes, for the planner."""
-    if not context.machine.gpus:
-        return {}
-    base = f"http://127.0.0.1:{context.settings.ollama.port}/api"
-    return {"ollama_tags": f"{base}/tags", "ollama_ps": f"{base}/ps"}
-
-
 def _outputs(context: Context) -> dict[str, str]:
     return {"ollama_url": ollama_url(context.settings, context.machine)}
 
@@ -184,5 +179,4 @@ ROLE = Role(
     steps,
     volumes={"models": VOLUME},
     outputs=_outputs,
-    probes=_probes,
 )

@@ -566,15 +566,6 @@ def test_certificates_that_no_package_brings(tmp_path: Path) -> None:
     assert sorted(path.read_text() for path in out.iterdir()) == [pem(own), pem("C" * 10)]
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck")
-def test_shellcheck() -> None:
-    scripts = [*BOOTSTRAP.glob("*.sh"), *BOOTSTRAP.glob("lib/*.sh")]
-    done = subprocess.run(
-        ["shellcheck", "-x", "-P", "SCRIPTDIR", *scripts], text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stdout
-
-
 # browser.sh
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.model_hub import ModelHub
 from tests.e2e.project import RECORDINGS, STACK, Project, left_of, post_recording, run
+from tests.model_hub import ModelHub
 from tests.tiny_parakeet import make_model as make_parakeet
 from tests.tiny_vosk import make_model as make_vosk
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.model_hub import ModelHub
 from tests.e2e.project import ROOT, Project, incus, left_of, request, run
+from tests.model_hub import ModelHub
 
 SUBNET, WORKING = "10.213.43", "10.213.44"
 DOMAIN = "stt-e2e-f"

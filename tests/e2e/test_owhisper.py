@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.model_hub import ModelHub
 from tests.e2e.project import Project, left_of
+from tests.model_hub import ModelHub
 from tests.tiny_ggml import make_model
 
 DOMAIN, SUBNET = "stt-e2e-w", "10.213.49"

@@ -24,7 +24,6 @@ from components.roles.stt_server import verify_script
 
 from stack.checks import STT_ROLE
 from stack.declare import Declaration, declare
-from tests.e2e.model_hub import ModelHub
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,
@@ -36,6 +35,7 @@ from tests.e2e.project import (
     run,
 )
 from tests.e2e.webui import sign_in, webui_machine
+from tests.model_hub import ModelHub
 from tests.multilingual import make_model
 from tests.unit.test_settings import DEFAULTS
 

@@ -5,77 +5,96 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import logging
 import runpy
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
-import components.drift
-import components.live
-import components.roles.open_webui
-import components.roles.stt_server
 import pulumi
 import pytest
 import yaml
-from components.drift import Differences
-from components.live import Live
-from components.templates import render
-from declaration.cards import Card
 from google.protobuf import json_format, struct_pb2
-from pulumi.runtime import settings as runtime
+from pulumi.runtime import settings as pulumi_settings
 from pulumi.runtime import stack as pulumi_stack
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
-from tests.e2e.project import ROOT
+import components.agent
+import host.read
+from agent.difference import Difference
+from components.deployment import contexts
+from components.kept_values import STACK_ID
+from declaration import source_files
+from declaration.source_files import ROOT
+from declaration.step import Step
+from gpu.cards import Card
+from host.read import AppliedStep, Live, MachineState
+from roles import ROLES
+from stack.declare import Declaration
+from tests.unit.values import CARD, DEFAULTS, STACKS
 
-#: What is made once and kept, on no machine.
-KEYS = {"stt_server/key", "open_webui/session-key", "open_webui/admin-password"}
-#: Every Whisper model fits on it, in every compute type.
-CARD = Card("0000:01:00.0", "10de", "2684", "0", "RTX 4090", 24564, (8, 9), "560.35.03")
-EMPTY_HOST = Live(cards=[CARD], projects={}, networks={}, pools=["default", "fast"])
-API_KEY = "key-of-the-test-0123456789"
+#: Pulumi's marks of a secret on the wire.
+MARK, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+_ORIGINAL_DIGEST = source_files.digest
+DIGEST = "d19e57d19e57"
+#: What is made once and kept, on no machine, with the value that it gets here.
+KEPT = {
+    STACK_ID: "11111111-2222-3333-4444-555555555555",
+    "stt_server/key": "key-of-the-test-0123456789",
+    "open_webui/session-key": "session-key-of-the-test",
+    "open_webui/admin-password": "password-of-the-test",
+}
+API_KEY = KEPT["stt_server/key"]
+#: What the last step of each role says.
+CHECK = {"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08}
 
 
 def plain(value: Any) -> Any:
-    """A value of Pulumi's wire without the marks of secrets."""
+    """A value of Pulumi's wire with its secrets in the clear."""
     if isinstance(value, dict):
-        if "4dabf18193072939515e22adb298388d" in value:
+        if value.get(MARK) == SECRET:
             return plain(value["value"])
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-def read_config(stack: str) -> dict[str, str]:
-    """A stack's configuration, as the CLI gives it to the program."""
-    project = yaml.safe_load(Path("Pulumi.yaml").read_text("utf-8"))
-    text = Path(project["stackConfigDir"], f"Pulumi.{stack}.yaml").read_text("utf-8")
-    typed = yaml.safe_load(text).get("config") or {}
-    # The CLI hands scalars on as they are written: `no` is no boolean there, and 1e3 no number.
-    written = yaml.load(text, yaml.BaseLoader).get("config") or {}
-    values = {key: value["default"] for key, value in project["config"].items()}
-    values |= {k: written[k] if isinstance(written[k], str) else typed[k] for k in typed}
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+def host_with(*cards: Card, **more: Any) -> Live:
+    """A host with cards, storage pools, and nothing else."""
+    found = [
+        {
+            "pci_address": card.pci,
+            "vendor_id": card.vendor_id,
+            "product_id": card.product_id,
+            "product": card.name,
+            "drm": {"id": int(card.drm or 0)},
+        }
+        for card in cards
+    ]
+    lines = [
+        f"{card.pci}, {card.name}, {card.memory or '[N/A]'}, "
+        f"{'.'.join(map(str, card.capability)) if card.capability else '[N/A]'}, {card.driver}"
+        for card in cards
+        if card.nvidia
+    ]
+    values = {"projects": {}, "networks": {}, "pools": ["default", "fast"], **more}
+    return Live({"gpu": {"cards": found}}, "\n".join(lines), **values)
 
 
-async def run_program(monitor: MockMonitor, stack: str) -> None:
-    """Run ``__main__.py`` against a monitor, as a language host does."""
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    pulumi.runtime.set_mocks(None, "stt", stack, monitor=monitor)  # type: ignore[arg-type]
-
-    def program() -> None:
-        runpy.run_path("__main__.py", run_name="__main__")
-        top = runtime.get_root_resource()
-        top.register_outputs(top.outputs)  # type: ignore[union-attr]  # set_mocks made it
-
-    await pulumi_stack.run_pulumi_func(program)
+EMPTY_HOST = host_with(CARD)
 
 
 @dataclass(frozen=True)
 class Registered:
-    """One resource as Pulumi's engine would see it."""
+    """One resource as Pulumi's engine sees it.
+
+    ``done`` is what the engine does to it: create, update, replace, or "" for nothing.
+    """
 
     urn: str
     type: str
@@ -83,6 +102,11 @@ class Registered:
     parent: str
     inputs: dict[str, Any]
     request: Any
+    id: str = ""
+    stdout: str = ""
+    runs: int = 0
+    done: str = ""
+    former: str = ""
 
     @property
     def dependencies(self) -> list[str]:
@@ -91,117 +115,348 @@ class Registered:
 
     @property
     def secret_inputs(self) -> set[str]:
+        """The inputs that are encrypted in the state."""
         return {key for key, value in self.inputs.items() if plain(value) != value}
+
+    @property
+    def drift(self) -> list[str]:
+        """The lines of its DRIFT, without the time."""
+        text = (plain(self.inputs).get("environment") or {}).get("DRIFT", "")
+        return [line for line in text.splitlines() if not line.startswith("@")]
+
+    @property
+    def stdin(self) -> str:
+        """What the command gets on stdin."""
+        return str(plain(self.inputs.get("stdin", "")))
+
+    @property
+    def data(self) -> Any:
+        """The desired state."""
+        return json.loads(self.stdin)
+
+    @property
+    def spec(self) -> Any:
+        """The spec of a step."""
+        return self.data["spec"]
+
+    @property
+    def step_kind(self) -> str:
+        """The kind of a step; empty for anything else."""
+        return str(self.data.get("kind", "")) if self.name.count("/") == 3 else ""
 
 
 class Recorder(MockMonitor):
-    """Remembers registrations; every Command has the output that a test gives it."""
+    """Remembers registrations, and says of each what Pulumi's engine would do.
 
-    preview = False
+    ``before`` is what an earlier run has left: the state.
+    """
 
-    def __init__(self, answers: Mapping[str, str]) -> None:
+    def __init__(self, before: Mapping[str, Registered]) -> None:
         super().__init__(None)  # type: ignore[arg-type]  # no mocks are asked
-        self.answers = answers
+        self.before = before
         self.registered: dict[str, Registered] = {}
         self.outputs: dict[str, Any] = {}
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
-        urn = self.make_urn(request.parent, request.type, request.name)
+        name = request.name
+        urn = self.make_urn(request.parent, request.type, name)
+        assert name not in self.registered, f"two resources are called {name}"
         inputs = json_format.MessageToDict(request.object)
-        self.registered[request.name] = Registered(
-            urn, request.type, request.name, request.parent.split("::")[-1], inputs, request
-        )
+        made = Registered(urn, request.type, name, request.parent.split("::")[-1], inputs, request)
+        if request.custom:
+            made = self._engine(made)
+        self.registered[name] = made
         answer = struct_pb2.Struct()
-        said = [text for end, text in self.answers.items() if request.name.endswith(end)]
-        answer.update({**inputs, "stdout": (said or [""])[0], "stderr": ""})
-        identity = f"id of {request.name}" if request.custom else ""
-        return resource_pb2.RegisterResourceResponse(urn=urn, id=identity, object=answer)
+        answer.update({**inputs, "stdout": made.stdout, "stderr": ""})
+        return resource_pb2.RegisterResourceResponse(urn=urn, id=made.id, object=answer)
+
+    def _engine(self, made: Registered) -> Registered:
+        names = [made.name, *(alias.spec.name for alias in made.request.aliases)]
+        old = next((self.before[name] for name in names if name in self.before), None)
+        if old is None:
+            stdout = _said(made, 1)
+            return replace(made, id=f"id of {made.name}", stdout=stdout, runs=1, done="create")
+        wanted = dict(made.inputs)
+        for key in made.request.ignoreChanges:
+            wanted.pop(key, None)
+            if key in old.inputs:
+                wanted[key] = old.inputs[key]
+        if wanted["triggers"] != old.inputs["triggers"]:
+            done, identity = "replace", f"{old.id}, again"
+        else:
+            done, identity = "update" if wanted != old.inputs else "", old.id
+        runs = old.runs + (1 if done else 0)
+        return replace(
+            made,
+            id=identity,
+            stdout=_said(made, runs),
+            runs=runs,
+            done=done,
+            former=old.name,
+        )
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         if request.urn.split("::")[2] == "pulumi:pulumi:Stack":
             self.outputs = json_format.MessageToDict(request.outputs)
         return resource_pb2.RegisterResourceResponse()
 
+    def Invoke(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
+        assert request.tok == "pulumi:pulumi:readStackResourceOutputs"
+        answer = struct_pb2.Struct()
+        outputs: dict[str, Any] = {
+            each.urn: {
+                "type": each.type,
+                "outputs": {**each.inputs, "stdout": each.stdout} if each.id else {},
+            }
+            for each in self.before.values()
+        }
+        answer.update({"name": "the stack", "outputs": outputs})
+        said = resource_pb2.ResourceInvokeResponse()
+        getattr(said, "return").CopyFrom(answer)
+        return said
+
+
+def _said(made: Registered, run: int) -> str:
+    """What a command prints; every run of a step says something else."""
+    if made.name in KEPT:
+        return KEPT[made.name] + ("" if run == 1 else f"-{run}")
+    part = made.name.rpartition("/")[2]
+    if part == "verify":
+        return json.dumps({**CHECK, "seconds": run / 10})
+    said: dict[str, Any] = {"invocation": str(run)}
+    if part == "certificate":
+        said["certificate"] = "the certificate of the test"
+    elif part in ("model", "service"):
+        said["took"] = {"check" if part == "model" else "restart": 0.5}
+    return json.dumps(said)
+
 
 @dataclass
 class Program:
-    """What a run of the program asked for."""
+    """What a run of the program asked for, and what it said."""
 
     registered: dict[str, Registered]
-    outputs: dict[str, Any]
+    outputs: dict[str, Any] = field(default_factory=dict)
+    log: list[str] = field(default_factory=list)
 
     @property
     def commands(self) -> dict[str, Registered]:
+        """Every Command."""
         return {n: r for n, r in self.registered.items() if r.type == "command:local:Command"}
+
+    @property
+    def steps(self) -> dict[str, Registered]:
+        """The steps of the machines."""
+        return {name: each for name, each in self.commands.items() if each.step_kind}
+
+    @property
+    def drift(self) -> dict[str, list[str]]:
+        """The drift by resource, where there is any."""
+        return {name: each.drift for name, each in self.commands.items() if each.drift}
+
+    @property
+    def done(self) -> dict[str, str]:
+        """What the engine does to what it knows, by the name in the state."""
+        return {each.former or name: each.done for name, each in self.commands.items() if each.done}
+
+    def changes(self, before: Program) -> dict[str, str]:
+        """What this run does to each resource of an earlier one, deletions included."""
+        kept = {each.former for each in self.commands.values()}
+        return self.done | {name: "delete" for name in before.commands if name not in kept}
+
+
+class _Log(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@cache
+def config_of(stack: str) -> dict[str, str]:
+    """The configuration of a stack as Pulumi gives it to the program: texts."""
+    text = (STACKS / f"Pulumi.{stack}.yaml").read_text()
+    typed, written = yaml.safe_load(text)["config"], yaml.load(text, yaml.BaseLoader)["config"]
+    values = {f"stt:{key}": value for key, value in DEFAULTS.items()}
+    # Scalars are handed on as they are written.
+    values |= {key: written[key] if isinstance(written[key], str) else typed[key] for key in typed}
+    return {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
+
+
+@contextmanager
+def constant_digests() -> Iterator[None]:
+    """Digests of files that are always the same: expectations do not change with the files."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in list(sys.modules.values()):
+            if getattr(module, "digest", None) is _ORIGINAL_DIGEST:
+                patch.setattr(module, "digest", lambda _: DIGEST)
+        patch.setattr(components.agent, "agent_file", lambda: Path(f"agent-{DIGEST}.pyz"))
+        yield
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch,
     stack: str,
-    live: Live = EMPTY_HOST,
+    live: Live | Callable[..., Live] = EMPTY_HOST,
+    before: Program | None = None,
+    *,
     secret: bool = False,
-    drifted: Differences | None = None,
+    preview: bool = False,
     **settings: Any,
 ) -> Program:
-    """Run the program with a shipped stack and some settings changed.
+    """Run the program with a stack and some settings changed, on a host as ``live``.
 
-    Digests of files are always the same, so that what a test expects does not change with them.
+    ``before`` is an earlier run, whose resources are in the state. With ``secret`` the secrets
+    among the settings are encrypted. A function for ``live`` may raise.
     """
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(components.live, "read_live", lambda *_: live)
-    monkeypatch.setattr(components.drift, "differences", lambda *_: drifted or {})
-    monkeypatch.setattr(components.roles.stt_server, "_digest", lambda path: "d19e57d19e57")
-    monkeypatch.setattr(components.roles.open_webui, "digest", lambda path: "d19e57d19e57")
-    config = read_config(stack)
+    config = dict(config_of(stack))
     config |= {f"stt:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
-    checks = '{"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08}'
-    answers = {
-        "/stt_server/verify": checks,
-        "/open_webui/verify": checks,
-        "stt_server/key": API_KEY,
-        "open_webui/session-key": "session-key-of-the-test",
-        "open_webui/admin-password": "password-of-the-test",
-    }
-    recorder = Recorder(answers)
+    recorder = Recorder(before.registered if before else {})
+    program = Program(recorder.registered)
+    logger = logging.Logger("the program", logging.INFO)
+    logger.addHandler(_Log(program.log))
+
+    async def body() -> None:
+        # What fails is raised below; asyncio would print it as well.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        pulumi.runtime.set_mocks(
+            None,  # type: ignore[arg-type]  # the recorder answers everything
+            "stt",
+            stack,
+            preview,
+            logger,
+            recorder,
+        )
+
+        def main() -> None:
+            runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+            top = pulumi_settings.get_root_resource()
+            assert isinstance(top, pulumi_stack.Stack)
+            top.register_outputs(top.outputs)
+
+        await pulumi_stack.run_pulumi_func(main)
 
     def in_context() -> None:
-        pulumi.runtime.set_all_config(config, ["stt:apiKey", "stt:adminPassword"] if secret else [])
-        asyncio.run(run_program(recorder, stack))
+        encrypted = ["stt:apiKey", "stt:adminPassword"] if secret else []
+        pulumi.runtime.set_all_config(config, encrypted)
+        asyncio.run(body())
 
-    contextvars.copy_context().run(in_context)
-    return Program(recorder.registered, plain(recorder.outputs))
+    with pytest.MonkeyPatch.context() as patch, constant_digests():
+        patch.chdir(ROOT)
+        read = live if callable(live) else lambda *_: live
+        patch.setattr(host.read, "read_live", read)
+        contextvars.copy_context().run(in_context)
+    program.outputs = plain(recorder.outputs)
+    return program
 
 
-def golden(program: Program) -> str:
-    """All Commands as text: what runs, what it gets, what it depends on."""
-    entries: dict[str, Any] = {}
+@cache
+def first_run(stack: str) -> Program:
+    """A stack's first `up`, on a host with nothing. Change nothing in it."""
+    return run(stack)
+
+
+def steps_of(declaration: Declaration) -> dict[str, Step]:
+    """The steps of a declaration by name, without Pulumi."""
+    with constant_digests(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return {
+            step.name: step
+            for role, context in contexts(declaration)
+            for step in ROLES[role].steps(context)
+        }
+
+
+def words_of(command: Registered) -> list[str]:
+    """The words of an Incus object's command after ``apply``: type, name, options."""
+    if command.step_kind:
+        return []
+    words = shlex.split(plain(command.inputs)["create"])
+    return words[words.index("apply") + 1 :] if "apply" in words else []
+
+
+def place_of(command: Registered) -> tuple[str, str, str] | None:
+    """Where the host has an Incus object: type, project and name; None for other commands."""
+    if not (words := words_of(command)):
+        return None
+    kind, name, *options = words
+    project = options[options.index("--project") + 1] if "--project" in options else name
+    return kind, project, name
+
+
+def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
+    """The host once everything that a program asked for is done."""
+    objects: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    machines: dict[tuple[str, str], MachineState] = {}
+    for name, command in program.commands.items():
+        if place := place_of(command):
+            running = {"status": "Running"} if place[0] == "instance" else {}
+            objects[place] = {**command.data, **running}
+        elif name.count("/") >= 2 and not command.step_kind:
+            domain, machine, _ = name.split("/")
+            machines.setdefault((domain, machine), MachineState({}))
+    for name, command in program.steps.items():
+        domain, machine, part = name.split("/", 2)
+        applied = AppliedStep(program.commands[STACK_ID].stdout, command.stdin, [])
+        old = machines[domain, machine]
+        machines[domain, machine] = MachineState({**old.steps, part: applied})
+
+    def config(kind: str) -> dict[str, Mapping[str, str]]:
+        return {key[2]: item["config"] for key, item in objects.items() if key[0] == kind}
+
+    return replace(
+        live,
+        projects=config("project"),
+        networks=config("network"),
+        objects=objects,
+        machines=machines,
+    )
+
+
+def with_differences(live: Live, step: str, *differences: Difference, stack: str = "") -> Live:
+    """The host with a step that its machine says is not as it was applied."""
+    domain, machine, part = step.split("/", 2)
+    state = live.machines[domain, machine]
+    applied = replace(state.steps[part], differences=differences)
+    if stack:
+        applied = replace(applied, stack=stack)
+    changed = replace(state, steps={**state.steps, part: applied})
+    return replace(live, machines={**live.machines, (domain, machine): changed})
+
+
+def without(live: Live, name: str, command: Registered) -> Live:
+    """The host without what a command made: its object, its record, its agent."""
+    if place := place_of(command):
+        kept = {key: item for key, item in live.objects.items() if key != place}
+        return replace(live, objects=kept)
+    domain, machine, part = name.split("/", 2)
+    state = live.machines[domain, machine]
+    machines = dict(live.machines)
+    if command.step_kind:
+        steps = {key: item for key, item in state.steps.items() if key != part}
+        machines[domain, machine] = replace(state, steps=steps)
+    else:
+        del machines[domain, machine]
+    return replace(live, machines=machines)
+
+
+def plan_text(program: Program) -> str:
+    """What a person would read in a review: each resource with its needs, and the variables."""
+    lines: list[str] = []
     for name in sorted(program.commands):
         command = program.commands[name]
-        inputs = plain(command.inputs)
-        entries[name] = {
-            "parent": command.parent,
-            "needs": command.dependencies,
-            "secret": sorted(command.secret_inputs),
-            "gone with": command.request.deletedWith.split("::")[-1],
-            **{key: inputs[key] for key in sorted(inputs)},
-        }
-    text = yaml.dump(entries, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
-    prelude = indent(render("prelude.sh"), "    ")
-    return text.replace(prelude, "    # PRELUDE\n")
+        machine = name.rpartition("/")[0] if not command.step_kind else _machine(name)
+        needs = [n.removeprefix(f"{machine}/") for n in command.dependencies]
+        if command.step_kind:
+            needs = [need for need in needs if need not in ("agent", STACK_ID)]
+        kind = command.step_kind or (words_of(command) or [name.rpartition("/")[2]])[0]
+        secret = " (secret)" if command.secret_inputs else ""
+        lines.append(f"{name}: {kind}{secret}" + (f" <- {', '.join(needs)}" if needs else ""))
+        if kind == "service":
+            lines += [f"    {key}={value}" for key, value in command.spec["variables"].items()]
+    return "".join(f"{line}\n" for line in lines)
 
 
-class _Dumper(yaml.SafeDumper):
-    """YAML with texts of several lines as such."""
-
-
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
-    ),
-)
-
-
-def golden_file(name: str) -> Path:
-    """Where a golden text lies."""
-    return Path(__file__).parent / "golden" / f"{name}.yaml"
+def _machine(name: str) -> str:
+    return "/".join(name.split("/")[:2])

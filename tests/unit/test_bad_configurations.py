@@ -1,33 +1,34 @@
 """Bad configurations: each is refused with its key, or carried through as the text that it is.
 
-What is put into a shell is quoted: a property of the filter, and a rule that every template keeps.
+Specs are data: what runs in a machine is a list of words, and nothing is put into a shell's text.
 """
 
 from __future__ import annotations
 
 import copy
-import re
 import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from components.engines import ENGINES, EngineContext
-from components.roles import ROLES
-from components.templates import quote, render, unit_value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.command import on_host
+from agent.specs import encode
+from agent.systemd import environment_text
+from declaration.connection import Connection
 from declaration.problems import DeclarationError
-from declaration.settings import Connection
-from tests.e2e.project import ROOT
-from tests.unit.program import plain, run
-from tests.unit.test_settings import CPU
+from engines import ENGINES
+from host.client import incus_words
+from roles import ROLES
+from stack.declare import declare
+from tests.unit.program import API_KEY, Registered, first_run, run, steps_of
+from tests.unit.values import CPU, STACKS, declared
 
-TOPOLOGY: dict[str, Any] = yaml.safe_load((ROOT / "infra.cpu.yml").read_text())
+TOPOLOGY: dict[str, Any] = yaml.safe_load((STACKS / "infra.cpu.yml").read_text())
 GPU_SERVER = "domains.ai-tools.machines.gpu-server"
 
 #: Texts that a careless program would run, split or misread.
@@ -126,20 +127,14 @@ def test_an_injection_in_a_setting_is_refused(key: str, text: str, tmp_path: Pat
 
 @pytest.mark.parametrize("key", ["ollama", "speaches", "python", "models"])
 @pytest.mark.parametrize("text", INJECTIONS, ids=ascii)
-def test_an_injection_in_a_source_is_refused_or_quoted(
-    key: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A URL may have nearly any character; what is no refused white space goes in quotes."""
+def test_an_address_is_refused_or_used_as_it_is(key: str, text: str, tmp_path: Path) -> None:
     url = f"https://mirror.example/{text}"
     found = refusal(changed(CPU, f"sources.{key}", url), TOPOLOGY, tmp_path)
     if found:
         assert f"stt:sources.{key}" in found[0]
         return
-    program = run(monkeypatch, "cpu", sources={key: url}, infra="infra.cpu.yml")
-    scripts = [str(command.inputs.get("stdin")) for command in program.commands.values()]
-    used = [script for script in scripts if url in script]
-    for script in used:
-        assert url not in script.replace(shlex.quote(url), "")
+    steps = steps_of(declared(sources={key: url}))
+    assert any(url in word for step in steps.values() for word in leaves(encode(step.spec)))
 
 
 @pytest.mark.parametrize("key", sorted(CPU))
@@ -206,10 +201,8 @@ def test_a_misspelt_key_of_the_topology_gets_a_suggestion(
 
 
 @pytest.mark.parametrize("text", INJECTIONS, ids=ascii)
-def test_free_text_reaches_incus_as_it_is(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Descriptions, configuration and devices are Incus' own: they go in as YAML, on stdin."""
+def test_free_text_reaches_incus_as_it_is(text: str, tmp_path: Path) -> None:
+    """Descriptions, configuration and devices are Incus' own: they go in as JSON, on stdin."""
     if "\x00" in text:
         return  # YAML files cannot hold it
     infra = copy.deepcopy(TOPOLOGY)
@@ -221,9 +214,9 @@ def test_free_text_reaches_incus_as_it_is(
         "devices": {"extra": {"type": "none", "user.note": text}},
     }
     (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
-    commands = run(monkeypatch, "cpu", infra=str(tmp_path / "infra.yml")).commands
-    project = yaml.safe_load(commands["ai-tools/project"].inputs["stdin"])
-    instance = yaml.safe_load(commands["ai-tools/gpu-server/instance"].inputs["stdin"])
+    commands = run("cpu", infra=str(tmp_path / "infra.yml")).commands
+    project = commands["ai-tools/project"].data
+    instance = commands["ai-tools/gpu-server/instance"].data
     assert project["description"] == instance["description"] == text
     assert instance["config"]["user.note"] == text
     assert instance["devices"]["extra"]["user.note"] == text
@@ -233,78 +226,122 @@ def test_free_text_reaches_incus_as_it_is(
 
 @pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
 @pytest.mark.parametrize("name", DIRECTORIES, ids=ascii)
-def test_a_model_directory_may_have_any_name(
-    name: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_directory_may_have_any_name(name: str, engine: str, tmp_path: Path) -> None:
     directory = tmp_path / name
     directory.mkdir()
     (directory / "model.bin").touch()
-    program = run(monkeypatch, "cpu", model=str(directory), engine=engine, infra="infra.dev.yml")
-    values = {**CPU, "model": str(directory), "engine": engine, "quantization": "int8"}
-    declaration = declare(values, ROLES, ROOT)
-    context = EngineContext(
-        declaration.settings,
-        declaration.engine,
+    commands = run("dev", model=str(directory), engine=engine).commands
+    for command in commands.values():
+        words = shlex.split(command.inputs["create"])
+        if name in command.inputs["create"] or str(directory) in words:
+            assert command.name.endswith("/stt_server/model-files")
+            assert words.count(str(directory)) == 1
+    # Paths in the machine, and what systemd reads as a command line, have none of its characters.
+    steps = {name.rpartition("/")[2]: step.spec for name, step in run_steps(commands).items()}
+    paths = [steps["model-files"]["destination"], steps["model"]["directory"]]
+    assert not any(set("+$`;'\"&* ") & set(path) for path in paths), paths
+    assert "canary" not in str(steps["service"]["sections"])
+
+
+def run_steps(commands: Mapping[str, Registered]) -> dict[str, Registered]:
+    """The steps of the STT service."""
+    return {name: each for name, each in commands.items() if "/stt_server/" in name}
+
+
+# Quoting is by construction
+
+SHELLS = {"sh", "bash", "/bin/sh", "/bin/bash"}
+
+
+def leaves(data: Any) -> list[str]:
+    if isinstance(data, Mapping):
+        return [text for item in data.values() for text in leaves(item)]
+    if isinstance(data, list):
+        return [text for item in data for text in leaves(item)]
+    return [data] if isinstance(data, str) else []
+
+
+def programs(data: Any) -> list[Any]:
+    """Every program with its arguments in a spec."""
+    if isinstance(data, Mapping):
+        own = [data[key] for key in ("argv", "check_argv") if data.get(key)]
+        return own + [argv for item in data.values() for argv in programs(item)]
+    return [argv for item in data for argv in programs(item)] if isinstance(data, list) else []
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
+def test_no_step_runs_a_shell(engine: str) -> None:
+    declaration = declared(engine=engine, model="", quantization="auto", ollama={"models": ["a"]})
+    specs = [encode(step.spec) for step in steps_of(declaration).values()]
+    assert any(programs(spec) for spec in specs)
+    for spec in specs:
+        assert "script" not in spec
+        for argv in programs(spec):
+            assert all(isinstance(word, str) for word in argv)
+            assert argv[0] not in SHELLS, argv
+
+
+UNIT = """[Unit]
+Description=mine {{secret:stt_server/key}}
+[Service]
+User=stt
+EnvironmentFile=/etc/incus-stt/custom.env
+ExecStart=/bin/true
+"""
+
+
+def test_a_secret_goes_only_where_the_program_puts_it(tmp_path: Path) -> None:
+    """An operator's text that looks like the token of a secret stays a text."""
+    script = "echo '{{secret:stt_server/key}}' {{secret:open_webui/session-key}} {{secret:x}}\n"
+    (tmp_path / "install").write_text(script)
+    (tmp_path / "unit").write_text(UNIT)
+    infra = copy.deepcopy(TOPOLOGY)
+    infra["domains"]["ai-tools"]["description"] = "{{secret:stt_server/key}}"
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
+    program = run(
         "cpu",
-        declaration.model,
-        declaration.compute_type,
-        lambda _: "d19e57d19e57",
+        engine="custom",
+        model="mine",
+        custom={name: str(tmp_path / name) for name in ("install", "unit")},
+        infra=str(tmp_path / "infra.yml"),
     )
-    args = ENGINES[engine](context)
-    files = [*args.unit.files(), *args.files]
-    health = f"healthy() {{\n{args.health.strip()}\n}}\nhealthy\n"
-    # Longest first, for they hold the shorter ones.
-    quoted = [*(file.content for file in files), health, str(directory)]
-    for command in program.commands.values():
-        for key in ("create", "stdin"):
-            script = str(plain(command.inputs.get(key, "")))
-            for text in quoted:
-                script = script.replace(shlex.quote(text), "")
-            assert "canary+run" not in script, command.name
+    steps = program.steps
+    assert steps["ai-tools/gpu-server/stt_server/service"].spec["unit_text"] == UNIT
+    assert steps["ai-tools/gpu-server/stt_server/install"].spec["script"] == script
+    for name, command in program.commands.items():
+        if API_KEY in str(command.inputs):
+            assert name.endswith("/secrets")
+
+
+@pytest.mark.parametrize("stack", ["dev", "gpu"])
+def test_no_token_of_a_secret_is_left(stack: str) -> None:
+    program = first_run(stack)
+    for name, command in program.commands.items():
+        assert "{{secret" not in str(command.inputs), name
+    assert "{{secret" not in str(program.outputs)
 
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
-@given(TEXT)
-def test_a_quoted_text_is_one_word_and_the_same_text(text: str) -> None:
-    script = f"printf %s {quote(text)}"
-    assert shell(script) == text
-    # and once more, as ssh's other side reads it
-    assert shell(on_host(Connection("local"), script)) == text
+@settings(max_examples=100, deadline=None)
+@given(st.lists(TEXT, min_size=1, max_size=4))
+def test_words_reach_the_client_as_they_are(words: list[str]) -> None:
+    connection = Connection("incus", "lab")
+    script = "incus() { printf '%s\\0' \"$@\"; }; " + incus_words(connection, words, "p")
+    assert shell(script).split("\0")[:-1] == ["--project", "p", *words]
+    # And once more, as ssh's other side reads it.
+    assert shell(f"exec sh -c {shlex.quote(script)}").split("\0")[2:-1] == words
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60))
 def test_a_value_of_an_environment_file_is_the_same_text(text: str) -> None:
     """systemd reads double quotes in an EnvironmentFile as a shell does."""
-    assert shell(f'v={unit_value(text)}; printf %s "$v"') == text
-    assert "\n" not in render("environment.j2", variables=[("K", text)]).splitlines()[-1]
+    [line] = [each for each in environment_text({"K": text}).split("\n") if each.startswith("K=")]
+    assert shell(f'{line}\nprintf %s "$K"') == text
 
 
 def shell(script: str) -> str:
     done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, check=True)
     return done.stdout.decode()
-
-
-#: What templates insert as it is: numbers, this program's own constants, and words that are quoted
-#: already (`name`, `image`, `stand_in` and `where` in host/, whose callers quote them).
-INERT = """
-    address as_made ask audio_seconds authorization before certificate certificates
-    check_environment check_program client command device engine more program rust rustup evidence
-    fetch fetch_program
-    commit description directory domain health home host image incus key machine machine.script name
-    names[0] noun.create noun.delete noun.edit noun.show nvidia_smi packages path pool port receive
-    revision service stand_in start_seconds timeout trust type uid unit url user version volumes
-    words writable
-""".split()
-
-
-@pytest.mark.parametrize("file", sorted((ROOT / "templates").rglob("*.j2")), ids=lambda f: f.name)
-def test_what_a_template_inserts_is_quoted_or_inert(file: Path) -> None:
-    for expression in re.findall(r"\{\{(.*?)\}\}", file.read_text(), re.DOTALL):
-        value, *filters = (part.strip() for part in expression.split("|"))
-        quoted = {"sh", "unit"} & {name.split("(")[0] for name in filters}
-        literal = re.match(r"[\"(]", value) is not None
-        assert quoted or literal or value.split(" ")[0] in INERT, f"{file}: {expression}"

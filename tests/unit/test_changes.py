@@ -10,15 +10,18 @@ import pytest
 import yaml
 
 from declaration.infra import Domain, Machine
-from declaration.stack_file import SECRETS
-from tests.e2e.project import ROOT
-from tests.unit.program import KEYS, Program, run
-from tests.unit.test_settings import SCHEMA
+from declaration.source_files import ROOT
+from tests.unit.program import KEPT, Program, host_after, run
+from tests.unit.values import DEFAULTS, STACKS
 
 TABLE = ROOT / "docs" / "changes.md"
-MACHINE = "ai-tools/gpu-server"
-#: What changes what a machine is, and what only changes what is in it.
-REPLACES = "replace"
+#: What the table calls a role's steps.
+SHORT = {
+    "gpu-server/stt_server": "stt",
+    "gpu-server/ollama_server": "ollama",
+    "webui/open_webui": "webui",
+    "webui/webui_proxy": "proxy",
+}
 
 
 def rows() -> list[list[str]]:
@@ -32,7 +35,7 @@ def code(cell: str) -> str:
 
 
 def topology() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "infra.cpu.yml").read_text())
+    loaded: dict[str, Any] = yaml.safe_load((STACKS / "infra.cpu.yml").read_text())
     loaded["domains"]["ai-tools"]["profiles"] = {
         "more": {},
         "card": {"devices": {"gpu": {"type": "gpu"}}},
@@ -40,8 +43,14 @@ def topology() -> dict[str, Any]:
     return loaded
 
 
+@pytest.fixture(scope="session")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """The stack ``cpu``, applied once."""
+    return program(tmp_path_factory.mktemp("before"))
+
+
 def program(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str = "", value: Any = None
+    tmp_path: Path, setting: str = "", value: Any = None, before: Program | None = None
 ) -> Program:
     """The stack ``cpu`` with one setting, or one key of the topology, changed."""
     infra = topology()
@@ -52,10 +61,8 @@ def program(
         top, _, inner = name.partition(".")
         settings[top] = {inner: value} if inner else value
     elif kind == "machine" and name == "name":
-        domain["machines"]["box"] = domain["machines"].pop("gpu-server") | {
-            "formerly": "gpu-server"
-        }
-        domain["machines"] = dict(reversed(domain["machines"].items()))
+        box = domain["machines"].pop("gpu-server") | {"formerly": "gpu-server"}
+        domain["machines"] = {"box": box, **domain["machines"]}
     elif kind == "domain" and name == "name":
         infra["domains"] = {"lab": {**domain, "formerly": "ai-tools"}}
     elif setting == "machine:gpu":
@@ -66,77 +73,63 @@ def program(
         domain[name] = value
     (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra, sort_keys=False))
     settings.setdefault("infra", str(tmp_path / "infra.yml"))
-    if setting.removeprefix("stt:") in SECRETS:
-        return run(monkeypatch, "cpu", secret=True, **settings)
-    return run(monkeypatch, "cpu", **settings)
-
-
-def touched(before: Program, after: Program) -> dict[str, str]:
-    """What is done to each Command that a change reaches, by its name before."""
-    done: dict[str, str] = {}
-    seen = set()
-    for name, command in after.commands.items():
-        aliases = [alias.spec.name for alias in command.request.aliases]
-        former = next((each for each in [name, *aliases] if each in before.commands), None)
-        if former is None:
-            done[name] = "create"
-            continue
-        seen.add(former)
-        old = before.commands[former].inputs
-        if command.inputs["triggers"] != old["triggers"]:
-            done[former] = REPLACES
-        elif command.inputs != old:
-            done[former] = "update"
-    # What holds the id of something that is replaced is replaced with it.
-    for name, command in after.commands.items():
-        owners = command.request.propertyDependencies["triggers"].urns
-        if any(done.get(urn.split("::")[-1]) == REPLACES for urn in owners) and name in done:
-            done[name] = REPLACES
-    return done | {name: "delete" for name in before.commands if name not in seen}
+    secret = setting in ("stt:apiKey", "stt:adminPassword")
+    if before is None:
+        return run("cpu", secret=secret, **settings)
+    return run("cpu", host_after(before), before, secret=secret, **settings)
 
 
 def short(name: str) -> str:
-    """A Command's name in the table."""
-    name = name.removeprefix("ai-tools/")
-    for part, word in (
-        ("gpu-server/stt_server/", "stt "),
-        ("gpu-server/ollama_server/", "ollama "),
-        ("webui/open_webui/", "webui "),
-    ):
-        name = name.replace(part, word)
+    """A resource's name in the table."""
+    name = name.removeprefix("ai-tools/").removeprefix("lab/")
+    for part, word in SHORT.items():
+        if name.startswith(f"{part}/"):
+            return name.replace(f"{part}/", f"{word} ")
     return name
+
+
+def summary(touched: set[str], every: set[str]) -> set[str]:
+    """The names as the table has them: a machine or a role where all of it is touched."""
+    if every - set(KEPT) <= touched:
+        return {"all"}
+    left, found = set(touched), set()
+    machines = [f"ai-tools/{name}" for name in ("gpu-server", "webui")]
+    roles = {f"ai-tools/{part}": word for part, word in SHORT.items()}
+    for group, word in [*((each, short(each)) for each in machines), *roles.items()]:
+        members = {name for name in every | touched if name.startswith(f"{group}/")}
+        if members and members <= left:
+            found.add(word)
+            left -= members
+    return found | {short(name) for name in left}
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
 def test_a_change_touches_what_the_table_says(
-    row: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    row: list[str], before: Program, tmp_path: Path
 ) -> None:
     setting, value, cell, effect = code(row[0]), code(row[1]), row[2], row[3]
     example = tmp_path / "ca.pem"
     example.write_text("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")
     value = value.replace("ca.pem", str(example))
-    before = program(monkeypatch, tmp_path)
-    after = program(monkeypatch, tmp_path, setting, yaml.safe_load(value) if value else None)
-    done = touched(before, after)
-    expected = set(re.findall(r"`([^`]+)`", cell))
-    found = {short(name) for name in done}
-    if expected == {"all"}:
-        expected = {short(name) for name in before.commands} - KEYS
-        found -= KEYS
-    assert found == expected
-    replaced = {name for name, kind in done.items() if kind == REPLACES}
-    for name in done:
-        if "/volume/" in name and done[name] in (REPLACES, "delete"):
-            assert before.commands[name].inputs["delete"] == ":"  # nothing is lost
-    containers = {name for name in replaced if name.endswith("/instance")}
-    assert bool(containers) == ("replace" in effect), effect
+    after = program(tmp_path, setting, yaml.safe_load(value) if value else None, before)
+    changes = after.changes(before)
+    assert summary(set(changes), set(before.commands)) == set(re.findall(r"`([^`]+)`", cell))
+    assert after.drift == {}  # a change of the configuration is not drift
+    for name, kind in changes.items():
+        if "/volume/" in name and kind in ("replace", "delete"):
+            assert "delete" not in before.commands[name].inputs  # nothing is lost
+    containers = {n for n, kind in changes.items() if n.endswith("/instance") and kind == "replace"}
+    assert bool(containers) == ("replaced" in effect), effect
+    services = {name for name in changes if name.endswith("/service")}
+    quiet = effect.startswith(("in place", "nothing")) and "restart" not in effect
+    assert not (quiet and services), effect
 
 
 def test_every_setting_is_in_the_table() -> None:
     named = {code(row[0]) for row in rows()}
-    for key in SCHEMA:
-        inner = {name for name in named if name.startswith(f"{key}.")}
-        assert key in named or inner, key
+    for key in DEFAULTS:
+        inner = {name for name in named if name.startswith(f"stt:{key}.")}
+        assert f"stt:{key}" in named or inner, key
     for model, prefix in ((Machine, "machine"), (Domain, "domain")):
         for field in set(model.model_fields) - {"formerly", "machines", "type"}:
             assert f"{prefix}:{field}" in named, field
@@ -146,5 +139,5 @@ def test_no_setting_of_a_service_replaces_a_machine() -> None:
     service = "enabled engine model quantization language host port apiKey adminPassword".split()
     for row in rows():
         setting = code(row[0]).removeprefix("stt:").split(".")[0]
-        if setting in (*service, "ollama", "webui", "sources", "caBundle"):
-            assert "replace" not in row[3], row
+        if setting in (*service, "keepAlive", "ollama", "webui", "sources", "caBundle"):
+            assert "replaced" not in row[3], row

@@ -1,100 +1,268 @@
-"""What the drift of a stack covers, and how a Command carries it."""
+"""Drift is found where a Command is registered: what it covers, what it says, what it is not."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import json
+from base64 import b64encode
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
-from components.drift import all_facts, differences
-from components.facts import Fact
-from components.live import Live, parse_live, read_script
-from components.roles import ROLES
+import yaml
 
-from declaration.difference import Difference
-from declaration.settings import Connection
-from stack.declare import Declaration, declare
-from tests.e2e.project import ROOT
-from tests.unit.program import KEYS, run
-from tests.unit.test_settings import CPU
+from agent.difference import Difference
+from declaration.connection import Connection
+from host.read import AGENT, AppliedStep, Live, MachineState, parse_live, read_script
+from tests.unit.program import (
+    EMPTY_HOST,
+    KEPT,
+    Program,
+    first_run,
+    host_after,
+    place_of,
+    run,
+    with_differences,
+    without,
+)
+from tests.unit.values import STACKS
 
-INSTANCE = "ai-tools/gpu-server/instance"
-
-
-@pytest.fixture(autouse=True)
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the program warns of; there is no Pulumi engine to log to."""
-    said: list[str] = []
-    monkeypatch.setattr("pulumi.log.warn", said.append)
-    return said
+MACHINE = "ai-tools/gpu-server"
+STT, WEBUI = f"{MACHINE}/stt_server", "ai-tools/webui/open_webui"
+MEMORY = Difference("config.limits.memory", "4GiB", "8GiB")
 
 
 @pytest.fixture
-def declaration(monkeypatch: pytest.MonkeyPatch) -> Declaration:
-    monkeypatch.chdir(ROOT)
-    return declare({**CPU, "ollama": {"models": ["tiny"]}}, ROLES, ROOT)
+def first() -> Program:
+    """The stack ``gpu``, applied once."""
+    return first_run("gpu")
 
 
-T = TypeVar("T")
+@pytest.fixture
+def live(first: Program) -> Live:
+    """The host after that."""
+    return host_after(first)
 
 
-def outside(work: Callable[[], T]) -> T:
-    """A function's result without a Pulumi program; what secrets hold is not asked for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pulumi.Output.concat", lambda *_: "")
-        return work()
+ON_THE_HOST = [name for name in first_run("gpu").commands if name not in KEPT]
 
 
-def test_every_command_answers_for_something_on_the_host(
-    declaration: Declaration, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ON_THE_HOST)
+def test_whatever_is_gone_from_the_host_is_drift(name: str, first: Program, live: Live) -> None:
+    """Of every Command that there is: another resource is covered without another line."""
+    found = run("gpu", without(live, name, first.commands[name]), first)
+    drift = found.drift
+    if place := place_of(first.commands[name]):
+        assert drift.pop(name) == [f"{place[0]} {place[2]}: not there -> there"]
+    elif name.endswith("/agent"):
+        assert drift.pop(name) == [f"agent {AGENT}: does not answer -> answers"]
+    else:
+        assert drift.pop(name) == ["step: not applied -> applied"]
+    # Besides it only what has to start again after it.
+    part = name.rpartition("/")[2]
+    for other, lines in drift.items():
+        assert first.commands[other].step_kind == "service", other
+        assert lines == [f"restart: needed -> done after {part}"], other
+
+
+def test_what_is_on_no_host_is_never_drift(first: Program) -> None:
+    gone = run("gpu", EMPTY_HOST, first)
+    assert set(gone.drift) == set(ON_THE_HOST)
+    assert all(gone.done[name] == "update" for name in ON_THE_HOST)
+
+
+def test_a_machine_that_is_gone_has_lost_its_steps(first: Program, live: Live) -> None:
+    found = without(live, f"{MACHINE}/instance", first.commands[f"{MACHINE}/instance"])
+    found = without(found, f"{MACHINE}/agent", first.commands[f"{MACHINE}/agent"])
+    drift = run("gpu", found, first).drift
+    assert set(drift) == {name for name in ON_THE_HOST if name.startswith(f"{MACHINE}/")}
+    assert drift[f"{STT}/user"] == ["machine gpu-server: not there -> there"]
+
+
+def test_a_machine_that_stands_still_keeps_its_steps(first: Program, live: Live) -> None:
+    place = ("instance", "ai-tools", "gpu-server")
+    stopped = {**live.objects, place: {**live.objects[place], "status": "Stopped"}}
+    found = without(live, f"{MACHINE}/agent", first.commands[f"{MACHINE}/agent"])
+    assert run("gpu", replace(found, objects=stopped), first).drift == {
+        f"{MACHINE}/instance": ["status: Stopped -> Running"],
+        f"{MACHINE}/agent": [f"agent {AGENT}: does not answer -> answers"],
+    }
+
+
+def changed(live: Live, kind: str, name: str, **more: Any) -> Live:
+    """The host with an object that somebody has changed."""
+    place = (kind, "default" if kind == "network" else "ai-tools", name)
+    return replace(live, objects={**live.objects, place: {**live.objects[place], **more}})
+
+
+def test_an_object_is_compared_with_what_was_applied_last(first: Program, live: Live) -> None:
+    by_hand = changed(live, "volume", "models", description="mine")
+    assert run("gpu", by_hand, first).drift == {
+        "ai-tools/volume/models": ["description: mine -> incus-stt"]
+    }
+    # Another setting is the preview's own difference, and not drift.
+    again = run("gpu", live, first, webui={"publish": "0.0.0.0:8080"})
+    assert (again.drift, set(again.done)) == ({}, {"ai-tools/webui/instance"})
+    # Both: the drift is what somebody changed.
+    by_hand = changed(live, "instance", "webui", description="mine")
+    both = run("gpu", by_hand, first, webui={"publish": "0.0.0.0:8080"})
+    assert both.drift == {"ai-tools/webui/instance": ["description: mine -> (none)"]}
+
+
+def test_a_step_s_differences_are_its_own(first: Program, live: Live) -> None:
+    other = with_differences(live, f"{WEBUI}/network", MEMORY, Difference("b", "1", "2"))
+    found = run("gpu", other, first)
+    assert found.drift == {
+        f"{WEBUI}/network": ["config.limits.memory: 4GiB -> 8GiB", "b: 1 -> 2"],
+        f"{WEBUI}/service": ["restart: needed -> done after network"],
+    }
+    text = found.commands[f"{WEBUI}/network"].inputs["environment"]["DRIFT"]
+    assert text.splitlines()[-1].startswith("@20")
+
+
+def test_a_service_starts_again_after_what_was_restored_under_it(
+    first: Program, live: Live
 ) -> None:
-    """On a host with nothing, everything is missing: keys and verification are no state."""
-    found = outside(lambda: differences(declaration, Live([], {}, {}, ["default"])))
-    commands = run(monkeypatch, "cpu", ollama={"models": ["tiny"]}).commands
-    verified = {name for name in commands if name.endswith("/verify")}
-    assert set(found) == set(commands) - KEYS - verified
+    both = with_differences(live, f"{STT}/program", MEMORY)
+    both = with_differences(both, f"{STT}/model", MEMORY)
+    found = run("gpu", both, first)
+    assert found.drift[f"{STT}/service"] == ["restart: needed -> done after program, model"]
+    # It runs again, and so does what follows every one of its runs.
+    assert set(found.done) == {
+        *(f"{STT}/{part}" for part in ("program", "model", "service", "verify")),
+        f"{WEBUI}/verify",
+    }
+    # Its own differences say enough.
+    own = with_differences(both, f"{STT}/service", Difference("speaches.service", "dead", "active"))
+    assert run("gpu", own, first).drift[f"{STT}/service"] == ["speaches.service: dead -> active"]
 
 
-def test_a_machine_that_does_not_answer_is_left_alone(
-    declaration: Declaration, said: list[str]
+def test_what_is_far_below_a_service_does_not_restart_it(first: Program, live: Live) -> None:
+    found = run("gpu", with_differences(live, f"{MACHINE}/base_system/uv", MEMORY), first)
+    assert set(found.drift) == {f"{MACHINE}/base_system/uv"}
+
+
+@pytest.mark.parametrize("role", [STT, WEBUI])
+def test_secrets_restart_their_service_themselves(role: str, first: Program, live: Live) -> None:
+    found = run("gpu", with_differences(live, f"{role}/secrets", MEMORY), first)
+    assert (set(found.drift), set(found.done)) == ({f"{role}/secrets"}, {f"{role}/secrets"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "touched"),
+    [
+        ({"keepAlive": "7m"}, f"{STT}/service"),
+        ({"model": "tiny"}, f"{STT}/model"),
+        ({"port": 8001}, f"{STT}/service"),
+        ({"engine": "faster-whisper"}, f"{STT}/program"),
+        ({"pool": "fast"}, "ai-tools/volume/models"),
+        ({"image": "images:debian/12"}, f"{MACHINE}/instance"),
+        ({"connection": "incus:lab"}, f"{MACHINE}/instance"),
+        ({"connection": "ssh:me@host"}, f"{STT}/service"),
+        ({"enabled": False}, f"{WEBUI}/service"),
+        ({"ollama": {"port": 11435}}, f"{MACHINE}/ollama_server/service"),
+    ],
+    ids=str,
+)
+def test_a_changed_setting_is_not_drift(
+    settings: dict[str, Any], touched: str, first: Program, live: Live
 ) -> None:
-    machine = {"status": "Running", "config": {}, "devices": {}, "profiles": []}
-    objects = {("instance", "ai-tools", "gpu-server"): machine}
-    live = Live([], {}, {}, ["default"], objects=objects)
-    found = outside(lambda: differences(declaration, live))
-    assert INSTANCE in found
-    assert not any(name.startswith("ai-tools/gpu-server/stt") for name in found)
-    assert "gpu-server did not answer" in said[0]
+    if "connection" in settings:
+        live = EMPTY_HOST  # another host, which has nothing yet
+    if "pool" in settings:  # only the new pool's volumes are read
+        kept = {key: item for key, item in live.objects.items() if key[0] != "volume"}
+        live = replace(live, objects=kept)
+    found = run("gpu", live, first, **settings)
+    assert found.drift == {}
+    assert found.done[touched]
 
 
-def test_answers_that_were_cut_off_are_no_answers() -> None:
-    facts = [Fact("a", "", ""), Fact("b", "", "")]
-
-    def live(text: str) -> Live:
-        empty: dict[str, Any] = {key: [] for key in ("projects", "networks", "pools", "profiles")}
-        rest = {"resources": {}, "instances": [], "volumes": [], "machines": {"d/m": text}}
-        rest |= {"nvidia_smi": ""}
-        return parse_live(empty | rest, {("d", "m"): facts})
-
-    assert live("YQ==  end ").answers == {("d", "m"): ["YQ==", ""]}
-    assert live("YQ== ").answers == live("").answers == {}
-
-
-def test_every_fact_is_asked_once(declaration: Declaration) -> None:
-    facts = outside(lambda: all_facts(declaration))
-    script = read_script(Connection("local"), "default", facts, {})
-    assert script.count("| ask") == sum(map(len, facts.values()))
-
-
-def test_a_difference_is_in_the_environment_and_its_absence_ignores_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("renamed", ["machine", "domain"])
+def test_another_name_is_not_drift(
+    renamed: str, first: Program, live: Live, tmp_path: Path
 ) -> None:
-    drifted = {INSTANCE: [Difference("config.limits.memory", "4GiB", "8GiB")]}
-    commands = run(monkeypatch, "dev", drifted=drifted).commands
-    drift = commands[INSTANCE].inputs["environment"]["DRIFT"]
-    assert drift.startswith("config.limits.memory: 4GiB -> 8GiB\n@20")
-    assert "environment" not in commands[INSTANCE].request.ignoreChanges
-    for name, command in commands.items():
-        if name != INSTANCE:
-            assert "environment" in command.request.ignoreChanges, name
-            assert "environment" not in command.inputs, name
+    infra = yaml.safe_load((STACKS / "infra.yml").read_text())
+    domains = infra["domains"]
+    machines = domains["ai-tools"]["machines"]
+    if renamed == "machine":
+        box = machines.pop("gpu-server") | {"formerly": "gpu-server"}
+        domains["ai-tools"]["machines"] = {"box": box, **machines}
+    else:
+        infra["domains"] = {"lab": domains["ai-tools"] | {"formerly": "ai-tools"}}
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra, sort_keys=False))
+    found = run("gpu", live, first, infra=str(tmp_path / "infra.yml"))
+    assert found.drift == {}
+    assert found.done[f"{STT}/service"] == "replace"
+
+
+def test_drift_of_an_earlier_run_stays_as_it_is(first: Program, live: Live) -> None:
+    """Taking it away would run every such command once more, for nothing."""
+    other = changed(live, "instance", "webui", description="mine")
+    other = with_differences(other, f"{WEBUI}/secrets", MEMORY)
+    restored = run("gpu", other, first)
+    assert set(restored.drift) == {"ai-tools/webui/instance", f"{WEBUI}/secrets"}
+    after = run("gpu", host_after(restored), restored)
+    assert after.done == {}
+    assert after.drift == restored.drift  # in the state, where the preview shows no change
+
+
+def test_the_same_drift_twice_is_restored_twice(first: Program, live: Live) -> None:
+    other = changed(live, "instance", "webui", description="mine")
+    restored = run("gpu", other, first)
+    text = restored.commands["ai-tools/webui/instance"].inputs["environment"]["DRIFT"]
+    earlier = text.partition("@")[0] + "@2001-01-01T00:00:00+00:00"
+    restored.commands["ai-tools/webui/instance"].inputs["environment"]["DRIFT"] = earlier
+    assert set(run("gpu", other, restored).done) == {"ai-tools/webui/instance"}
+
+
+def test_a_step_by_another_stack_is_drift_where_it_is_taken_over(
+    first: Program, live: Live
+) -> None:
+    other = with_differences(live, f"{WEBUI}/network", stack="another id")
+    found = run("gpu", other, first, adopt=True)
+    assert found.drift[f"{WEBUI}/network"] == ["applied by: another stack -> this stack"]
+
+
+def test_the_report_has_a_line_for_each_difference(
+    first: Program, live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "drift"
+    monkeypatch.setenv("STT_DRIFT_REPORT", str(file))
+    run("gpu", live, first)
+    assert file.read_text() == ""
+    other = with_differences(live, f"{WEBUI}/secrets", MEMORY, Difference("b", "1", "2"))
+    run("gpu", other, first, preview=True)
+    assert file.read_text() == (
+        f"{WEBUI}/secrets: config.limits.memory: 4GiB -> 8GiB\n{WEBUI}/secrets: b: 1 -> 2\n"
+    )
+
+
+# What the host answers
+
+
+def answers(machine: str, **more: str) -> dict[str, str]:
+    """What the script prints on a host with nothing."""
+    texts = dict.fromkeys(("projects", "networks", "pools", "profiles", "instances"), "[]")
+    texts |= {"resources": "{}", "volumes": "", "nvidia_smi": "", "machine0": machine, **more}
+    return {name: b64encode(text.encode()).decode() for name, text in texts.items()}
+
+
+def test_an_agent_s_answer_is_read() -> None:
+    step = {"stack": "s", "digest": "d", "differences": [vars(MEMORY)]}
+    said = json.dumps({"steps": {"a/b": step}, "answers": {"tags": {"models": []}}})
+    state = parse_live(answers(said), [("d", "m")]).machines["d", "m"]
+    assert state == MachineState({"a/b": AppliedStep("s", "d", [MEMORY])}, {"tags": {"models": []}})
+
+
+@pytest.mark.parametrize("said", ["", "{", "[]", '{"steps": {"a": {}}}', "Error: not running"])
+def test_an_answer_that_was_cut_off_is_not_an_answer(said: str) -> None:
+    assert parse_live(answers(said), [("d", "m")]).machines == {}
+
+
+def test_every_machine_is_asked_once_and_at_the_same_time() -> None:
+    machines = {("d", "a"): {}, ("d", "b"): {"tags": "http://127.0.0.1:1/api/tags"}}
+    script = read_script(Connection("incus", "lab"), "default", machines)
+    asked = [line for line in script.splitlines() if " check" in line]
+    assert len(asked) == 2 and all(line.endswith("&") for line in asked)
+    assert "--get tags=http://127.0.0.1:1/api/tags" in asked[1]
+    assert all("INCUS_REMOTE=lab incus " in line for line in asked)

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from components.roles import ROLES
 
 import engines
 from declaration.problems import DeclarationError
+from declaration.source_files import ROOT
 from engines import ENGINES, document
 from engines.ctranslate2 import weight_bytes
-from engines.models import ModelDirectory, resolve_model
+from engines.model_ref import ModelDirectory
+from engines.models import resolve_model
 from engines.speech_model import Source
 from engines.whisper_models import WHISPER_MODELS
-from stack.declare import Declaration, declare
-from tests.e2e.project import ROOT
-from tests.unit.test_settings import CPU
+from roles import ROLES
+from stack.declare import declare
+from tests.unit.values import CPU, declared
 
 FOLDER = """
 from engines.engine import Engine, EngineModel
@@ -27,6 +28,7 @@ ENGINE = Engine(
     name="{name}",
     description="of the test",
     compute_types={{"cpu": ("int8",)}},
+    service=lambda context: None,
     default_models={{"cpu": "tiny"}},
     models={{"tiny": EngineModel("its-tiny", WHISPER_MODELS["tiny"])}},
 )
@@ -75,10 +77,6 @@ def test_two_folders_with_one_name_are_refused(
     path = add_folder(tmp_path, monkeypatch, "found_twice", FOLDER.format(name="vosk"))
     with pytest.raises(ValueError, match="the engine name 'vosk' is taken"):
         engines.discover(path)
-
-
-def declared(**settings: Any) -> Declaration:
-    return declare({**CPU, **settings}, ROLES, ROOT)
 
 
 def test_an_unknown_engine_is_refused_with_the_allowed_ones() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from declaration.source_files import ROOT
-from tests.e2e.model_hub import CARD, ModelHub
+from tests.model_hub import CARD, ModelHub
 
 FETCH = ROOT / "stt_server" / "fetch_model.py"
 CHECK = ROOT / "engines" / "speaches" / "machine" / "check_model.py"

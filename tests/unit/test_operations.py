@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from declaration.problems import DeclarationError
+from declaration.source_files import ROOT
 from operations import stack
 from operations.measure import models_to_measure, table
-from tests.e2e.project import ROOT
+from tests.unit.values import STACKS
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("Pulumi.yaml", "infra.cpu.yml"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "Pulumi.yaml", tmp_path)
+    shutil.copy(STACKS / "infra.cpu.yml", tmp_path)
     (tmp_path / "stacks").mkdir()
     monkeypatch.setattr(stack, "ROOT", tmp_path)
     return tmp_path

@@ -10,10 +10,11 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
-from components.live import Live
-from components.roles import ROLES
 
+import gpu.cards
+import host.read
 from declaration.problems import DeclarationError
+from declaration.source_files import ROOT
 from engines import ENGINES, Engine
 from engines.speech_model import Source
 from engines.whisper_models import WHISPER_MODELS
@@ -22,10 +23,10 @@ from gpu.devices import select_cards
 from gpu.memory import stt_memory
 from gpu.ollama import OllamaModel, read_sizes
 from gpu.planner import GpuPlan, plan_gpu
+from roles import ROLES
 from stack.declare import declare
-from tests.e2e.project import ROOT
-from tests.unit.program import CARD, EMPTY_HOST, run
-from tests.unit.test_settings import DEFAULTS
+from tests.unit.program import host_after, host_with, run
+from tests.unit.values import CARD, DEFAULTS, STACKS
 
 LLAMA = OllamaModel("llama3.1:8b", 6000)
 
@@ -60,8 +61,8 @@ def test_every_model_has_a_figure_for_every_compute_type(engine: Engine) -> None
 
 def test_fewer_bytes_a_weight_never_take_more() -> None:
     for name, model in WHISPER_MODELS.items():
-        gpu = {kind: figure.mib for kind, figure in model.gpu.items()}
-        assert gpu["int8_float16"] < gpu["float16"] <= gpu["int8_float32"] <= gpu["float32"], name
+        mib = {kind: figure.mib for kind, figure in model.gpu.items()}
+        assert mib["int8_float16"] < mib["float16"] <= mib["int8_float32"] <= mib["float32"], name
 
 
 def test_a_plan_cannot_be_changed() -> None:
@@ -237,6 +238,10 @@ def test_a_device_gives_the_cards_that_it_names(device: dict[str, str], seen: li
     assert [each.pci for each in select_cards([device], cards)] == seen
 
 
+def test_the_host_is_asked_what_is_parsed() -> None:
+    assert host.read.NVIDIA_SMI_FIELDS == gpu.cards.NVIDIA_SMI_FIELDS
+
+
 def test_a_part_of_a_card_has_no_known_memory() -> None:
     device = {"gputype": "mig", "mig.uuid": "x"}
     assert select_cards([device], [CARD])[0].memory is None
@@ -253,23 +258,31 @@ def test_sizes_are_ollama_s_own_where_a_model_is_loaded() -> None:
 # The program with it.
 
 
-def gpu_host(*cards: Card, **more: Any) -> Live:
-    return replace(EMPTY_HOST, cards=cards, **more)
-
-
-def test_the_preview_is_refused_where_it_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = gpu_host(card(3))
+def test_the_preview_is_refused_where_it_does_not_fit() -> None:
+    small = host_with(card(3))
     with pytest.raises(pulumi.RunError, match="does not fit on RTX 4090"):
-        run(monkeypatch, "gpu", small)
-    assert run(monkeypatch, "gpu", small, model="small").commands
-    forced = run(monkeypatch, "gpu", small, force=True)
+        run("gpu", small)
+    assert run("gpu", small, model="small").commands
+    forced = run("gpu", small, force=True)
     assert forced.outputs["stt_quantization"] == "int8_float16"
 
 
-def test_auto_reaches_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = run(monkeypatch, "gpu", gpu_host(card(6))).commands
-    configure = str(commands["ai-tools/gpu-server/stt_server/configure"].inputs["stdin"])
-    assert 'WHISPER__COMPUTE_TYPE="int8_float16"' in configure
+def test_auto_reaches_the_engine() -> None:
+    service = run("gpu", host_with(card(6))).steps["ai-tools/gpu-server/stt_server/service"]
+    assert service.spec["variables"]["WHISPER__COMPUTE_TYPE"] == "int8_float16"
+
+
+def test_auto_and_the_type_that_it_means_are_the_same_specs() -> None:
+    """Parakeet's files and directory are chosen by the type: `auto` would never converge."""
+    for engine, kind in (("parakeet", "float32"), ("speaches", "float16")):
+        auto, said = (run("gpu", engine=engine, quantization=each) for each in ("auto", kind))
+        assert {name: each.stdin for name, each in auto.commands.items()} == {
+            name: each.stdin for name, each in said.commands.items()
+        }
+        texts = [each.stdin for each in auto.steps.values()]
+        assert not any('"auto"' in text or "-auto" in text for text in texts)
+        again = run("gpu", host_after(auto), auto, engine=engine, quantization="auto")
+        assert (again.done, again.drift) == ({}, {})
 
 
 def instance(project: str, name: str, gpu: bool) -> dict[tuple[str, str, str], Any]:
@@ -277,25 +290,23 @@ def instance(project: str, name: str, gpu: bool) -> dict[tuple[str, str, str], A
     return {("instance", project, name): {"expanded_devices": devices, "status": "Stopped"}}
 
 
-def test_another_owner_of_a_gpu_on_the_host_is_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_another_owner_of_a_gpu_on_the_host_is_refused_by_name(tmp_path: Path) -> None:
     objects = instance("lab", "trainer", True) | instance("lab", "plain", False)
-    live = gpu_host(CARD, objects=objects)
+    live = host_with(CARD, objects=objects)
     with pytest.raises(pulumi.RunError, match=r"trainer \(project lab\)") as caught:
-        run(monkeypatch, "gpu", live)
+        run("gpu", live)
     assert "plain" not in str(caught.value)
-    infra = yaml.safe_load((ROOT / "infra.yml").read_text())
+    infra = yaml.safe_load((STACKS / "infra.yml").read_text())
     infra["global"]["gpu_policy"] = "shared"
     (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
-    assert run(monkeypatch, "gpu", live, infra=str(tmp_path / "infra.yml")).commands
-    assert run(monkeypatch, "cpu", live).commands  # no GPU is asked for
+    assert run("gpu", live, infra=str(tmp_path / "infra.yml")).commands
+    assert run("cpu", live).commands  # no GPU is asked for
 
 
-def test_its_own_machine_is_no_other_owner(monkeypatch: pytest.MonkeyPatch) -> None:
-    live = gpu_host(CARD, objects=instance("ai-tools", "gpu-server", True))
+def test_its_own_machine_is_no_other_owner() -> None:
+    live = host_with(CARD, objects=instance("ai-tools", "gpu-server", True))
     live = replace(live, projects={"ai-tools": {"user.managed-by": "incus-stt"}})
-    assert run(monkeypatch, "gpu", live).commands
+    assert run("gpu", live).commands
 
 
 GPU_DEVICES: list[tuple[dict[str, str], str]] = [
@@ -310,7 +321,7 @@ GPU_DEVICES: list[tuple[dict[str, str], str]] = [
 
 
 def gpu_infra(tmp_path: Path, **device: str) -> str:
-    infra = yaml.safe_load((ROOT / "infra.yml").read_text())
+    infra = yaml.safe_load((STACKS / "infra.yml").read_text())
     gpu = infra["domains"]["ai-tools"]["profiles"]["nvidia-compute"]["devices"]["gpu"]
     gpu |= device
     (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
@@ -327,31 +338,29 @@ def test_a_gpu_device_that_incus_would_not_take_is_refused(
     assert "profiles.nvidia-compute.devices.gpu" in str(caught.value)
 
 
-def test_a_card_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_card_that_is_not_there_is_said(tmp_path: Path) -> None:
     infra = gpu_infra(tmp_path, pci="0000:09:00.0")
     with pytest.raises(pulumi.RunError, match=r"There are: RTX 4090 at pci 0000:01:00\.0"):
-        run(monkeypatch, "gpu", infra=infra)
+        run("gpu", infra=infra)
 
 
-def test_an_amd_card_is_ollama_s_and_the_engine_takes_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_amd_card_is_ollama_s_and_the_engine_takes_the_cpu(tmp_path: Path) -> None:
     infra = gpu_infra(tmp_path, vendorid="1002")
     amd = Card("0000:03:00.0", "1002", "7550", "0", "Radeon RX 9070")
-    program = run(monkeypatch, "gpu", gpu_host(amd), infra=infra)
-    profile = yaml.safe_load(program.commands["ai-tools/profile/nvidia-compute"].inputs["stdin"])
+    program = run("gpu", host_with(amd), infra=infra)
+    profile = program.commands["ai-tools/profile/nvidia-compute"].data
     assert not any(key.startswith("nvidia.") for key in profile["config"])
-    configure = str(program.commands["ai-tools/gpu-server/stt_server/configure"].inputs["stdin"])
-    assert 'WHISPER__INFERENCE_DEVICE="cpu"' in configure
+    service = program.steps["ai-tools/gpu-server/stt_server/service"]
+    assert service.spec["variables"]["WHISPER__INFERENCE_DEVICE"] == "cpu"
     with pytest.raises(pulumi.RunError, match="sees no AMD card"):
-        run(monkeypatch, "gpu", infra=infra)
+        run("gpu", infra=infra)
 
 
-def test_mig_and_pci_reach_incus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_mig_and_pci_reach_incus(tmp_path: Path) -> None:
     uuid = "MIG-9a8b7c6d-1234-5678-9abc-def012345678"
     infra = gpu_infra(tmp_path, gputype="mig", **{"mig.uuid": uuid})
-    program = run(monkeypatch, "gpu", infra=infra)
-    profile = yaml.safe_load(program.commands["ai-tools/profile/nvidia-compute"].inputs["stdin"])
+    program = run("gpu", infra=infra)
+    profile = program.commands["ai-tools/profile/nvidia-compute"].data
     assert profile["devices"]["gpu"] == {"type": "gpu", "gputype": "mig", "mig.uuid": uuid}
     assert profile["config"]["nvidia.runtime"] == "true"
 
@@ -365,19 +374,19 @@ def test_mig_and_pci_reach_incus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ],
 )
 def test_ids_in_upper_case_are_matched_and_reach_incus_in_lower_case(
-    device: dict[str, str], sent: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    device: dict[str, str], sent: dict[str, str], tmp_path: Path
 ) -> None:
     """Incus compares texts; an operator copies what a data sheet says."""
     infra = gpu_infra(tmp_path, **device)
-    host = gpu_host(replace(CARD, product_id=sent["productid"]))
-    program = run(monkeypatch, "gpu", host, infra=infra)
-    profile = yaml.safe_load(program.commands["ai-tools/profile/nvidia-compute"].inputs["stdin"])
+    host = host_with(replace(CARD, product_id=sent["productid"]))
+    program = run("gpu", host, infra=infra)
+    profile = program.commands["ai-tools/profile/nvidia-compute"].data
     gpu = profile["devices"]["gpu"]
     assert {key: gpu[key] for key in sent} == sent
 
 
 def test_only_ids_of_gpu_devices_change_their_case(tmp_path: Path) -> None:
-    infra = yaml.safe_load((ROOT / "infra.yml").read_text())
+    infra = yaml.safe_load((STACKS / "infra.yml").read_text())
     devices = infra["domains"]["ai-tools"]["profiles"]["nvidia-compute"]["devices"]
     devices["usb"] = {"type": "usb", "vendorid": "05AC", "productid": "12A8"}
     (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
@@ -386,19 +395,15 @@ def test_only_ids_of_gpu_devices_change_their_case(tmp_path: Path) -> None:
     assert profile.devices["usb"] == devices["usb"]
 
 
-def test_a_product_that_is_not_there_is_said_with_the_ids_that_are(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_product_that_is_not_there_is_said_with_the_ids_that_are(tmp_path: Path) -> None:
     infra = gpu_infra(tmp_path, productid="ffff")
     with pytest.raises(pulumi.RunError, match=r"vendorid 10de, productid 2684"):
-        run(monkeypatch, "gpu", infra=infra)
+        run("gpu", infra=infra)
 
 
-def test_a_product_of_another_vendor_needs_its_vendorid(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_product_of_another_vendor_needs_its_vendorid(tmp_path: Path) -> None:
     """Without one the program would prepare the machine for NVIDIA's driver."""
     amd = Card("0000:03:00.0", "1002", "7550", "1", "Radeon RX 9070")
     infra = gpu_infra(tmp_path, productid="7550")
     with pytest.raises(pulumi.RunError, match='Select it by vendorid: "1002" and productid'):
-        run(monkeypatch, "gpu", gpu_host(CARD, amd), infra=infra)
+        run("gpu", host_with(CARD, amd), infra=infra)

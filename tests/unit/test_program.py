@@ -1,184 +1,337 @@
 """The whole program against Pulumi's mocks: what it registers, how, and in which order.
 
-``UPDATE_GOLDEN=1 pytest tests/unit`` writes the golden files anew; read the diff.
+``UPDATE_PLANS=1 pytest tests/unit`` writes ``plans/`` anew; read the diff.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
-from components.live import Live
 
-from tests.unit.program import API_KEY, EMPTY_HOST, KEYS, golden, golden_file, run
+from components.kept_values import STACK_ID
+from host.client import HostError
+from host.read import AppliedStep, Live, MachineState
+from tests.unit.program import (
+    API_KEY,
+    CHECK,
+    EMPTY_HOST,
+    KEPT,
+    Program,
+    Registered,
+    first_run,
+    host_after,
+    host_with,
+    plain,
+    plan_text,
+    run,
+    words_of,
+)
 
-STT = "ai-tools/gpu-server/stt_server"
-SENT = (f"{STT}/server", f"{STT}/model-files", "ai-tools/gpu-server/recording")
+PLANS = Path(__file__).parent / "plans"
+DOMAIN, MACHINE = "ai-tools", "ai-tools/gpu-server"
+STT, WEBUI = f"{MACHINE}/stt_server", "ai-tools/webui/open_webui"
+STACKS = ("dev", "cpu", "gpu")
 
 
-@pytest.mark.parametrize("stack", ["dev", "cpu", "gpu"])
-def test_a_stack_has_exactly_these_commands(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = golden(run(monkeypatch, stack))
-    file = golden_file(stack)
-    if os.environ.get("UPDATE_GOLDEN"):
-        file.parent.mkdir(exist_ok=True)
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stack_has_exactly_these_resources(stack: str) -> None:
+    found, file = plan_text(first_run(stack)), PLANS / f"{stack}.txt"
+    if os.environ.get("UPDATE_PLANS"):
         file.write_text(found)
     assert found == file.read_text()
 
 
-def test_gpu_8gb_differs_from_gpu_in_the_compute_type_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    small, large = golden(run(monkeypatch, "gpu-8gb")), golden(run(monkeypatch, "gpu"))
-    type_of = 'WHISPER__COMPUTE_TYPE="{}"'
-    assert type_of.format("int8_float16") in small
-    large = large.replace("stt-gpu\n", "stt-gpu-8gb\n")
-    assert small == large.replace(type_of.format("float16"), type_of.format("int8_float16"))
+def test_gpu_8gb_differs_from_gpu_only_in_the_compute_type() -> None:
+    large, small = first_run("gpu").commands, run("gpu-8gb").commands
+    assert set(large) == set(small)
+    different = {name for name in large if large[name].stdin != small[name].stdin}
+    assert different == {f"{STT}/service"}
+    wanted = large[f"{STT}/service"].data
+    wanted["spec"]["variables"]["WHISPER__COMPUTE_TYPE"] = "int8_float16"
+    assert small[f"{STT}/service"].data == wanted
 
 
-def test_every_command_replaces_by_deleting_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    for command in run(monkeypatch, "gpu").commands.values():
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_second_run_changes_nothing(stack: str) -> None:
+    first = first_run(stack)
+    second = run(stack, host_after(first), first)
+    assert (second.done, second.drift) == ({}, {})
+    assert second.outputs == first.outputs
+
+
+def test_every_command_replaces_by_deleting_first() -> None:
+    for command in first_run("gpu").commands.values():
         assert command.request.deleteBeforeReplace, command.name
         assert command.inputs["addPreviousOutputInEnv"] is False, command.name
 
 
-def test_components_are_parents_of_what_they_make(monkeypatch: pytest.MonkeyPatch) -> None:
-    registered = run(monkeypatch, "gpu").registered
-    assert registered["ai-tools"].type == "stt:incus:Domain"
-    types = {
-        "net-ai-tools": "stt:incus:Network",
-        "ai-tools/nvidia-compute": "stt:incus:Profile",
-        "ai-tools/models": "stt:incus:Volume",
-        "ai-tools/gpu-server": "stt:incus:Instance",
+def test_components_are_parents_of_what_they_make() -> None:
+    program = first_run("gpu")
+    kinds = {
+        DOMAIN: ("stt:incus:Domain", "stt-gpu"),
+        MACHINE: ("stt:incus:Machine", DOMAIN),
+        STT: ("stt:machine:Role", MACHINE),
     }
-    for name, kind in types.items():
-        assert (registered[name].type, registered[name].parent) == (kind, "ai-tools")
-    for command in run(monkeypatch, "gpu").commands.values():
-        alone = command.name in KEYS
-        assert (command.parent == "stt-gpu") == alone, command.name
+    for name, kind in kinds.items():
+        assert (program.registered[name].type, program.registered[name].parent) == kind
+    for name, command in program.commands.items():
+        if name in KEPT:
+            assert command.parent == "stt-gpu", name
+        elif command.step_kind:
+            assert command.parent == name.rpartition("/")[0], name
+        elif name.count("/") == 2 and not name.startswith(("ai-tools/profile", "ai-tools/volume")):
+            assert command.parent == "/".join(name.split("/")[:2]), name
+        else:
+            assert command.parent == DOMAIN, name
 
 
-def test_what_is_in_a_machine_comes_after_it_and_goes_with_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    commands = run(monkeypatch, "gpu").commands
-    for name, command in commands.items():
+def test_what_is_in_a_machine_comes_after_its_agent_and_goes_with_the_machine() -> None:
+    program = first_run("gpu")
+    for machine in (MACHINE, "ai-tools/webui"):
+        agent = program.commands[f"{machine}/agent"]
+        assert f"{machine}/instance" in agent.dependencies
+        assert agent.request.deletedWith.endswith(f"::{machine}/instance")
+    for name, step in program.steps.items():
         machine = "/".join(name.split("/")[:2])
-        if name.count("/") >= 2 and f"{machine}/instance" in commands and "instance" not in name:
-            assert f"{machine}/instance" in command.dependencies, name
-            assert command.request.deletedWith.endswith(f"::{machine}/instance"), name
+        assert f"{machine}/agent" in step.dependencies, name
+        assert step.request.deletedWith.endswith(f"::{machine}/instance"), name
 
 
-def test_a_service_is_installed_then_configured_then_verified(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    commands = run(monkeypatch, "gpu").commands
-    assert "ai-tools/gpu-server/base_system/install" in commands[f"{STT}/install"].dependencies
-    assert f"{STT}/install" in commands[f"{STT}/model"].dependencies
-    assert {f"{STT}/install", f"{STT}/model", f"{STT}/secrets"} <= set(
-        commands[f"{STT}/configure"].dependencies
-    )
-    assert f"{STT}/configure" in commands[f"{STT}/verify"].dependencies
+def test_a_new_machine_has_its_agent_and_every_step_replaced() -> None:
+    """What a machine holds is gone with it; its agent's id is among each step's triggers."""
+    program = first_run("gpu")
+    for name, step in program.steps.items():
+        owners = step.request.propertyDependencies["triggers"].urns
+        agent_name = "/".join(name.split("/")[:2]) + "/agent"
+        assert [urn.split("::")[-1] for urn in owners] == [agent_name], name
 
 
-def test_a_renamed_project_replaces_what_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = run(monkeypatch, "gpu").commands
-    for name in (
-        "profile/default",
-        "profile/nvidia-compute",
-        "gpu-server/instance",
-    ):
+def test_a_service_is_installed_then_configured_then_verified() -> None:
+    steps = first_run("gpu").steps
+    assert f"{MACHINE}/base_system/uv" in steps[f"{STT}/packages"].dependencies
+    assert f"{STT}/packages" in steps[f"{STT}/program"].dependencies
+    assert f"{STT}/program" in steps[f"{STT}/model"].dependencies
+    wanted = {f"{STT}/{part}" for part in ("program", "model", "secrets", "server", "user")}
+    assert wanted <= set(steps[f"{STT}/service"].dependencies)
+    assert f"{STT}/service" in steps[f"{STT}/verify"].dependencies
+
+
+def all_needs(program: Program, name: str) -> set[str]:
+    """Everything that comes before a resource."""
+    found: set[str] = set()
+    ahead = [name]
+    while ahead:
+        new = set(program.registered[ahead.pop()].dependencies) - found
+        found |= new
+        ahead += new
+    return found
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_steps_that_have_nothing_to_do_with_each_other_run_side_by_side(stack: str) -> None:
+    program = first_run(stack)
+    for name, step in program.steps.items():
+        kinds = {each: program.steps[each].step_kind for each in all_needs(program, name)
+                 if each in program.steps}  # fmt: skip
+        if step.step_kind in ("upload", "user", "packages"):
+            assert not set(kinds.values()) & {"service", "model", "upload"}, name
+        if step.step_kind in ("upload", "user", "files"):
+            # Files are brought while packages are installed.
+            assert not set(kinds.values()) & {"packages", "program", "service"}, name
+        if step.step_kind in ("program", "model"):
+            assert "service" not in kinds.values(), name
+        if step.step_kind in ("packages", "program"):
+            machines = {"/".join(each.split("/")[:2]) for each in kinds}
+            assert machines <= {"/".join(name.split("/")[:2])}, name
+
+
+def test_a_renamed_project_replaces_what_is_in_it() -> None:
+    commands = first_run("gpu").commands
+    for name in ("profile/default", "profile/nvidia-compute", "gpu-server/instance"):
         triggers = commands[f"ai-tools/{name}"].request.propertyDependencies["triggers"].urns
         assert "ai-tools/project" in [urn.split("::")[-1] for urn in triggers], name
 
 
-@pytest.mark.parametrize("secret", [False, True])
-def test_the_key_is_secret_wherever_it_goes(monkeypatch: pytest.MonkeyPatch, secret: bool) -> None:
-    own: dict[str, Any] = {"apiKey": API_KEY} if secret else {}
-    program = run(monkeypatch, "gpu", secret=secret, **own)
+# Secrets
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["made", "given"])
+def test_a_secret_is_only_on_stdin_and_encrypted(given: bool) -> None:
+    own: dict[str, Any] = (
+        {"apiKey": API_KEY, "adminPassword": KEPT["open_webui/admin-password"]} if given else {}
+    )
+    program = run("gpu", secret=given, **own)
     assert program.outputs["stt_api_key"] == API_KEY
-    holders = set()
-    for command in program.commands.values():
-        for key, value in command.inputs.items():
-            if API_KEY in str(value):
-                holders.add(command.name)
-                assert key == "stdin", command.name
-                assert key in command.secret_inputs, command.name
-                assert command.inputs["logging"] == "none", command.name
-    assert holders == {f"{STT}/secrets", "ai-tools/webui/open_webui/secrets"}
-    assert ("stt_server/key" in program.commands) == (not secret)
+    holders: dict[str, set[str]] = {}
+    for name, value in KEPT.items():
+        if name == STACK_ID:
+            continue
+        for command in program.commands.values():
+            for key, item in command.inputs.items():
+                if value in str(item):
+                    holders.setdefault(name, set()).add(command.name)
+                    assert key == "stdin", command.name
+                    assert command.secret_inputs == {"stdin"}, command.name
+                    assert command.inputs["logging"] == "none", command.name
+                    assert set(command.request.additionalSecretOutputs) >= {"stdout"}, command.name
+    assert holders == {
+        "stt_server/key": {f"{STT}/secrets", f"{WEBUI}/secrets"},
+        "open_webui/session-key": {f"{WEBUI}/secrets"},
+        "open_webui/admin-password": {f"{WEBUI}/secrets", f"{WEBUI}/administrator"},
+    }
+    for name in ("stt_server/key", "open_webui/admin-password"):
+        assert (name in program.commands) == (not given)
 
 
-def test_the_made_key_is_a_secret_output_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = run(monkeypatch, "dev").commands["stt_server/key"].request
+def test_what_is_not_secret_is_shown_in_a_preview() -> None:
+    for name, command in first_run("gpu").commands.items():
+        assert bool(command.secret_inputs) == name.endswith(("/secrets", "/administrator")), name
+
+
+@pytest.mark.parametrize("name", [name for name in KEPT if name != STACK_ID])
+def test_a_made_secret_is_a_secret_output_and_is_kept(name: str) -> None:
+    first = first_run("gpu")
+    request = first.commands[name].request
     assert set(request.additionalSecretOutputs) == {"stdout", "stderr"}
     assert "create" in request.ignoreChanges
 
 
-def test_a_key_in_plain_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(pulumi.RunError, match="set --secret stt:apiKey") as caught:
-        run(monkeypatch, "dev", apiKey=API_KEY)
+@pytest.mark.parametrize("connection", ["ssh:me@host", "incus:lab"])
+def test_secrets_and_the_stack_s_id_outlive_another_connection(connection: str) -> None:
+    """Another id would make the machines somebody else's; another key would end every client."""
+    first = first_run("gpu")
+    again = run("gpu", EMPTY_HOST, first, connection=connection)
+    assert not set(again.done) & set(KEPT)
+    for name in KEPT:
+        assert again.commands[name].stdout == first.commands[name].stdout
+
+
+@pytest.mark.parametrize("setting", ["apiKey", "adminPassword"])
+def test_a_secret_in_plain_text_is_refused(setting: str) -> None:
+    with pytest.raises(pulumi.RunError, match=f"set --secret stt:{setting}") as caught:
+        given: dict[str, Any] = {setting: API_KEY}
+        run("dev", **given)
     assert API_KEY not in str(caught.value)
 
 
-def test_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = run(monkeypatch, "gpu").outputs
-    assert outputs == {
+# Constant command lines
+
+CHANGED: dict[str, Any] = {
+    "model": "tiny",
+    "language": "de",
+    "quantization": "float32",
+    "keepAlive": "7m",
+    "port": 8001,
+    "ollama": {"keepAlive": "1h", "port": 11435, "models": ["tiny"]},
+    "webui": {"port": 3001, "signup": True, "publish": "0.0.0.0:8080", "adminEmail": "b@c.de"},
+    "sources": {"ollama": "https://mirror.example/o.tgz", "models": "https://hub.example"},
+}
+
+
+def lines(command: Registered) -> dict[str, Any]:
+    return {key: plain(command.inputs.get(key)) for key in ("create", "delete", "interpreter")}
+
+
+def test_no_setting_of_a_service_is_in_a_command_line() -> None:
+    before, after = first_run("cpu").commands, run("cpu", **CHANGED).commands
+    shared = set(before) & set(after)
+    assert len(shared) > 30
+    assert {name for name in shared if before[name].stdin != after[name].stdin} >= {
+        f"{STT}/service",
+        f"{STT}/model",
+        f"{MACHINE}/ollama_server/service",
+        f"{MACHINE}/ollama_server/program",
+        f"{WEBUI}/service",
+        f"{WEBUI}/secrets",
+    }
+    for name in shared:
+        assert lines(before[name]) == lines(after[name]), name
+
+
+def test_a_spec_is_only_on_stdin() -> None:
+    """No text of a spec is in what runs, except for the names of machines and steps."""
+    program = first_run("gpu")
+    for name, step in program.steps.items():
+        texts = {text for text in leaves(step.spec) if len(text) > 12}
+        for text in texts:
+            for line in ("create", "delete"):
+                assert text not in step.inputs[line], (name, text)
+
+
+def leaves(data: Any) -> list[str]:
+    if isinstance(data, Mapping):
+        return [text for item in data.values() for text in leaves(item)]
+    if isinstance(data, list):
+        return [text for item in data for text in leaves(item)]
+    return [data] if isinstance(data, str) else []
+
+
+# Outputs
+
+
+def test_the_outputs() -> None:
+    assert first_run("gpu").outputs == {
         "stt_url": "http://10.120.0.1:8000/v1",
         "stt_health_url": "http://10.120.0.1:8000/health",
         "stt_model": "large-v3-turbo",
         "stt_quantization": "float16",
         "stt_api_key": API_KEY,
-        "stt_check": {"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08},
-        "stt_times": {},
+        "stt_check": CHECK,
+        "stt_times": {"check": 0.5, "restart": 0.5},
         "stt_curl": 'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@recording.wav '
         "--form-string model=large-v3-turbo http://10.120.0.1:8000/v1/audio/transcriptions",
         "ollama_url": "http://10.120.0.1:11434",
         "webui_url": "http://localhost:3000",
         "webui_admin_email": "admin@incus-stt.internal",
         "webui_admin_password": "password-of-the-test",
-        "webui_check": {"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08},
+        "webui_check": CHECK,
     }
 
 
-def test_disabled_stt_leaves_the_rest_the_key_and_the_models(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    program = run(monkeypatch, "gpu", enabled=False)
+def test_disabled_stt_leaves_the_rest_with_the_key_and_the_models() -> None:
+    program = run("gpu", enabled=False)
     assert not any(name.startswith(STT) for name in program.commands)
     assert {"stt_server/key", "ai-tools/volume/models"} <= set(program.commands)
-    configure = program.commands["ai-tools/webui/open_webui/configure"].inputs["stdin"]
-    assert "10.120.0.1:8000" not in str(configure)
-    assert "/speech-to-text-is-switched-off" in str(configure)
+    variables = str(program.steps[f"{WEBUI}/service"].spec["variables"])
+    assert "10.120.0.1:8000" not in variables
+    assert "/speech-to-text-is-switched-off" in variables
     assert "stt_url" not in program.outputs
+    assert program.outputs["webui_check"] == CHECK
+
+
+# What is refused
+
+
+def host_of_others(**more: Any) -> Live:
+    return host_with(**{"pools": ["default"], **more})
 
 
 REFUSED: list[tuple[str, Live, dict[str, Any], str]] = [
-    ("gpu", Live([], {}, {}, ["default"]), {}, "make up STACK=cpu"),
-    ("dev", Live([], {}, {}, ["fast", "slow"]), {}, "There are: fast, slow"),
+    ("gpu", host_of_others(), {}, "make up STACK=cpu"),
+    ("dev", host_of_others(pools=["fast", "slow"]), {}, "There are: fast, slow"),
+    ("dev", host_of_others(projects={"ai-tools": {}}), {}, "project ai-tools that incus-stt did"),
     (
         "dev",
-        Live([], {"ai-tools": {}}, {}, ["default"]),
-        {},
-        "project ai-tools that incus-stt did not",
-    ),
-    (
-        "dev",
-        Live([], {}, {"net-ai-tools": {"ipv4.address": "10.120.0.254/24"}}, ["default"]),
+        host_of_others(networks={"net-ai-tools": {"ipv4.address": "10.120.0.254/24"}}),
         {},
         "network net-ai-tools that incus-stt did not make",
     ),
     (
         "dev",
-        Live([], {}, {"lab": {"ipv4.address": "10.120.0.1/16"}}, ["default"]),
+        host_of_others(networks={"lab": {"ipv4.address": "10.120.0.1/16"}}),
         {},
         "10.120.0.0/24 is taken by the network lab",
     ),
     (
         "dev",
-        Live([], {}, {}, ["default"], interfaces=["lo", "net-ai-tools"]),
+        host_of_others(interfaces=["lo", "net-ai-tools"]),
         {},
         "interface net-ai-tools that Incus does not manage",
     ),
@@ -188,29 +341,94 @@ REFUSED: list[tuple[str, Live, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("stack", "live", "settings", "expected"), REFUSED)
 def test_what_cannot_be_is_refused_before_anything_is_registered(
-    stack: str,
-    live: Live,
-    settings: dict[str, Any],
-    expected: str,
-    monkeypatch: pytest.MonkeyPatch,
+    stack: str, live: Live, settings: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(pulumi.RunError, match=expected):
-        run(monkeypatch, stack, live, **settings)
+        run(stack, live, **settings)
 
 
-def test_ssh_is_the_same_script_with_another_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = run(monkeypatch, "dev").commands
-    there = run(monkeypatch, "dev", connection="ssh:me@host").commands
-    for name, command in there.items():
-        if name in ("stt_server/key", *SENT):
-            continue  # a key is made here, and files are sent from here
-        assert command.inputs["interpreter"][0] == "ssh", name
-        assert command.inputs["interpreter"][-2:] == ["--", "me@host"], name
-        assert command.inputs["create"] == here[name].inputs["create"], name
-    assert "| ssh -o" in there[f"{STT}/server"].inputs["create"].replace("\n  ", " ")
+OTHER = "99999999-8888-7777-6666-555555555555"
 
 
-def test_a_remote_is_named_in_every_call_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, command in run(monkeypatch, "dev", connection="incus:lab").commands.items():
-        if name != "stt_server/key":
-            assert "INCUS_REMOTE=lab incus " in command.inputs["create"], name
+def machine_of(stack: str) -> Live:
+    """A host with a machine in which a stack has applied a step."""
+    state = MachineState({"base_system/packages": AppliedStep(stack, "digest", [])})
+    return replace(EMPTY_HOST, machines={("ai-tools", "gpu-server"): state})
+
+
+def test_another_stack_s_machine_is_refused_unless_it_is_taken_over() -> None:
+    said = r"ai-tools\.machines\.gpu-server: another stack has set this machine up"
+    with pytest.raises(pulumi.RunError, match=said) as caught:
+        run("dev", machine_of(OTHER))
+    assert "stt:adopt" in str(caught.value)
+    with pytest.raises(pulumi.RunError, match=said):
+        run("dev", machine_of(OTHER), first_run("dev"))
+    assert run("dev", machine_of(OTHER), adopt=True).commands
+    assert run("dev", machine_of(KEPT[STACK_ID]), first_run("dev")).commands
+    # A stack without an id of its own yet knows that the machine is not its own.
+    with pytest.raises(pulumi.RunError, match=said):
+        run("dev", machine_of(KEPT[STACK_ID]))
+
+
+def test_the_stack_s_id_goes_with_every_step() -> None:
+    first = first_run("gpu")
+    for name, step in run("gpu", host_after(first), first).steps.items():
+        assert step.inputs["create"].endswith(f" --stack {KEPT[STACK_ID]}"), name
+
+
+def test_a_preview_goes_on_without_the_host_and_up_does_not() -> None:
+    def no_host(*_: Any) -> Live:
+        raise HostError("there is no host")
+
+    program = run("gpu", no_host, preview=True)
+    assert any("Drift was not checked. there is no host" in line for line in program.log)
+    assert any("float16 is assumed" in line for line in program.log)
+    assert not program.drift
+    with pytest.raises(pulumi.RunError, match="there is no host"):
+        run("gpu", no_host)
+
+
+# Connections
+
+
+def here(name: str, command: Registered) -> bool:
+    """Whether a command runs where Pulumi runs."""
+    return name in KEPT or bool(words_of(command)) or " upload " in str(command.inputs["create"])
+
+
+def test_ssh_is_the_same_command_with_another_interpreter() -> None:
+    before = first_run("dev").commands
+    for name, command in run("dev", connection="ssh:me@host").commands.items():
+        create, interpreter = command.inputs["create"], command.inputs["interpreter"]
+        if name in KEPT:
+            assert (create, interpreter) == (before[name].inputs["create"], ["/bin/sh", "-c"])
+        elif name.endswith("/agent"):
+            assert "| ssh -o " in create and " -- me@host " in create
+        elif here(name, command):
+            assert interpreter == ["/bin/sh", "-c"], name
+            assert "--connection ssh:me@host" in create, name
+            wanted = create.replace("--connection ssh:me@host", "--connection local")
+            assert wanted == before[name].inputs["create"], name
+        else:
+            assert interpreter[0] == "ssh" and interpreter[-2:] == ["--", "me@host"], name
+            assert create == before[name].inputs["create"], name
+
+
+def test_a_remote_is_named_in_every_call_of_the_client() -> None:
+    for name, command in run("dev", connection="incus:lab").commands.items():
+        if name in KEPT:
+            continue
+        create = command.inputs["create"]
+        if name.endswith("/agent"):
+            assert "INCUS_REMOTE=lab incus " in create
+        elif here(name, command):
+            assert "--connection incus:lab" in create, name
+        else:
+            assert create.startswith("INCUS_REMOTE=lab incus "), name
+            assert command.inputs["delete"].count("INCUS_REMOTE=lab incus ") == 2, name
+
+
+def test_a_step_is_json_with_its_kind() -> None:
+    for name, step in first_run("gpu").steps.items():
+        data = json.loads(step.stdin)
+        assert set(data) == {"kind", "spec"} | ({"secret"} if step.secret_inputs else set()), name

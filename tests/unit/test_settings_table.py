@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from components.engines.speaches import READERS
 
-from tests.e2e.project import ROOT
-from tests.unit.program import run
+from declaration.source_files import ROOT
+from tests.unit.program import steps_of
+from tests.unit.values import declared
 
 TABLE = ROOT / "docs" / "settings.md"
 #: Another value of each setting, which every engine takes.
-OTHER: dict[str, Any] = {
-    "stt:host": "127.0.0.1",
-    "stt:port": 8001,
-    "stt:keepAlive": "7m",
+OTHER: dict[str, Any] = {"host": "127.0.0.1", "port": 8001, "keepAlive": "7m"}
+WHISPER = {"model": "tiny", "quantization": "float32", "language": "de"}
+COLUMN = {
+    "speaches": 1,
+    "faster-whisper": 2,
+    "parakeet": 2,
+    "vosk": 2,
+    "owhisper": 2,
+    "custom": 3,
 }
-WHISPER = {"stt:model": "tiny", "stt:quantization": "float32", "stt:language": "de"}
-COLUMN = {"speaches": 1, "faster-whisper": 2, "parakeet": 2, "vosk": 2}
+UNIT = "[Service]\nUser=stt\nEnvironmentFile=/etc/incus-stt/custom.env\nExecStart=/bin/true\n"
 
 
 def rows() -> dict[str, list[str]]:
@@ -29,28 +34,43 @@ def rows() -> dict[str, list[str]]:
     return {each[0].strip("`"): each for each in cells}
 
 
-def environment(monkeypatch: pytest.MonkeyPatch, engine: str, **settings: Any) -> dict[str, str]:
-    """The variables of the engine's unit."""
-    program = run(monkeypatch, "cpu", engine=engine, **settings)
-    said = str(program.commands["ai-tools/gpu-server/stt_server/configure"].inputs["stdin"])
-    _, _, file = said.partition("# Made by incus-stt; `pulumi up` writes it again.\n")
-    _, _, file = file.partition("# Made by incus-stt; `pulumi up` writes it again.\n")
-    return dict(re.findall(r'^([A-Z_]+)="(.*)"$', file, re.MULTILINE))
+def service(engine: str, tmp_path: Path, **settings: Any) -> Any:
+    """The spec of the STT service."""
+    if engine == "custom":
+        for name, text in (("install", "true\n"), ("unit", UNIT)):
+            (tmp_path / name).write_text(text)
+        custom = {name: str(tmp_path / name) for name in ("install", "unit")}
+        settings = {"custom": custom, "model": "mine", **settings}
+    given = {"model": "", "quantization": "auto", **settings}
+    declaration = declared(engine=engine, **given)
+    if declaration.compute_type == "auto":
+        first = declaration.engine.compute_types["cpu"][0]
+        declaration = declaration.with_compute_type(first)
+    return steps_of(declaration)["ai-tools/gpu-server/stt_server/service"].spec
 
 
 @pytest.mark.parametrize("engine", COLUMN)
-def test_a_setting_changes_exactly_what_the_table_says(
-    engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = environment(monkeypatch, engine)
+def test_a_setting_changes_exactly_what_the_table_says(engine: str, tmp_path: Path) -> None:
+    before = service(engine, tmp_path).variables
     assert before
-    whisper = engine in ("speaches", "faster-whisper")
+    whisper = engine in ("speaches", "faster-whisper", "custom")
     for setting, value in {**OTHER, **(WHISPER if whisper else {})}.items():
-        after = environment(monkeypatch, engine, **{setting.removeprefix("stt:"): value})
+        after = service(engine, tmp_path, **{setting: value}).variables
+        assert set(after) == set(before)
         changed = {name for name in before if before[name] != after[name]}
-        wanted = set(re.findall(r"`([A-Z][A-Z_]+)`", rows()[setting][COLUMN[engine]]))
+        wanted = set(re.findall(r"`([A-Z][A-Z_]+)`", rows()[f"stt:{setting}"][COLUMN[engine]]))
         assert changed == wanted, setting
 
 
-def test_every_variable_of_speaches_has_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(environment(monkeypatch, "speaches")) <= set(READERS)
+def test_the_model_s_alias_is_in_the_file_that_the_table_names(tmp_path: Path) -> None:
+    [aliases] = service("speaches", tmp_path, model="tiny").files
+    assert aliases.path.endswith("/model_aliases.json")
+    assert '"whisper-1": "Systran/faster-whisper-tiny"' in aliases.content
+
+
+@pytest.mark.parametrize("engine", ["faster-whisper", "parakeet", "vosk", "owhisper"])
+def test_this_project_s_server_reads_every_variable_of_its_own(engine: str, tmp_path: Path) -> None:
+    sources = "".join(file.read_text() for file in (ROOT / "stt_server").rglob("*.py"))
+    for name in service(engine, tmp_path).variables:
+        if name.startswith("STT_"):
+            assert f'"{name}"' in sources, name

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import compileall
+import io
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from components.templates import render
 
 from declaration import source_files
+from declaration.connection import Connection
 from declaration.problems import DeclarationError
 from declaration.source_files import digest, files, names
+from host.client import HostError
+from host.upload import upload
 
 
 def git(directory: Path, *words: str) -> None:
@@ -157,20 +160,55 @@ def test_what_cannot_be_sent_is_an_error_that_says_so(directory: Path, tmp_path:
         assert said in str(caught.value)
 
 
-def test_exactly_these_files_arrive(directory: Path, tmp_path: Path) -> None:
+# On its way into a machine
+
+
+@pytest.fixture
+def arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a machine unpacks what comes; its ``incus`` keeps the words and the first line."""
+    (tmp_path / "bin").mkdir()
+    place = tmp_path / "arrived"
+    place.mkdir()
+    client = tmp_path / "bin" / "incus"
+    client.write_text(
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" >{tmp_path}/words\n"
+        f"read -r line\nprintf '%s' \"$line\" >{tmp_path}/line\n"
+        f"tar -C {place} -xf - && echo done\n"
+    )
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"kind": "upload"}'))
+    return place
+
+
+AGENT = ["python3", "/opt/agent", "apply", "role/files"]
+
+
+def test_exactly_these_files_arrive(directory: Path, arrived: Path, tmp_path: Path) -> None:
     for name in ("-rf", "two words", "it's", "back\\nslash", "ελ"):
         (directory / name).write_text(name)
     (directory / "__pycache__").mkdir()
     (directory / "__pycache__" / "a.pyc").write_bytes(b"x")
     (directory / "linked.bin").symlink_to("model.bin")
     (directory / "below" / "run").chmod(0o755)
-    arrived = tmp_path / "arrived"
-    arrived.mkdir()
-    send = render("host/upload.sh.j2", directory=str(directory), receive=f"tar -C {arrived} -xf -")
-    subprocess.run(
-        ["/bin/sh", "-c", send], input="".join(f"{n}\n" for n in names(directory)), text=True,
-        check=True,
-    )  # fmt: skip
+    assert upload(Connection("local"), "lab", "box", AGENT, directory) == "done\n"
     assert names(arrived) == names(directory)
     assert digest(arrived) == digest(directory)
     assert not (arrived / "linked.bin").is_symlink()
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words == ["--project", "lab", "exec", "box", "--", *AGENT]
+    assert (tmp_path / "line").read_text() == '{"kind": "upload"}'
+
+
+def test_a_file_arrives_under_its_own_name(directory: Path, arrived: Path) -> None:
+    upload(Connection("local"), "lab", "box", AGENT, directory / "model.bin")
+    assert names(arrived) == ["model.bin"]
+
+
+def test_an_agent_that_ends_early_is_heard_out(
+    directory: Path, arrived: Path, tmp_path: Path
+) -> None:
+    (directory / "large").write_bytes(bytes(5_000_000))
+    (tmp_path / "bin" / "incus").write_text("#!/bin/sh\necho 'role/files: no room.' >&2\nexit 1\n")
+    with pytest.raises(HostError, match=r"^role/files: no room\.$"):
+        upload(Connection("local"), "lab", "box", AGENT, directory)

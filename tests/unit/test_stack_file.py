@@ -19,9 +19,10 @@ import bootstrap.host
 from components.config import read_config
 from declaration.problems import DeclarationError
 from declaration.settings import parse_settings
+from declaration.source_files import ROOT
 from declaration.stack_file import ENCRYPTED, read_stack_file, stack_names
 from operations.stack import read_stack
-from tests.e2e.project import ROOT
+from tests.unit.values import STACKS
 
 #: Setting, value as it is written in the file, and the text that Pulumi hands on.
 HANDED_ON: list[tuple[str, str, str]] = [
@@ -119,8 +120,8 @@ WRONG: list[tuple[bytes, int, str]] = [
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("Pulumi.yaml", "infra.yml"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "Pulumi.yaml", tmp_path)
+    shutil.copy(STACKS / "infra.yml", tmp_path)
     (tmp_path / "stacks").mkdir()
     monkeypatch.setattr("operations.stack.ROOT", tmp_path)
     monkeypatch.setattr("bootstrap.host.ROOT", tmp_path)

@@ -7,11 +7,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from declaration.source_files import ROOT
-from tests.unit.program import run
+from roles import ROLES
+from stack.declare import declare
+from tests.unit.program import steps_of
+from tests.unit.values import CPU, own
 
 NAME = "ORT_DISABLE_TELEMETRY"
 #: Programs that can load ONNX Runtime, by their own.
@@ -71,7 +75,7 @@ def test_a_program_that_runs_by_itself_sets_it(program: str) -> None:
 
 def test_no_program_that_loads_it_is_forgotten() -> None:
     imports = re.compile(rf"^\s*(?:import|from) (?:{'|'.join(LOADERS)})\b", re.MULTILINE)
-    rooms = ("agent", "engines", "operations", "roles", "stt_server", "templates")
+    rooms = ("agent", "engines", "operations", "roles", "stt_server")
     sources = [file for room in rooms for file in (ROOT / room).rglob("*.py")]
     loading = {str(file.relative_to(ROOT)) for file in sources if imports.search(file.read_text())}
     own = {name for name in loading if Path(name).parts[0] == "stt_server"}
@@ -85,21 +89,20 @@ def test_no_program_that_loads_it_is_forgotten() -> None:
         ("gpu", "speaches"),
         ("cpu", "faster-whisper"),
         ("gpu", "faster-whisper"),
-        ("parakeet", "parakeet"),
-        ("vosk", "vosk"),
-        ("owhisper", "owhisper"),
+        ("cpu", "parakeet"),
+        ("gpu", "parakeet"),
+        ("cpu", "vosk"),
+        ("cpu", "owhisper"),
     ],
 )
-def test_every_service_and_every_check_of_a_model_has_it(
-    stack: str, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands = run(monkeypatch, stack, engine=engine).commands
-    scripts = {name: str(made.inputs.get("stdin", "")) for name, made in commands.items()}
-    units = [
-        text
-        for name, text in scripts.items()
-        if name.endswith(("stt_server/configure", "open_webui/configure"))
-    ]
-    assert units and all(f'\n{NAME}="1"\n' in text for text in units)
-    models = [text for name, text in scripts.items() if name.endswith("stt_server/model")]
-    assert models and all(f" {NAME}=1 " in text for text in models)
+def test_every_service_and_every_check_of_a_model_has_it(stack: str, engine: str) -> None:
+    infra = own("infra.yml" if stack == "gpu" else "infra.cpu.yml")
+    values = {**CPU, "infra": infra, "engine": engine, "model": "", "quantization": "auto"}
+    declaration = declare(values, ROLES, ROOT).with_compute_type("float32")
+    specs: dict[str, Any] = {name: step.spec for name, step in steps_of(declaration).items()}
+    loading = [name for name in specs if name.endswith(("stt_server/service", "webui/service"))]
+    assert len(loading) == 2
+    for name in loading:
+        assert specs[name].variables[NAME] == "1", name
+    models = [spec for name, spec in specs.items() if name.endswith("stt_server/model")]
+    assert [spec.check_load.environment[NAME] for spec in models] == ["1"]

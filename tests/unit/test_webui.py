@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from components.roles import ROLES
-from components.webui.open_webui import DECLARED, FIRST, variables
 
 from declaration.problems import DeclarationError
 from declaration.settings import conflicting_settings, parse_settings
+from roles import ROLES
 from roles.open_webui.machine.declared import forget
+from roles.open_webui.service import DECLARED, FIRST
 from stack.declare import declare
-from tests.e2e.project import run
-from tests.unit.program import Program
-from tests.unit.program import run as run_program
-from tests.unit.test_settings import CPU
+from tests.unit.program import Program, run, steps_of
+from tests.unit.values import CPU, declared
 
-PROXY = "ai-tools/webui/webui_proxy/configure"
+WEBUI, PROXY = "ai-tools/webui/open_webui", "ai-tools/webui/webui_proxy"
 
 
-def program(monkeypatch: pytest.MonkeyPatch, **webui: Any) -> Program:
-    return run_program(monkeypatch, "cpu", webui=webui)
+def program(**webui: Any) -> Program:
+    return run("cpu", webui=webui)
 
 
 def test_only_what_is_declared_is_forgotten(tmp_path: Path) -> None:
@@ -40,7 +39,7 @@ def test_only_what_is_declared_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_every_variable_is_declared_first_or_read_at_each_start() -> None:
-    known = variables(parse_settings(CPU), "http://o", "http://s")
+    known = run("cpu").steps[f"{WEBUI}/service"].spec["variables"]
     always = {
         *("HOME", "DATA_DIR", "STATIC_DIR", "WHISPER_LANGUAGE", "BYPASS_PYDUB_PREPROCESSING"),
         *("OFFLINE_MODE", "HF_HUB_OFFLINE", "ANONYMIZED_TELEMETRY", "DO_NOT_TRACK"),
@@ -61,33 +60,42 @@ def test_every_variable_is_declared_first_or_read_at_each_start() -> None:
         ({"tls": "internal", "names": ["w.test"], "publish": ""}, "https://w.test"),
     ],
 )
-def test_the_url_is_one_with_a_microphone(
-    webui: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert program(monkeypatch, **webui).outputs["webui_url"] == url
+def test_the_url_is_one_with_a_microphone(webui: dict[str, Any], url: str) -> None:
+    assert program(**webui).outputs["webui_url"] == url
 
 
-def test_the_proxy_has_a_certificate_for_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert PROXY not in program(monkeypatch).commands
-    made = program(monkeypatch, tls="internal", names=["w.test", "192.168.1.5"])
-    script = str(made.commands[PROXY].inputs["stdin"])
+def test_the_proxy_has_a_certificate_for_every_name() -> None:
+    assert not any(name.startswith(PROXY) for name in steps_of(declared()))
+    made = program(tls="internal", names=["w.test", "192.168.1.5"])
+    [caddyfile] = made.steps[f"{PROXY}/service"].spec["files"]
+    assert caddyfile["path"].endswith("/Caddyfile")
     for name in ("10.120.0.2", "localhost", "127.0.0.1", "w.test", "192.168.1.5"):
-        assert f"https://{name}" in script
-    assert "tls internal" in script
-    assert made.outputs["webui_ca"] == ""  # what the machine would have printed
+        assert f"https://{name}" in caddyfile["content"]
+    assert "tls internal" in caddyfile["content"]
+    assert made.outputs["webui_ca"] == "the certificate of the test"
 
 
-def test_the_private_key_is_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_behind_the_proxy_no_password_travels_in_the_clear() -> None:
+    for tls, host in (("none", "0.0.0.0"), ("internal", "127.0.0.1")):
+        service: Any = steps_of(declared(webui={"tls": tls}))[f"{WEBUI}/service"].spec
+        assert service.host == host
+        assert f"serve --host {host} --port 3000" in service.sections["Service"]["ExecStart"]
+
+
+def test_the_private_key_is_secret(tmp_path: Path) -> None:
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=t", "-days", "1")
-    assert run("openssl", *words, "-keyout", str(key), "-out", str(certificate)).returncode == 0
-    made = program(monkeypatch, tls="files", certificate=str(certificate), certificateKey=str(key))
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run(["openssl", *words, *files], check=True, capture_output=True)
+    made = program(tls="files", certificate=str(certificate), certificateKey=str(key))
     private = key.read_text().splitlines()[1]
-    for name, command in made.commands.items():
-        if private in str(command.inputs):
-            assert (name.rpartition("/")[2], command.secret_inputs) == ("secrets", {"stdin"})
-    secrets = made.commands["ai-tools/webui/webui_proxy/secrets"]
-    assert private in str(secrets.inputs["stdin"])
+    holders = {name for name, command in made.commands.items() if private in str(command.inputs)}
+    assert holders == {f"{PROXY}/secrets"}
+    secrets = made.commands[f"{PROXY}/secrets"]
+    assert (secrets.secret_inputs, secrets.inputs["logging"]) == ({"stdin"}, "none")
+    assert secrets.spec["secrets"][0]["content"] == key.read_text()
+    [_, public] = made.steps[f"{PROXY}/service"].spec["files"]
+    assert public["content"] == certificate.read_text()
 
 
 def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
@@ -109,8 +117,6 @@ def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
         ({"tls": "internal", "port": 443}, "where the HTTPS proxy listens"),
     ],
 )
-def test_certificates_that_do_not_work_are_refused(
-    webui: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_certificates_that_do_not_work_are_refused(webui: dict[str, Any], said: str) -> None:
     problems = conflicting_settings(parse_settings({**CPU, "webui": webui}))
     assert said in " ".join(str(problem) for problem in problems)

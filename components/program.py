@@ -1,0 +1,70 @@
+"""The whole program: declare, check against the host, register, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pulumi
+
+from components import gpu
+from components.command import Host
+from components.config import fail, read_config
+from components.deployment import Deployment
+from components.kept_values import stack_id
+from components.obstacles import obstacles, other_stacks
+from components.report import report
+from components.state import read_state
+from declaration.problems import DeclarationError
+from host.client import HostError
+from host.read import Live, Reading
+from roles import ROLES
+from stack.declare import declare
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def read_host(reading: Reading | HostError | None) -> Live | None:
+    """The host as it is; a preview goes on without one.
+
+    Raises:
+        HostError: the host cannot be read, and something is to be changed there.
+    """
+    try:
+        if isinstance(reading, HostError):
+            raise reading
+        return reading.result() if reading else None
+    except HostError as error:
+        if not pulumi.runtime.is_dry_run():
+            raise
+        pulumi.log.warn(f"Drift was not checked. {error.user_message}")
+        return None
+
+
+def main(reading: Reading | HostError | None) -> None:
+    """Run it.
+
+    Raises:
+        pulumi.RunError: something is wrong with the configuration, or stands in the way.
+    """
+    try:
+        declaration = declare(read_config(), ROLES, ROOT)
+        topology, settings = declaration.topology, declaration.settings
+        state = read_state()
+        live = read_host(reading)
+        host = Host(settings.host_connection, live, state, former_name=topology.former_name)
+        if live:
+            problems = [
+                *obstacles(declaration, live),
+                *other_stacks(declaration, host),
+                *gpu.obstacles(declaration, live),
+            ]
+            if problems:
+                raise DeclarationError(problems)
+        declaration = gpu.plan(declaration, live)
+    except (DeclarationError, HostError) as error:
+        raise fail(error) from None
+    host.stack = stack_id(host, settings.protect)
+    deployment = Deployment(declaration, host)
+    report(host.drift)
+    for name, value in deployment.outputs().items():
+        pulumi.export(name, value)

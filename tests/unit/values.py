@@ -1,0 +1,45 @@
+"""Settings as the tests start from them, without Pulumi.
+
+The stacks and topologies are the tests' own (``stacks/``): an operator may edit the project's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from declaration.source_files import ROOT
+from gpu.cards import Card
+from roles import ROLES
+from stack.declare import Declaration, declare
+
+STACKS = Path(__file__).parent / "stacks"
+SCHEMA: dict[str, Any] = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+#: Every Whisper model fits on it, in every compute type.
+CARD = Card("0000:01:00.0", "10de", "2684", "0", "RTX 4090", 24564, (8, 9), "560.35.03")
+
+
+def own(name: str) -> str:
+    """The path of a topology of the tests', as ``stt:infra`` has it."""
+    return str((STACKS / name).relative_to(ROOT))
+
+
+#: The defaults, with a GPU; and without one, with a model that fits.
+DEFAULTS = {key.removeprefix("stt:"): item["default"] for key, item in SCHEMA.items()} | {
+    "infra": own("infra.yml")
+}
+CPU = {**DEFAULTS, "infra": own("infra.cpu.yml"), "quantization": "int8", "model": "small"}
+
+
+def declared(**settings: Any) -> Declaration:
+    """The declaration of ``CPU`` with some settings changed."""
+    return declare({**CPU, **settings}, ROLES, ROOT)
+
+
+def as_shipped(path: str) -> str:
+    """A file as git has it: an operator may have changed it. Without git, as it is."""
+    done = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True)
+    return (ROOT / path).read_text() if done.returncode else done.stdout
