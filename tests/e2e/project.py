@@ -86,6 +86,21 @@ def machine(*roles: str, cache: bool = True) -> dict[str, Any]:
     return {"roles": list(roles), "devices": {"cache": disk}}
 
 
+#: The directory of an engine that needs no packages, in a copy of the project.
+LIGHT = "./tests/e2e/light_engine"
+
+
+def light(project: Project, model: str = "light") -> None:
+    """Give a stack an engine that installs nothing, so that it is up in seconds."""
+    project.machines = {"gpu-server": machine("stt_server", cache=False)}
+    custom = {
+        "install": f"{LIGHT}/install.sh",
+        "unit": f"{LIGHT}/engine.service",
+        "files": LIGHT,
+    }
+    project.set(engine="custom", model=model, custom=custom)
+
+
 @dataclass
 class Answer:
     """An HTTP answer."""
@@ -98,7 +113,7 @@ class Answer:
         return json.loads(self.body)
 
 
-def request(url: str, key: str = "", timeout: float = 60, **options: Any) -> Answer:
+def request(url: str, key: str = "", timeout: float = 300, **options: Any) -> Answer:
     """An HTTP request without any proxy; an error status is an answer too."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= options.pop("headers", {})
