@@ -6,12 +6,11 @@ import json
 import re
 import shlex
 import subprocess
-
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.project import Project, changed, everything, incus, left_of, light
+from tests.e2e.project import Project, everything, incus, left_of, light
 
 DOMAIN, SUBNET = "stt-e2e-l", "10.213.45"
 MARKER = "/srv/models/kept"
