@@ -45,7 +45,7 @@ destroy: venv ## Remove everything that `up` made
 
 check: venv-dev ## Style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
-	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run plugins/pulumi-*
+	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run plugins/pulumi-* bench/*.sh
 
 generate: venv ## Write the tables and the schema that the settings' fields describe
 	@.venv/bin/python -m stack.generate

@@ -127,6 +127,7 @@ def _note(machine: Machine, paths: Sequence[str]) -> None:
 
 
 def _write_known(machine: Machine, paths: set[str]) -> None:
+    discard(machine, f"{_PATHS}{PART}")  # of a run that was cut off
     if paths != _known(machine):
         text = "".join(f"{path}\n" for path in sorted(paths))
         write(machine, File(_PATHS, text, "0600"))

@@ -100,8 +100,8 @@ def _decode_union(args: Sequence[Any], data: Any, place: str, lenient: bool) -> 
 def _decode_fields(kind: Any, data: Any, place: str, lenient: bool) -> Any:
     if not isinstance(data, dict):
         raise SpecError(f"{place}: expected an object")
-    if getattr(kind, "tag", None) is not None:
-        data = {key: item for key, item in data.items() if key != "action"}
+    if data.get("action", "") == getattr(kind, "tag", None):
+        data = {key: data[key] for key in data if key != "action"}
     hints = _hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     if lenient:

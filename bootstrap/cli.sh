@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes sure of the Pulumi CLI and its plugins. With a stack, selects it and prints shell code for a
-# shell in which plain `pulumi` works: eval "$(bootstrap/cli.sh STACK)", or eval "$(make -s env)".
+# Makes sure of the Pulumi CLI and its plugins, and prints shell code that puts them on PATH. With a
+# stack, selects it too, so that plain `pulumi` works: eval "$(bootstrap/cli.sh STACK)", as `make env`.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib/say.sh
@@ -9,13 +9,12 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 . "$HERE/lib/pulumi.sh"
 cd "$HERE/.."
 
-if [ $# -eq 0 ]; then
-    find_cli
-    find_plugins
-    exit
+find_cli
+find_plugins
+if [ $# -gt 0 ]; then
+    find_state
+    select_stack "$1" >&2
 fi
-set_up_pulumi
-select_stack "$1" >&2
 # shellcheck disable=SC2016 # the reader's PATH
 printf 'export PATH=%s"$PATH"%s\n' "${path_first:+$(quote "$path_first:")}" "${path_last:+$(quote ":$path_last")}"
 for name in PULUMI_CONFIG_PASSPHRASE_FILE PULUMI_SKIP_UPDATE_CHECK PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION; do

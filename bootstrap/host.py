@@ -52,7 +52,7 @@ def set_up_incus(settings: Settings) -> int:
 def main(stack: str) -> int:
     """Both at once: building the CLI takes as long as building the image."""
     settings = settings_of(stack)
-    with subprocess.Popen([ROOT / "bootstrap" / "cli.sh"]) as cli:  # noqa: S603
+    with subprocess.Popen([ROOT / "bootstrap" / "cli.sh"], stdout=subprocess.DEVNULL) as cli:  # noqa: S603
         try:
             failed = set_up_incus(settings)
         except BaseException:

@@ -37,7 +37,9 @@ if [ "$verb" = drift ]; then
     exit 0
 fi
 
-set_up_pulumi
+find_cli
+find_plugins
+find_state
 remove_stale_locks
 if [ "$verb" = outputs ]; then
     exec pulumi stack output --json --stack "$stack" "$@"

@@ -1,7 +1,7 @@
 """Write what is generated from the settings' fields: ``python -m stack.generate``.
 
-That is the schema in ``Pulumi.yaml``, all tables of ``docs/settings.md``, and README's table. Each
-stands between two marker lines, and the rest of the file is left as it is.
+That is the schema in ``Pulumi.yaml`` and the tables of ``docs/settings.md``. Both stand between two
+marker lines, and the rest of the file is left as it is.
 """
 
 from __future__ import annotations
@@ -78,18 +78,6 @@ def _meaning(each: Described) -> str:
     return each.meaning + (secret if each.secret else "")
 
 
-def short_table(described: Iterable[Described]) -> str:
-    """The settings in brief, for README."""
-    lines = ["| setting | default | meaning |", "|---|---|---|"]
-    for each in described:
-        if each.nested:
-            continue
-        says = f"{each.meaning}: {each.allowed}" if each.key == "engine" or each.group else ""
-        text = _cell(says or _meaning(each))
-        lines.append(f"| `stt:{each.key}` | {_default(each)} | {text} |")
-    return "\n".join(lines) + "\n"
-
-
 def _default(each: Described) -> str:
     if each.default is None:
         return "not set"
@@ -122,7 +110,6 @@ def generated(root: Path = ROOT) -> dict[Path, str]:
     texts = {
         "Pulumi.yaml": schema(described),
         "docs/settings.md": full_tables(described),
-        "README.md": short_table(described),
     }
     return {root / name: between_markers(root / name, text) for name, text in texts.items()}
 

@@ -12,6 +12,7 @@ GO=$CACHE/go
 path_first=
 path_last=
 work=
+export PULUMI_SKIP_UPDATE_CHECK=true
 
 # Whether Pulumi's site failed within the last hour, for the CLI or for a plugin.
 out_of_reach() { [ -n "$(find "$CACHE/$1-not-reached" -mmin -60 2>/dev/null)" ]; }
@@ -143,15 +144,6 @@ find_state() {
             say "made a passphrase for the secrets in the state: state/passphrase. Keep a copy."
         fi
     fi
-}
-
-# Everything that a plain `pulumi` needs in this directory.
-set_up_pulumi() {
-    find_cli
-    find_plugins
-    find_state
-    export PULUMI_SKIP_UPDATE_CHECK=true
-    export PATH
 }
 
 select_stack() {

@@ -1,0 +1,230 @@
+"""A run that is killed before any file operation, or finds no room in any, is mended by the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from agent.actions import Run
+from agent.files import File
+from agent.kinds import Kind
+from agent.kinds.certificates import Certificates
+from agent.kinds.files import Files
+from agent.kinds.model import Model
+from agent.kinds.program import Program
+from agent.kinds.secret_files import SecretFile, SecretFiles
+from agent.kinds.upload import Upload
+
+STEP = "stt/step"
+SECRET = "kein-wort-davon"
+LIMIT = 200
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+
+
+@dataclass
+class Change:
+    """From one spec to another; ``others`` are steps that were applied before."""
+
+    before: Kind | None
+    after: Kind
+    secret: bool = False
+    payload: bytes = b""
+    others: tuple[Kind, ...] = ()
+
+
+def _program(agent: Any, name: str) -> Program:
+    place = f"/opt/incus-stt/{name}"
+    inside = agent.path(place)
+    make = Run(["sh", "-c", f"mkdir -p {inside}/bin && echo {name} >{inside}/bin/tool"])
+    return Program(place, name, [make], requires="bin/tool")
+
+
+def _model(agent: Any, name: str) -> Model:
+    place = f"/srv/models/{name}"
+    fetch = Run(["sh", "-c", f"mkdir -p {agent.path(place)} && echo {name} >{agent.path(place)}/m"])
+    return Model(name, place, Run(["true"]), [fetch], owner=agent.owner)
+
+
+def _service(agent: Any, archive: Any) -> Change:
+    return Change(
+        agent.service("a", files=[File("/etc/engine/old", "old\n")]),
+        agent.service("b", files=[File("/etc/engine/new", "new\n")]),
+    )
+
+
+def _first_service(agent: Any, archive: Any) -> Change:
+    return Change(None, agent.service("b"))
+
+
+def _other_unit(agent: Any, archive: Any) -> Change:
+    return Change(agent.service("a"), agent.service("b", unit="other"))
+
+
+def _files(agent: Any, archive: Any) -> Change:
+    old = [File("/etc/one", "1\n"), File("/etc/two", "2\n")]
+    return Change(Files(old), Files([File("/etc/one", "changed\n")]))
+
+
+def _secrets(agent: Any, archive: Any) -> Change:
+    def spec(*names: str) -> SecretFiles:
+        files = [SecretFile(f"/etc/{n}", f"{SECRET}-{n}", owner=agent.owner) for n in names]
+        return SecretFiles(files, STEP)
+
+    return Change(spec("one", "two"), spec("one", "three"), secret=True)
+
+
+def _programs(agent: Any, archive: Any) -> Change:
+    return Change(_program(agent, "tool-1"), _program(agent, "tool-2"))
+
+
+def _models(agent: Any, archive: Any) -> Change:
+    return Change(_model(agent, "small"), _model(agent, "large"))
+
+
+def _upload(agent: Any, archive: Any) -> Change:
+    payload = archive({"a.txt": "a\n", "inner/b.txt": "b\n"})
+    old, new = (Upload(f"/opt/incus-stt/{n}", owner=agent.owner) for n in ("up-1", "up-2"))
+    return Change(old, new, payload=payload)
+
+
+def _uploaded_file(agent: Any, archive: Any) -> Change:
+    new = Upload("/opt/incus-stt/x.wav", directory=False, owner=agent.owner)
+    return Change(None, new, payload=archive({"x.wav": "riff\n"}))
+
+
+def _certificates(agent: Any, archive: Any) -> Change:
+    first, second = CERTIFICATE.format("one"), CERTIFICATE.format("two")
+    return Change(Certificates(first + second), Certificates(second))
+
+
+Make = Callable[[Any, Any], Change]
+CHANGES: list[Make] = [
+    _service,
+    _first_service,
+    _other_unit,
+    _files,
+    _secrets,
+    _programs,
+    _models,
+    _upload,
+    _uploaded_file,
+    _certificates,
+]
+
+
+def _shown(agent: Any) -> dict[str, bytes]:
+    """Every file but the agent's own, and seals, which hold times."""
+    own = ("var/lib/incus-stt/", "run/")
+    tree = agent.tree()
+    return {n: t for n, t in tree.items() if not n.startswith(own) and not n.endswith(".seal")}
+
+
+def _records(agent: Any) -> list[Any]:
+    found = []
+    for path in sorted(agent.path("/var/lib/incus-stt/steps").glob("*.json")):
+        data = json.loads(path.read_text())
+        found.append((data["step"], data["digest"] if not data["secret"] else "", data["spec"]))
+    return found
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["killed", "disk-full"])
+@pytest.mark.parametrize("make", CHANGES, ids=lambda make: make.__name__.strip("_"))
+def test_at_any_moment(agent: Any, archive: Any, make: Make, full: bool) -> None:
+    agent.quick = True
+    change = make(agent, archive)
+    more = {"secret": change.secret, "payload": change.payload}
+
+    def act() -> None:
+        agent.apply(STEP, change.after, **more)
+
+    if change.before:
+        agent.apply(STEP, change.before, **more)
+    back, before = agent.keep(), (_shown(agent), _records(agent))
+    active = agent.systemd.active()
+    act()
+    after = (_shown(agent), _records(agent))
+    assert after != before and agent.drift() == [] and agent.leftovers() == []
+
+    reported = 0
+    for number in range(1, LIMIT):
+        back()
+        ended = agent.cut(number, act, full=full)
+        now = (_shown(agent), _records(agent))
+        found = agent.drift()
+        reported += bool(found)
+        assert found or now in (before, after), f"{number}: nothing is said of {now}"
+        if full and ended == "failed" and now == before:
+            assert agent.systemd.active() == active
+        if change.secret:
+            assert SECRET not in agent.texts(), number
+        act()
+        assert agent.drift() == [], number
+        assert agent.leftovers() == [], number
+        assert (_shown(agent), _records(agent)) == after, number
+        if ended == "done" and (not full or number > 40):
+            break
+    assert number > 8 and reported > 2, (number, reported)
+
+
+@pytest.mark.parametrize("make", [_service, _other_unit, _files, _secrets, _programs, _upload])
+def test_the_next_run_may_go_back_instead(agent: Any, archive: Any, make: Make) -> None:
+    agent.quick = True
+    change = make(agent, archive)
+    more = {"secret": change.secret, "payload": change.payload}
+    assert change.before
+    agent.apply(STEP, change.before, **more)
+    back, before = agent.keep(), (_shown(agent), _records(agent))
+    active = agent.systemd.active()
+    for number in range(2, LIMIT, 3):
+        back()
+        ended = agent.cut(number, lambda: agent.apply(STEP, change.after, **more))
+        agent.apply(STEP, change.before, **more)
+        assert agent.drift() == [] and agent.leftovers() == [], number
+        assert (_shown(agent), _records(agent)) == before, number
+        assert agent.systemd.active() == active == agent.systemd.enabled(), number
+        if ended == "done":
+            break
+    assert number > 8
+
+
+@pytest.mark.parametrize("make", [_service, _other_unit, _files, _secrets, _programs, _upload])
+def test_the_next_run_may_take_the_step_away(agent: Any, archive: Any, make: Make) -> None:
+    agent.quick = True
+    change = make(agent, archive)
+    more = {"secret": change.secret, "payload": change.payload}
+    assert change.before
+    agent.apply(STEP, change.before, **more)
+    back = agent.keep()
+    for number in range(1, LIMIT, 3):
+        back()
+        ended = agent.cut(number, lambda: agent.apply(STEP, change.after, **more))
+        agent.remove(STEP)
+        kept = [name for name in agent.tree() if not name.startswith("var/lib/incus-stt/salt")]
+        assert set(kept) <= {"var/lib/incus-stt/steps/paths.list"}, number
+        assert agent.check() == {} and agent.systemd.active() == [], number
+        if ended == "done":
+            break
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["killed", "disk-full"])
+@pytest.mark.parametrize("make", [_service, _files, _secrets, _programs], ids=str)
+def test_a_removal_at_any_moment(agent: Any, archive: Any, make: Make, full: bool) -> None:
+    agent.quick = True
+    change = make(agent, archive)
+    agent.apply(STEP, change.after, secret=change.secret)
+    back, before = agent.keep(), _shown(agent)
+    for number in range(1, LIMIT):
+        back()
+        ended = agent.cut(number, lambda: agent.remove(STEP), full=full)
+        assert agent.drift() or _shown(agent) == before or agent.check() == {}, number
+        if full:
+            assert ended == "done" and _shown(agent) == {}, "a full disk is no reason to stay"
+        agent.remove(STEP)
+        assert _shown(agent) == {} and agent.check() == {} and agent.leftovers() == [], number
+        assert agent.systemd.active() == [], number
+        if ended == "done" and (not full or number > 20):
+            break

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from agent.files import File
+from agent.http import HealthRequest
+from agent.kinds.files import Files
+from agent.machine import StepError
+
+STEP = "stt/service"
+
+
+def test_it_runs_with_its_files_and_check_finds_nothing(agent: Any) -> None:
+    result = agent.apply(STEP, agent.service("a", files=[File("/etc/engine/x.json", "{}\n")]))
+    assert 'MODEL="a"' in agent.systemd.running("engine")
+    assert agent.systemd.enabled() == ["engine.service"]
+    assert agent.path("/etc/engine/x.json").read_text() == "{}\n"
+    assert result["unit"] == "engine.service" and result["took"]["restart"] < 20
+    assert agent.check() == {STEP: []} and agent.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "found"),
+    [
+        ("/etc/incus-stt/engine.env", 'MODEL="b"\n', "/etc/incus-stt/engine.env line"),
+        ("/etc/systemd/system/engine.service", "[Service]\n", "/etc/systemd/system/engine.service"),
+        ("/etc/systemd/system/engine.service.d/x.conf", "", "engine.service.d: x.conf"),
+    ],
+)
+def test_what_somebody_changed_is_found_and_mended(
+    agent: Any, path: str, text: str, found: str
+) -> None:
+    agent.apply(STEP, agent.service("a"))
+    agent.path(path).parent.mkdir(exist_ok=True)
+    agent.path(path).write_text(text)
+    assert any(line.startswith(found) for line in agent.drift()), agent.drift()
+    agent.apply(STEP, agent.service("a"))
+    assert agent.drift() == [] and 'MODEL="a"' in agent.systemd.running("engine")
+
+
+def test_a_unit_that_somebody_stopped_or_disabled_is_found(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    for directory in ("active", "enabled"):
+        (agent.systemd.state / directory / "engine.service").unlink()
+    assert agent.drift() == [
+        "engine.service: inactive -> active",
+        "engine.service: not there -> enabled",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("SICK", "it did not answer as it should within 1 s"),
+        ("DIES", "Job for engine.service failed"),
+        ("EXITS", "it is failed"),
+        ("REFUSES", "answers 403"),
+        ("GARBAGE", "it did not answer as it should within 1 s"),
+    ],
+)
+def test_a_change_that_does_not_work_is_taken_back(agent: Any, word: str, why: str) -> None:
+    agent.apply(STEP, agent.service("a", files=[File("/etc/engine/old", "old\n")]))
+    before = agent.tree()
+    (agent.systemd.state / "journal").write_text("Traceback\nValueError: no such model\n")
+    health = HealthRequest(f"{agent.systemd.url}/engine", decisive=word == "REFUSES")
+    bad = agent.service(word, files=[File("/etc/engine/new", "new\n")], deadline=1, health=[health])
+    with pytest.raises(StepError) as failed:
+        agent.apply(STEP, bad)
+    message = str(failed.value)
+    assert why in message and "the one before was put back" in message
+    assert "ValueError: no such model" in message
+    assert agent.tree() == before
+    assert 'MODEL="a"' in agent.systemd.running("engine")
+    assert agent.drift() == []
+
+
+def test_a_first_one_that_does_not_work_is_taken_away(agent: Any) -> None:
+    (agent.systemd.state / "journal").write_text("bind: Address already in use\n")
+    with pytest.raises(StepError, match="it was taken away again") as failed:
+        agent.apply(STEP, agent.service("DIES"))
+    assert "Choose another port" in str(failed.value)
+    assert agent.tree() == {} and agent.check() == {}
+    assert agent.systemd.active() == [] and agent.systemd.enabled() == []
+
+
+def test_the_journal_of_this_start_is_asked_for(agent: Any) -> None:
+    with pytest.raises(StepError):
+        agent.apply(STEP, agent.service("DIES"))
+    asked = [line for line in agent.systemd.log() if line.startswith("journalctl")]
+    assert "_SYSTEMD_INVOCATION_ID=1" in asked[0] and "-n 15" in asked[0]
+    assert "-u engine.service" in asked[1]  # the first one said nothing
+
+
+def test_a_new_port_is_tried_before_the_old_service_stops(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    before = agent.tree()
+    agent.systemd.log()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(StepError, match=f"Something else listens on port {taken} already"):
+            agent.apply(STEP, agent.service("b", port=taken))
+    assert not any("stop" in line or "restart" in line for line in agent.systemd.log())
+    assert agent.tree() == before and agent.drift() == []
+
+
+def test_an_address_that_the_machine_does_not_have_is_told_as_that(agent: Any) -> None:
+    with pytest.raises(StepError, match=r"Nothing can listen on 192\.0\.2\.1"):
+        agent.apply(STEP, agent.service("a", host="192.0.2.1"))
+
+
+def test_another_engine_stops_the_old_unit_and_removes_its_files(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a", files=[File("/etc/engine/old", "old\n")]))
+    agent.apply(STEP, agent.service("b", unit="other"))
+    assert agent.systemd.active() == ["other.service"] == agent.systemd.enabled()
+    assert not agent.path("/etc/engine/old").exists()
+    assert not agent.path("/etc/systemd/system/engine.service").exists()
+    assert agent.drift() == []
+
+
+def test_another_engine_that_does_not_work_brings_the_old_unit_back(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    before = agent.tree()
+    with pytest.raises(StepError, match="the one before was put back"):
+        agent.apply(STEP, agent.service("DIES", unit="other"))
+    assert agent.systemd.active() == ["engine.service"] == agent.systemd.enabled()
+    assert agent.tree() == before and agent.drift() == []
+
+
+def test_an_old_one_that_does_not_come_back_is_told_and_stays_drift(agent: Any) -> None:
+    old = agent.service("a", deadline=1)
+    agent.apply(STEP, old)
+    agent.path("/etc/incus-stt/x.secret").write_text("SICK")  # both see it at their next start
+    with pytest.raises(StepError, match="That did not work either"):
+        agent.apply(STEP, agent.service("b", deadline=1))
+    assert "last change: not finished -> finished" in agent.drift()
+    agent.path("/etc/incus-stt/x.secret").unlink()
+    agent.apply(STEP, old)
+    assert agent.drift() == []
+
+
+def test_without_a_record_the_unit_that_was_there_comes_back(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    for record in agent.path("/var/lib/incus-stt/steps").glob("*.json"):
+        record.write_text('{"step": "from another time"')
+    with pytest.raises(StepError, match="the one before was put back"):
+        agent.apply(STEP, agent.service("DIES"))
+    assert 'MODEL="a"' in agent.systemd.running("engine")
+
+
+def test_a_record_of_another_version_still_tells_what_to_go_back_to(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    record = next(agent.path("/var/lib/incus-stt/steps").glob("*.json"))
+    text = record.read_text().replace('"unit": "engine"', '"colour": "blue", "unit": "engine"')
+    record.write_text(text.replace('"kind"', '"mood": "good", "kind"'))
+    assert any("unknown key colour" in line for line in agent.drift())
+    agent.apply(STEP, agent.service("b", unit="other"))
+    assert agent.systemd.active() == ["other.service"] and agent.drift() == []
+
+
+def test_remove_stops_it_and_takes_its_files(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a", files=[File("/etc/engine/x", "x\n")]))
+    agent.remove(STEP)
+    assert agent.tree() == {} and agent.systemd.active() == [] == agent.systemd.enabled()
+    agent.remove(STEP)  # nothing there: nothing to do
+
+
+def test_cut_off_twice_it_still_goes_back_to_what_worked_last(agent: Any) -> None:
+    """A second run of the recorded configuration that is cut off proves nothing."""
+    agent.quick = True
+    agent.apply(STEP, agent.service("a"))
+    files = ("etc/incus-stt/engine.env", "etc/systemd/system/engine.service")
+
+    def written() -> list[bytes]:
+        tree = agent.tree()
+        return [tree[name] for name in files]
+
+    worked = written()
+    back, number = agent.keep(), 0
+    while [one == other for one, other in zip(written(), worked, strict=True)] != [True, False]:
+        back()
+        number += 1
+        assert agent.cut(number, lambda: agent.apply(STEP, agent.service("b"))) == "cut"
+    back = agent.keep()
+    for number in range(1, 100):
+        back()
+        if agent.cut(number, lambda: agent.apply(STEP, agent.service("a"))) == "done":
+            break
+        with pytest.raises(StepError, match="the one before was put back"):
+            agent.apply(STEP, agent.service("DIES"))
+        assert written() == worked and 'MODEL="a"' in agent.systemd.running("engine")
+    assert number > 15
+
+
+def test_a_control_character_is_refused_without_showing_the_value(agent: Any) -> None:
+    bad = agent.service("a", sections={"Service": {"ExecStart": "a\nPASSWORD=geheim"}})
+    with pytest.raises(StepError, match="control characters") as failed:
+        agent.apply(STEP, bad)
+    assert "geheim" not in str(failed.value) and agent.check() == {}
+
+
+def test_a_failing_step_keeps_the_mark_of_an_earlier_one(agent: Any) -> None:
+    agent.apply("base/files", Files([File("/etc/a", "a")]))
+    number = 0
+    while not agent.check()["base/files"]:
+        number += 1
+        agent.cut(number, lambda: agent.apply("base/files", Files([File("/etc/a", "b")])))
+    agent.apply("base/files", Files([File("/etc/a", "a")]))
+    assert agent.drift() == []
