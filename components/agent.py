@@ -81,7 +81,8 @@ class Agent(Command):
         super().__init__(
             name,
             host,
-            create=f"cat {cached} | {receive}",
+            # A file that is not there is an error, and not an empty agent.
+            create=f"{receive} <{cached}",
             identity=[instance.id],
             drift=agent_drift(host, plan),
             here=True,
