@@ -290,19 +290,23 @@ class Agent:
 
     def tree(self) -> dict[str, bytes]:
         """Every file with its content, except locks."""
-        return {
-            str(path.relative_to(self.root)): path.read_bytes()
-            for path in sorted(self.root.rglob("*"))
-            if path.is_file() and "run/incus-stt/" not in str(path)
-        }
+        found = {}
+        for directory, _, names in os.walk(self.root):
+            inside = directory[len(str(self.root)) + 1 :]
+            for name in names if inside != "run/incus-stt" else ():
+                path = os.path.join(inside, name)
+                if os.path.isfile(os.path.join(directory, name)):
+                    found[path] = Path(directory, name).read_bytes()
+        return dict(sorted(found.items()))
 
     def leftovers(self) -> list[str]:
         """What no finished run leaves."""
         endings = (".part", ".incus-stt", ".begun", ".before", ".unpacked")
         return [
-            name
-            for name in map(str, self.root.rglob("*"))
-            if name.endswith(endings) or "/transactions/" in name
+            os.path.join(directory, name)
+            for directory, directories, files in os.walk(self.root)
+            for name in (*directories, *files)
+            if name.endswith(endings) or "/transactions" in directory
         ]
 
     def texts(self) -> str:
@@ -329,8 +333,9 @@ class Agent:
     ) -> str:
         """Do it, but be killed before the file operation ``number``.
 
-        ``cut``, ``failed`` or ``done``. With ``full``, that one fails for want of room instead. To be killed means that from there
-        on nothing changes any more, whatever the code does; or, in a ``process``, to exit at once.
+        ``cut``, ``failed`` or ``done``. With ``full``, that one fails for want of room instead. To
+        be killed means that from there on nothing changes any more, whatever the code does; or, in
+        a ``process``, to exit at once.
         """
         FAULT.arm(self.root, number, full, process)
         try:
@@ -370,7 +375,7 @@ EVENTS = {
     "os.rmdir": False,
     "os.chmod": False,
     "os.chown": False,
-    "subprocess.Popen": False,
+    "subprocess.Popen": False,  # but for what asks only
 }
 
 
@@ -397,8 +402,18 @@ class Fault:
         path, adds = str(words[0]), EVENTS.get(event, True)
         if event == "open" and not words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             return
-        inside = event == "subprocess.Popen" or self.root in path
-        if not inside or "/run/incus-stt" in path or (self.full and not adds):
+        if event == "subprocess.Popen":
+            if self.full or "show" in words[1]:
+                return
+        elif (
+            self.root not in path
+            or "/run/incus-stt" in path
+            or (self.full and not adds)
+            or (
+                event in ("os.remove", "os.mkdir")
+                and os.path.lexists(path) == (event == "os.mkdir")
+            )
+        ):
             return
         self.left -= 1
         if self.left == 0 and self.full:

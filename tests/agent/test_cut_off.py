@@ -146,7 +146,7 @@ def test_at_any_moment(agent: Any, archive: Any, make: Make, full: bool) -> None
     back, before = agent.keep(), (_shown(agent), _records(agent))
     active = agent.systemd.active()
     operations = agent.count(act, full=full)
-    assert operations > 8
+    assert operations > (3 if full else 8)
     after = (_shown(agent), _records(agent))
     assert after != before and agent.drift() == [] and agent.leftovers() == []
 
@@ -172,7 +172,7 @@ def test_at_any_moment(agent: Any, archive: Any, make: Make, full: bool) -> None
     assert reported >= (1 if full else 3)
 
 
-@pytest.mark.parametrize("number", [12, 30, 40, 45, 48])
+@pytest.mark.parametrize("number", [8, 16, 24, 28, 32])
 def test_a_process_that_exits_at_once(agent: Any, archive: Any, number: int) -> None:
     """The same as above, without anything of Python between."""
     change = _service(agent, archive)

@@ -253,7 +253,7 @@ def test_what_a_run_that_was_killed_has_started_still_holds_its_lock(agent: Any)
     pid = os.fork()
     if pid == 0:
         with machine.lock("x"):
-            machine.run(["sh", "-c", f"echo >{agent.root}/started; sleep 5"])
+            machine.run(["sh", "-c", f"echo >{agent.root}/started; sleep 2"])
         os._exit(0)
     while not agent.path("/started").exists():
         pass
