@@ -105,6 +105,7 @@ find_cli() {
         fi
         exec 9>&-
     fi
+    # shellcheck disable=SC2034 # cli.sh prints it
     path_first=$CLI
     PATH=$CLI:$PATH
 }

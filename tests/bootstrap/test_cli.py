@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = """sh awk base64 cat chmod cp cut date dirname env find flock grep gzip head hostname id kill ln
-    ls mkdir mktemp mv printf readlink rm sed setsid sha256sum sleep sort tail tar timeout touch tr
-    true""".split()
+TOOLS = """
+    sh awk base64 cat chmod cp cut date dirname env find flock grep gzip head hostname id
+    kill ln ls mkdir mktemp mv printf readlink rm sed setsid sha256sum sleep sort tail tar
+    timeout touch tr true
+""".split()
 #: A `pulumi` that has every stack and no plugin.
 PULUMI = 'case "$*" in "plugin install"*) exit 1;; esac'
 GO = 'case "$*" in version) echo "go version go{version} linux/amd64";; *) {build};; esac'

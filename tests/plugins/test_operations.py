@@ -35,6 +35,15 @@ def test_preview_json_names_what_changes(case: Case) -> None:
     }
 
 
+def test_an_up_with_its_preview_and_a_destroy_with_its_preview(case: Case) -> None:
+    case.plan(A)
+    case.pulumi("up", "--yes")
+    assert "Previewing update" in case.said and "Updating" in case.said
+    assert set(case.resources()) == {"a"}
+    case.pulumi("destroy", "--yes")
+    assert case.resources() == {}
+
+
 def test_refresh_says_nothing_for_commands(case: Case) -> None:
     case.up(A)
     before = case.resources()["a"]
