@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -143,6 +144,36 @@ def post_recording(url: str, recording: Path, model: str, key: str = "", **field
     return request(f"{url}/audio/transcriptions", key, data=body, headers=kind)
 
 
+#: What Pulumi says once it changes something.
+AT_WORK = r"command:local:Command \S+ (creat|updat|delet|replac)ing"
+
+
+@dataclass
+class Running:
+    """A command that runs, in a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, pattern: str = AT_WORK) -> None:
+        """Until it has said something, or has ended."""
+        while self.process.poll() is None and not re.search(pattern, self.said):
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        """A signal to all its processes, as a terminal sends Ctrl-C."""
+        os.killpg(self.process.pid, number)
+
+    def end(self) -> int:
+        """Its exit status."""
+        return self.process.wait(timeout=600)
+
+
 @dataclass
 class Project:
     """The project in a directory of its own, driven by its own commands.
@@ -215,6 +246,21 @@ class Project:
         """``make … STACK=e2e``."""
         line = ("make", "-s", *words, f"STACK={STACK}")
         return run(*line, cwd=self.root, env=self.variables(**environment))
+
+    def start_up(self) -> Running:
+        """`make up`, which runs on."""
+        log = self.root / "up.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [str(self.root / "bootstrap" / "pulumi.sh"), STACK, "up"],
+                cwd=self.root,
+                env=self.variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        return Running(process, log)
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """A script in the shell that ``eval "$(make -s env)"`` gives."""
