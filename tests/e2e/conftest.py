@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import places
 from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
 
 #: A name and addresses that nothing else on a host is likely to have.
@@ -29,6 +30,7 @@ def incus_ready() -> Iterator[None]:
         for script in (["cli.sh"], ["incus.sh"], ["image.sh", "images:debian/12"]):
             done = run(str(ROOT / "bootstrap" / script[0]), *script[1:])
             assert done.returncode == 0, done.stderr
+        places.remove_leftovers()
         remove_leftovers("stt-e2e-")
         yield
 

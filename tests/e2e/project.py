@@ -56,7 +56,7 @@ def left_of(domain: str, **more: str) -> list[str]:
 
 
 def remove_leftovers(prefix: str) -> None:
-    """Remove the test domains that a run which was cut off has left."""
+    """Remove the domains and storage pools that a run which was cut off has left."""
     for project in json.loads(incus("project", "list", "--format", "json")):
         name = project["name"]
         if not name.startswith(prefix):
@@ -75,6 +75,9 @@ def remove_leftovers(prefix: str) -> None:
             incus("network", "delete", network["name"])
         elif network["name"].removeprefix("net-").startswith(prefix):
             run("ip", "link", "delete", network["name"])  # of a daemon that is gone
+    for pool in json.loads(incus("storage", "list", "--format", "json")):
+        if pool["name"].startswith(prefix):
+            incus("storage", "delete", pool["name"])
 
 
 def machine(*roles: str, cache: bool = True) -> dict[str, Any]:

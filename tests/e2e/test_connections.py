@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.other_incus import OtherIncus
+from tests.e2e.places import new_directory
 from tests.e2e.project import Project, everything, incus, left_of, light, run
-from tests.e2e.ssh_server import SshServer, find_sshd, new_directory
+from tests.e2e.ssh_server import SshServer, find_sshd
 
 SUBNET = "10.213.47"
 

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.other_incus import OtherIncus
+from tests.e2e.places import new_directory
 from tests.e2e.project import Project, Running, incus, left_of, request, run
-from tests.e2e.ssh_server import new_directory
 
 SEED = int(os.environ.get("STT_FAULT_SEED") or random.SystemRandom().randrange(1_000_000))
 FAULTS = int(os.environ.get("STT_FAULTS") or 12)
@@ -178,9 +178,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         assert left_of("stt-e2e-b", **daemon.environment) == []
     finally:
         daemon.remove()
-        run("umount", "-l", str(directory))
-        shutil.rmtree(directory, ignore_errors=True)
-        disk.unlink()
 
 
 def port(project: Project) -> int:
