@@ -20,16 +20,19 @@ def ollama_url(settings: Settings, machine: MachinePlan) -> str:
 
 
 def webui_url(settings: Settings, machine: MachinePlan) -> str:
-    """Where a browser gives Open WebUI the microphone: the loopback, or HTTPS.
+    """Where a browser reaches Open WebUI.
 
-    Without either it is the machine's own address, which serves for chats alone.
+    Browsers give the microphone to the loopback and to HTTPS; published on another address without
+    TLS, or not published at all, it serves for chats only.
     """
     webui = settings.webui
-    _, _, published = webui.publish.rpartition(":")
+    address, _, published = webui.publish.rpartition(":")
     if webui.tls == "none":
-        return (
-            f"http://{f'localhost:{published}' if published else f'{machine.address}:{webui.port}'}"
-        )
+        if not published:
+            return f"http://{machine.address}:{webui.port}"
+        # On every address, or on the loopback only: the host itself reaches it as localhost.
+        local = address in ("0.0.0.0", "127.0.0.1")  # noqa: S104  # compared, not bound
+        return f"http://{'localhost' if local else address}:{published}"
     if webui.names:
         port = f":{published}" if published and int(published) != HTTPS else ""
         return f"https://{webui.names[0]}{port}"

@@ -39,8 +39,11 @@ API_KEY = "stt_server/key"
 
 
 def recording_step(context: Context, role: str) -> tuple[str, Step]:
-    """Where the recording is in the machine, and the step that brings it."""
-    place = f"/opt/incus-stt/recording-{digest(Path(RECORDING))}.wav"
+    """Where the recording is in the machine, and the step that brings it.
+
+    Each role has its own: what one takes away with itself stays there for the other.
+    """
+    place = f"/opt/incus-stt/recording-{role}-{digest(Path(RECORDING))}.wav"
     upload = Upload(place, directory=False)
     return place, Step(context.part(f"{role}/recording"), upload, source=RECORDING)
 

@@ -37,7 +37,7 @@ from tests.e2e.project import (
 from tests.e2e.webui import sign_in, webui_machine
 from tests.model_hub import ModelHub
 from tests.multilingual import make_model
-from tests.unit.test_settings import DEFAULTS
+from tests.unit.values import DEFAULTS
 
 SOURCES = {
     name: os.environ.get(f"STT_TEST_{name.upper()}", "")

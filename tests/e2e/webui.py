@@ -21,18 +21,6 @@ CHROMIUM = shutil.which("chromium") or ""
 ARTIFACTS = ROOT / "artifacts"
 
 
-#: Large packages come from here in the next run.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "incus-stt", "uv")
-
-
-def webui_machine() -> dict[str, Any]:
-    """A machine with Open WebUI, whose uv keeps its cache on this host."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    CACHE.chmod(0o777)  # root of a container is nobody here
-    cache = {"type": "disk", "source": str(CACHE), "path": "/var/cache/incus-stt/uv"}
-    return {"roles": ["base_system", "open_webui"], "devices": {"cache": cache}}
-
-
 @dataclass
 class Account:
     """Somebody who is signed in."""

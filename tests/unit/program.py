@@ -9,7 +9,7 @@ import logging
 import runpy
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -26,7 +26,7 @@ from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
 import components.agent
-import host.read
+import components.reading
 from agent.difference import Difference
 from components.deployment import contexts
 from components.kept_values import STACK_ID
@@ -34,6 +34,7 @@ from declaration import source_files
 from declaration.source_files import ROOT
 from declaration.step import Step
 from gpu.cards import Card
+from host.client import HostError
 from host.read import AppliedStep, Live, MachineState
 from roles import ROLES
 from stack.declare import Declaration
@@ -265,6 +266,18 @@ class Program:
         return self.done | {name: "delete" for name in before.commands if name not in kept}
 
 
+@dataclass
+class _Reading:
+    """A read of the host that has ended."""
+
+    found: Live | HostError
+
+    def result(self) -> Live:
+        if isinstance(self.found, HostError):
+            raise self.found
+        return self.found
+
+
 class _Log(logging.Handler):
     def __init__(self, lines: list[str]) -> None:
         super().__init__()
@@ -298,7 +311,7 @@ def constant_digests() -> Iterator[None]:
 
 def run(
     stack: str,
-    live: Live | Callable[..., Live] = EMPTY_HOST,
+    live: Live | HostError = EMPTY_HOST,
     before: Program | None = None,
     *,
     secret: bool = False,
@@ -308,7 +321,7 @@ def run(
     """Run the program with a stack and some settings changed, on a host as ``live``.
 
     ``before`` is an earlier run, whose resources are in the state. With ``secret`` the secrets
-    among the settings are encrypted. A function for ``live`` may raise.
+    among the settings are encrypted. An error for ``live`` is what the read of the host ends in.
     """
     config = dict(config_of(stack))
     config |= {f"stt:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
@@ -344,8 +357,7 @@ def run(
 
     with pytest.MonkeyPatch.context() as patch, constant_digests():
         patch.chdir(ROOT)
-        read = live if callable(live) else lambda *_: live
-        patch.setattr(host.read, "read_live", read)
+        patch.setattr(components.reading, "Reading", lambda *_: _Reading(live))
         contextvars.copy_context().run(in_context)
     program.outputs = plain(recorder.outputs)
     return program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import yaml
 
 from agent.difference import Difference
 from declaration.connection import Connection
-from host.read import AGENT, AppliedStep, Live, MachineState, parse_live, read_script
+from host.client import HostError
+from host.read import AGENT, AppliedStep, Live, MachineState, parse_live, read_live
 from tests.unit.program import (
     EMPTY_HOST,
     KEPT,
@@ -240,29 +242,74 @@ def test_the_report_has_a_line_for_each_difference(
 # What the host answers
 
 
-def answers(machine: str, **more: str) -> dict[str, str]:
-    """What the script prints on a host with nothing."""
+def answers(machine: str) -> dict[str, str]:
+    """What the script prints on a host with nothing but one machine."""
     texts = dict.fromkeys(("projects", "networks", "pools", "profiles", "instances"), "[]")
-    texts |= {"resources": "{}", "volumes": "", "nvidia_smi": "", "machine0": machine, **more}
+    texts |= {"resources": "{}", "machine lab box": machine}
     return {name: b64encode(text.encode()).decode() for name, text in texts.items()}
 
 
+SAID = json.dumps(
+    {
+        "steps": {"a/b": {"stack": "s", "digest": "d", "differences": [vars(MEMORY)]}},
+        "answers": {"tags": {"models": []}},
+    }
+)
+STATE = MachineState({"a/b": AppliedStep("s", "d", [MEMORY])}, {"tags": {"models": []}})
+
+
 def test_an_agent_s_answer_is_read() -> None:
-    step = {"stack": "s", "digest": "d", "differences": [vars(MEMORY)]}
-    said = json.dumps({"steps": {"a/b": step}, "answers": {"tags": {"models": []}}})
-    state = parse_live(answers(said), [("d", "m")]).machines["d", "m"]
-    assert state == MachineState({"a/b": AppliedStep("s", "d", [MEMORY])}, {"tags": {"models": []}})
+    assert parse_live(answers(SAID)).machines == {("lab", "box"): STATE}
 
 
 @pytest.mark.parametrize("said", ["", "{", "[]", '{"steps": {"a": {}}}', "Error: not running"])
 def test_an_answer_that_was_cut_off_is_not_an_answer(said: str) -> None:
-    assert parse_live(answers(said), [("d", "m")]).machines == {}
+    assert parse_live(answers(said)).machines == {}
 
 
-def test_every_machine_is_asked_once_and_at_the_same_time() -> None:
-    machines = {("d", "a"): {}, ("d", "b"): {"tags": "http://127.0.0.1:1/api/tags"}}
-    script = read_script(Connection("incus", "lab"), "default", machines)
-    asked = [line for line in script.splitlines() if " check" in line]
-    assert len(asked) == 2 and all(line.endswith("&") for line in asked)
-    assert "--get tags=http://127.0.0.1:1/api/tags" in asked[1]
-    assert all("INCUS_REMOTE=lab incus " in line for line in asked)
+#: A client of a host with three machines, of which one has no agent and one is not asked.
+CLIENT = """#!/bin/sh
+printf '%s ' "$INCUS_REMOTE" "$@" >>WORK/words; echo >>WORK/words
+case "$*" in
+  *"exec box "*) cat WORK/said ;;
+  *"exec new "*) echo "python3: can't open file" >&2; exit 2 ;;
+  list*) printf 'lab,box\\nlab,new\\n' ;;
+  *resources) echo '{}' ;;
+  *"/volumes/"*) echo "Error: no such pool" >&2; exit 1 ;;
+  *profiles*) FAILS echo '[]' ;;
+  *) echo '[]' ;;
+esac
+"""
+
+
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str = "") -> Path:
+    """A host whose client prints what it is told; the file with its words."""
+    (tmp_path / "said").write_text(SAID)
+    file = tmp_path / "incus"
+    file.write_text(CLIENT.replace("WORK", str(tmp_path)).replace("FAILS", fails))
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path / "words"
+
+
+@pytest.mark.parametrize("connection", [Connection("local"), Connection("incus", "far")], ids=str)
+def test_the_host_is_read_in_one_go(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = client(tmp_path, monkeypatch)
+    live = read_live(connection, "de fault")
+    assert live.machines == {("lab", "box"): STATE}
+    calls = words.read_text().splitlines()
+    assert {line.split(" ")[0] for line in calls} == {connection.target}
+    asked = [line for line in calls if " exec " in line]
+    assert len(asked) == 2 and all(f"python3 -IS {AGENT} check" in line for line in asked)
+    [listed] = [line for line in calls if " list " in line]
+    assert "user.managed-by=incus-stt" in listed and "status=running" in listed
+
+
+def test_a_host_that_does_not_say_everything_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client(tmp_path, monkeypatch, "echo 'Error: permission denied' >&2; exit 1;")
+    with pytest.raises(HostError, match="this user may not use Incus"):
+        read_live(Connection("local"), "default")

@@ -53,6 +53,8 @@ def test_every_variable_is_declared_first_or_read_at_each_start() -> None:
     [
         ({}, "http://localhost:3000"),
         ({"publish": "0.0.0.0:8080"}, "http://localhost:8080"),
+        ({"publish": "127.0.0.1:8080"}, "http://localhost:8080"),
+        ({"publish": "192.168.1.5:3000"}, "http://192.168.1.5:3000"),
         ({"publish": ""}, "http://10.120.0.2:3000"),
         ({"tls": "internal"}, "https://10.120.0.2"),
         ({"tls": "internal", "names": ["w.test"], "publish": "0.0.0.0:443"}, "https://w.test"),

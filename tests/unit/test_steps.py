@@ -1,0 +1,117 @@
+"""The steps of every engine in every topology: names, needs, places, and what they are made of."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.kinds import kinds
+from agent.specs import decode, encode
+from components.deployment import contexts, steps_in_order
+from declaration.source_files import ROOT
+from declaration.step import Step
+from engines import ENGINES
+from roles import ROLES
+from stack.declare import declare
+from tests.unit.values import CPU, STACKS, own
+
+ENGINES_TO_TRY = [name for name in ENGINES if name != "custom"]
+
+
+def one_machine() -> dict[str, Any]:
+    """A topology with every role on one machine."""
+    roles = ["base_system", "ollama_server", "stt_server", "open_webui"]
+    machines = {"box": {"roles": roles}}
+    return {"domains": {"lab": {"trust_level": "semi-trusted", "machines": machines}}}
+
+
+def without_base() -> dict[str, Any]:
+    """A topology in which no machine has the role ``base_system``."""
+    infra: dict[str, Any] = yaml.safe_load((STACKS / "infra.cpu.yml").read_text())
+    for machine in infra["domains"]["ai-tools"]["machines"].values():
+        machine["roles"].remove("base_system")
+    return infra
+
+
+TOPOLOGIES = {
+    "cpu": own("infra.cpu.yml"),
+    "gpu": own("infra.yml"),
+    "one machine": one_machine,
+    "without base_system": without_base,
+}
+
+
+@pytest.fixture(params=[(t, e) for t in TOPOLOGIES for e in ENGINES_TO_TRY], ids=" ".join)
+def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
+    """All steps of a declaration with everything that a setting can add."""
+    topology, engine = request.param
+    infra = TOPOLOGIES[topology]
+    if callable(infra):
+        file = tmp_path_factory.mktemp("infra") / "infra.yml"
+        file.write_text(yaml.safe_dump(infra()))
+        infra = str(file)
+    pem = tmp_path_factory.mktemp("ca") / "ca.pem"
+    pem.write_text("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")
+    values = {
+        **CPU,
+        "infra": infra,
+        "engine": engine,
+        "model": "",
+        "quantization": "auto",
+        "caBundle": str(pem),
+        "keepModels": False,
+        "ollama": {"models": ["a"]},
+        "webui": {"tls": "internal"},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        declaration = declare(values, ROLES, ROOT)
+        kind = declaration.engine.compute_types[declaration.device][0]
+        found = contexts(declaration.with_compute_type(kind))
+        return [step for role, context in found for step in ROLES[role].steps(context)]
+
+
+def test_names_are_unique_and_every_need_exists(steps: list[Step]) -> None:
+    counted = Counter(step.name for step in steps)
+    assert set(counted.values()) == {1}
+    for step in steps:
+        assert step.name.count("/") == 3
+        assert set(step.needs) | set(step.after) <= set(counted), step.name
+        assert len(set(step.needs)) == len(step.needs), step.name
+
+
+def test_there_is_an_order(steps: list[Step]) -> None:
+    ordered = [step.name for step in steps_in_order(steps)]
+    assert sorted(ordered) == sorted(step.name for step in steps)
+    for step in steps:
+        for need in (*step.needs, *step.after):
+            assert ordered.index(need) < ordered.index(step.name)
+
+
+def test_a_spec_survives_its_way_to_the_agent(steps: list[Step]) -> None:
+    for step in steps:
+        data = json.loads(step.text())
+        assert decode(kinds()[data["kind"]], data["spec"]) == decode(
+            kinds()[step.spec.kind], encode(step.spec)
+        )
+        assert encode(decode(kinds()[data["kind"]], data["spec"])) == data["spec"]
+
+
+def test_no_two_steps_of_a_machine_make_the_same_thing(steps: list[Step]) -> None:
+    """One that goes would take away what the other has made."""
+    made = Counter(
+        (step.machine, lock)
+        for step in steps
+        for lock in step.spec.locks
+        if step.spec.kind not in ("packages", "model", "user")
+    )
+    assert [each for each, count in made.items() if count > 1] == []
+
+
+def test_what_brings_a_file_has_a_source_and_nothing_else_has(steps: list[Step]) -> None:
+    for step in steps:
+        assert bool(step.source) == step.spec.payload == (step.spec.kind == "upload"), step.name

@@ -1,0 +1,33 @@
+"""What the tests keep to themselves: no test module imports another, and e2e is only e2e's."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from declaration.source_files import ROOT
+
+FILES = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def imported(file: Path) -> list[str]:
+    """The modules of tests that a file imports."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in found if name.startswith("tests.")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT / "tests")))
+def test_a_file_imports_no_test_module(file: Path) -> None:
+    room = file.relative_to(ROOT / "tests").parts[0]
+    for name in imported(file):
+        parts = name.split(".")
+        assert not any(part.startswith("test_") for part in parts), name
+        if room != "e2e":
+            assert parts[1] != "e2e", name
