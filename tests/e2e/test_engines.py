@@ -228,7 +228,7 @@ def test_keep_alive_takes_effect(project: Project) -> None:
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(keepAlive="-1")
     project.up()
-    assert "./models/tiny-digits loaded, stays for ever" in operation(project, "vram")
+    assert "./models/tiny-digits loaded, never unloads" in operation(project, "vram")
     project.set(keepAlive=None)
     project.up()
 

@@ -82,7 +82,7 @@ def test_a_project_of_somebody_else_is_left_alone(fresh: Project) -> None:
 
 def test_an_unknown_storage_pool_is_refused_with_those_there_are(fresh: Project) -> None:
     fresh.set(pool="nowhere")
-    sentence(fresh.fails(), 'stt:pool: "nowhere" is no storage pool', "default")
+    sentence(fresh.fails(), 'stt:pool: "nowhere" is not a storage pool', "default")
 
 
 def test_an_image_that_is_not_there_is_said(fresh: Project) -> None:

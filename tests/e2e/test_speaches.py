@@ -182,7 +182,7 @@ def test_keep_alive_takes_effect(project: Project) -> None:
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(keepAlive=None)
     project.up()
-    assert "loaded, stays 5m after its last use" in operation(project, "vram")
+    assert "loaded, unloads 5m after its last use" in operation(project, "vram")
 
 
 def test_flush_frees_both_while_a_transcription_runs(project: Project) -> None:
