@@ -9,6 +9,7 @@ import threading
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -361,9 +362,9 @@ def test_what_is_not_a_step_is_told_in_a_sentence(
 
 
 def test_services_are_asked_on_the_way(archive_file: Path, agent: Any) -> None:
-    agent.apply("stt/service", agent.service("a"))
-    gets = ["--get", f"tags={agent.systemd.url}/engine?a=b", "--get", "none=http://127.0.0.1:1/"]
-    done = _call(sys.executable, archive_file, agent.root, "check", *gets)
+    asked = {"tags": f"{agent.systemd.url}/engine?a=b", "none": "http://127.0.0.1:1/"}
+    agent.apply("stt/service", replace(agent.service("a"), reports=asked))
+    done = _call(sys.executable, archive_file, agent.root, "check")
     assert json.loads(done.stdout)["answers"] == {"tags": {"model": "a"}, "none": None}
     assert json.loads(done.stdout)["steps"]["stt/service"]["differences"] == []
 
