@@ -5,7 +5,7 @@ ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
 
 .PHONY: help up preview drift outputs env destroy rotate-key vram flush measure-vram stt test check
-.PHONY: generate setup venv venv-dev
+.PHONY: test-unit generate setup venv venv-dev
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,14 @@ destroy: venv ## Remove everything that `up` made
 check: venv-dev ## Style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run plugins/pulumi-* bench/*.sh
+
+# The two halves side by side; what they say comes one after the other.
+test-unit: venv-dev ## Tests that need neither Incus nor root; about a minute
+	@other=$$(mktemp); trap 'rm -f "$$other"' EXIT; \
+	.venv/bin/pytest -q tests/agent tests/server/test_formats.py tests/server/test_settings.py \
+	  $(ARGS) >"$$other" 2>&1 & half=$$!; \
+	.venv/bin/pytest -q tests/unit $(ARGS); first=$$?; \
+	wait $$half; second=$$?; cat "$$other"; exit $$((first > second ? first : second))
 
 generate: venv ## Write the tables and the schema that the settings' fields describe
 	@.venv/bin/python -m stack.generate
