@@ -3,9 +3,11 @@ STACK ?= dev
 # More words for Pulumi, or for pytest: make preview ARGS='--target …', make test ARGS='-k key'.
 ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
+OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview drift outputs env destroy rotate-key vram flush measure-vram stt test check
-.PHONY: test-unit generate setup venv venv-dev
+.PHONY: test-unit test-faults
+.PHONY: generate setup venv venv-dev
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,19 +28,19 @@ env: venv ## A shell for plain `pulumi`: docs/pulumi.md has the line
 	@bootstrap/cli.sh $(STACK)
 
 rotate-key: setup ## Another key for the STT service; Open WebUI follows
-	@$(PULUMI) up --replace '**stt_server/key' $(ARGS)
+	@set -f; key=$$($(OPERATION) key-target) || exit 1; $(PULUMI) up $$key $(ARGS)
 
 vram: venv ## Who holds the memory of the cards
-	@.venv/bin/python -m operations vram --stack $(STACK)
+	@$(OPERATION) vram
 
 flush: venv ## Let the STT service and Ollama unload their models, after what they are at
-	@.venv/bin/python -m operations flush --stack $(STACK)
+	@$(OPERATION) flush
 
 measure-vram: venv ## What models take of the card, beside the catalogue (MODELS="tiny small")
-	@.venv/bin/python -m operations measure --stack $(STACK) --models "$(MODELS)"
+	@$(OPERATION) measure --models "$(MODELS)"
 
-stt: setup ## The STT role alone
-	@$(PULUMI) up --target '**stt_server**' $(ARGS)
+stt: setup ## Only the STT role, with whatever it needs
+	@set -f; targets=$$($(OPERATION) stt-targets) || exit 1; $(PULUMI) up $$targets $(ARGS)
 
 destroy: venv ## Remove everything that `up` made
 	@$(PULUMI) destroy $(ARGS)
@@ -47,20 +49,23 @@ check: venv-dev ## Style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run plugins/pulumi-* bench/*.sh
 
+generate: venv ## Write the tables and the schema that the settings' fields describe
+	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document
+
+test: setup check ## All tests, with a sample of the faults, on the real Incus of this machine
+	@bootstrap/browser.sh
+	@.venv/bin/pytest $(ARGS)
+
 # The two halves side by side; what they say comes one after the other.
 test-unit: venv-dev ## Tests that need neither Incus nor root; about a minute
 	@other=$$(mktemp); trap 'rm -f "$$other"' EXIT; \
-	.venv/bin/pytest -q tests/agent tests/server/test_formats.py tests/server/test_settings.py \
+	.venv/bin/pytest -q -m 'not e2e' tests/agent tests/server/test_formats.py tests/server/test_settings.py \
 	  $(ARGS) >"$$other" 2>&1 & half=$$!; \
 	.venv/bin/pytest -q tests/unit $(ARGS); first=$$?; \
 	wait $$half; second=$$?; cat "$$other"; exit $$((first > second ? first : second))
 
-generate: venv ## Write the tables and the schema that the settings' fields describe
-	@.venv/bin/python -m stack.generate
-
-test: setup check ## All tests, on the real Incus of this machine
-	@bootstrap/browser.sh
-	@.venv/bin/pytest $(ARGS)
+test-faults: setup venv-dev ## 200 faults at random moments (STT_FAULT_SEED=… for the same again)
+	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS)
 
 setup: venv
 	@.venv/bin/python -m bootstrap.host $(STACK)

@@ -146,7 +146,7 @@ class Machine:
         if name in self._locks:
             yield
             return
-        directory = self.path(_LOCKS)  # not /run/lock, where every user may hold a lock of ours
+        directory = self.path(_LOCKS)  # not /run/lock, where every user may hold one of our locks
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (directory / quote(name, safe="")).open("w") as file:
             if not _flock(file.fileno()):

@@ -54,7 +54,7 @@ def environment_text(variables: Mapping[str, str]) -> str:
 
 
 def unit_file(unit: str, text: str) -> File:
-    """The file of a unit of ours."""
+    """The file of one of our units."""
     return File(f"{UNITS}/{unit}", text)
 
 
@@ -84,7 +84,7 @@ def reload(machine: Machine) -> None:
 
 
 def start(machine: Machine, unit: str, deadline: float) -> None:
-    """Start a unit anew and at every boot, however often it failed before.
+    """Restart a unit, now and at every boot, however often it failed before.
 
     Raises:
         StepError: it does not start, or not within ``deadline`` s.

@@ -54,7 +54,7 @@ class Transaction:
         if not self.pending:
             remove(self._machine.path(self.directory))
         for path in paths:
-            # One that is in its place again already is kept anew.
+            # One that is in its place again already is kept again.
             if path not in kept or (kept[path] and not self._copy(path).exists()):
                 kept[path] = self._keep(path)
         text = json.dumps({"paths": kept, "target": target})

@@ -43,7 +43,7 @@ check_local() {
     die "there is no local image $alias. Set stt:image to one of 'incus image list', or to a server's image such as images:ubuntu/24.04, then run this again."
 }
 
-# Returns 0 usable, 1 not reachable; any other trouble is the user's to mend, and ends the script.
+# Returns 0 usable, 1 not reachable; any other trouble is for the user to fix, and ends the script.
 ask_server() {
     rc=0
     answer=$(timeout 20 incus image info "$IMAGE" 2>&1 </dev/null) || rc=$?

@@ -20,7 +20,7 @@ incus_works() { have incus && incus query /1.0 >/dev/null 2>&1 </dev/null; }
 
 ensure_pool() {
     pools=$(incus storage list --format csv </dev/null) ||
-        die "Incus does not list its storage pools. Try 'incus storage list' and mend what it says."
+        die "Incus does not list its storage pools. Try 'incus storage list' and fix what it reports."
     [ -z "$pools" ] || return 0
     say "making the storage pool $POOL: incus storage create $POOL dir"
     incus storage create "$POOL" dir >/dev/null </dev/null ||
@@ -34,7 +34,7 @@ find_daemon() {
     return 1
 }
 
-# The service works, but not for this user: that is no reason to install anything.
+# The service works, but not for this user: that is not a reason to install anything.
 check_permission() {
     if is_root || [ ! -S "$SOCKET" ] || [ -w "$SOCKET" ]; then return 0; fi
     user=$(id -un)
@@ -149,7 +149,7 @@ daemon_failed() {
         from=$DAEMON_LOG
         tail -n 12 "$DAEMON_LOG" 2>/dev/null | sed 's/^/    /' >&2 || :
     fi
-    die "the Incus daemon does not come up. Its last lines are above (all of them: $from); mend that, then run this again."
+    die "the Incus daemon does not come up. Its last lines are above (all of them: $from); fix that, then run this again."
 }
 
 # Half a package installation is worse than a late answer to Ctrl-C.

@@ -12,7 +12,7 @@ cd "$HERE/.."
 stack=$1 verb=$2
 shift 2
 
-# Pulumi's own lock outlives a run that was killed; one of a process that is over holds nobody off.
+# Pulumi's own lock outlives a run that was killed; one of a process that has ended must not block the next run.
 remove_stale_locks() {
     for lock in state/.pulumi/locks/organization/stt/"$stack"/*.json; do
         [ -e "$lock" ] || continue

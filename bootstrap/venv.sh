@@ -32,6 +32,6 @@ say "installing the pinned packages of $* into .venv"
 for file in "$@"; do set -- "$@" -r "$file"; shift; done
 .venv/bin/pip install --quiet --disable-pip-version-check "$@" ||
     die "pip could not install the packages. Check the network and pip's configuration, then run this again."
-# What stays of the stamp: sets that this run did not install anew.
+# What stays of the stamp: sets that this run did not install.
 kept=$(grep -vF "$(printf '%s\n' "$sums" | sed 's/^[^ ]*//')" "$stamp" 2>/dev/null || true)
 printf '%s\n' "$sums" ${kept:+"$kept"} >"$stamp"

@@ -16,6 +16,7 @@ from agent.difference import Difference
 from components.command import Command, Host
 from declaration.topology import MachinePlan
 from host.client import incus_words, shell
+from host.objects import INSTANCE
 from host.read import AGENT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,9 +93,12 @@ class Agent(Command):
 
 
 def agent_drift(host: Host, plan: MachinePlan) -> list[Difference]:
-    """An agent that does not answer, in a machine that should have one."""
+    """An agent that does not answer, in a machine that runs; a machine that is gone has none."""
     if host.live is None or not host.known(plan.resource("agent")):
         return []
-    if (plan.domain, plan.name) in host.live.machines:
+    instance = host.live.find(INSTANCE.name, plan.name, plan.domain)
+    if instance is None:
+        return host.gone(plan.resource("agent"), f"machine {plan.name}")
+    if (plan.domain, plan.name) in host.live.machines or instance.get("status") != "Running":
         return []
     return [Difference(f"agent {AGENT}", "does not answer", "answers")]

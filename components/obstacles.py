@@ -23,7 +23,7 @@ def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
         problems.append(
             Problem(
                 "stt:pool",
-                f"{show(settings.pool)} is no storage pool of the host. There are: {known}.",
+                f"{show(settings.pool)} is not a storage pool of the host. There are: {known}.",
             )
         )
     for plan in topology.domains:
@@ -87,7 +87,7 @@ def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
         problems += [
             Problem(
                 f"domains.{plan.name}.machines.{machine.name}",
-                f"its address {address} is that of the machine {name}, which is declared no more. "
+                f"its address {address} is that of {name}, a machine that is no longer declared. "
                 f"If {machine.name} is its new name, say so with formerly: {name}. Else let one "
                 f"`make up` remove {name} first, or give {machine.name} another ip:.",
             )

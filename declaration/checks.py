@@ -94,12 +94,12 @@ def check_ollama_model(value: str) -> str:
 def check_duration(value: str) -> str:
     """A duration, as ``seconds`` takes it."""
     if not _DURATION.fullmatch(value):
-        raise ValueError(f"{show(value)} is not a duration. Use one such as 5m, 0 or -1 (for ever)")
+        raise ValueError(f"{show(value)} is not a duration. Use one such as 5m, 0 or -1 (never)")
     return value
 
 
 def seconds(duration: str) -> int:
-    """A duration in whole seconds, at least one where it is more than none; -1: for ever.
+    """A duration in whole seconds, at least one unless it is 0; -1: never.
 
     ``duration`` is what ``check_duration`` accepts.
     """

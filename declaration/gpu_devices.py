@@ -84,7 +84,7 @@ def device_problems(device: Mapping[str, str], place: str) -> list[Problem]:
             problems.append(
                 Problem(
                     f"{place}.{key}",
-                    f"is no key of a GPU device of gputype {kind}.{suggest(key, _KEYS[kind])} "
+                    f"is not a key of a GPU device of gputype {kind}.{suggest(key, _KEYS[kind])} "
                     f"Allowed: {', '.join(_KEYS[kind])}.",
                 )
             )

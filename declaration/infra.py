@@ -32,7 +32,7 @@ _NAME_RULE = "lower-case letters, digits and hyphens, starting with a letter"
 
 def _host_name(value: str) -> str:
     if len(value) > 63 or not _NAME.fullmatch(value):
-        raise ValueError(f"{show(value)} is no name that Incus takes: use {_NAME_RULE}, at most 63")
+        raise ValueError(f"{show(value)} is not a name for Incus: use {_NAME_RULE}, at most 63")
     return value
 
 
@@ -51,7 +51,7 @@ def _domain_name(value: str) -> str:
 
 def _text(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError(f"{show(value)} is no text. Write it in quotes")
+        raise ValueError(f"{show(value)} is not a text. Write it in quotes")
     return value
 
 
@@ -64,7 +64,7 @@ class _Model(BaseModel):
 
 
 def _as_text(value: Any) -> Any:
-    """Incus takes text alone: YAML's ``true`` and ``4`` become ``"true"`` and ``"4"``."""
+    """Incus accepts only text: YAML's ``true`` and ``4`` become ``"true"`` and ``"4"``."""
     if not isinstance(value, dict):
         return value
     return {
@@ -167,7 +167,7 @@ _KEYS: dict[tuple[str | int, ...], list[str]] = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML, where a key that stands twice is an error and not a silent loss."""
+    """YAML, where a key that is there twice is an error and not a silent loss."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -176,7 +176,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {show(key)} stands twice", key_node.start_mark
+                None, None, f"the key {show(key)} is there twice", key_node.start_mark
             )
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
@@ -189,7 +189,7 @@ def load_infra(path: Path, shown: str | None = None) -> Infra:
     """The topology in ``path``; ``shown`` is how messages call the file.
 
     Raises:
-        DeclarationError: the file is missing, is no YAML, or says what is not allowed.
+        DeclarationError: the file is missing, is not YAML, or has what is not allowed.
     """
     shown = shown or str(path)
     try:
@@ -205,7 +205,7 @@ def load_infra(path: Path, shown: str | None = None) -> Infra:
         text = " ".join(str(error).split())
         raise DeclarationError([Problem(shown, f"is not valid YAML: {text}")]) from error
     if not isinstance(data, dict):
-        raise DeclarationError([Problem(shown, "holds no mapping. It begins with `domains:`.")])
+        raise DeclarationError([Problem(shown, "is not a mapping. It begins with `domains:`.")])
     try:
         return Infra.model_validate(data)
     except ValidationError as error:

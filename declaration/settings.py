@@ -54,7 +54,7 @@ def _check_connection(value: str) -> str:
 Source = Annotated[str, AfterValidator(check_source)]
 Duration = Annotated[Text, AfterValidator(check_duration)]
 #: What a duration may be, for the documents.
-DURATION = "a duration with units (`90s`, `5m`, `1h30m`, `500ms`), `0`, or `-1` (for ever)"
+DURATION = "a duration with units (`90s`, `5m`, `1h30m`, `500ms`), `0`, or `-1` (it never unloads)"
 
 
 class Ollama(StrictModel):
@@ -195,7 +195,7 @@ class Settings(StrictModel):
 
     @property
     def keep_alive(self) -> int:
-        """How long an idle STT model stays loaded, in seconds; -1: for ever."""
+        """How long an idle STT model stays loaded, in seconds; -1: it never unloads."""
         return seconds(self.keepAlive)
 
     @property

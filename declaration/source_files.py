@@ -1,7 +1,7 @@
 """Which files of a path are sent to a machine, and the digest that names them there.
 
 In a directory of this repository only the files that git tracks count: running the tests leaves
-bytecode there, and that is no change. In an operator's directory every file counts, except for
+bytecode there, which is not a change. In an operator's directory every file counts, except for
 bytecode. A file that a symbolic link names counts as that file; an empty directory does not count.
 """
 
@@ -43,7 +43,7 @@ def files(path: Path) -> list[Path]:
             file for file in found if (place / file.relative_to(path)).as_posix() in known
         ] or found
     if not found:
-        raise DeclarationError([Problem(str(path), "the directory holds no files. Add some.")])
+        raise DeclarationError([Problem(str(path), "the directory has no files. Add some.")])
     for file in found:
         name = file.relative_to(path).as_posix()
         if "\n" in name:

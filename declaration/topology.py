@@ -126,7 +126,7 @@ def plan_topology(infra: Infra, roles: Collection[str], shown: str = "infra.yml"
         if subnet is None:
             subnet = _next_subnet(infra, domain.trust_level, used, place, problems)
         elif subnet.prefixlen != 24:
-            message = f"{show(str(subnet))} is no /24. Use a /24, such as 10.120.0.0/24."
+            message = f"{show(str(subnet))} is not a /24. Use a /24, such as 10.120.0.0/24."
             problems.append(Problem(f"{place}.subnet", message))
             continue
         if subnet is not None:
@@ -222,12 +222,12 @@ def _check_names(
                     problems.append(
                         Problem(
                             f"{where}.{index}",
-                            f"{show(word)} is no known {kind}.{hint} Allowed: {', '.join(known)}.",
+                            f"{show(word)} is not a {kind}.{hint} Allowed: {', '.join(known)}.",
                         )
                     )
                 elif word in words[:index]:
                     problems.append(
-                        Problem(f"{where}.{index}", f"{show(word)} stands twice. Remove one.")
+                        Problem(f"{where}.{index}", f"{show(word)} is there twice. Remove one.")
                     )
         for device in ("eth0", "root"):
             if device in machine.devices:

@@ -30,7 +30,7 @@ def venv_actions(
     """What makes a virtual environment with what ``lock`` names, by hash.
 
     ``python`` is the range of versions; ``no_python``: what to say where the machine has none of
-    them. Without ``dependencies`` nothing is installed that the lock file does not name.
+    these. Without ``dependencies`` nothing is installed that the lock file does not name.
     """
     words = ["--quiet", "--compile-bytecode", "--require-hashes"]
     words += [] if dependencies else ["--no-deps"]

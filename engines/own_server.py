@@ -172,7 +172,7 @@ def _check_step(
     load = Run(
         [f"{venv}/bin/python", "-m", f"{PACKAGE}.check_model"],
         failure=f"stt:model {name} does not load (above: why). The running service was not "
-        "touched. Choose another model, or mend this one.",
+        "touched. Choose another model, or repair this one.",
         user=USER,
         environment={
             "HF_HUB_OFFLINE": "1",

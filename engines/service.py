@@ -99,7 +99,7 @@ class EngineContext:
 
 @dataclass(frozen=True)
 class EngineService:
-    """What an engine comes to.
+    """An engine's steps and its service.
 
     ``needs`` are the steps that the service needs; ``directories`` are the user's, beside its home;
     ``models`` are the paths on the volume that are in use; ``evidence`` tells what the model runs

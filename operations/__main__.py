@@ -1,4 +1,4 @@
-"""python -m operations vram|flush|measure --stack NAME: beside `up`, on what runs."""
+"""python -m operations VERB --stack NAME: beside `up`, on what runs; and words for `up`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from declaration.problems import DeclarationError
 from operations.host import OperationError
 from operations.measure import measure
 from operations.memory import flush, report
-from operations.stack import read_stack
+from operations.stack import ROOT, read_stack
+from operations.targets import key_target, stt_targets
 
 
 def main() -> int:
     """Do one thing; returns the exit status."""
     parser = argparse.ArgumentParser(prog="operations")
-    parser.add_argument("verb", choices=["vram", "flush", "measure"])
+    parser.add_argument("verb", choices=["vram", "flush", "measure", "stt-targets", "key-target"])
     parser.add_argument("--stack", required=True)
     parser.add_argument("--models", default="", help="names with spaces between, for measure")
     options = parser.parse_args()
+    if options.verb == "key-target":
+        print(f"--replace={key_target(ROOT, options.stack)}")
+        return 0
     declaration = read_stack(options.stack)
+    if options.verb == "stt-targets":
+        print(" ".join(f"--target={target}" for target in stt_targets(declaration)))
+        return 0
     if options.verb == "vram":
         print("\n".join(report(declaration)))
         return 0

@@ -98,8 +98,8 @@ def _stt(said: dict[str, Any], keep_alive: str) -> str:
         return "does not tell what it has loaded"
     if not said["models"]:
         return "nothing loaded"
-    stays = "for ever" if keep_alive == "-1" else f"{keep_alive} after its last use"
-    return f"{', '.join(said['models'])} loaded, stays {stays}"
+    unloads = "never unloads" if keep_alive == "-1" else f"unloads {keep_alive} after its last use"
+    return f"{', '.join(said['models'])} loaded, {unloads}"
 
 
 def _ollama(said: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
 from functools import partial
 from typing import Any, NoReturn
@@ -44,6 +45,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def __init__(self) -> None:
         self.runner = Runner()
+        # Meant for the commands (see `Runner.cancel`); they do not inherit this.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         self.engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(sys.argv[-1]))
 
     def Handshake(self, request: Any, context: Any) -> Any:

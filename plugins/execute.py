@@ -25,11 +25,16 @@ class Runner:
         self._lock, self._running, self._cancelled = threading.Lock(), set[Any](), False
 
     def cancel(self) -> None:
-        """Kill what runs, and start nothing more."""
+        """Kill what runs, and start nothing more.
+
+        What a command has started is in this plugin's process group; it would keep output open.
+        """
         with self._lock:
             self._cancelled = True
             for process in self._running:
                 process.kill()
+            if self._running:
+                os.killpg(0, signal.SIGTERM)
 
     def run(
         self,

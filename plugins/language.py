@@ -57,13 +57,19 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         self.finish(Response(bail=True))
         return empty_pb2.Empty()
 
+    def is_cancelled(self) -> bool:
+        """Whether the engine has cancelled this run, or is about to."""
+        with suppress(TimeoutError):
+            self.response.result(timeout=0.5)
+        return self.response.done()
+
     def finish(self, response: language_pb2.RunResponse) -> None:
         """Answer ``Run``, once."""
         with suppress(InvalidStateError):
             self.response.set_result(response)
 
 
-def run(request: language_pb2.RunRequest, engine: str) -> language_pb2.RunResponse:
+def run(host: LanguageHost, request: language_pb2.RunRequest) -> language_pb2.RunResponse:
     """Run a program; what is wrong with it is told to the engine, and stops it."""
     import pulumi
 
@@ -76,7 +82,7 @@ def run(request: language_pb2.RunRequest, engine: str) -> language_pb2.RunRespon
             project=request.project,
             stack=request.stack,
             monitor=request.monitor_address,
-            engine=engine,
+            engine=host.engine,
             parallel=request.parallel,
             dry_run=request.dryRun,
             organization=request.organization,
@@ -112,6 +118,9 @@ def run(request: language_pb2.RunRequest, engine: str) -> language_pb2.RunRespon
             if ended.code:
                 return Response(error=f"program exited with non-zero exit code: {ended.code}")
         except Exception:
+            # Ctrl-C fails the calls that are under way, and the engine tells of it.
+            if host.is_cancelled():
+                return Response(bail=True)
             lines = traceback.format_exc()
             pulumi.log.error(f"Program failed with an unhandled exception:\n{lines}")
             return Response(bail=True)
@@ -125,7 +134,7 @@ def main() -> None:
     import pulumi  # noqa: F401
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # no test's stdout
-    response = run(host.requests.get(), host.engine)
+    response = run(host, host.requests.get())
     sys.stdout.flush()
     host.finish(response)
     server.wait_for_termination()

@@ -23,7 +23,7 @@ CONTAINERS = (
 
 
 class AudioError(Exception):
-    """The file is no audio that can be transcribed."""
+    """The file is not audio that can be transcribed."""
 
 
 def decode(file: BinaryIO) -> npt.NDArray[np.float32]:
@@ -40,7 +40,7 @@ def decode(file: BinaryIO) -> npt.NDArray[np.float32]:
             file, "r", metadata_errors="ignore", options={"format_whitelist": CONTAINERS}
         ) as container:
             if not container.streams.audio:
-                raise AudioError("The file holds no audio.")
+                raise AudioError("The file has no audio.")
             for frame in itertools.chain(_frames(container), [None]):
                 for part in resampler.resample(frame):
                     parts.append(part.to_ndarray()[0])
@@ -48,9 +48,9 @@ def decode(file: BinaryIO) -> npt.NDArray[np.float32]:
                 if length > MAX_SECONDS * SAMPLING_RATE:
                     raise AudioError(f"The audio is longer than {MAX_SECONDS // 3600} hours.")
     except (av.error.FFmpegError, ValueError) as error:
-        raise AudioError("The file is no audio that can be decoded.") from error
+        raise AudioError("The file is not audio that can be decoded.") from error
     if not length:
-        raise AudioError("The file holds no sound.")
+        raise AudioError("The file has no sound.")
     return np.concatenate(parts)
 
 
@@ -62,5 +62,5 @@ def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
         except av.error.InvalidDataError:
             continue  # a damaged packet has none; the rest of the file still counts
         for frame in frames:
-            frame.pts = None  # a gap in the clock is no error
+            frame.pts = None  # a gap in the clock is not an error
             yield frame

@@ -41,7 +41,7 @@ class Settings:
 
     ``model_name`` and ``aliases`` are what clients may send as ``model``; ``language`` is used
     where a request names none (empty: detect); ``languages``: those of a model that cannot tell
-    itself; ``keep_alive`` in seconds, -1: for ever; ``cpu_threads`` 0: all; ``max_upload_mb`` in
+    itself; ``keep_alive`` in seconds, -1: never; ``cpu_threads`` 0: all; ``max_upload_mb`` in
     MiB; ``program``: of an engine that is one of its own; ``api_key`` empty: none is asked for.
     """
 

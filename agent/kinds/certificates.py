@@ -42,7 +42,7 @@ class Certificates(Kind):
         return sorted(machine.path(DIRECTORY).glob(f"{_PREFIX}*.crt*"))
 
     def apply(self, machine: Machine, step: str) -> Applied:
-        """Write them, remove earlier ones, and have the bundle made anew."""
+        """Write them, remove earlier ones, and have the bundle made again."""
         files = self._files()
         wanted = {machine.path(file.path) for file in files}
         for path in self._present(machine):

@@ -18,7 +18,7 @@ _NO_NETWORK = (
 
 @dataclass(frozen=True)
 class Packages(Kind):
-    """Packages that are installed. ``mask``: units of theirs that must not start."""
+    """Packages that are installed. ``mask``: their units that must not start."""
 
     kind: ClassVar = "packages"
     names: Sequence[str]

@@ -50,7 +50,7 @@ class Program(Kind):
             for action in self.actions:
                 action.do(machine)
             if self.requires and not machine.path(f"{self.directory}/{self.requires}").exists():
-                raise StepError(self.failure or f"{self.directory} holds no {self.requires}.")
+                raise StepError(self.failure or f"{self.directory} has no {self.requires}.")
             give(machine, self.directory, "root:root")
             seal.seal(machine, self.directory)
         except BaseException:

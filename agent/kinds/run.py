@@ -1,4 +1,4 @@
-"""A program that is run once for every change of its spec, and what it has to say."""
+"""A program that is run once for every change of its spec, and its result."""
 
 from __future__ import annotations
 

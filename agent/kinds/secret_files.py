@@ -69,7 +69,7 @@ class SecretFiles(Kind):
             return
         with machine.lock(service.locks[0]):
             if Transaction(machine, self.service).pending:
-                # It was cut off half-way and may not come up before its own step mends it.
+                # It was cut off half-way and may not come up before its own step repairs it.
                 words = ["systemctl", "try-restart", "--no-block", service.unit_name]
                 machine.run(words, check=False)
             elif systemd.show(machine, service.unit_name).get("ActiveState") == "active":

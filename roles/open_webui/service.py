@@ -106,7 +106,7 @@ def variables(context: Context) -> dict[str, str]:
         # Every engine answers to it: another model or engine does not restart Open WebUI.
         "AUDIO_STT_MODEL": MODEL_ALIAS,
         "WHISPER_LANGUAGE": settings.language,
-        # The STT service takes every format and length; made into MP3, a recording is heard worse.
+        # The STT service takes every format and length, and transcribes an MP3 of it worse.
         "BYPASS_PYDUB_PREPROCESSING": "true",
         "ENABLE_SIGNUP": "true" if settings.webui.signup else "false",
         "OFFLINE_MODE": "true",
@@ -219,7 +219,7 @@ def _as_webui(
     creates: str = "",
     values: dict[str, str] | None = None,
 ) -> Run:
-    """A program of ours with the service's own user, environment and secrets."""
+    """One of this project's programs with the service's own user, environment and secrets."""
     script, *arguments = words
     return Run(
         [f"{venv()}/bin/python", f"{programs()}/{script}", *arguments],
@@ -255,6 +255,6 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     after = [context.part(f"{NAME}/service")]
     if stt and wired:
         needs.append(stt.resource("stt_server/verify"))
-        # Another model or key is heard here too.
+        # Another model or key is tried here too.
         after.append(stt.resource("stt_server/service"))
     return [recording, Step(context.part(f"{NAME}/verify"), verify, needs, after)]

@@ -49,7 +49,7 @@ def recording_step(context: Context, role: str) -> tuple[str, Step]:
 
 
 def engine_service(context: Context) -> EngineService:
-    """What the configured engine comes to in a machine."""
+    """The steps and the service of the configured engine in a machine."""
     declaration = context.declaration
     engine = EngineContext(
         declaration.settings,

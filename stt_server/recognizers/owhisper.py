@@ -141,5 +141,5 @@ def create(settings: Settings) -> OwhisperRecognizer:
         )
     settings.require("model.ggml")
     if not os.access(settings.program, os.X_OK):
-        raise SettingsError(f"STT_PROGRAM is {settings.program!r}, which is no program")
+        raise SettingsError(f"STT_PROGRAM is {settings.program!r}, which is not a program")
     return OwhisperRecognizer(settings)

@@ -1,30 +1,38 @@
-"""End-to-end tests: the real Incus of this machine, in a project and bridge of their own."""
+"""End-to-end tests: Pulumi's engine and the real Incus of this machine, in projects of their own.
+
+One stack is shared by every module that does not say otherwise: ``project``. It is built once, and
+each test finds it as the first `up` left it.
+"""
 
 from __future__ import annotations
 
-import os
+import copy
+import fcntl
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import Project, incus, left_of, remove_leftovers, run
+from tests.e2e import places
+from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
 
 #: A name and addresses that nothing else on a host is likely to have.
 DOMAIN, SUBNET = "stt-e2e-c", "10.213.42"
+BYSTANDER = "stt-e2e-other"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def incus_ready() -> None:
-    """The CLI, Incus, a pool and the image, as `make up` makes them ready."""
-    root = Path(__file__).resolve().parents[2]
-    for script in (["cli.sh"], ["incus.sh"], ["image.sh", "images:debian/12"]):
-        done = run(str(root / "bootstrap" / script[0]), *script[1:])
-        assert done.returncode == 0, done.stderr
-    remove_leftovers("stt-e2e-")
-
-
-BYSTANDER = "stt-e2e-other"
+def incus_ready() -> Iterator[None]:
+    """The CLI, Incus, a pool and the image, as `make up` makes them ready; one run at a time."""
+    with Path(tempfile.gettempdir(), "incus-stt-e2e.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for script in (["cli.sh"], ["incus.sh"], ["image.sh", "images:debian/12"]):
+            done = run(str(ROOT / "bootstrap" / script[0]), *script[1:])
+            assert done.returncode == 0, done.stderr
+        places.remove_leftovers()
+        remove_leftovers("stt-e2e-")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -54,27 +62,35 @@ def bystander(incus_ready: None) -> Iterator[Callable[[], list[str]]]:
     incus("network", "delete", BYSTANDER)
 
 
-@pytest.fixture(scope="module")
-def project(
+@pytest.fixture(scope="session")
+def stack(
     tmp_path_factory: pytest.TempPathFactory,
     bystander: Callable[[], list[str]],
 ) -> Iterator[Project]:
-    """A stack that is up, built once a module; nothing of it stays."""
+    """The shared stack; nothing of it stays."""
     before = bystander()
-    stack = Project(tmp_path_factory.mktemp("project"), DOMAIN, SUBNET)
-    try:
-        yield stack
-    finally:
-        done = stack.pulumi("destroy")
-    assert done.returncode == 0, done.stdout + done.stderr
+    made = Project(tmp_path_factory.mktemp("stack"), DOMAIN, SUBNET)
+    yield made
+    made.destroy()
     assert left_of(DOMAIN) == []
     assert bystander() == before
 
 
-@pytest.fixture(scope="module")
-def up(project: Project) -> str:
-    """The first `up`; what it said."""
-    return project.up()
+@pytest.fixture(scope="session")
+def up(stack: Project) -> str:
+    """The first `up` of the shared stack; what it said."""
+    return stack.up()
+
+
+@pytest.fixture
+def project(stack: Project, up: str) -> Iterator[Project]:
+    """The shared stack. What a test that failed left otherwise is put back."""
+    before = copy.deepcopy((stack.settings, stack.machines))
+    yield stack
+    if (stack.settings, stack.machines) != before:
+        stack.settings, stack.machines = before
+        stack.write()
+        stack.up()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,6 +98,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-
-
-os.environ.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDINGS = ROOT / "recordings"
 STACK = "e2e"
 POOLS = "/1.0/storage-pools"
+#: Wheels of the tests' machines, kept for the next run.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "incus-stt", "uv")
 
 
 def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -53,7 +56,7 @@ def left_of(domain: str, **more: str) -> list[str]:
 
 
 def remove_leftovers(prefix: str) -> None:
-    """Remove the test domains that a run which was cut off has left."""
+    """Remove the domains and storage pools that a run which was cut off has left."""
     for project in json.loads(incus("project", "list", "--format", "json")):
         name = project["name"]
         if not name.startswith(prefix):
@@ -72,6 +75,34 @@ def remove_leftovers(prefix: str) -> None:
             incus("network", "delete", network["name"])
         elif network["name"].removeprefix("net-").startswith(prefix):
             run("ip", "link", "delete", network["name"])  # of a daemon that is gone
+    for pool in json.loads(incus("storage", "list", "--format", "json")):
+        if pool["name"].startswith(prefix):
+            incus("storage", "delete", pool["name"])
+
+
+def machine(*roles: str, cache: bool = True) -> dict[str, Any]:
+    """A machine of infra.yml; with ``cache``, its wheels come from the last run's."""
+    if not cache:
+        return {"roles": list(roles)}
+    CACHE.mkdir(parents=True, exist_ok=True)
+    CACHE.chmod(0o777)  # root of a container is nobody here
+    disk = {"type": "disk", "source": str(CACHE), "path": "/var/cache/incus-stt/uv"}
+    return {"roles": list(roles), "devices": {"cache": disk}}
+
+
+#: The directory of an engine that needs no packages, in a copy of the project.
+LIGHT = "./tests/e2e/light_engine"
+
+
+def light(project: Project, model: str = "light") -> None:
+    """Give a stack an engine that installs nothing, so that it is up in seconds."""
+    project.machines = {"gpu-server": machine("stt_server", cache=False)}
+    custom = {
+        "install": f"{LIGHT}/install.sh",
+        "unit": f"{LIGHT}/engine.service",
+        "files": LIGHT,
+    }
+    project.set(engine="custom", model=model, custom=custom)
 
 
 @dataclass
@@ -86,7 +117,7 @@ class Answer:
         return json.loads(self.body)
 
 
-def request(url: str, key: str = "", timeout: float = 60, **options: Any) -> Answer:
+def request(url: str, key: str = "", timeout: float = 300, **options: Any) -> Answer:
     """An HTTP request without any proxy; an error status is an answer too."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= options.pop("headers", {})
@@ -116,6 +147,36 @@ def post_recording(url: str, recording: Path, model: str, key: str = "", **field
     return request(f"{url}/audio/transcriptions", key, data=body, headers=kind)
 
 
+#: What Pulumi says once it changes something.
+AT_WORK = r"command:local:Command \S+ (creat|updat|delet|replac)ing"
+
+
+@dataclass
+class Running:
+    """A command that runs, in a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, pattern: str = AT_WORK) -> None:
+        """Until it has said something, or has ended."""
+        while self.process.poll() is None and not re.search(pattern, self.said):
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        """A signal to all its processes, as a terminal sends Ctrl-C."""
+        os.killpg(self.process.pid, number)
+
+    def end(self) -> int:
+        """Its exit status."""
+        return self.process.wait(timeout=600)
+
+
 @dataclass
 class Project:
     """The project in a directory of its own, driven by its own commands.
@@ -139,7 +200,7 @@ class Project:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, target)
         (self.root / ".venv").symlink_to(ROOT / ".venv")
-        self.machines = {"gpu-server": {"roles": ["base_system", "stt_server"]}}
+        self.machines = {"gpu-server": machine("base_system", "stt_server")}
         self.settings = {
             "keepModels": False,
             "infra": "infra.e2e.yml",
@@ -174,16 +235,40 @@ class Project:
         self.settings = {key: value for key, value in merged.items() if value is not None}
         self.write()
 
+    def variables(self, **more: str) -> dict[str, str]:
+        """The environment of the project's commands: nothing of the caller's own Pulumi."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")}
+        return {**inherited, "PULUMI_SKIP_UPDATE_CHECK": "true", **self.environment, **more}
+
     def pulumi(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """``bootstrap/pulumi.sh e2e …``, which is what make runs."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PULUMI_CONFIG_PASSPHRASE", "PULUMI_BACKEND"))
-        }
         script = str(self.root / "bootstrap" / "pulumi.sh")
-        everything_set = {**inherited, **self.environment, **environment}
-        return run(script, STACK, *words, cwd=self.root, env=everything_set)
+        return run(script, STACK, *words, cwd=self.root, env=self.variables(**environment))
+
+    def make(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """``make … STACK=e2e``."""
+        line = ("make", "-s", *words, f"STACK={STACK}")
+        return run(*line, cwd=self.root, env=self.variables(**environment))
+
+    def start_up(self) -> Running:
+        """`make up`, which runs on."""
+        log = self.root / "up.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [str(self.root / "bootstrap" / "pulumi.sh"), STACK, "up"],
+                cwd=self.root,
+                env=self.variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        return Running(process, log)
+
+    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
+        """A script in the shell that ``eval "$(make -s env)"`` gives."""
+        whole = f'eval "$(make -s env STACK={STACK})"\nset -eu\n{script}\n'
+        return run("sh", "-c", whole, cwd=self.root, env=self.variables())
 
     def up(self, *words: str) -> str:
         """``up``, which has to succeed; what it said."""
@@ -196,6 +281,20 @@ class Project:
         done = self.pulumi(*(words or ("up",)))
         assert done.returncode != 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def destroy(self) -> str:
+        """``destroy``, which has to succeed; what it said."""
+        done = self.pulumi("destroy")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def drift(self) -> list[str]:
+        """What `make drift` prints, without the domain's name."""
+        done = self.pulumi("drift")
+        assert done.returncode in (0, 2), done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        assert (done.returncode == 2) == bool(lines), done.stdout
+        return [line.removeprefix(f"{self.domain}/") for line in lines]
 
     def outputs(self) -> dict[str, Any]:
         """The outputs with their secrets."""
@@ -231,8 +330,7 @@ class Project:
         return answer.json
 
 
-def changed_resources(said: str, names: Sequence[str]) -> set[str]:
-    """Which of the resources an ``up`` touched: Pulumi prints name and what was done."""
-    words = ("created", "updated", "replaced", "deleted")
-    lines = [line for line in said.splitlines() if any(word in line for word in words)]
-    return {name for name in names if any(f" {name} " in line for line in lines)}
+def changed(said: str, prefix: str = "") -> list[str]:
+    """The Commands that an ``up`` ran, sorted, without ``prefix``."""
+    done = r"command:local:Command (\S+) (?:created|updated|replaced|deleted)\b"
+    return sorted({name.removeprefix(prefix) for name in re.findall(done, said)})

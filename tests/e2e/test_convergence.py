@@ -1,7 +1,7 @@
 """`up` stopped at any moment and run again ends in the desired state.
 
-Faults at seeded random moments, on an Incus daemon of the tests' own. ``STT_TEST_SEED`` and
-``STT_TEST_FAULTS`` choose others and more.
+Faults at random moments, on an Incus daemon of the tests' own: other ones in each run.
+``STT_FAULT_SEED`` repeats a run, ``STT_FAULTS`` is their number (`make test-faults`: 200).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,16 +21,18 @@ from typing import Any
 import pytest
 
 from tests.e2e.other_incus import OtherIncus
-from tests.e2e.project import STACK, Project, everything, incus, request, run
-from tests.e2e.ssh_server import new_directory
+from tests.e2e.places import new_directory
+from tests.e2e.project import Project, Running, incus, left_of, request, run
 
-SEED = int(os.environ.get("STT_TEST_SEED", "41"))
-FAULTS = int(os.environ.get("STT_TEST_FAULTS", "60"))
+SEED = int(os.environ.get("STT_FAULT_SEED") or random.SystemRandom().randrange(1_000_000))
+FAULTS = int(os.environ.get("STT_FAULTS") or 12)
 DISK_GIB = 4
-LEFTOVERS = (
-    r"find /etc /opt/incus-stt /srv/models /var/lib/incus-stt \( -name '*.incus-stt' "
-    r"-o -name '*.part' -o -name '*.before' -o -name 'old*' -path '/var/lib/incus-stt/*' \)"
-)
+#: What a change that was cut off leaves in a machine.
+LEFTOVERS = r"""
+find /etc /opt/incus-stt /srv/models /var/lib/incus-stt /usr/local/share \
+    -name '*.incus-stt' -o -name '*.part' -o -name '*.before' -o -name '*.unpacked' \
+    -o -name '*.begun' -o -path '/var/lib/incus-stt/transactions/*'
+"""
 
 
 @dataclass
@@ -41,53 +42,39 @@ class Bench:
     project: Project
     daemon: OtherIncus
 
-    def start_up(self) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, **self.project.environment}
-        for name in ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"):
-            environment.pop(name, None)
-        return subprocess.Popen(
-            [str(self.project.root / "bootstrap" / "pulumi.sh"), STACK, "up"],
-            cwd=self.project.root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
     # What breaks: each gets the running `up`, and leaves the host as its owner would mend it.
 
-    def kill_up(self, up: subprocess.Popen[bytes]) -> None:
+    def kill_up(self, up: Running) -> None:
         """The operator's machine loses power."""
-        os.killpg(up.pid, signal.SIGKILL)
+        up.signal(signal.SIGKILL)
 
-    def interrupt_up(self, up: subprocess.Popen[bytes]) -> None:
+    def interrupt_up(self, up: Running) -> None:
         """Ctrl-C, twice."""
         for _ in range(2):
-            os.killpg(up.pid, signal.SIGINT)
+            up.signal(signal.SIGINT)
             time.sleep(0.3)
 
-    def kill_daemon(self, up: subprocess.Popen[bytes]) -> None:
+    def kill_daemon(self, up: Running) -> None:
         self.daemon.kill()
         time.sleep(0.3)
         self.daemon.start()
 
-    def kill_machine(self, up: subprocess.Popen[bytes]) -> None:
+    def kill_machine(self, up: Running) -> None:
         machine = ("stop", "--force", "gpu-server")
         run("incus", *machine, "--project", self.project.domain, env=self.environment)
 
-    def kill_service(self, up: subprocess.Popen[bytes]) -> None:
+    def kill_service(self, up: Running) -> None:
         words = ("exec", "gpu-server", "--", "systemctl", "kill", "-s", "KILL", "faster-whisper")
         run("incus", *words, "--project", self.project.domain, env=self.environment)
 
-    def fill_disk(self, up: subprocess.Popen[bytes]) -> None:
+    def fill_disk(self, up: Running) -> None:
         filler = self.daemon.directory / "filler"
         free = shutil.disk_usage(self.daemon.directory).free
         run("fallocate", "-l", str(max(free - 4096, 1)), str(filler))
-        up.wait(timeout=120)
+        up.end()
         filler.unlink()
 
-    def cut_network(self, up: subprocess.Popen[bytes]) -> None:
+    def cut_network(self, up: Running) -> None:
         """No package comes any more: the bridge is without its NAT until the operator sees it."""
         network = f"net-{self.project.domain}"
         run("incus", "network", "set", network, "ipv4.nat=false", env=self.environment)
@@ -142,15 +129,15 @@ def lose_key(project: Project, chance: random.Random) -> str:
     return "lost key"
 
 
-#: How often each comes, and for how many seconds it is at work.
+#: How often each comes, and for how many seconds it is at work, about.
 CHANGES: list[tuple[int, float, Change]] = [
-    (8, 1.6, change_service),
-    (6, 0.9, change_machine),
-    (4, 1.8, change_model),
-    (3, 1.2, lose_key),
+    (8, 3, change_service),
+    (6, 1, change_machine),
+    (4, 3, change_model),
+    (3, 2, lose_key),
     (1, 5, add_or_remove_machine),
-    (1, 8, delete_machine),
-    (1, 5, break_program),
+    (1, 12, delete_machine),
+    (1, 8, break_program),
 ]
 KINDS = {
     "kill_up": 8,
@@ -186,17 +173,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         project.up()
         project.inside("touch", "/srv/models/kept")
         yield Bench(project, daemon)
-        before = [path for path in everything(**daemon.environment) if "stt-e2e-b" in path]
-        assert before
-        done = project.pulumi("destroy")
-        assert done.returncode == 0, done.stdout + done.stderr
-        left = [path for path in everything(**daemon.environment) if "stt-e2e-b" in path]
-        assert left == []
+        assert left_of("stt-e2e-b", **daemon.environment)
+        project.destroy()
+        assert left_of("stt-e2e-b", **daemon.environment) == []
     finally:
         daemon.remove()
-        run("umount", "-l", str(directory))
-        shutil.rmtree(directory, ignore_errors=True)
-        disk.unlink()
+
+
+def port(project: Project) -> int:
+    return int(project.settings.get("port", 8000))
 
 
 def converged(bench: Bench) -> None:
@@ -206,8 +191,7 @@ def converged(bench: Bench) -> None:
     assert project.unchanged()
     assert project.inside("sh", "-c", LEFTOVERS) == ""
     assert project.inside("ls", "/srv/models/kept") == "/srv/models/kept"
-    url = f"http://{project.subnet}.1:{project.settings.get('port', 8000)}/health"
-    health = request(url).json
+    health = request(f"http://{project.subnet}.1:{port(project)}/health").json
     assert health["model"] == project.settings["model"]
     assert health["compute_type"] == project.settings["quantization"]
     machines: list[Any] = json.loads(
@@ -217,26 +201,73 @@ def converged(bench: Bench) -> None:
 
 
 def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(f"\n{FAULTS} faults; STT_FAULT_SEED={SEED} STT_FAULTS={FAULTS} repeats them")
     chance = random.Random(SEED)
     table: Counter[str] = Counter()
     while table.total() < FAULTS:
         _, seconds, begin = chance.choices(CHANGES, [weight for weight, *_ in CHANGES])[0]
         change = begin(bench.project, chance)
         kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
-        moment = chance.uniform(0.1, seconds)
-        up = bench.start_up()
+        moment = chance.uniform(0, seconds)
+        early = chance.random() < 0.2
+        up = bench.project.start_up()
+        if not early:
+            up.wait_for()
         time.sleep(moment)
-        if up.poll() is not None:
+        if up.process.poll() is not None:
             continue  # too late to break anything
         getattr(bench, kind)(up)
-        up.wait(timeout=300)
-        what = f"{table.total()}: {kind} {moment:.2f} s into {change} (seed {SEED})"
+        up.end()
+        after = "start" if early else "first change"
+        what = f"{table.total()}: {kind} {moment:.2f} s after the {after} of {change}"
         try:
             converged(bench)
         except (AssertionError, OSError) as error:
-            raise AssertionError(f"{what}: {error}") from error
+            raise AssertionError(f"{what} (STT_FAULT_SEED={SEED}): {error}") from error
         table[f"{kind} during {change}"] += 1
     with capsys.disabled():
-        print(f"\n{FAULTS} faults, all converged")
+        print(f"{FAULTS} faults, all converged")
         for line, count in sorted(table.items()):
             print(f"  {count:3} {line}")
+
+
+#: The agent's own directory as a file system with room for so many files more.
+LITTLE_ROOM = """
+cd /var/lib/incus-stt
+used=$(find . | wc -l)
+cp -a . /run/copy
+mount -t tmpfs -o "mode=0755" tmpfs /var/lib/incus-stt
+cp -a /run/copy/. /var/lib/incus-stt
+rm -rf /run/copy
+mount -o "remount,nr_inodes=$((used + $1))" /var/lib/incus-stt
+"""
+ROOM_AGAIN = "mount -o remount,nr_inodes=0 /var/lib/incus-stt"
+#: And back on the disk, with what was written meanwhile.
+DISK_AGAIN = """
+cp -a /var/lib/incus-stt /run/copy
+umount /var/lib/incus-stt
+find /var/lib/incus-stt -mindepth 1 -delete
+cp -a /run/copy/. /var/lib/incus-stt
+rm -rf /run/copy
+"""
+
+
+@pytest.mark.parametrize("room", range(0, 16, 3))
+def test_a_disk_that_is_full_at_any_file_of_a_service_is_mended(bench: Bench, room: int) -> None:
+    """The last file is the record: a service that works without one has to be found too."""
+    project = bench.project
+    other = 601 if project.settings.get("keepAlive") != "601s" else 602
+    project.set(keepAlive=f"{other}s")
+    project.inside("sh", "-euc", LITTLE_ROOM, "sh", str(room))
+    try:
+        done = project.pulumi("up")
+        project.inside("sh", "-euc", ROOM_AGAIN)
+        if done.returncode:
+            assert "No space left on device" in done.stdout + done.stderr
+            assert request(f"http://{project.subnet}.1:{port(project)}/health").status == 200
+        converged(bench)
+    finally:
+        project.inside("sh", "-euc", DISK_AGAIN)
+    assert project.unchanged()
+    assert project.health()["status"] == "ok"

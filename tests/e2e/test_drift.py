@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.project import Project, incus
+from tests.e2e.project import Project, changed, incus
 
 UNIT = "/etc/systemd/system/faster-whisper.service"
 ETC = "/etc/incus-stt/stt_server"
@@ -15,19 +16,10 @@ ENV = "/etc/incus-stt/faster-whisper.env"
 
 
 @pytest.fixture(autouse=True)
-def clean(project: Project, up: str) -> Iterator[None]:
-    """Every test begins and ends with a host that is as the stack says."""
+def clean(project: Project) -> Iterator[None]:
+    """Every test ends with a host that is as the stack says."""
     yield
-    assert differences(project) == []
-
-
-def differences(project: Project) -> list[str]:
-    """What `make drift` prints."""
-    done = project.pulumi("drift")
-    assert done.returncode in (0, 2), done.stderr
-    lines = done.stdout.splitlines()
-    assert (done.returncode == 2) == bool(lines), done.stdout
-    return [line.removeprefix(f"{project.domain}/") for line in lines]
+    assert project.drift() == []
 
 
 def shell(project: Project, script: str) -> str:
@@ -40,10 +32,10 @@ def patch(path: str, **fields: object) -> None:
 
 def test_what_was_just_made_has_no_drift(project: Project) -> None:
     """Fields that Incus fills in itself, and files that programs write, are no drift."""
-    assert differences(project) == []
+    assert project.drift() == []
     project.transcribe("hello_world")
     project.inside("systemctl", "restart", "faster-whisper")
-    assert differences(project) == []
+    assert project.drift() == []
 
 
 def test_a_preview_only_reads(project: Project) -> None:
@@ -84,7 +76,7 @@ def test_changed_incus_objects_are_named_field_by_field_and_restored(project: Pr
         f" -> {project.subnet}.1",
         "gpu-server/instance: devices.odd: {type: none} -> (none)",
     ]
-    assert differences(project) == expected
+    assert project.drift() == expected
     preview = project.pulumi("preview", "--diff").stdout
     for line in expected:
         assert line.split(": ", 1)[1] in preview
@@ -108,18 +100,17 @@ def test_changed_files_and_services_are_named_and_restored(project: Project) -> 
         systemctl disable --quiet --now faster-whisper
         """,
     )
-    found = differences(project)
-    assert found == [
+    line = "gpu-server/stt_server/service: "
+    assert project.drift() == [
+        f"gpu-server/stt_server/secrets: {ETC}/api-key: (another secret, not shown) -> as written",
         f"gpu-server/stt_server/secrets: {ETC}/authorization: mode 644, owner root:root"
         " -> mode 600, owner root:root",
-        "gpu-server/stt_server/secrets: secrets of stt_server: changed -> as written",
-        f"gpu-server/stt_server/configure: {UNIT} line: Restart=no -> Restart=on-failure",
-        f"gpu-server/stt_server/configure: {ENV} line: mode 600, owner root:root"
-        " -> mode 644, owner root:root",
-        f'gpu-server/stt_server/configure: {ENV} line: STT_LANGUAGE="de" -> STT_LANGUAGE=""',
-        "gpu-server/stt_server/configure: faster-whisper.service: inactive -> active",
-        "gpu-server/stt_server/configure: faster-whisper.service: disabled -> enabled",
-        "gpu-server/stt_server/configure: faster-whisper.service.d: override.conf -> (none)",
+        f"{line}{UNIT} line: Restart=no -> Restart=on-failure",
+        f'{line}{ENV} line: STT_LANGUAGE="de" -> STT_LANGUAGE=""',
+        f"{line}{ENV}: mode 600, owner root:root -> mode 644, owner root:root",
+        f"{line}faster-whisper.service: inactive -> active",
+        f"{line}faster-whisper.service: disabled -> enabled",
+        f"{line}faster-whisper.service.d: override.conf -> (none)",
     ]
     project.up()
     assert project.unchanged()
@@ -131,26 +122,25 @@ def test_changed_programs_and_models_are_named_and_restored(project: Project) ->
     shell(
         project,
         """
-        for file in /opt/incus-stt/server-*/stt_server/formats.py; do
+        for file in /opt/incus-stt/stt-server-*/stt_server/formats.py; do
             echo 'raise SystemExit' >>$file
         done
         rm -r /opt/incus-stt/faster-whisper-*/lib/python3*/site-packages/ctranslate2
         for file in /srv/models/stt/tiny-digits-*/model.bin; do truncate -s 1000 $file; done
         rm /opt/incus-stt/recording-*.wav
         dpkg --purge --force-depends zstd >/dev/null
-        /opt/incus-stt/uv/bin/pip uninstall --quiet --yes uv 2>/dev/null
+        rm /opt/incus-stt/uv-*/bin/uv
         systemctl kill -s KILL faster-whisper
         """,
     )
-    found = differences(project)
-    joined = "\n".join(found)
+    joined = "\n".join(project.drift())
     for part in (
-        "base_system/install: packages: ",
-        "base_system/install: uv: not there -> there",
-        "not there -> as made",
-        "changed: formats.py",
-        "changed: model.bin",
+        "base_system/packages: package zstd: not there -> there",
+        "base_system/uv: /opt/incus-stt/uv-0.8.22: changed: bin/uv -> as made",
+        "changed: stt_server/formats.py -> as made",
+        "changed: model.bin -> as made",
         "changed: lib/python3",
+        ".wav: not there -> there",
     ):
         assert part in joined, joined
     project.up()
@@ -158,9 +148,54 @@ def test_changed_programs_and_models_are_named_and_restored(project: Project) ->
     assert project.transcribe("one_two_three").json["text"] == "one two three"
 
 
+def test_a_change_of_configuration_is_shown_as_that_and_not_as_drift(project: Project) -> None:
+    """Also where drift was mended before, and where there is drift at the same time."""
+    project.set(keepAlive="10m")
+    change = r'~ STT_KEEP_ALIVE +: "300" => "600"'
+    said = project.pulumi("preview", "--diff").stdout
+    assert len(re.findall(change, said)) == 1, said
+    assert "DRIFT" not in said
+    assert project.drift() == []
+    shell(project, f"chmod 0600 {ENV}")
+    expected = f"{ENV}: mode 600, owner root:root -> mode 644, owner root:root"
+    assert project.drift() == [f"gpu-server/stt_server/service: {expected}"]
+    said = project.pulumi("preview", "--diff").stdout
+    assert len(re.findall(change, said)) == 1, said
+    assert said.count(expected) == 1 and said.count("DRIFT") == 1, said
+    assert said.count("::stt-e2e-c/gpu-server/stt_server/service]") == 1, said
+    project.up()
+    project.set(keepAlive=None)
+    said = project.pulumi("preview", "--diff").stdout
+    assert re.search(r'~ STT_KEEP_ALIVE +: "600" => "300"', said), said
+    assert "~ DRIFT" not in said and "+ DRIFT" not in said and "- DRIFT" not in said
+    project.up()
+
+
+def test_an_agent_that_somebody_removed_comes_back(project: Project) -> None:
+    shell(project, "rm -r /opt/incus-stt/agent*")
+    assert project.drift() == [
+        "gpu-server/agent: agent /opt/incus-stt/agent: does not answer -> answers"
+    ]
+    assert changed(project.up()) == [f"{project.domain}/gpu-server/agent"]
+    assert project.unchanged()
+
+
+def test_a_step_without_a_record_is_applied_again(project: Project) -> None:
+    shell(project, "rm /var/lib/incus-stt/steps/*verify.json")
+    assert project.drift() == ["gpu-server/stt_server/verify: step: not applied -> applied"]
+    assert changed(project.up()) == [f"{project.domain}/gpu-server/stt_server/verify"]
+    assert project.unchanged()
+    shell(project, "rm -r /var/lib/incus-stt/steps")
+    found = project.drift()
+    assert "gpu-server/stt_server/service: step: not applied -> applied" in found
+    assert all(line.endswith(": step: not applied -> applied") for line in found), found
+    project.up()
+    assert project.unchanged()
+
+
 def test_a_stopped_machine_is_started(project: Project) -> None:
     incus("stop", "--force", "gpu-server", project=project.domain)
-    assert differences(project)[0] == "gpu-server/instance: status: Stopped -> Running"
+    assert project.drift()[0] == "gpu-server/instance: status: Stopped -> Running"
     project.up()
     assert project.unchanged()
     assert project.health()["status"] == "ok"
@@ -169,7 +204,7 @@ def test_a_stopped_machine_is_started(project: Project) -> None:
 def test_a_deleted_machine_is_made_again_with_all_that_was_in_it(project: Project) -> None:
     shell(project, "touch /srv/models/kept")
     incus("delete", "--force", "gpu-server", project=project.domain)
-    assert differences(project)[0] == "gpu-server/instance: machine gpu-server: not there -> there"
+    assert project.drift()[0] == "gpu-server/instance: machine gpu-server: not there -> there"
     project.up()
     assert project.unchanged()
     assert project.transcribe("hello_world").json["text"] == "hello world"
@@ -183,7 +218,7 @@ def test_a_deleted_domain_is_made_again(project: Project) -> None:
     incus("profile", "edit", "default", project=domain, stdin="devices: {}")
     incus("project", "delete", domain)
     incus("network", "delete", f"net-{domain}")
-    assert differences(project)[0] == f"project: project {domain}: not there -> there"
+    assert project.drift()[0] == f"project: project {domain}: not there -> there"
     project.up()
     assert project.unchanged()
     assert project.transcribe("hello_world").json["text"] == "hello world"

@@ -8,52 +8,45 @@ import shutil
 
 import pytest
 
-from tests.e2e.project import (
-    RECORDINGS,
-    Project,
-    changed_resources,
-    post_recording,
-    request,
-    run,
-)
+from tests.e2e.project import RECORDINGS, Project, changed, post_recording, request, run
 from tests.multilingual import make_model
 
 UNIT = "faster-whisper.service"
-STT = "gpu-server/stt_server"
+#: What `up` makes.
+COMMANDS = """
+    stack/id stt_server/key
+    {domain}/project {domain}/network {domain}/profile/default {domain}/volume/models
+    {machine}/instance {machine}/agent {machine}/base_system/packages {machine}/base_system/uv
+    {machine}/stt_server/user {machine}/stt_server/server {machine}/stt_server/program
+    {machine}/stt_server/model-files {machine}/stt_server/model {machine}/stt_server/secrets
+    {machine}/stt_server/service {machine}/stt_server/recording {machine}/stt_server/verify
+    {machine}/stt_server/prune
+"""
+#: What follows a change of the service: its proof, and the removal of models nobody uses.
+FOLLOWING = ["prune", "service", "verify"]
 
 
-def names(project: Project) -> list[str]:
-    """The names of all Commands of the stack."""
-    machine = f"{project.domain}/gpu-server"
-    parts = ["server", "model-files", "model", "install", "secrets", "configure", "verify"]
-    return [
-        "stt_server/key",
-        f"{project.domain}/project",
-        f"{project.domain}/network",
-        f"{project.domain}/profile/default",
-        f"{project.domain}/volume/models",
-        f"{machine}/instance",
-        f"{machine}/base_system/install",
-        f"{machine}/recording",
-        *(f"{machine}/stt_server/{part}" for part in parts),
-    ]
+def touched(project: Project, said: str) -> list[str]:
+    """The steps of the STT service that an `up` applied; other resources with their full name."""
+    return changed(said, f"{project.domain}/gpu-server/stt_server/")
 
 
-def touched(project: Project, said: str) -> set[str]:
-    """What an `up` did, by the last part of the names."""
-    prefix = f"{project.domain}/gpu-server/stt_server/"
-    return {name.removeprefix(prefix) for name in changed_resources(said, names(project))}
+def invocation(project: Project) -> str:
+    """The service's run: another start has another one."""
+    return project.inside("systemctl", "show", "-P", "InvocationID", UNIT)
 
 
 def test_up_makes_everything_and_verifies_with_speech(project: Project, up: str) -> None:
-    assert changed_resources(up, names(project)) == set(names(project))
+    machine = f"{project.domain}/gpu-server"
+    expected = COMMANDS.format(domain=project.domain, machine=machine).split()
+    assert changed(up) == sorted(expected)
     outputs = project.outputs()
     assert outputs["stt_url"] == f"http://{project.subnet}.1:8000/v1"
     assert outputs["stt_health_url"] == f"http://{project.subnet}.1:8000/health"
     assert outputs["stt_model"] == "./models/tiny-digits"
     assert outputs["stt_check"]["text"] == "one two three"
-    assert 0 < outputs["stt_check"]["seconds"] < 30
-    assert 0 < outputs["stt_check"]["real_time_factor"] < 20
+    assert 0 < outputs["stt_check"]["seconds"] < 60
+    assert 0 < outputs["stt_check"]["real_time_factor"] < 60
 
 
 @pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*.wav")))
@@ -129,21 +122,20 @@ def test_another_model_is_refused_by_name(project: Project, up: str) -> None:
 
 
 def test_a_second_up_changes_nothing(project: Project, up: str) -> None:
-    started = project.inside("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", UNIT)
+    before = invocation(project)
     assert project.unchanged()
-    assert touched(project, project.up()) == set()
-    again = project.inside("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", UNIT)
-    assert again == started
+    assert changed(project.up()) == []
+    assert invocation(project) == before
 
 
-def test_quantization_takes_effect_and_changes_the_stt_service_alone(
+def test_quantization_takes_effect_and_changes_only_the_stt_service(
     project: Project, up: str
 ) -> None:
     booted = project.inside("stat", "-c", "%Z", "/proc/1")
     project.set(quantization="float32")
     assert not project.unchanged()
     said = project.up()
-    assert touched(project, said) == {"model", "configure", "verify"}
+    assert touched(project, said) == ["model", *FOLLOWING]
     assert project.health()["compute_type"] == "float32"
     assert project.inside("stat", "-c", "%Z", "/proc/1") == booted
     assert project.transcribe("hello_world").json["text"] == "hello world"
@@ -190,7 +182,7 @@ def test_model_and_language_take_effect(project: Project, up: str) -> None:
     assert detected["language_probability"] < 1
     project.set(language="fr")
     said = project.up()
-    assert touched(project, said) == {"configure", "verify"}
+    assert touched(project, said) == FOLLOWING
     answer = project.transcribe("hello_world", response_format="verbose_json").json
     assert (answer["language"], answer["language_probability"]) == ("fr", 1)
     asked = project.transcribe("hello_world", response_format="verbose_json", language="de").json
@@ -205,7 +197,7 @@ def test_enabled_takes_effect(project: Project, up: str) -> None:
     project.set(enabled=False)
     said = project.up()
     assert "stt_url" not in project.outputs()
-    assert "configure" in touched(project, said)
+    assert "service" in touched(project, said)
     with pytest.raises(OSError, match="refused"):
         request(f"http://{project.subnet}.1:8000/health")
     assert "not-found" in project.inside("systemctl", "show", "-P", "LoadState", UNIT)
@@ -221,12 +213,12 @@ def test_a_model_that_does_not_load_leaves_the_old_service_running(
     broken = project.root / "models" / "broken"
     shutil.copytree(project.root / "models" / "tiny-digits", broken)
     (broken / "model.bin").write_bytes(b"this is no model")
-    running = project.inside("systemctl", "show", "-P", "InvocationID", UNIT)
+    running = invocation(project)
     project.set(model="./models/broken")
     said = project.fails()
     assert "stt:model ./models/broken does not load" in said
     assert "The running service was not touched" in said
-    assert project.inside("systemctl", "show", "-P", "InvocationID", UNIT) == running
+    assert invocation(project) == running
     assert project.health()["model"] == "./models/tiny-digits"
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(model="./models/tiny-digits")
@@ -236,6 +228,8 @@ def test_a_model_that_does_not_load_leaves_the_old_service_running(
 
 def test_a_port_that_is_taken_is_said_and_the_old_service_stays(project: Project, up: str) -> None:
     project.inside("systemd-run", "-q", "-u", "squatter", "python3", "-m", "http.server", "8124")
+    listens = "until curl -s 127.0.0.1:8124 >/dev/null; do sleep 0.2; done"
+    project.inside("timeout", "60", "sh", "-c", listens)
     project.set(port=8124)
     said = project.fails()
     assert "Something else listens on port 8124 already" in said
@@ -253,23 +247,13 @@ def test_a_device_of_the_operator_s_publishes_the_port_on_the_host(
     project: Project, up: str
 ) -> None:
     lan = {"type": "proxy", "listen": "tcp:127.0.0.1:18923", "connect": "tcp:127.0.0.1:8000"}
-    project.machines["gpu-server"]["devices"] = {"lan": lan}
+    project.machines["gpu-server"]["devices"]["lan"] = lan
     project.write()
     said = project.up()
-    assert changed_resources(said, names(project)) == {f"{project.domain}/gpu-server/instance"}
+    assert changed(said) == [f"{project.domain}/gpu-server/instance"]
     assert request("http://127.0.0.1:18923/health").json["status"] == "ok"
-    del project.machines["gpu-server"]["devices"]
+    del project.machines["gpu-server"]["devices"]["lan"]
     project.write()
     project.up()
     with pytest.raises(OSError, match="refused"):
         request("http://127.0.0.1:18923/health")
-
-
-def test_stt_alone_can_be_updated(project: Project, up: str) -> None:
-    project.set(quantization="float32")
-    said = project.up("--target", "**stt_server**")
-    assert touched(project, said) == {"model", "configure", "verify"}
-    assert project.health()["compute_type"] == "float32"
-    project.set(quantization="int8")
-    project.up("--target", "**stt_server**")
-    assert project.unchanged()

@@ -21,18 +21,6 @@ CHROMIUM = shutil.which("chromium") or ""
 ARTIFACTS = ROOT / "artifacts"
 
 
-#: Large packages come from here in the next run.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "incus-stt", "uv")
-
-
-def webui_machine() -> dict[str, Any]:
-    """A machine with Open WebUI, whose uv keeps its cache on this host."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    CACHE.chmod(0o777)  # root of a container is nobody here
-    cache = {"type": "disk", "source": str(CACHE), "path": "/var/cache/incus-stt/uv"}
-    return {"roles": ["base_system", "open_webui"], "devices": {"cache": cache}}
-
-
 @dataclass
 class Account:
     """Somebody who is signed in."""
@@ -54,8 +42,8 @@ class Account:
         """A recording to Open WebUI's own route."""
         return post_recording(f"{self.url}/api/v1", recording, "", self.token)
 
-    def hears(self, recording: str) -> str:
-        """What it hears in one of the recordings."""
+    def text_of(self, recording: str) -> str:
+        """The transcription of one of the recordings."""
         answer = self.transcribe(RECORDINGS / f"{recording}.wav")
         assert answer.status == 200, answer.body
         return str(answer.json["text"])
@@ -76,7 +64,7 @@ def sign_in(project: Project, email: str = "", password: str = "") -> Account:
 
 @contextmanager
 def browser(recording: str, certificate: str = "") -> Iterator[Page]:
-    """A page of a Chromium that hears a recording, and trusts a CA where one is given."""
+    """A page of a Chromium whose microphone is a recording; it trusts a CA where one is given."""
     with tempfile.TemporaryDirectory() as home:
         if certificate:
             store = Path(home, ".pki", "nssdb")

@@ -99,7 +99,7 @@ BAD = {
     "no mapping": ("- a\n", "begins with `domains:`"),
     "no yaml": ("domains: [\n", "not valid YAML"),
     "no domains": ("domains: {}\n", "domains"),
-    "key twice": ("domains:\n" + domain() + domain(), 'the key "ai-tools" stands twice'),
+    "key twice": ("domains:\n" + domain() + domain(), 'the key "ai-tools" is there twice'),
     "unknown key": ("domain:\n" + domain(), 'Did you mean "domains"?'),
     "unknown machine key": (
         "domains:\n" + domain(rest=MACHINES + "{role: []}\n"),
@@ -108,15 +108,15 @@ BAD = {
     "unknown level": ("domains:\n" + domain(level="semi"), '"semi" is not allowed'),
     "unknown role": (
         "domains:\n" + domain(rest=MACHINES + "{roles: [stt_sever]}\n"),
-        '"stt_sever" is no known role. Did you mean "stt_server"?',
+        '"stt_sever" is not a role. Did you mean "stt_server"?',
     ),
     "role twice": (
         "domains:\n" + domain(rest=MACHINES + "{roles: [base_system, base_system]}\n"),
-        "stands twice",
+        "is there twice",
     ),
     "unknown profile": (
         "domains:\n" + domain(rest=MACHINES + "{profiles: [default, gpu]}\n"),
-        '"gpu" is no known profile',
+        '"gpu" is not a profile',
     ),
     "no default profile": (
         "domains:\n" + domain(rest=MACHINES + "{profiles: []}\n"),
@@ -132,7 +132,7 @@ BAD = {
     ),
     "bridge too long": ("domains:\n" + domain("twelve-chars"), "has at most 15"),
     "default project": ("domains:\n" + domain("default"), "Incus' own project"),
-    "bad name": ("domains:\n" + domain("Ai_Tools"), "is no name that Incus takes"),
+    "bad name": ("domains:\n" + domain("Ai_Tools"), "is not a name for Incus"),
     "name is no": ("domains:\n" + domain("no"), "valid string"),
     "type": ("domains:\n" + domain(rest=MACHINES + "{type: vm}\n"), '"vm" is not allowed'),
     "ip elsewhere": (
@@ -152,7 +152,7 @@ BAD = {
     ),
     "subnet too small": (
         "domains:\n" + domain(rest="    subnet: 10.1.0.0/28\n"),
-        "is no /24",
+        "is not a /24",
     ),
     "subnet with host bits": (
         "domains:\n" + domain(rest="    subnet: 10.1.0.7/24\n"),

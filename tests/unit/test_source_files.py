@@ -152,7 +152,7 @@ def test_what_cannot_be_sent_is_an_error_that_says_so(directory: Path, tmp_path:
     (directory / "a\nb").write_bytes(b"")
     for path, said in (
         (tmp_path / "nothing", "nothing: there is no such file or directory. Check the path."),
-        (tmp_path / "empty", "empty: the directory holds no files. Add some."),
+        (tmp_path / "empty", "empty: the directory has no files. Add some."),
         (directory, r"the file name 'a\nb' has a line break. Rename the file."),
     ):
         with pytest.raises(DeclarationError) as caught:

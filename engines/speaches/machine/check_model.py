@@ -55,7 +55,7 @@ def main(directory: str, compute_type: str, name: str) -> None:
     except Exception as error:  # each library below has its own
         sys.exit(
             f"stt:model {name} does not load ({error}). The running service was not touched. "
-            "Choose another model, or mend this one."
+            "Choose another model, or repair this one."
         )
 
 

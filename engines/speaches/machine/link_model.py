@@ -14,7 +14,7 @@ CARD = Path(__file__).with_name("model_card.md")
 
 
 def link(entry: Path, directory: Path) -> None:
-    """Make the entry anew."""
+    """Write the entry again."""
     revision = hashlib.sha256(str(directory).encode()).hexdigest()[:40]
     shutil.rmtree(entry, ignore_errors=True)
     snapshot = entry / "snapshots" / revision

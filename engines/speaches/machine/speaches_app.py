@@ -54,7 +54,7 @@ faster_whisper.WhisperModel.__init__ = _logged(faster_whisper.WhisperModel.__ini
 
 from speaches import main  # noqa: E402  # after the default is in place
 
-#: This line of Speaches stands in the log for every good answer, as an error.
+#: Speaches logs this line as an error for every good answer.
 logging.getLogger("speaches.routers.stt").addFilter(
     lambda record: not record.getMessage().startswith("Unexpected streaming transcription response")
 )

@@ -1,0 +1,49 @@
+"""Resources for Pulumi's ``--target`` and ``--replace``, by patterns of their URNs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from declaration.stack_file import read_stack_file
+from operations.host import OperationError
+from roles import ROLES
+from roles.stt_server import API_KEY
+from stack.checks import STT_ROLE
+from stack.declare import Declaration
+
+
+def stt_targets(declaration: Declaration) -> list[str]:
+    """The STT role with everything that it needs: also on a stack that is still empty.
+
+    Raises:
+        OperationError: the stack has no STT service.
+    """
+    machine = declaration.stt_machine
+    if machine is None or not declaration.settings.enabled:
+        why = "stt:enabled is false" if machine else "no machine has the role stt_server"
+        raise OperationError(f"there is no STT service in this stack: {why}.")
+    domain, name = machine.domain, machine.resource("").rstrip("/")
+    volumes = sorted({volume for role in machine.roles for volume in ROLES[role].volumes})
+    resources = [
+        *("stack/id", API_KEY),
+        *(domain, f"{domain}/project", f"{domain}/network", f"{domain}/profile/*"),
+        *(f"{domain}/volume/{volume}" for volume in volumes),
+        *(name, f"{name}/instance", f"{name}/agent"),
+        *(f"{name}/{role}{part}" for role in ("base_system", STT_ROLE) for part in ("", "/*")),
+    ]
+    return [f"**::{resource}" for resource in resources]
+
+
+def key_target(root: Path, stack: str) -> str:
+    """The API key that is made once; its replacement is another key.
+
+    Raises:
+        OperationError: the operator's own key is in use.
+    """
+    if read_stack_file(root, stack).values.get("apiKey"):
+        raise OperationError(
+            f"nothing was rotated: stack {stack} uses the key of stt:apiKey. Set another one "
+            f"(pulumi config set --secret stt:apiKey), or remove it (pulumi config rm stt:apiKey), "
+            "then run `make up`."
+        )
+    return f"**::{API_KEY}"

@@ -1,0 +1,2 @@
+test -d "$STT_FILES"
+echo 'light is installed'

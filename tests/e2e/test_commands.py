@@ -1,0 +1,180 @@
+"""What an operator types: `make` and plain `pulumi`, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.project import STACK, Project, changed, left_of, light, machine, request
+
+DOMAIN, SUBNET = "stt-e2e-t", "10.213.51"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A stack with an engine that is up in seconds, and a second machine."""
+    project = Project(tmp_path_factory.mktemp("commands"), DOMAIN, SUBNET)
+    light(project)
+    project.machines["other"] = machine(cache=False)
+    project.write()
+    yield project
+    project.destroy()
+    assert left_of(DOMAIN) == []
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """All that a command said; it has to have succeeded."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def key(project: Project) -> str:
+    return str(project.outputs()["stt_api_key"])
+
+
+def models_url(project: Project) -> str:
+    return f"http://{project.subnet}.1:8000/v1/models"
+
+
+def test_make_stt_brings_the_role_up_on_an_empty_stack(small: Project) -> None:
+    assert "DRIFT" not in said(small.pulumi("preview", "--diff"))
+    assert small.drift() == []
+    said(small.make("stt"))
+    answer = small.transcribe("hello_world")
+    assert answer.status == 200 and answer.json["text"].endswith(" bytes")
+    assert not any("/instances/other" in path for path in left_of(DOMAIN))
+
+
+def test_a_second_machine_comes_with_the_next_up(small: Project) -> None:
+    done = changed(small.up(), f"{DOMAIN}/")
+    assert done == ["other/agent", "other/instance"]
+    assert small.unchanged()
+
+
+def test_make_stt_brings_the_role_up_after_it_was_off(small: Project) -> None:
+    small.set(enabled=False)
+    assert "stt:enabled is false" in small.make("stt").stderr
+    small.up()
+    small.set(enabled=None)
+    small.machines["other"]["config"] = {"user.note": "not now"}
+    small.write()
+    done = changed(said(small.make("stt")), f"{DOMAIN}/")
+    assert "gpu-server/stt_server/service" in done
+    assert not any(name.startswith("other/") for name in done)
+    assert small.transcribe("hello_world").status == 200
+    assert changed(small.up(), f"{DOMAIN}/") == ["other/instance"]
+
+
+def test_make_stt_updates_only_the_role(small: Project) -> None:
+    small.set(keepAlive="9m")
+    done = changed(said(small.make("stt")), f"{DOMAIN}/gpu-server/stt_server/")
+    assert done == ["install", "service", "verify"]
+    assert small.health()["STT_KEEP_ALIVE"] == "540"
+    assert small.unchanged()
+
+
+def test_rotate_key_makes_another_key(small: Project) -> None:
+    before = key(small)
+    text = said(small.make("rotate-key"))
+    after = key(small)
+    assert after != before and after not in text
+    assert small.transcribe("hello_world").status == 200
+    assert small.unchanged()
+
+
+def test_a_shell_for_plain_pulumi(small: Project) -> None:
+    """Everything as in Pulumi's own documentation, on the stack that `make` made."""
+    small.set(keepAlive="5m")
+    shown = said(small.shell("pulumi preview --diff"))
+    assert re.search(r'~ STT_KEEP_ALIVE +: "540" => "300"', shown), shown
+    plan = json.loads(small.shell("pulumi preview --json").stdout)
+    assert plan["changeSummary"]["update"] == 3, plan["changeSummary"]
+    steps = {step["urn"].rpartition("/")[2]: step["op"] for step in plan["steps"]}
+    assert steps["service"] == "update"
+    assert "Resources:" in said(small.shell("pulumi up --yes"))
+    assert small.health()["STT_KEEP_ALIVE"] == "300"
+    assert "unchanged" in said(small.shell("pulumi refresh --yes"))
+    assert small.unchanged()
+    listed = said(small.shell("pulumi stack"))
+    assert f"Current stack is {STACK}" in listed
+    assert f"{DOMAIN}/gpu-server/stt_server/service" in listed
+    history = json.loads(small.shell("pulumi stack history --json").stdout)
+    assert {entry["kind"] for entry in history} >= {"update", "refresh"}
+    assert all(entry["result"] == "succeeded" for entry in history)
+
+
+def test_a_state_can_be_exported_and_imported(small: Project) -> None:
+    file = small.root / "exported.json"
+    said(small.shell(f"pulumi stack export --file {file}"))
+    assert key(small) not in file.read_text()
+    said(small.shell(f"pulumi stack import --file {file}"))
+    assert small.unchanged()
+    assert small.transcribe("hello_world").status == 200
+
+
+def test_a_key_of_the_operator_s_own(small: Project) -> None:
+    """It takes effect, is nowhere in plain, and `make rotate-key` leaves it."""
+    made, own = key(small), "own-key-0123456789"
+    said(small.shell(f"printf {own} | pulumi config set --secret stt:apiKey"))
+    file = small.root / "stacks" / f"Pulumi.{STACK}.yaml"
+    assert own not in file.read_text() and "secure:" in file.read_text()
+    text = said(small.make("up"))
+    assert own not in text
+    assert key(small) == own
+    assert small.transcribe("hello_world").status == 200
+    outputs = small.outputs()
+    wrong = request(f"{outputs['stt_url']}/audio/transcriptions", made, data=b"x", method="POST")
+    assert wrong.status == 401
+    done = small.make("rotate-key")
+    assert done.returncode != 0
+    assert "nothing was rotated: stack e2e uses the key of stt:apiKey" in done.stderr
+    assert "Traceback" not in done.stderr and key(small) == own
+    said(small.shell("pulumi config rm stt:apiKey"))
+    small.up()
+    assert key(small) != own
+    assert small.unchanged()
+
+
+def test_ctrl_c_ends_cleanly_and_the_next_up_converges(small: Project) -> None:
+    script = small.root / "tests/e2e/light_engine/install.sh"
+    before = script.read_text()
+    script.write_text(f"sleep 8\n{before}")
+    up = small.start_up()
+    up.wait_for("stt_server/install updating")
+    time.sleep(1)
+    up.signal(signal.SIGINT)
+    assert up.end() != 0
+    assert "Traceback" not in up.said, up.said
+    assert "KeyboardInterrupt" not in up.said, up.said
+    small.up()
+    assert small.unchanged()
+    script.write_text(before)
+    small.up()
+    assert small.transcribe("hello_world").status == 200
+
+
+def test_programs_that_no_record_names_are_removed(small: Project) -> None:
+    def programs() -> list[str]:
+        listed = small.inside("ls", "/opt/incus-stt").split()
+        return [name for name in listed if name.startswith("custom-")]
+
+    (before,) = programs()
+    engine = small.root / "tests/e2e/light_engine/engine.py"
+    engine.write_text(engine.read_text() + "# another version\n")
+    small.up()
+    (after,) = programs()
+    assert after != before
+    assert small.transcribe("hello_world").status == 200
+
+
+def test_destroy_in_the_shell(small: Project, tmp_path: Path) -> None:
+    said(small.shell("pulumi destroy --yes"))
+    assert left_of(DOMAIN) == []
+    assert "0" in said(small.shell("pulumi stack ls"))

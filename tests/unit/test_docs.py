@@ -1,0 +1,88 @@
+"""Links, commands and paths that the documents name exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from declaration.source_files import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[a-z]*/README.md")])
+#: What the page of commands has to name.
+OPERATIONS = ROOT / "docs" / "operations.md"
+_FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+#: Files and folders (with a slash at the end) of this repository.
+_PATH = re.compile(
+    r"`((?:agent|bootstrap|components|declaration|docs|engines|gpu|host|operations|plugins|roles"
+    r"|stack|stacks|stt_server|tests)/[\w./-]*(?:\.[a-z]+|/))`"
+)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def code(text: str) -> Iterator[str]:
+    """What is written as code: blocks and words in backticks."""
+    yield from _FENCE.findall(text)
+    yield from re.findall(r"`([^`]+)`", _FENCE.sub("", text))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def targets() -> set[str]:
+    """Every target of the Makefile."""
+    text = (ROOT / "Makefile").read_text()
+    return set(re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE))
+
+
+def helped() -> set[str]:
+    """The targets that `make help` shows."""
+    text = (ROOT / "Makefile").read_text()
+    return set(re.findall(r"^([a-z][a-z-]*):.* ## ", text, re.MULTILINE))
+
+
+def named_targets(text: str) -> set[str]:
+    """The targets of every `make …` that a page has as code."""
+    found: set[str] = set()
+    for words in re.findall(r"\bmake((?: -s)?(?: [a-z][a-z-]*\b(?![=.]))+)", "\n".join(code(text))):
+        found |= set(words.split()) - {"-s"}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", page.read_text())):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_that_are_named_exist(page: Path) -> None:
+    assert named_targets(page.read_text()) <= targets()
+
+
+def test_every_command_is_explained() -> None:
+    assert named_targets(OPERATIONS.read_text()) >= helped()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "decisions" not in page.parts], ids=name
+)
+def test_paths_that_are_named_exist(page: Path) -> None:
+    """The walks of contributing.md make theirs."""
+    made = ("roles/greeting", "engines/parrot", "roles/NAME", "stacks/Pulumi.NAME")
+    for path in _PATH.findall(page.read_text()):
+        assert path.startswith(made) or (ROOT / path).exists(), path
