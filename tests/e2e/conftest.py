@@ -7,11 +7,14 @@ each test finds it as the first `up` left it.
 from __future__ import annotations
 
 import copy
+import fcntl
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e import places
 from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
 
 #: A name and addresses that nothing else on a host is likely to have.
@@ -20,12 +23,16 @@ BYSTANDER = "stt-e2e-other"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def incus_ready() -> None:
-    """The CLI, Incus, a pool and the image, as `make up` makes them ready."""
-    for script in (["cli.sh"], ["incus.sh"], ["image.sh", "images:debian/12"]):
-        done = run(str(ROOT / "bootstrap" / script[0]), *script[1:])
-        assert done.returncode == 0, done.stderr
-    remove_leftovers("stt-e2e-")
+def incus_ready() -> Iterator[None]:
+    """The CLI, Incus, a pool and the image, as `make up` makes them ready; one run at a time."""
+    with Path(tempfile.gettempdir(), "incus-stt-e2e.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for script in (["cli.sh"], ["incus.sh"], ["image.sh", "images:debian/12"]):
+            done = run(str(ROOT / "bootstrap" / script[0]), *script[1:])
+            assert done.returncode == 0, done.stderr
+        places.remove_leftovers()
+        remove_leftovers("stt-e2e-")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.e2e.places import note, remove
 from tests.e2e.project import incus, run
 
 DAEMONS = ("/usr/libexec/incus/incusd", "/opt/incus/bin/incusd", "/usr/lib/incus/incusd")
 IMAGE = "incus-stt/images/debian/12"
-MOUNTS = ("shmounts", "guestapi", "devlxd")
 
 
 class OtherIncus:
@@ -37,6 +37,7 @@ class OtherIncus:
             stderr=log,
             start_new_session=True,
         )
+        note(self.directory, self.process)
         incus("admin", "waitready", "--timeout=60", **self.environment)
 
     def kill(self) -> None:
@@ -67,6 +68,4 @@ class OtherIncus:
                 time.sleep(0.5)
             self.process.kill()
             self.process.wait()
-        for name in MOUNTS:
-            run("umount", "-l", str(self.directory / name))
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove(self.directory)

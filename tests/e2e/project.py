@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ def left_of(domain: str, **more: str) -> list[str]:
 
 
 def remove_leftovers(prefix: str) -> None:
-    """Remove the test domains that a run which was cut off has left."""
+    """Remove the domains and storage pools that a run which was cut off has left."""
     for project in json.loads(incus("project", "list", "--format", "json")):
         name = project["name"]
         if not name.startswith(prefix):
@@ -74,6 +75,9 @@ def remove_leftovers(prefix: str) -> None:
             incus("network", "delete", network["name"])
         elif network["name"].removeprefix("net-").startswith(prefix):
             run("ip", "link", "delete", network["name"])  # of a daemon that is gone
+    for pool in json.loads(incus("storage", "list", "--format", "json")):
+        if pool["name"].startswith(prefix):
+            incus("storage", "delete", pool["name"])
 
 
 def machine(*roles: str, cache: bool = True) -> dict[str, Any]:
@@ -141,6 +145,36 @@ def post_recording(url: str, recording: Path, model: str, key: str = "", **field
     body = b"".join([*parts, head.encode(), recording.read_bytes(), f"\r\n--{boundary}--".encode()])
     kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     return request(f"{url}/audio/transcriptions", key, data=body, headers=kind)
+
+
+#: What Pulumi says once it changes something.
+AT_WORK = r"command:local:Command \S+ (creat|updat|delet|replac)ing"
+
+
+@dataclass
+class Running:
+    """A command that runs, in a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, pattern: str = AT_WORK) -> None:
+        """Until it has said something, or has ended."""
+        while self.process.poll() is None and not re.search(pattern, self.said):
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        """A signal to all its processes, as a terminal sends Ctrl-C."""
+        os.killpg(self.process.pid, number)
+
+    def end(self) -> int:
+        """Its exit status."""
+        return self.process.wait(timeout=600)
 
 
 @dataclass
@@ -215,6 +249,21 @@ class Project:
         """``make … STACK=e2e``."""
         line = ("make", "-s", *words, f"STACK={STACK}")
         return run(*line, cwd=self.root, env=self.variables(**environment))
+
+    def start_up(self) -> Running:
+        """`make up`, which runs on."""
+        log = self.root / "up.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [str(self.root / "bootstrap" / "pulumi.sh"), STACK, "up"],
+                cwd=self.root,
+                env=self.variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        return Running(process, log)
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """A script in the shell that ``eval "$(make -s env)"`` gives."""

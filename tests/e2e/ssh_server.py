@@ -6,10 +6,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
+from tests.e2e.places import note
 from tests.e2e.project import run
 
 #: A mount namespace with a user for sshd's privilege separation, where the host has none.
@@ -95,6 +95,7 @@ class SshServer:
             env=environment,
             start_new_session=True,
         )
+        note(self.directory, self.process)
         for _ in range(100):
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -111,8 +112,3 @@ class SshServer:
                 run("kill", "-KILL", each)
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-
-
-def new_directory() -> Path:
-    """A short path, for sockets have little room for theirs."""
-    return Path(tempfile.mkdtemp(prefix="stt-", dir="/tmp"))

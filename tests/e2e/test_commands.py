@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -143,38 +142,17 @@ def test_a_key_of_the_operator_s_own(small: Project) -> None:
     assert small.unchanged()
 
 
-def interrupted(project: Project, seconds: float) -> subprocess.CompletedProcess[str]:
-    """`make up`, with Ctrl-C in a terminal after so many seconds: every process gets SIGINT."""
-    up = subprocess.Popen(
-        ["make", "-s", "up", f"STACK={STACK}"],
-        cwd=project.root,
-        env=project.variables(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert up.stdout
-    text = ""
-    for line in up.stdout:
-        text += line
-        if "stt_server/install updating" in line:
-            time.sleep(seconds)
-            os.killpg(up.pid, signal.SIGINT)
-            break
-    rest, _ = up.communicate(timeout=300)
-    return subprocess.CompletedProcess(up.args, up.returncode, text + rest, "")
-
-
 def test_ctrl_c_ends_cleanly_and_the_next_up_converges(small: Project) -> None:
     script = small.root / "tests/e2e/light_engine/install.sh"
     before = script.read_text()
     script.write_text(f"sleep 8\n{before}")
-    done = interrupted(small, 1)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stdout, done.stdout
-    assert "KeyboardInterrupt" not in done.stdout, done.stdout
+    up = small.start_up()
+    up.wait_for("stt_server/install updating")
+    time.sleep(1)
+    up.signal(signal.SIGINT)
+    assert up.end() != 0
+    assert "Traceback" not in up.said, up.said
+    assert "KeyboardInterrupt" not in up.said, up.said
     small.up()
     assert small.unchanged()
     script.write_text(before)

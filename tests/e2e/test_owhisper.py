@@ -34,12 +34,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         stack.up()
         yield stack
     finally:
-        done = stack.pulumi("destroy")
-    assert done.returncode == 0, done.stdout + done.stderr
+        stack.destroy()
     assert left_of(DOMAIN) == []
 
 
-def test_it_hears_behind_the_same_endpoint(project: Project) -> None:
+def test_it_transcribes_behind_the_same_endpoint(project: Project) -> None:
     outputs = project.outputs()
     assert outputs["stt_check"]["text"]
     assert outputs["stt_check"]["device"] == "cpu"
@@ -51,7 +50,7 @@ def test_it_hears_behind_the_same_endpoint(project: Project) -> None:
     assert project.health()["engine"] == "owhisper"
 
 
-def test_its_own_server_is_on_the_loopback_alone(project: Project) -> None:
+def test_its_own_server_is_on_the_loopback_only(project: Project) -> None:
     listening = project.inside("ss", "-H", "-l", "-t", "-n", "-p")
     lines = [line for line in listening.splitlines() if "owhisper" in line]
     assert lines and all(" 127.0.0.1:" in line for line in lines)

@@ -228,6 +228,8 @@ def test_a_model_that_does_not_load_leaves_the_old_service_running(
 
 def test_a_port_that_is_taken_is_said_and_the_old_service_stays(project: Project, up: str) -> None:
     project.inside("systemd-run", "-q", "-u", "squatter", "python3", "-m", "http.server", "8124")
+    listens = "until curl -s 127.0.0.1:8124 >/dev/null; do sleep 0.2; done"
+    project.inside("timeout", "60", "sh", "-c", listens)
     project.set(port=8124)
     said = project.fails()
     assert "Something else listens on port 8124 already" in said

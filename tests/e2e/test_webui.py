@@ -18,24 +18,24 @@ from typing import Any
 
 import pytest
 import uvicorn
-from components.webui.open_webui import DECLARED
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from roles.open_webui.service import DECLARED
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,
-    STACK,
     Project,
     incus,
     left_of,
+    machine,
     post_recording,
     request,
     run,
 )
-from tests.e2e.webui import CHROMIUM, browser, dictate, enter, keep, sign_in, webui_machine
+from tests.e2e.webui import CHROMIUM, browser, dictate, enter, keep, sign_in
 
 DOMAIN, SUBNET, PORT = "stt-e2e-u", "10.213.50", 39150
 OLLAMA = os.environ.get("STT_TEST_OLLAMA", "")
@@ -51,8 +51,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     stack = Project(tmp_path_factory.mktemp("webui"), DOMAIN, SUBNET)
     stt = ["base_system", *(["ollama_server"] if OLLAMA else []), "stt_server"]
     stack.machines = {
-        "gpu-server": {"roles": stt},
-        "webui": webui_machine(),
+        "gpu-server": machine(*stt),
+        "webui": machine("base_system", "open_webui"),
     }
     stack.set(
         sources={"ollama": OLLAMA} if OLLAMA else None, webui={"publish": f"127.0.0.1:{PORT}"}
@@ -61,8 +61,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         stack.up()
         yield stack
     finally:
-        done = stack.pulumi("destroy")
-    assert done.returncode == 0, done.stdout + done.stderr
+        stack.destroy()
     assert left_of(DOMAIN) == []
 
 
@@ -76,7 +75,7 @@ def inside(project: Project, *command: str) -> str:
     return project.inside(*command, machine="webui")
 
 
-def test_open_webui_hears_after_up(project: Project) -> None:
+def test_open_webui_transcribes_after_up(project: Project) -> None:
     outputs = project.outputs()
     assert outputs["webui_check"]["signed_in"] is True
     assert outputs["webui_check"]["text"] == "one two three"
@@ -85,12 +84,12 @@ def test_open_webui_hears_after_up(project: Project) -> None:
     assert inside(project, "systemctl", "is-active", UNIT) == "active"
     assert inside(project, "systemctl", "show", "-P", "User", UNIT) == "webui"
     assert project.unchanged()
-    assert project.pulumi("drift").returncode == 0
+    assert project.drift() == []
 
 
 @pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*.wav")))
 def test_recordings_come_back_as_their_words(project: Project, recording: str) -> None:
-    assert sign_in(project).hears(recording) == recording.replace("_", " ")
+    assert sign_in(project).text_of(recording) == recording.replace("_", " ")
 
 
 @needs_chromium
@@ -145,7 +144,7 @@ def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Proj
     project.up()
     assert project.outputs()["webui_check"]["text"] == "one two three"
     admin = sign_in(project)
-    assert admin.hears("four_five_six") == "four five six"
+    assert admin.text_of("four_five_six") == "four five six"
     audio = admin.call("api/v1/audio/config").json
     assert audio["stt"]["ENGINE"] == "openai"
     assert audio["stt"]["OPENAI_API_BASE_URL"] == f"http://{project.subnet}.1:8100/v1"
@@ -207,14 +206,14 @@ def test_what_the_stt_service_is_asked(project: Project) -> None:
 
 def test_another_key_reaches_both_sides(project: Project) -> None:
     old = project.outputs()["stt_api_key"]
-    done = project.pulumi("up", "--replace", "**stt_server/key")  # make rotate-key
+    done = project.make("rotate-key")
     assert done.returncode == 0, done.stdout + done.stderr
     new = project.outputs()["stt_api_key"]
     assert new != old
     url, recording = project.outputs()["stt_url"], RECORDINGS / "hello_world.wav"
     assert post_recording(url, recording, "whisper-1", old).status == 401
     assert post_recording(url, recording, "whisper-1", new).status == 200
-    assert sign_in(project).hears("hello_world") == "hello world"
+    assert sign_in(project).text_of("hello_world") == "hello world"
     assert project.unchanged()
 
 
@@ -272,15 +271,11 @@ def test_a_password_changed_by_hand_stays_until_another_is_declared(project: Pro
 
 def test_a_declared_password_takes_effect(project: Project) -> None:
     password = 'of the "operator" $HOME \\ `x` é'
-    script = (
-        f'eval "$(bootstrap/cli.sh {STACK})"; '
-        f"pulumi config set --stack {STACK} --secret stt:adminPassword"
-    )
-    done = run("sh", "-c", script, cwd=project.root, input=password)
+    file = project.root / "password"
+    file.write_text(password)
+    done = project.shell(f"pulumi config set --secret stt:adminPassword <{file}")
     assert done.returncode == 0, done.stderr
-    done = project.pulumi("up")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert password not in done.stdout + done.stderr
+    assert password not in project.up()
     assert project.outputs()["webui_admin_password"] == password
     sign_in(project, password=password)
     project.write()  # without it
@@ -350,7 +345,7 @@ def test_an_address_that_somebody_has_is_said(project: Project) -> None:
     assert request(f"http://127.0.0.1:{PORT}/health").status == 200  # as it was before
     wire(project, publish=f"127.0.0.1:{PORT}")
     project.up()
-    assert sign_in(project).hears("hello_world") == "hello world"
+    assert sign_in(project).text_of("hello_world") == "hello world"
 
 
 def test_what_goes_wrong_is_said(project: Project, tmp_path: Path) -> None:
@@ -380,7 +375,7 @@ def test_what_goes_wrong_is_said(project: Project, tmp_path: Path) -> None:
     began = time.monotonic()
     answer = admin.transcribe(RECORDINGS / "hello_world.wav")
     assert (answer.status, "Server Connection Error" in answer.json["detail"]) == (500, True)
-    assert time.monotonic() - began < 60  # the client gives a connection 30 s
+    assert time.monotonic() - began < 120  # the client gives a connection 30 s
     project.up()
 
     key_file = "/etc/incus-stt/stt_server/api-key"
@@ -389,9 +384,9 @@ def test_what_goes_wrong_is_said(project: Project, tmp_path: Path) -> None:
     answer = admin.transcribe(RECORDINGS / "hello_world.wav")
     assert answer.status == 500
     assert "key" in answer.json["detail"].lower()
-    assert "secrets of stt_server" in project.pulumi("drift").stdout
+    assert any(f"{key_file}: (another secret" in line for line in project.drift())
     project.up()
-    assert admin.hears("hello_world") == "hello world"
+    assert admin.text_of("hello_world") == "hello world"
 
 
 def test_long_and_large_recordings(project: Project, tmp_path: Path) -> None:
@@ -427,4 +422,4 @@ def test_switched_off_stt_is_said(project: Project) -> None:
     assert "speech-to-text-is-switched-off" in answer.json["detail"]
     project.set(enabled=None)
     project.up()
-    assert sign_in(project).hears("hello_world") == "hello world"
+    assert sign_in(project).text_of("hello_world") == "hello world"

@@ -42,8 +42,8 @@ class Account:
         """A recording to Open WebUI's own route."""
         return post_recording(f"{self.url}/api/v1", recording, "", self.token)
 
-    def hears(self, recording: str) -> str:
-        """What it hears in one of the recordings."""
+    def text_of(self, recording: str) -> str:
+        """The transcription of one of the recordings."""
         answer = self.transcribe(RECORDINGS / f"{recording}.wav")
         assert answer.status == 200, answer.body
         return str(answer.json["text"])
@@ -64,7 +64,7 @@ def sign_in(project: Project, email: str = "", password: str = "") -> Account:
 
 @contextmanager
 def browser(recording: str, certificate: str = "") -> Iterator[Page]:
-    """A page of a Chromium that hears a recording, and trusts a CA where one is given."""
+    """A page of a Chromium whose microphone is a recording; it trusts a CA where one is given."""
     with tempfile.TemporaryDirectory() as home:
         if certificate:
             store = Path(home, ".pki", "nssdb")

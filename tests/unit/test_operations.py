@@ -10,8 +10,10 @@ import pytest
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
 from operations import stack
+from operations.host import OperationError
 from operations.measure import models_to_measure, table
-from tests.unit.values import STACKS
+from operations.targets import key_target, stt_targets
+from tests.unit.values import STACKS, declared
 
 
 @pytest.fixture
@@ -39,6 +41,25 @@ def test_what_pulumi_config_set_writes_is_read(root: Path) -> None:
 def test_a_stack_that_is_not_there_is_said(root: Path) -> None:
     with pytest.raises(DeclarationError, match="there is no stack nowhere"):
         stack.read_stack("nowhere")
+
+
+def test_make_stt_is_about_the_role_and_what_it_needs() -> None:
+    targets = stt_targets(declared())
+    for resource in ("ai-tools/project", "ai-tools/gpu-server/agent", "stack/id", "stt_server/key"):
+        assert f"**::{resource}" in targets
+    assert "**::ai-tools/gpu-server/stt_server/*" in targets
+    assert not any("webui" in target or "ollama" in target for target in targets)
+    with pytest.raises(OperationError, match="stt:enabled is false"):
+        stt_targets(declared(enabled=False))
+
+
+def test_a_key_of_the_operator_s_own_is_not_rotated(root: Path) -> None:
+    file = root / "stacks" / "Pulumi.mine.yaml"
+    file.write_text("config: {stt:infra: infra.cpu.yml}\n")
+    assert key_target(root, "mine") == "**::stt_server/key"
+    file.write_text("config: {stt:apiKey: {secure: v1:abc}}\n")
+    with pytest.raises(OperationError, match=r"uses the key of stt:apiKey.*config rm stt:apiKey"):
+        key_target(root, "mine")
 
 
 def test_what_is_measured_is_the_stack_s_model_or_what_is_asked(root: Path) -> None:

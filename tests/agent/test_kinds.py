@@ -1,0 +1,589 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import pwd
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.actions import Download, Git, Link, Run, Unpack
+from agent.files import File
+from agent.kinds.certificates import DIRECTORY, Certificates
+from agent.kinds.files import Files
+from agent.kinds.model import Model
+from agent.kinds.packages import Packages
+from agent.kinds.program import Program
+from agent.kinds.prune import Prune
+from agent.kinds.run import Run as RunStep
+from agent.kinds.secret_files import SecretFile, SecretFiles
+from agent.kinds.transcription import Evidence, Transcription
+from agent.kinds.upload import Upload
+from agent.kinds.user import Directory, User
+from agent.machine import StepError
+
+SECRET = 'geh"eim$-und`lang'
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+
+
+def _program(agent: Any, name: str = "tool-1", *more: Any) -> Program:
+    inside = agent.path(f"/opt/incus-stt/{name}")
+    make = Run(["sh", "-c", f"mkdir -p {inside}/bin && echo {name} >{inside}/bin/tool"])
+    return Program(f"/opt/incus-stt/{name}", name, [make, *more], requires="bin/tool")
+
+
+# files
+
+
+def test_files(agent: Any) -> None:
+    spec = Files(
+        [File("/etc/a", "1\n2\n", "0640")], [["sh", "-c", f"echo ran >>{agent.root}/then"]]
+    )
+    agent.apply("base/files", spec)
+    assert agent.path("/etc/a").read_text() == "1\n2\n"
+    assert agent.path("/etc/a").stat().st_mode & 0o777 == 0o640
+    assert agent.path("/then").read_text() == "ran\n" and agent.drift() == []
+    agent.path("/etc/a").write_text("1\n3\n")
+    agent.path("/etc/a").chmod(0o666)
+    found = agent.drift()
+    assert found[0] == "/etc/a line: 3 -> 2"
+    assert found[1].startswith("/etc/a: mode 666") and "-> mode 640" in found[1]
+    agent.path("/etc/a").unlink()
+    assert agent.drift() == ["/etc/a: not there -> there"]
+    agent.remove("base/files")
+    assert agent.check() == {} and not agent.path("/etc/a").exists()
+
+
+def test_a_file_that_the_step_does_not_name_any_more_goes(agent: Any) -> None:
+    agent.apply("base/files", Files([File("/etc/a", "a"), File("/etc/b", "b")]))
+    agent.apply("base/other", Files([File("/etc/b", "b")]))  # somebody else's too
+    agent.apply("base/files", Files([File("/etc/c", "c")]))
+    names = [name for name in agent.tree() if name.startswith("etc")]
+    assert names == ["etc/b", "etc/c"] and agent.drift() == []
+
+
+def test_what_lies_beside_a_file_is_not_followed(agent: Any) -> None:
+    agent.path("/etc").mkdir()
+    agent.path("/precious").write_text("mine")
+    agent.path("/etc/a.incus-stt").symlink_to(agent.path("/precious"))
+    agent.apply("base/files", Files([File("/etc/a", "new")]))
+    assert agent.path("/precious").read_text() == "mine"
+    assert agent.path("/etc/a").read_text() == "new" and not agent.path("/etc/a").is_symlink()
+
+
+def test_a_step_works_where_its_owner_is_missing_only_with_an_error(agent: Any) -> None:
+    if os.geteuid():
+        pytest.skip("owners are root's business")
+    with pytest.raises(StepError, match="no user and group nobody-such"):
+        agent.apply("base/files", Files([File("/etc/a", "a", owner="nobody-such:nobody-such")]))
+    assert not agent.path("/etc/a").exists() and "not finished" in agent.drift()[0]
+
+
+# secret_files
+
+
+def _secrets(agent: Any, value: str = SECRET) -> SecretFiles:
+    return SecretFiles(
+        [
+            SecretFile("/etc/incus-stt/x.secret", value, owner=agent.owner),
+            SecretFile("/etc/key.env", variables={"KEY": value}, owner=agent.owner),
+        ],
+        "stt/service",
+    )
+
+
+def test_secrets_are_in_their_files_only(agent: Any) -> None:
+    agent.apply("stt/secrets", _secrets(agent), secret=True)
+    assert agent.path("/etc/incus-stt/x.secret").read_text() == SECRET
+    assert agent.path("/etc/key.env").read_text().endswith('KEY="geh\\"eim\\$-und\\`lang"\n')
+    for name, content in agent.tree().items():
+        has = b"eim" in content or b"lang" in content
+        assert has == name.startswith("etc/"), name
+        if not name.startswith("run/"):
+            assert agent.path(name).stat().st_mode & 0o077 == 0, f"{name} is for others to read"
+    assert agent.path("/var/lib/incus-stt").stat().st_mode & 0o777 == 0o700
+    assert agent.drift() == []
+
+
+def test_another_secret_is_drift_that_shows_none(agent: Any) -> None:
+    agent.apply("stt/secrets", _secrets(agent), secret=True)
+    before = agent.tree()
+    agent.path("/etc/incus-stt/x.secret").write_text("other-word")
+    agent.path("/etc/key.env").unlink()
+    assert agent.drift() == [
+        "/etc/incus-stt/x.secret: (another secret, not shown) -> as written",
+        "/etc/key.env: not there -> there",
+    ]
+    agent.apply("stt/secrets", _secrets(agent), secret=True)
+    assert agent.drift() == [] and agent.tree().keys() == before.keys()
+    agent.remove("stt/secrets")
+    assert not any(name.startswith("etc") for name in agent.tree())
+
+
+def test_the_same_secret_has_another_digest_in_another_machine(agent: Any) -> None:
+    digests = []
+    for _ in range(2):
+        agent.apply("stt/secrets", _secrets(agent), secret=True)
+        record = next(agent.path("/var/lib/incus-stt/steps").glob("*.json"))
+        digests.append((json.loads(record.read_text())["digest"], record.read_text()))
+        agent.path("/var/lib/incus-stt/salt").unlink()
+    assert digests[0][0] != digests[1][0]
+
+
+def test_check_makes_no_salt(agent: Any) -> None:
+    agent.apply("stt/secrets", _secrets(agent), secret=True)
+    agent.path("/var/lib/incus-stt/salt").unlink()
+    before = agent.tree()
+    assert len(agent.drift()) == 2
+    assert agent.tree() == before
+
+
+def test_a_service_gets_its_new_secrets_by_a_restart(agent: Any) -> None:
+    agent.apply("stt/secrets", _secrets(agent), secret=True)
+    agent.apply("stt/service", agent.service("a"))
+    agent.systemd.log()
+    agent.apply("stt/secrets", _secrets(agent), secret=True)
+    assert not any("restart" in line for line in agent.systemd.log()), "nothing changed"
+    agent.apply("stt/secrets", _secrets(agent, "another-one"), secret=True)
+    assert "another-one" in agent.systemd.running("engine")
+    agent.apply("stt/service", agent.service("a", deadline=1))
+    with pytest.raises(StepError, match="does not work with its new secrets") as failed:
+        agent.apply("stt/secrets", _secrets(agent, "SICK"), secret=True)
+    assert "SICK" not in str(failed.value)
+    assert "last change: not finished -> finished" in agent.check()["stt/secrets"]
+    agent.apply("stt/secrets", _secrets(agent), secret=True)
+    assert agent.drift() == []
+
+
+def test_a_secret_with_a_control_character_is_not_shown(agent: Any) -> None:
+    with pytest.raises(StepError, match="control characters") as failed:
+        agent.apply("stt/secrets", _secrets(agent, f"{SECRET}\n"), secret=True)
+    assert SECRET not in str(failed.value) and agent.check() == {}
+
+
+def test_a_kind_whose_record_would_hold_a_secret_takes_none(agent: Any) -> None:
+    with pytest.raises(StepError, match="cannot hold secrets") as failed:
+        agent.apply("base/files", Files([File("/etc/a", SECRET)]), secret=True)
+    assert SECRET not in str(failed.value) and agent.tree() == {}
+
+
+# run
+
+
+def test_run_has_its_last_line_as_result(agent: Any) -> None:
+    spec = RunStep(script="echo hello\necho '{\"answer\": 42}'", creates="/made")
+    agent.path("/made").touch()
+    assert agent.apply("stt/run", spec) == {"answer": 42}
+    assert agent.leftovers() == [] and not list(agent.path("/run").glob("*.sh"))
+    agent.path("/made").unlink()
+    assert agent.drift() == ["/made: not there -> there"]
+
+
+def test_run_with_secret_values_is_checked_without_its_spec(agent: Any) -> None:
+    answer = ["sh", "-c", 'echo \'[["email", "a@x", "b@x"]]\'']
+    spec = RunStep(["true"], check_argv=answer, values={"password": SECRET})
+    agent.apply("webui/administrator", spec, secret=True)
+    assert agent.check() == {"webui/administrator": ["email: a@x -> b@x"]}
+    assert "geh" not in agent.texts()
+
+
+def test_run_that_cannot_be_asked_is_drift(agent: Any) -> None:
+    agent.apply("stt/run", RunStep(["true"], check_argv=["sh", "-c", "echo no json"]))
+    assert agent.drift() == ["sh -c: cannot be asked -> an answer"]
+    agent.apply("stt/run", RunStep(["true"], check_argv=["no-such-program"]))
+    assert "cannot be read" in agent.drift()[0]
+
+
+def test_run_that_fails_says_why(agent: Any) -> None:
+    spec = RunStep(["sh", "-c", "echo why >&2; exit 3"], failure="It failed.", resolution="Do it.")
+    with pytest.raises(StepError) as failed:
+        agent.apply("stt/run", spec)
+    assert str(failed.value) == "why\nIt failed.\nDo it."
+    assert agent.check() == {"stt/run": ["last change: not finished -> finished"]}
+
+
+def test_run_ends_at_its_deadline_with_all_that_it_started(agent: Any) -> None:
+    began = time.monotonic()
+    beats = agent.path("/beats")
+    script = f"(while sleep 0.1; do echo >>{beats}; done) & sleep 60"
+    with pytest.raises(StepError, match="has not ended in 1 s"):
+        agent.apply("stt/run", RunStep(["sh", "-c", script], deadline=1))
+    assert time.monotonic() - began < 30
+    counted = beats.stat().st_size
+    time.sleep(0.5)
+    assert beats.stat().st_size == counted > 0, "what it started lives on"
+
+
+def test_run_in_a_unit_has_its_values_on_no_command_line(agent: Any) -> None:
+    agent.systemd.program(
+        "systemd-run", "#!/bin/sh\necho \"systemd-run $* ($TOKEN)\" >>'{state}/log'\n"
+    )
+    spec = RunStep(
+        ["tool"], environment_files=["/etc/x.env"], environment={"TOKEN": "t0ken"}, deadline=9
+    )
+    agent.apply("stt/run", spec)
+    said = agent.systemd.log()[-1]
+    assert "--setenv=TOKEN " in said and said.endswith("(t0ken)") and said.count("t0ken") == 1
+    assert "EnvironmentFile=/etc/x.env" in said and "RuntimeMaxSec=9" in said
+
+
+# user
+
+
+def test_user(agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = pwd.getpwuid(os.geteuid())
+    users: dict[str, Any] = {}
+    monkeypatch.setattr("agent.kinds.user.pwd", SimpleNamespace(getpwnam=users.__getitem__))
+    agent.systemd.program("useradd", "#!/bin/sh\necho \"useradd $*\" >>'{state}/log'\n")
+    spec = User(me.pw_name, me.pw_uid, "/home/x", [Directory("/srv/x", "0700", agent.owner)])
+    agent.apply("stt/user", spec)
+    words = f"useradd --system --user-group --uid {me.pw_uid} --shell /usr/sbin/nologin"
+    assert agent.systemd.log() == [f"{words} --home-dir /home/x {me.pw_name}"]
+    assert agent.drift() == [f"user {me.pw_name}: not there -> there"]
+    users[me.pw_name] = me
+    agent.apply("stt/user", spec)
+    assert agent.drift() == [] and agent.systemd.log() == []
+    agent.path("/srv/x").chmod(0o755)
+    agent.path("/home/x").rmdir()
+    assert [line.split(":")[0] for line in agent.drift()] == ["/home/x", "/srv/x"]
+    with pytest.raises(StepError, match="not 54321"):
+        agent.apply("stt/user", User(me.pw_name, 54321, "/home/x"))
+
+
+# packages
+
+
+def test_packages(agent: Any) -> None:
+    agent.systemd.program("getent", "#!/bin/sh\n", ready=True)
+    assert agent.apply("base/packages", Packages(["curl", "git"], ["caddy.service"])) == {
+        "installed": ["curl", "git"]
+    }
+    said = agent.systemd.log()
+    assert "systemctl mask --quiet caddy.service" in said
+    assert said.index("dpkg --configure -a") < next(
+        n
+        for n, line in enumerate(said)
+        if line.startswith("apt-get") and "install curl git" in line
+    )
+    assert agent.drift() == []
+    agent.apply("base/packages", Packages(["curl", "git"]))
+    assert not any(line.startswith("apt-get") for line in agent.systemd.log())
+    (agent.systemd.state / "packages/git").unlink()
+    assert agent.drift() == ["package git: not there -> there"]
+    (agent.systemd.state / "apt-fails").touch()
+    with pytest.raises(StepError, match="apt-get could not install git") as failed:
+        agent.apply("base/packages", Packages(["curl", "git"]))
+    assert "E: no network" in str(failed.value)
+
+
+def test_packages_wait_for_a_network_until_their_deadline(agent: Any) -> None:
+    agent.systemd.program("ip", "#!/bin/sh\n", ready=True)
+    with pytest.raises(StepError, match="no network after 1 s"):
+        agent.apply("base/packages", Packages(["curl"], network_deadline=1))
+    assert agent.check() == {}, "nothing was changed"
+
+
+# program, model, prune
+
+
+def test_program(agent: Any) -> None:
+    assert agent.apply("stt/program", _program(agent)) == {"installed": "tool-1"}
+    assert agent.apply("stt/program", _program(agent)) == {} and agent.drift() == []
+    tool = agent.path("/opt/incus-stt/tool-1/bin/tool")
+    tool.write_text("changed")
+    assert agent.drift() == ["/opt/incus-stt/tool-1: changed: bin/tool -> as made"]
+    with pytest.raises(StepError, match="false failed"):
+        agent.apply("stt/program", _program(agent, "tool-1", Run(["false"])))
+    assert tool.read_text() == "changed", "the one before came back"
+    assert agent.leftovers() != [] and "not finished" in agent.drift()[-1]
+    agent.apply("stt/program", _program(agent))
+    assert tool.read_text() == "tool-1\n" and agent.drift() == [] and agent.leftovers() == []
+    agent.remove("stt/program")
+    assert agent.tree().keys() == {"var/lib/incus-stt/steps/paths.list"}
+
+
+def test_a_program_without_what_it_requires_is_none(agent: Any) -> None:
+    spec = Program("/opt/incus-stt/x", "x", [Run(["true"])], requires="bin/x", failure="No bin/x.")
+    with pytest.raises(StepError, match=r"No bin/x\."):
+        agent.apply("stt/program", spec)
+    assert not agent.path("/opt/incus-stt/x").exists()
+
+
+def test_a_program_stays_as_long_as_any_record_names_it(agent: Any) -> None:
+    old = agent.path("/opt/incus-stt/tool-1")
+    agent.apply("stt/program", _program(agent))
+    tool = {"TOOL": "/opt/incus-stt/tool-1/bin/tool"}
+    user = RunStep(["true"], environment=tool, values={"key": SECRET})
+    agent.apply("stt/user", user, secret=True)  # its record has no spec
+    agent.apply("stt/program", _program(agent, "tool-2"))
+    assert old.exists()
+    strange = agent.path("/var/lib/incus-stt/steps/strange.json")
+    strange.write_text('{"version": 9, "uses": "/opt/incus-stt/tool-1"}')
+    agent.remove("stt/user")
+    assert old.exists(), "a record that this agent cannot read names it"
+    strange.unlink()
+    agent.apply("stt/program", _program(agent, "tool-2"))
+    assert not old.exists() and agent.path("/opt/incus-stt/tool-2").exists()
+
+
+def test_a_program_with_a_name_that_json_escapes_is_kept(agent: Any) -> None:
+    agent.apply("stt/program", _program(agent, "wörter"))
+    assert agent.path("/opt/incus-stt/wörter/bin/tool").exists() and agent.drift() == []
+
+
+def test_a_program_that_a_step_works_on_is_not_collected(agent: Any) -> None:
+    agent.apply("stt/program", _program(agent))
+    other = agent.machine
+    with other.lock("/opt/incus-stt/tool-1"):
+        agent.apply("stt/program", _program(agent, "tool-2"))
+        assert agent.path("/opt/incus-stt/tool-1").exists()
+    agent.apply("stt/program", _program(agent, "tool-2"))
+    assert not agent.path("/opt/incus-stt/tool-1").exists()
+
+
+def _model(agent: Any, *, load: str = "true", name: str = "small") -> Model:
+    place = agent.path(f"/srv/models/{name}")
+    fetch = Run(["sh", "-c", f"mkdir -p {place} && echo once >>{place}/weights"])
+    return Model(name, f"/srv/models/{name}", Run([load]), [fetch], agent.owner)
+
+
+def test_model(agent: Any) -> None:
+    said = agent.apply("stt/model", _model(agent))
+    assert said["model"] == "small" and set(said["took"]) == {"fetch", "check"}
+    agent.apply("stt/model", _model(agent))
+    weights = agent.path("/srv/models/small/weights")
+    assert weights.read_text() == "once\n" and agent.drift() == []
+    with pytest.raises(StepError, match="false failed"):
+        agent.apply("stt/model", _model(agent, load="false"))
+    assert agent.drift() == [], "it was loaded to see; nothing was changed"
+    weights.write_text("broken")
+    assert agent.drift() == ["/srv/models/small: changed: weights -> as made"]
+    agent.apply("stt/model", _model(agent))
+    assert weights.read_text() == "once\n" and agent.drift() == []
+    agent.remove("stt/model")
+    assert weights.exists(), "what was fetched stays"
+
+
+def test_prune_keeps_what_is_used_and_what_is_worked_on(agent: Any) -> None:
+    for name in ("used", "old", "busy"):
+        agent.path(f"/srv/models/{name}").mkdir(parents=True)
+    agent.path("/srv/models/file").touch()
+    other = agent.machine
+    with other.lock("/srv/models/busy"):
+        agent.apply("stt/prune", Prune(["/srv/models/*"], ["/srv/models/used"]))
+    assert sorted(os.listdir(agent.path("/srv/models"))) == ["busy", "file", "used"]
+
+
+# upload
+
+
+def _packed(files: dict[str, str], kind: bytes = tarfile.REGTYPE) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w|") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            member.size = len(text) if kind == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return made.getvalue()
+
+
+def test_upload(agent: Any, archive: Callable[[dict[str, str]], bytes]) -> None:
+    spec = Upload("/opt/incus-stt/up", subdirectory="package", owner=agent.owner)
+    payload = archive({"a.py": "a", "inner/b.py": "b"})
+    agent.apply("stt/upload", spec, payload=payload)
+    inner = agent.path("/opt/incus-stt/up/package/inner/b.py")
+    assert inner.read_text() == "b" and inner.stat().st_mode & 0o777 == 0o644
+    agent.apply("stt/upload", spec, payload=b"not looked at")
+    assert agent.drift() == []
+    inner.write_text("changed")
+    assert agent.drift() == ["/opt/incus-stt/up: changed: package/inner/b.py -> as made"]
+    agent.apply("stt/upload", spec, payload=payload)
+    assert agent.drift() == [] and inner.read_text() == "b"
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 3, 4, 5, 6, 7])
+def test_an_upload_that_ends_too_early_is_not_taken(
+    agent: Any, archive: Callable[[dict[str, str]], bytes], blocks: int
+) -> None:
+    """Also between two files, where Python's tarfile sees the end of the archive."""
+    whole = archive({"a": "a" * 512, "b": "b" * 512, "c": "c" * 1024})
+    for payload in (whole[: 512 * blocks], whole[: 512 * blocks + 100]):
+        with pytest.raises(StepError, match="did not arrive whole"):
+            agent.apply(
+                "stt/upload", Upload("/opt/incus-stt/up", owner=agent.owner), payload=payload
+            )
+    assert not agent.path("/opt/incus-stt/up").exists() and agent.check() == {}
+    assert agent.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (_packed({"../../etc/evil": "x"}), "not below the destination"),
+        (_packed({"/etc/evil": "x"}), "not below the destination"),
+        (_packed({"link": ""}, tarfile.SYMTYPE), ""),
+        (_packed({"pipe": ""}, tarfile.FIFOTYPE), "neither a file nor a directory"),
+        (b"no archive at all" * 100, ""),
+    ],
+)
+def test_an_upload_with_anything_else_is_refused(agent: Any, payload: bytes, why: str) -> None:
+    before = agent.tree()
+    with pytest.raises(StepError, match=f"did not arrive whole.*{why}"):
+        agent.apply("stt/upload", Upload("/opt/incus-stt/up", owner=agent.owner), payload=payload)
+    names = {name for name in agent.tree() if name != "var/lib/incus-stt/steps/paths.list"}
+    assert names == set(before) and not agent.path("/opt/incus-stt/up").exists()
+
+
+def test_an_uploaded_file(agent: Any, archive: Callable[[dict[str, str]], bytes]) -> None:
+    spec = Upload("/opt/incus-stt/x.wav", directory=False, owner=agent.owner)
+    agent.apply("stt/recording", spec, payload=archive({"x.wav": "riff"}))
+    assert agent.path("/opt/incus-stt/x.wav").read_text() == "riff" and agent.drift() == []
+    with pytest.raises(StepError, match="does not hold one file"):
+        agent.apply("x", Upload("/y", directory=False), payload=archive({"a": "", "b": ""}))
+    agent.remove("stt/recording")
+    assert not any(name.startswith("opt") for name in agent.tree())
+
+
+# certificates
+
+
+def test_certificates(agent: Any) -> None:
+    agent.path("/usr/sbin").mkdir(parents=True)
+    agent.path("/usr/sbin/update-ca-certificates").touch()
+    one, two = CERTIFICATE.format("one"), CERTIFICATE.format("two")
+    agent.apply("base/certificates", Certificates(f"# mine\n{one}{two}"))
+    files = [agent.path(f"{DIRECTORY}/stt-caBundle-{number}.crt") for number in (1, 2)]
+    assert [file.read_text() for file in files] == [one, two] and agent.drift() == []
+    assert "update-ca-certificates " in agent.systemd.log()
+    agent.apply("base/certificates", Certificates(two))
+    assert files[0].read_text() == two and not files[1].exists() and agent.drift() == []
+    files[0].write_text(one)
+    files[1].write_text(one)
+    assert agent.drift() == [
+        f"{DIRECTORY}/stt-caBundle-1.crt: another certificate -> as written",
+        "stt-caBundle-2.crt: there -> not there",
+    ]
+    agent.remove("base/certificates")
+    assert not any(file.exists() for file in files)
+
+
+# transcription
+
+
+def _transcription(agent: Any, **more: Any) -> Transcription:
+    given = {"device": "cuda", "evidence": Evidence(f"{agent.systemd.url}/gpu"), **more}
+    return Transcription(
+        "http://stt/v1", "m", "/r.wav", 3.0, "/key", "engine", "Engine", deadline=9, **given
+    )
+
+
+def _curl(agent: Any, body: str, status: int = 200, code: int = 0) -> None:
+    agent.systemd.program(
+        "curl",
+        f"#!/bin/sh\necho \"curl $*\" >>'{agent.systemd.state}/log'\n"
+        f"printf '%s\\n{status}' '{body}'\nexit {code}\n",
+        ready=True,
+    )
+
+
+def test_transcription(agent: Any) -> None:
+    _curl(agent, '{"text": " one\\ntwo "}')
+    said = agent.apply("stt/verify", _transcription(agent, device="cpu"))
+    assert said["text"] == "one\ntwo" and said["real_time_factor"] >= 0
+    line = " ".join(agent.systemd.log())
+    assert f"-H @{agent.root}/key" in line and "--max-time 9" in line
+    assert agent.leftovers() == [] and agent.drift() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "why"),
+    [
+        ('{"text": " "}', 200, 0, "transcribed nothing"),
+        ('{"text": "one"}', 200, 0, "runs on the CPU and not on the GPU"),
+        ("no key", 401, 0, "HTTP status 401"),
+        ("not json", 200, 0, "HTTP status 200"),
+        ("", 0, 7, "does not answer"),
+    ],
+)
+def test_a_transcription_that_proves_nothing(
+    agent: Any, body: str, status: int, code: int, why: str
+) -> None:
+    _curl(agent, body, status, code)
+    with pytest.raises(StepError, match=why):
+        agent.apply("stt/verify", _transcription(agent))
+
+
+def test_what_the_journal_says_of_the_device(agent: Any) -> None:
+    _curl(agent, '{"text": "one"}')
+    (agent.systemd.state / "journal").write_text("device=cpu type=x\ndevice=cuda type=int8\n")
+    evidence = Evidence(unit="engine", pattern=r"device=(\w+) type=(\w+)")
+    said = agent.apply("stt/verify", _transcription(agent, evidence=evidence))
+    assert said["device"] == "cuda" and said["compute_type"] == "int8"
+
+
+# actions
+
+
+def test_a_download_goes_on_or_starts_anew_and_is_checked(agent: Any) -> None:
+    agent.systemd.program(
+        "curl",
+        "#!/bin/sh\nfor last; do :; done\ncase $last in\n"
+        "*sums) printf foo | sha256sum | sed s,-,./x.zst,;;\n"
+        "*) while [ $1 != --output ]; do shift; done\n"
+        "   [ ! -e $2 ] || exit 33\n   printf foo >$2;;\nesac\n",
+        ready=True,
+    )
+    part = agent.path("/var/cache/x.zst")
+    part.parent.mkdir(parents=True)
+    part.write_text("f")
+    Download("http://x/x.zst", "/var/cache/x.zst", "http://x/sums").do(agent.machine)
+    assert part.read_text() == "foo"
+    with pytest.raises(StepError, match="published checksum"):
+        Download("http://x/y.zst", "/var/cache/x.zst", "http://x/sums").do(agent.machine)
+    assert not part.exists()
+
+
+def test_archives(agent: Any) -> None:
+    member = zipfile.ZipInfo("bin/tool")
+    member.external_attr = 0o100755 << 16
+    with zipfile.ZipFile(agent.path("/x.zip"), "w") as made:
+        made.writestr(member, "tool")
+    Unpack("/x.zip", "/opt/x", cleanup=True).do(agent.machine)
+    assert agent.path("/opt/x/bin/tool").stat().st_mode & 0o111
+    assert not agent.path("/x.zip").exists()
+    agent.path("/x.tar").write_bytes(_packed({"top/a": "a"}))
+    Unpack("/x.tar", "/opt/y", single=True).do(agent.machine)
+    assert agent.path("/opt/y/a").read_text() == "a"
+    agent.path("/x.tar").write_bytes(_packed({"top/a": "a", "more/b": "b"}))
+    with pytest.raises(StepError, match="one directory"):
+        Unpack("/x.tar", "/opt/y", single=True).do(agent.machine)
+    agent.path("/x.tar").write_bytes(b"nothing")
+    with pytest.raises(StepError, match="damaged, or the disk is full"):
+        Unpack("/x.tar", "/opt/y", single=True, cleanup=True).do(agent.machine)
+    assert not agent.path("/x.tar").exists()
+
+
+def test_links_and_commits(agent: Any, tmp_path: Path) -> None:
+    agent.path("/lib").mkdir()
+    agent.path("/lib/a.so").touch()
+    for _ in range(2):
+        Link("/lib/*.so", "/all").do(agent.machine)
+    assert agent.path("/all/a.so").is_symlink()
+    git = f"git -C {tmp_path} -c user.name=x -c user.email=x@x"
+    os.system(f"git init -q {tmp_path} && {git} commit -q --allow-empty -m x && {git} tag v1")
+    commit = os.popen(f"{git} rev-parse HEAD").read().strip()
+    for _ in range(2):
+        Git(str(tmp_path), "refs/tags/v1", commit, "/opt/source").do(agent.machine)
+    assert agent.path("/opt/source/.git").is_dir()
+    with pytest.raises(StepError, match="expected 0123"):
+        Git(str(tmp_path), "refs/tags/v1", "0123", "/opt/source").do(agent.machine)
+    with pytest.raises(StepError, match="Not there"):
+        Git(str(tmp_path), "v2", commit, "/opt/source", failure="Not there.").do(agent.machine)

@@ -1,0 +1,55 @@
+"""Directories of the tests' own servers, and what a run that was cut off has left of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.e2e.project import run
+
+_PREFIX, _PLACE = "stt-e2e-", Path("/tmp")
+
+
+def new_directory() -> Path:
+    """A short path, for sockets have little room for theirs."""
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_PLACE))
+
+
+def note(directory: Path, process: subprocess.Popen[bytes]) -> None:
+    """Remember a server that runs in a process group of its own."""
+    (directory / f"{process.pid}.pid").touch()
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory, with what is mounted in it, on it, and the disk below it."""
+    for path in _mounts(directory):
+        run("umount", "-l", path)
+    shutil.rmtree(directory, ignore_errors=True)
+    Path(f"{directory}.disk").unlink(missing_ok=True)
+
+
+def _mounts(directory: Path) -> list[str]:
+    """What is mounted at a directory or below it, the last first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    paths = [line.split(" ")[1] for line in lines]
+    return [path for path in reversed(paths) if Path(path).is_relative_to(directory)]
+
+
+def remove_leftovers() -> None:
+    """End the servers of runs that were cut off, and remove their directories."""
+    for directory in _PLACE.glob(f"{_PREFIX}*"):
+        if not directory.is_dir():
+            continue
+        for noted in directory.glob("*.pid"):
+            process = Path("/proc", noted.stem)
+            try:
+                told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            except OSError:
+                continue
+            if str(directory).encode() in told:
+                os.killpg(int(noted.stem), signal.SIGKILL)
+        remove(directory)
