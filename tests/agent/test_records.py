@@ -8,6 +8,7 @@ import sys
 import threading
 import types
 import typing
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -289,13 +290,6 @@ def test_a_program_that_is_not_there_or_fails(agent: Any) -> None:
 # the command line
 
 
-@pytest.fixture(scope="module")
-def archive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("packed") / "agent.pyz"
-    place.write_bytes(packed())
-    return place
-
-
 def _pythons() -> list[str]:
     """This one, and the distribution's own, which machines have."""
     own = "/usr/bin/python3"
@@ -309,6 +303,36 @@ def _pythons() -> list[str]:
 def _call(python: str, file: Path, root: Path, *words: str, text: bytes = b"") -> Any:
     argv = [python, "-IS", str(file), "--root", str(root), *words]
     return subprocess.run(argv, input=text, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize("python", _pythons())
+def test_compiled_in_its_machine_it_works_the_same(tmp_path: Path, python: str) -> None:
+    file, root = tmp_path / "agent.pyz.part", tmp_path / "root"
+    root.mkdir()
+    file.write_bytes(packed())
+    for _ in range(2):
+        assert _call(python, file, root, "compile").returncode == 0
+    file = file.rename(tmp_path / "agent.pyz")
+    with zipfile.ZipFile(file) as made:
+        names = made.namelist()
+        sources = [name for name in names if name.endswith(".py")]
+        assert sorted(names) == sorted([*sources, *(f"{name}c" for name in sources)])
+    data = {"kind": "files", "spec": encode(Files([File("/etc/a", "a")]))}
+    done = _call(python, file, root, "apply", "base/files", text=json.dumps(data).encode())
+    assert done.returncode == 0 and (root / "etc/a").read_text() == "a"
+    other = tmp_path / "other.pyz"
+    with zipfile.ZipFile(file) as made, zipfile.ZipFile(other, "w") as copy:
+        for name in names:
+            copy.writestr(name, b"broken(" if name.endswith(".py") else made.read(name))
+    done = _call(python, other, root, "check")
+    assert json.loads(done.stdout)["steps"].keys() == {"base/files"}, "no source is read"
+
+
+@pytest.fixture(scope="module")
+def archive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("packed") / "agent.pyz"
+    place.write_bytes(packed())
+    return place
 
 
 @pytest.mark.parametrize("python", _pythons())
