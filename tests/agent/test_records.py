@@ -237,7 +237,7 @@ def test_check_changes_nothing(agent: Any) -> None:
 
 def test_two_runs_of_a_step_follow_one_another(agent: Any) -> None:
     place = agent.path("/order")
-    script = f"echo in >>{place}; sleep 0.3; echo out >>{place}"
+    script = f"echo in >>{place}; sleep 0.1; echo out >>{place}"
     runs = [
         threading.Thread(target=agent.apply, args=("stt/run", RunStep(["sh", "-c", script])))
         for _ in range(3)
@@ -254,7 +254,7 @@ def test_what_a_run_that_was_killed_has_started_still_holds_its_lock(agent: Any)
     pid = os.fork()
     if pid == 0:
         with machine.lock("x"):
-            machine.run(["sh", "-c", f"echo >{agent.root}/started; sleep 2"])
+            machine.run(["sh", "-c", f"echo >{agent.root}/started; sleep 1.5"])
         os._exit(0)
     while not agent.path("/started").exists():
         pass
