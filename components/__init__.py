@@ -1,1 +1,7 @@
-"""Pulumi ComponentResources: Domain → Network, Profile, Volume, Instance → Service."""
+"""The Pulumi resources: domains, machines, Incus objects and steps, each of them a Command.
+
+Drift is found here, where a Command is registered. No role and no engine is named here. This room
+may import every room below it (``roles``, ``gpu``, ``stack``, ``engines``, ``declaration``,
+``host``, ``agent``), and is the only one that imports ``pulumi``. One module speaks to
+``pulumi_command`` (``command.py``), and one reads ``pulumi.Config`` (``config.py``).
+"""

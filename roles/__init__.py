@@ -1,4 +1,8 @@
-"""The roles of machines: a folder each, found by itself. Pure data; no Pulumi here."""
+"""The roles of machines. A role is one folder here; ``ROLES`` finds it, there is no list to edit.
+
+A folder defines ``ROLE``, a ``roles.role.Role``, and has its files for machines in ``machine/``.
+This room may import ``gpu``, ``stack``, ``engines``, ``declaration`` and ``agent``; no Pulumi here.
+"""
 
 from __future__ import annotations
 

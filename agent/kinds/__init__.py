@@ -1,4 +1,7 @@
-"""The kinds of steps: the module ``NAME`` has the kind ``NAME``, and a new kind is one file."""
+"""The kinds of steps: the module ``NAME`` has the kind ``NAME``, and a new kind is one file.
+
+A kind runs inside the machine: it may import only the standard library and ``agent``.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Programs that run by themselves where the card is: in a machine, with its engine's Python."""
+"""Programs that run where the card is: in a machine, with the Python of its engine.
+
+Each is one file that is sent there, so none may import anything else of this project.
+"""
