@@ -405,15 +405,11 @@ class Fault:
         if event == "subprocess.Popen":
             if self.full or "show" in words[1]:
                 return
-        elif (
-            self.root not in path
-            or "/run/incus-stt" in path
-            or (self.full and not adds)
-            or (
-                event in ("os.remove", "os.mkdir")
-                and os.path.lexists(path) == (event == "os.mkdir")
-            )
-        ):
+        elif self.root not in path or "/run/incus-stt" in path or (self.full and not adds):
+            return
+        # What changes nothing is the same moment as the next one.
+        idle = {"os.remove": False, "os.mkdir": True}.get(event)
+        if idle is not None and os.path.lexists(path) == idle:
             return
         self.left -= 1
         if self.left == 0 and self.full:

@@ -22,18 +22,20 @@ from agent.kinds.upload import Upload
 STEP = "stt/step"
 SECRET = "kein-wort-davon"
 LIMIT = 200
+#: What a run leaves that was cut off before it changed anything, or after it had done everything.
+UNSEEN = (".begun.incus-stt", "paths.list.incus-stt", "salt.incus-stt")
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
 
 
 @dataclass
 class Change:
-    """From one spec to another; ``others`` are steps that were applied before."""
+    """From one spec to another; ``tamper`` is a file that somebody changes between the two."""
 
     before: Kind | None
     after: Kind
     secret: bool = False
     payload: bytes = b""
-    others: tuple[Kind, ...] = ()
+    tamper: str = ""
 
 
 def _program(agent: Any, name: str) -> Program:
@@ -81,6 +83,17 @@ def _programs(agent: Any, archive: Any) -> Change:
     return Change(_program(agent, "tool-1"), _program(agent, "tool-2"))
 
 
+def _mended_program(agent: Any, archive: Any) -> Change:
+    tool = "/opt/incus-stt/tool-1/bin/tool"
+    return Change(_program(agent, "tool-1"), _program(agent, "tool-1"), tamper=tool)
+
+
+def _mended_upload(agent: Any, archive: Any) -> Change:
+    spec = Upload("/opt/incus-stt/up", owner=agent.owner)
+    payload = archive({"a.txt": "a\n"})
+    return Change(spec, spec, payload=payload, tamper=f"{spec.destination}/a.txt")
+
+
 def _models(agent: Any, archive: Any) -> Change:
     return Change(_model(agent, "small"), _model(agent, "large"))
 
@@ -109,6 +122,8 @@ CHANGES: list[Make] = [
     _files,
     _secrets,
     _programs,
+    _mended_program,
+    _mended_upload,
     _models,
     _upload,
     _uploaded_file,
@@ -143,6 +158,8 @@ def test_at_any_moment(agent: Any, archive: Any, make: Make, full: bool) -> None
 
     if change.before:
         agent.apply(STEP, change.before, **more)
+    if change.tamper:
+        agent.path(change.tamper).write_text("changed")
     back, before = agent.keep(), (_shown(agent), _records(agent))
     active = agent.systemd.active()
     operations = agent.count(act, full=full)
@@ -158,6 +175,10 @@ def test_at_any_moment(agent: Any, archive: Any, make: Make, full: bool) -> None
         found = agent.drift()
         reported += bool(found)
         assert found or now in (before, after), f"{number}: nothing is said of {now}"
+        assert found or all(name.endswith(UNSEEN) for name in agent.leftovers()), number
+        if not change.tamper:  # a directory is made anew; a file has its old or its new content
+            for name in before[0].keys() & after[0].keys():
+                assert now[0].get(name) in (before[0][name], after[0][name]), (number, name)
         if full and ended == "failed" and now == before:
             assert agent.systemd.active() == active
         if change.secret:

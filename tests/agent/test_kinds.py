@@ -27,7 +27,7 @@ from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.transcription import Evidence, Transcription
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
-from agent.machine import StepError
+from agent.machine import Machine, StepError
 
 SECRET = 'geh"eim$-und`lang'
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
@@ -348,6 +348,23 @@ def test_a_program_that_a_step_works_on_is_not_collected(agent: Any) -> None:
     assert not agent.path("/opt/incus-stt/tool-1").exists()
 
 
+def test_a_program_that_is_recorded_meanwhile_is_not_collected(
+    agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.apply("stt/program", _program(agent))
+    record = agent.path("/var/lib/incus-stt/steps/other.json")
+    lock = Machine.lock
+
+    def lock_late(self: Machine, name: str, **more: Any) -> Any:
+        if name == "/opt/incus-stt/tool-1":  # another run had it, and has finished
+            record.write_text('{"uses": "/opt/incus-stt/tool-1"}')
+        return lock(self, name, **more)
+
+    monkeypatch.setattr(Machine, "lock", lock_late)
+    agent.apply("stt/program", _program(agent, "tool-2"))
+    assert record.exists() and agent.path("/opt/incus-stt/tool-1").exists()
+
+
 def _model(agent: Any, *, load: str = "true", name: str = "small") -> Model:
     place = agent.path(f"/srv/models/{name}")
     fetch = Run(["sh", "-c", f"mkdir -p {place} && echo once >>{place}/weights"])
@@ -422,6 +439,22 @@ def test_an_upload_that_ends_too_early_is_not_taken(
             )
     assert not agent.path("/opt/incus-stt/up").exists() and agent.check() == {}
     assert agent.leftovers() == []
+
+
+def test_a_run_that_changes_nothing_does_not_end_one_that_was_cut_off(
+    agent: Any, archive: Callable[[dict[str, str]], bytes]
+) -> None:
+    spec = Upload("/opt/incus-stt/up", owner=agent.owner)
+    payload = archive({"a": "a"})
+    number = 0
+    while not agent.check():
+        number += 1
+        agent.cut(number, lambda: agent.apply("stt/upload", spec, payload=payload))
+    with pytest.raises(StepError, match="did not arrive whole"):
+        agent.apply("stt/upload", spec, payload=payload[:600])
+    assert agent.check() == {"stt/upload": ["last change: not finished -> finished"]}
+    agent.apply("stt/upload", spec, payload=payload)
+    assert agent.drift() == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 
 from agent.files import File
 from agent.http import HealthRequest
-from agent.kinds.files import Files
 from agent.machine import StepError
 
 STEP = "stt/service"
@@ -201,13 +200,3 @@ def test_a_control_character_is_refused_without_showing_the_value(agent: Any) ->
     with pytest.raises(StepError, match="control characters") as failed:
         agent.apply(STEP, bad)
     assert "geheim" not in str(failed.value) and agent.check() == {}
-
-
-def test_a_failing_step_keeps_the_mark_of_an_earlier_one(agent: Any) -> None:
-    agent.apply("base/files", Files([File("/etc/a", "a")]))
-    number = 0
-    while not agent.check()["base/files"]:
-        number += 1
-        agent.cut(number, lambda: agent.apply("base/files", Files([File("/etc/a", "b")])))
-    agent.apply("base/files", Files([File("/etc/a", "a")]))
-    assert agent.drift() == []

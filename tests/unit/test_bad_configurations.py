@@ -200,32 +200,39 @@ def test_a_misspelt_key_of_the_topology_gets_a_suggestion(
     assert any(f'Did you mean "{near}"?' in problem for problem in found), found
 
 
-@pytest.mark.parametrize("text", INJECTIONS, ids=ascii)
-def test_free_text_reaches_incus_as_it_is(text: str, tmp_path: Path) -> None:
+def test_free_text_reaches_incus_as_it_is(tmp_path: Path) -> None:
     """Descriptions, configuration and devices are Incus' own: they go in as JSON, on stdin."""
-    if "\x00" in text:
-        return  # YAML files cannot hold it
-    infra = copy.deepcopy(TOPOLOGY)
-    infra["domains"]["ai-tools"]["description"] = text
-    machine = infra["domains"]["ai-tools"]["machines"]["gpu-server"]
-    machine |= {
-        "description": text,
-        "config": {"user.note": text},
-        "devices": {"extra": {"type": "none", "user.note": text}},
-    }
-    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
+    texts = [text for text in INJECTIONS if "\x00" not in text]  # YAML files cannot hold it
+    infra: dict[str, Any] = {"domains": {}}
+    for number, text in enumerate(texts):
+        machine = {
+            "description": text,
+            "config": {"user.note": text},
+            "devices": {"extra": {"type": "none", "user.note": text}},
+        }
+        infra["domains"][f"d{number}"] = {
+            "trust_level": "trusted",
+            "description": text,
+            "machines": {f"m{number}": machine},
+        }
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra, sort_keys=False))
     commands = run("cpu", infra=str(tmp_path / "infra.yml")).commands
-    project = commands["ai-tools/project"].data
-    instance = commands["ai-tools/gpu-server/instance"].data
-    assert project["description"] == instance["description"] == text
-    assert instance["config"]["user.note"] == text
-    assert instance["devices"]["extra"]["user.note"] == text
+    for number, text in enumerate(texts):
+        project = commands[f"d{number}/project"].data
+        instance = commands[f"d{number}/m{number}/instance"].data
+        assert project["description"] == instance["description"] == text
+        assert instance["config"]["user.note"] == text
+        assert instance["devices"]["extra"]["user.note"] == text
     for command in commands.values():
-        assert text not in str(command.inputs["create"]) or text in ("*", "-rf", "--help")
+        for text in texts:
+            assert text not in str(command.inputs["create"]) or text in ("*", "-rf", "--help")
 
 
-@pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
-@pytest.mark.parametrize("name", DIRECTORIES, ids=ascii)
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [*zip(DIRECTORIES, ["speaches", "faster-whisper"] * 4, strict=False)],
+    ids=ascii,
+)
 def test_a_model_directory_may_have_any_name(name: str, engine: str, tmp_path: Path) -> None:
     directory = tmp_path / name
     directory.mkdir()

@@ -6,6 +6,7 @@ import json
 import os
 from base64 import b64encode
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,34 +47,63 @@ def live(first: Program) -> Live:
     return host_after(first)
 
 
-ON_THE_HOST = [name for name in first_run("gpu").commands if name not in KEPT]
+COMMANDS = first_run("gpu").commands
+ON_THE_HOST = [name for name in COMMANDS if name not in KEPT]
+
+
+def group(name: str) -> str:
+    """What sort of thing a Command makes: a type of object, an agent, a kind of step."""
+    place = place_of(COMMANDS[name])
+    return place[0] if place else COMMANDS[name].step_kind or "agent"
+
+
+def gone(name: str) -> list[str]:
+    """The drift of a Command whose thing is gone."""
+    if place := place_of(COMMANDS[name]):
+        return [f"{place[0]} {place[2]}: not there -> there"]
+    if group(name) == "agent":
+        return [f"agent {AGENT}: does not answer -> answers"]
+    return ["step: not applied -> applied"]
+
+
+@cache
+def all_gone(sort: str) -> Program:
+    """A run after every object, every agent or every step is gone from the host."""
+    first = first_run("gpu")
+    live = host_after(first)
+    for name, command in COMMANDS.items():
+        mine = "step" if command.step_kind else "agent" if name.endswith("/agent") else "object"
+        if name in ON_THE_HOST and mine == sort:
+            live = without(live, name, command)
+    return run("gpu", live, first)
 
 
 @pytest.mark.parametrize("name", ON_THE_HOST)
-def test_whatever_is_gone_from_the_host_is_drift(name: str, first: Program, live: Live) -> None:
+def test_whatever_is_gone_from_the_host_is_drift(name: str) -> None:
     """Of every Command that there is: another resource is covered without another line."""
-    found = run("gpu", without(live, name, first.commands[name]), first)
-    drift = found.drift
-    if place := place_of(first.commands[name]):
-        assert drift.pop(name) == [f"{place[0]} {place[2]}: not there -> there"]
-        if place[0] == "instance":  # its agent has gone with it
-            gone = drift.pop(name.replace("/instance", "/agent"))
-            assert gone == [f"machine {place[2]}: not there -> there"]
-    elif name.endswith("/agent"):
-        assert drift.pop(name) == [f"agent {AGENT}: does not answer -> answers"]
-    else:
-        assert drift.pop(name) == ["step: not applied -> applied"]
+    sort = {"agent": "agent"}.get(group(name), "step" if COMMANDS[name].step_kind else "object")
+    found = all_gone(sort)
+    assert found.drift[name] == gone(name)
+    assert found.done[name] == "update"
+
+
+@pytest.mark.parametrize("name", {group(name): name for name in reversed(ON_THE_HOST)}.values())
+def test_what_is_gone_is_the_drift_of_nothing_else(name: str, first: Program, live: Live) -> None:
+    drift = run("gpu", without(live, name, COMMANDS[name]), first).drift
+    assert drift.pop(name) == gone(name)
+    if group(name) == "instance":  # its agent has gone with it
+        agent = name.replace("/instance", "/agent")
+        assert drift.pop(agent) == [f"machine {name.split('/')[1]}: not there -> there"]
     # Besides it only what has to start again after it.
     part = name.rpartition("/")[2]
     for other, lines in drift.items():
-        assert first.commands[other].step_kind == "service", other
+        assert COMMANDS[other].step_kind == "service", other
         assert lines == [f"restart: needed -> done after {part}"], other
 
 
 def test_what_is_on_no_host_is_never_drift(first: Program) -> None:
-    gone = run("gpu", EMPTY_HOST, first)
-    assert set(gone.drift) == set(ON_THE_HOST)
-    assert all(gone.done[name] == "update" for name in ON_THE_HOST)
+    found = run("gpu", EMPTY_HOST, first)
+    assert set(found.drift) == set(ON_THE_HOST) == set(found.done)
 
 
 def test_a_machine_that_is_gone_has_lost_its_steps(first: Program, live: Live) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from declaration.problems import DeclarationError
 from declaration.settings import conflicting_settings, parse_settings
+from declaration.urls import webui_url
 from roles import ROLES
 from roles.open_webui.machine.declared import forget
 from roles.open_webui.service import DECLARED, FIRST
@@ -63,7 +64,9 @@ def test_every_variable_is_declared_first_or_read_at_each_start() -> None:
     ],
 )
 def test_the_url_is_one_with_a_microphone(webui: dict[str, Any], url: str) -> None:
-    assert program(**webui).outputs["webui_url"] == url
+    declaration = declared(webui=webui)
+    [machine] = [each for each in declaration.topology.machines if "open_webui" in each.roles]
+    assert webui_url(declaration.settings, machine) == url
 
 
 def test_the_proxy_has_a_certificate_for_every_name() -> None:
