@@ -69,7 +69,7 @@ def service(context: EngineContext) -> EngineService:
                     f"{directory}/model.ggml",
                     failure=f"stt:model {model.name} could not be downloaded from {url}. Check the "
                     "machine's network, or set stt:sources.models to a mirror; then run up again: "
-                    "the download goes on where it stopped.",
+                    "the download continues where it stopped.",
                 )
             ],
             languages=sorted(model.known.languages) if model.known else (),
