@@ -9,62 +9,62 @@ OPERATION = .venv/bin/python -m operations --stack $(STACK)
 .PHONY: test-unit test-faults
 .PHONY: generate setup venv venv-dev
 
-help: ## What there is
+help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-up: setup ## Build or update everything; then print the outputs
+up: setup ## Build or update everything, then print the outputs
 	@$(PULUMI) up $(ARGS)
 
-preview: setup ## What `up` would change (EXPECT_NO_CHANGES=1: fail where there is anything)
+preview: setup ## Show what `up` would change (EXPECT_NO_CHANGES=1: fail if there is anything)
 	@$(PULUMI) preview --diff $(if $(EXPECT_NO_CHANGES),--expect-no-changes) $(ARGS)
 
-drift: setup ## Where the host differs from the stack (fails where it does)
+drift: setup ## Show what was changed on the host by hand (fails if there is anything)
 	@$(PULUMI) drift
 
-outputs: venv ## The outputs as JSON (SHOW_SECRETS=1: with the key)
+outputs: venv ## Print the outputs as JSON (SHOW_SECRETS=1: with the key)
 	@$(PULUMI) outputs $(if $(SHOW_SECRETS),--show-secrets)
 
-env: venv ## A shell for plain `pulumi`: docs/pulumi.md has the line
+env: venv ## Print what makes plain `pulumi` work: eval "$(make -s env)"
 	@bootstrap/cli.sh $(STACK)
 
-rotate-key: setup ## Another key for the STT service; Open WebUI follows
+rotate-key: setup ## Make another API key; the STT service and Open WebUI restart with it
 	@set -f; key=$$($(OPERATION) key-target) || exit 1; $(PULUMI) up $$key $(ARGS)
 
-vram: venv ## Who holds the memory of the cards
+vram: venv ## Show who holds the memory of the cards
 	@$(OPERATION) vram
 
-flush: venv ## Let the STT service and Ollama unload their models, after what they are at
+flush: venv ## Unload the models, after the transcription that is running
 	@$(OPERATION) flush
 
-measure-vram: venv ## What models take of the card, beside the catalogue (MODELS="tiny small")
+measure-vram: venv ## Measure what models take of the card (MODELS="tiny small")
 	@$(OPERATION) measure --models "$(MODELS)"
 
-stt: setup ## Only the STT role, with whatever it needs
+stt: setup ## Bring up only the STT role, with whatever it needs
 	@set -f; targets=$$($(OPERATION) stt-targets) || exit 1; $(PULUMI) up $$targets $(ARGS)
 
 destroy: venv ## Remove everything that `up` made
 	@$(PULUMI) destroy $(ARGS)
 
-check: venv-dev ## Style and types
+check: venv-dev ## Check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run plugins/pulumi-* bench/*.sh
 
-generate: venv ## Write the tables and the schema that the settings' fields describe
+generate: venv ## Write the generated tables and the schema
 	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document
 
-test: setup check ## All tests, with a sample of the faults, on the real Incus of this machine
+test: setup check ## Run all tests, with a sample of the faults, on this machine's Incus
 	@bootstrap/browser.sh
 	@.venv/bin/pytest $(ARGS)
 
 # The two halves side by side; what they say comes one after the other.
-test-unit: venv-dev ## Tests that need neither Incus nor root; about a minute
+test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a minute
 	@other=$$(mktemp); trap 'rm -f "$$other"' EXIT; \
 	.venv/bin/pytest -q -m 'not e2e' tests/agent tests/server/test_formats.py tests/server/test_settings.py \
 	  $(ARGS) >"$$other" 2>&1 & half=$$!; \
 	.venv/bin/pytest -q tests/unit $(ARGS); first=$$?; \
 	wait $$half; second=$$?; cat "$$other"; exit $$((first > second ? first : second))
 
-test-faults: setup venv-dev ## 200 faults at random moments (STT_FAULT_SEED=… for the same again)
+test-faults: setup venv-dev ## Break 200 runs off at random moments (STT_FAULT_SEED=… repeats a run)
 	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS)
 
 setup: venv

@@ -232,7 +232,7 @@ def _take_away(machine: Machine, each: Record, locks: contextlib.ExitStack) -> N
 
 
 def main() -> int:
-    """Do one thing; JSON on stdout, what goes on and errors on stderr. Returns the exit status."""
+    """Do one thing; JSON on stdout, progress and errors on stderr. Returns the exit status."""
     # With a width, argparse does not ask the terminal for one, which takes time.
     form = functools.partial(argparse.HelpFormatter, width=100)
     parser = argparse.ArgumentParser(prog="agent", formatter_class=form)

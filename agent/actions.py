@@ -48,7 +48,7 @@ class Run:
 class Download:
     """A file from a URL; ``{architecture}`` in it is ``amd64`` or ``arm64``.
 
-    A download that was cut off goes on where it stopped. ``checksums`` is the URL of a list of
+    A download that was cut off continues where it stopped. ``checksums`` is the URL of a list of
     SHA-256 sums with file names, as ``sha256sum`` writes it.
     """
 

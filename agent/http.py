@@ -22,7 +22,7 @@ class HealthRequest:
     """A request that a healthy service answers with one of ``statuses``.
 
     ``header_file`` holds one ``Name: value``. ``fields`` are what the JSON answer has to hold.
-    ``decisive``: another status is a no for good, not a not yet. ``certificate``: a file with the
+    ``decisive``: another status is final, not a reason to wait. ``certificate``: a file with the
     authority of an ``https`` address; empty: any certificate.
     """
 

@@ -199,7 +199,7 @@ def poll(done: Callable[[], bool], deadline: float, interval: float = 0.1) -> bo
 
 
 def say(text: str) -> None:
-    """Tell the operator what goes on; a client that has gone does not stop the work."""
+    """Tell the operator what is going on; a client that has gone does not stop the work."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 

@@ -13,7 +13,7 @@ command -v chromium >/dev/null || missing="chromium"
 command -v certutil >/dev/null || missing="$missing${missing:+ }libnss3-tools"
 [ -n "$missing" ] || exit 0
 # Ubuntu's chromium is a way to a snap, which needs a snapd that runs.
-[ "$(os_release ID)" = debian ] || { say "no Chromium from this distribution's packages: tests in a browser are skipped"; exit 0; }
+[ "$(os_release ID)" = debian ] || { say "this distribution has no Chromium package: tests in a browser are skipped"; exit 0; }
 if ! is_root; then
     say "there is no $missing: tests in a browser are skipped. For them: sudo apt-get install $missing"
     exit 0

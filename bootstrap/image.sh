@@ -65,7 +65,7 @@ check_host() {
         *) die "a stand-in can be built on Debian and Ubuntu only, and this is $(os_release PRETTY_NAME). Set stt:image to a local image ('incus image list'), then run this again." ;;
     esac
     [ -n "$(apt_source "$(os_release VERSION_CODENAME)")" ] ||
-        die "this host has no package source for $(os_release VERSION_CODENAME), to build a stand-in from. Add one under /etc/apt, or set stt:image to a local image, then run this again."
+        die "this host has no package source for $(os_release VERSION_CODENAME), from which to build a stand-in. Add one under /etc/apt, or set stt:image to a local image, then run this again."
 }
 
 need_tools() {
@@ -88,7 +88,7 @@ clean_up() {
 take_lock() {
     mkdir -p "$ROOT/run/lock"
     exec 9>"$LOCK"
-    flock -n 9 || { say "another build is at work, waiting for it"; flock 9; }
+    flock -n 9 || { say "another build is running, waiting for it"; flock 9; }
     rm -rf --one-file-system "$TMP"/incus-stt-image.??????
 }
 
@@ -100,7 +100,7 @@ adopt() {
     incus query -X POST "/1.0/images/aliases?project=default" >/dev/null </dev/null --data \
         "{\"name\": \"$STANDIN\", \"target\": \"$fingerprint\", \"description\": \"$(os_name) in place of $IMAGE, built on this host\"}" ||
         usable "$STANDIN" || return 1
-    say "the stand-in $(printf %.12s "$fingerprint") is there: it got the name $STANDIN"
+    say "the stand-in $(printf %.12s "$fingerprint") was there already: it is now called $STANDIN"
 }
 
 build() {
@@ -120,7 +120,7 @@ build() {
         unshare --mount --propagation private --pid --fork --kill-child sh "$HERE/lib/rootfs.sh" "$work" ||
         failed_step "the stand-in for $IMAGE could not be built" "See that 'apt-get update' works on this host, or set stt:image to a local image, then run this again."
     long "importing the image" incus --project default image import "$work/metadata.tar.xz" "$work/rootfs.squashfs" ||
-        failed_step "Incus did not take the image" "Mend what the lines above say, then run this again."
+        failed_step "Incus did not accept the image" "Fix what the lines above report, then run this again."
 }
 
 main() {

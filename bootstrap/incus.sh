@@ -68,7 +68,7 @@ install_incus() {
     elif [ "$suite" = bookworm ] && apt-cache madison incus-base | grep -q bookworm-backports/; then
         APT_RELEASE=bookworm-backports
     elif ! apt_has incus-base && ! apt_has incus && is_root; then
-        die "$name has no package of Incus. Debian 12 or later and Ubuntu 24.04 or later (with 'universe' enabled) have one; enable it or upgrade, then run this again."
+        die "$name has no Incus package. Debian 12 or later and Ubuntu 24.04 or later (with 'universe' enabled) have one; enable it or upgrade, then run this again."
     fi
     # Ubuntu 24.04 has the daemon without virtual machines as 'incus', the others as 'incus-base'.
     package=incus-base
@@ -154,7 +154,7 @@ daemon_failed() {
 
 # Half a package installation is worse than a late answer to Ctrl-C.
 interrupted() {
-    [ -z "$child" ] || say "interrupted: waiting for the package manager to end what it does"
+    [ -z "$child" ] || say "interrupted: waiting for the package manager to finish"
     [ -z "$child" ] || wait "$child" || :
     exit 130
 }
@@ -173,7 +173,7 @@ main() {
     if is_root; then
         mkdir -p "$ROOT/run/lock"
         exec 9>"$ROOT/run/lock/incus-stt-incus.lock"
-        flock -n 9 || { say "another run of this script is at work, waiting for it"; flock 9; }
+        flock -n 9 || { say "another run of this script is going on, waiting for it"; flock 9; }
         open_log incus.log
     fi
     incus_works || {

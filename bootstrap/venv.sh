@@ -26,7 +26,7 @@ if [ ! -x .venv/bin/pip ]; then
         need_root "apt-get install -y $version"
     fi
     say "making .venv with $("$found" --version)"
-    "$found" -m venv .venv || die "'$found -m venv .venv' failed (above: why). Mend it, then run this again."
+    "$found" -m venv .venv || die "'$found -m venv .venv' failed (above: why). Fix that, then run this again."
 fi
 say "installing the pinned packages of $* into .venv"
 for file in "$@"; do set -- "$@" -r "$file"; shift; done

@@ -77,7 +77,7 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
 
 
 def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
-    """Machines that are not declared any more and hold an address that is wanted."""
+    """Machines that are not declared any more and have an address that is needed."""
     known = {name for each in plan.machines for name in (each.name, each.machine.formerly)}
     problems: list[Problem] = []
     for (kind, project, name), found in live.objects.items():

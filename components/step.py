@@ -48,7 +48,7 @@ def step_drift(
 
 
 def _without_answer(host: Host, plan: MachinePlan) -> list[Difference]:
-    """A machine that is gone has lost its steps; one that stands still has them."""
+    """A machine that is gone has lost its steps; one that is stopped has them."""
     instance = host.live.find("instance", plan.name, plan.domain) if host.live else None
     if instance is None:
         return [Difference(f"machine {plan.name}", "not there", "there")]
@@ -64,7 +64,7 @@ def agent_command(host: Host, plan: MachinePlan, words: Sequence[str]) -> str:
 def remove_command(host: Host, plan: MachinePlan, step: Step) -> str:
     """The command that has the agent take a step away, where the machine runs.
 
-    In a machine that is gone or stands still there is nothing to take away.
+    In a machine that is gone or stopped there is nothing to take away.
     """
     columns = ["list", "--format", "csv", "--columns", "ns", plan.name]
     listed = incus_words(host.connection, columns, plan.domain)

@@ -75,7 +75,7 @@ def _unit_problems(custom: Custom) -> list[Problem]:
     try:
         text = Path(custom.unit).read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        return [Problem("stt:custom.unit", f"{show(custom.unit)} is not UTF-8 text. Save it so.")]
+        return [Problem("stt:custom.unit", f"{show(custom.unit)} is not UTF-8 text. Convert it.")]
     if not re.search(rf"^EnvironmentFile=-?{re.escape(ENVIRONMENT_FILE)}$", text, re.MULTILINE):
         return [
             Problem(

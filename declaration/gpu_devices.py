@@ -67,7 +67,7 @@ def pci_of(address: str) -> str:
 
 
 def device_problems(device: Mapping[str, str], place: str) -> list[Problem]:
-    """What Incus would refuse in a GPU device, or take in silence for another card."""
+    """What Incus would refuse in a GPU device, or silently take for another card."""
     kind = device.get("gputype", "physical")
     if kind not in _KEYS:
         return [

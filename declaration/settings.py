@@ -168,7 +168,9 @@ class Settings(StrictModel):
         allowed="a PEM file, or empty",
     )
     adopt: Flag = setting(
-        False, "`true` takes over a project and a bridge of that name which somebody else made"
+        False,
+        "`true` takes over what somebody else made: a project or a bridge of that name, or "
+        "machines that another stack has set up",
     )
     keepModels: Flag = setting(  # noqa: N815
         True,

@@ -168,7 +168,7 @@ def _has_encrypted(value: Any) -> bool:
 
 
 def typed(text: str, kind: str) -> Any:
-    """A text that Pulumi hands on, by the type in ``Pulumi.yaml``.
+    """A text that Pulumi passes on, by the type in ``Pulumi.yaml``.
 
     It stays a text where it is not of that type: the check of the settings names it.
     """

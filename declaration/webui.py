@@ -84,7 +84,7 @@ class Webui(StrictModel):
     signup: Flag = setting(False, "Whether anybody may create an account")
     adminEmail: Annotated[Text, AfterValidator(_check_email)] = setting(  # noqa: N815
         "admin@incus-stt.internal",
-        "With which the administrator signs in",
+        "E-mail address with which the administrator signs in",
         allowed="an e-mail address",
     )
     ollama_url: Annotated[str, AfterValidator(check_url)] | None = setting(

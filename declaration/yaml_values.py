@@ -169,7 +169,7 @@ def _date(text: str) -> str | None:
 
 
 def text_of(value: Any) -> str:
-    """A scalar as the text that Pulumi hands on."""
+    """A scalar as the text that Pulumi passes on."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -179,7 +179,7 @@ def _judge(
 def _what_would_fit(declaration: Declaration, allowed: Sequence[str], room: Budget) -> str:
     others = fitting_combinations(declaration, allowed, room.beside_pinned)
     pinned = room.beside_pinned < room.total
-    more = "; or let Ollama's models go: stt:ollama.keepAlive 5m" if pinned else ""
+    more = "; or let Ollama unload its models: stt:ollama.keepAlive 5m" if pinned else ""
     if not others and not more:
         return "No model of this engine would fit."
     return f"What would fit, the nearest first: {'; '.join(others)}{more}."
@@ -192,5 +192,5 @@ def _turns(declaration: Declaration) -> str:
     return (
         "they fit only if they take turns. Ollama unloads a model after "
         f"{settings.ollama.keepAlive}; the STT model {stt}; `make flush` does it at once. "
-        "Meanwhile Ollama runs what does not fit on the CPU"
+        "Meanwhile Ollama runs on the CPU what does not fit"
     )

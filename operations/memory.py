@@ -1,4 +1,4 @@
-"""Who holds the device's memory (``vram``), and letting it go (``flush``)."""
+"""Who holds the device's memory (``vram``), and freeing it (``flush``)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The roles of machines. A role is one folder here; ``ROLES`` finds it, there is no list to edit.
 
-A folder defines ``ROLE``, a ``roles.role.Role``, and has its files for machines in ``machine/``.
+A folder defines ``ROLE``, a ``roles.role.Role``, and keeps its files for machines in ``machine/``.
 This room may import ``gpu``, ``stack``, ``engines``, ``declaration`` and ``agent``; no Pulumi here.
 """
 

@@ -101,7 +101,7 @@ class Service(Kind):
                 _stop_units(machine, stale)
             change.restore()
             systemd.reload(machine)
-            if cut_off and previous:  # it may stand still since then
+            if cut_off and previous:  # it may be stopped since then
                 previous.start(machine, previous.deadline)
             raise StepError(
                 f"{step}: the new files could not be written: {error}.",
@@ -155,7 +155,7 @@ class Service(Kind):
         return self.wait(machine, end - time.monotonic())
 
     def wait(self, machine: Machine, deadline: float) -> str | None:
-        """None once the service works, else what is wrong after ``deadline`` s or for good."""
+        """None once the service works, else what is wrong, after ``deadline`` s or finally."""
         failure: list[str] = []
         end = time.monotonic() + deadline
 

@@ -40,7 +40,7 @@ write_sources() {
             apt_stanza "$(plain_uri "$uri")" "$suite" "$components" "$key"
             echo
         done >"$TREE/etc/apt/sources.list.d/incus-stt.sources"
-    # A mirror that stands still for the host does so for its containers.
+    # A mirror that stalls for the host does so for its containers.
     for option in Acquire::Check-Valid-Until Acquire::Check-Date; do
         case $(apt-config dump --format '%v' "$option" 2>/dev/null) in
             false | no | 0) echo "$option \"false\";" ;;

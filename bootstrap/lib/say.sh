@@ -127,7 +127,7 @@ failed_step() {
         die "$1: the disk is full. Free some space ($(df -hP "$ROOT/var" | awk 'NR == 2 { print $4 " free on " $6 }')) and run this again. Log: $LOG"
     fi
     if grep -q 'Could not get lock' "$LOG"; then
-        die "$1: another package manager is at work. Run this again when it is done. Log: $LOG"
+        die "$1: another package manager is running. Run this again when it has finished. Log: $LOG"
     fi
     if grep -q 'dpkg was interrupted' "$LOG"; then
         die "$1: an earlier installation was cut off. Run 'sudo dpkg --configure -a', then run this again. Log: $LOG"

@@ -69,7 +69,7 @@ def service(context: EngineContext) -> EngineService:
                     f"{directory}/model.ggml",
                     failure=f"stt:model {model.name} could not be downloaded from {url}. Check the "
                     "machine's network, or set stt:sources.models to a mirror; then run up again: "
-                    "the download goes on where it stopped.",
+                    "the download continues where it stopped.",
                 )
             ],
             languages=sorted(model.known.languages) if model.known else (),
@@ -136,9 +136,9 @@ def _build(program: str) -> list[Action]:
             directory=f"{work}/source",
             environment=environment,
             deadline=7200,
-            failure="OWhisper could not be built (above: what cargo says). Its makers have given "
-            "it up: faster-whisper and speaches are kept. An archive with bin/owhisper-server goes "
-            "into stt:sources.owhisper.",
+            failure="OWhisper could not be built (above: what cargo says). Its makers no longer "
+            "maintain it; faster-whisper and speaches are maintained. An archive with "
+            "bin/owhisper-server goes into stt:sources.owhisper.",
         ),
         Run(["install", "-D", "-m", "0755", built, f"{program}/bin/owhisper-server"]),
         Run(["rm", "-rf", work]),

@@ -234,7 +234,7 @@ def _variables(context: EngineContext, checkout: str) -> dict[str, str]:
         "UVICORN_PORT": str(settings.port),
         "INCUS_STT_LANGUAGE": settings.language,
         "STT_MODEL_TTL": keep_alive,
-        # The detector of voice takes a CUDA context of its own.
+        # The voice detector takes a CUDA context of its own.
         "VAD_MODEL_TTL": keep_alive,
         "WHISPER__INFERENCE_DEVICE": context.device,
         "WHISPER__COMPUTE_TYPE": context.compute_type,

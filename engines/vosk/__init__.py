@@ -7,7 +7,7 @@ from engines.vosk.service import service
 ENGINE = Engine(
     name="vosk",
     description="Vosk behind this project's own server, for small hosts",
-    strengths="models of 40 MB that take 300 MB of memory, by its makers' word",
+    strengths="models of 40 MB that take 300 MB of memory, according to its makers",
     limitations="CPU only; less accurate; no punctuation; one language per model",
     license="Apache-2.0",
     compute_types={"cpu": ("float32",)},

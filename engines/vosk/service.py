@@ -33,7 +33,7 @@ def service(context: EngineContext) -> EngineService:
                     archive,
                     failure=f"stt:model {model.name} could not be downloaded from {url}. Check its "
                     "name and the machine's network, or set stt:sources.vosk to a mirror; then run "
-                    "up again: the download goes on where it stopped.",
+                    "up again: the download continues where it stopped.",
                 ),
                 Unpack(
                     archive,

@@ -1,4 +1,4 @@
-"""Who holds a device's memory in this machine, and how they let go.
+"""Who holds a device's memory in this machine, and how to free it.
 
 ``memory.py status|flush JSON`` prints JSON. It runs by itself, with Python's standard library. In
 JSON: the URLs of ``stt`` and ``ollama`` (empty: there is none) and the file ``authorization``.
@@ -76,7 +76,7 @@ class Services:
         return {"stt": self.stt_loaded(), "ollama": self.ollama_loaded()}
 
     def flush(self) -> Iterator[tuple[str, str]]:
-        """Both let go, each after what it is at: a word for each."""
+        """Unload both, each after its current work; one word for each says how it went."""
         stt = self.stt_loaded()
         if stt is not None:
             yield "stt", self._flush_stt(stt)

@@ -61,7 +61,7 @@ def _release(directory: str, rocm: bool) -> list[Action]:
         failure = (
             f"Ollama could not be downloaded from {RELEASE}. Where this address cannot be reached, "
             "set stt:sources.ollama to a mirror's archive or to a local file. Then run up again: "
-            "the download goes on where it stopped."
+            "the download continues where it stopped."
         )
         url, sums = f"{RELEASE}/{name}.tar.zst", f"{RELEASE}/sha256sum.txt"
         actions += [

@@ -60,7 +60,7 @@ def _secrets(settings: Settings) -> dict[str, str]:
 
 ROLE = Role(
     service.NAME,
-    "Open WebUI, whose microphone and chats use the domain's own services",
+    "Open WebUI, with the domain's own services for its microphone and chats",
     steps,
     volumes={"webui": service.VOLUME},
     devices=_devices,

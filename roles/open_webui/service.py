@@ -51,7 +51,7 @@ DECLARED = {
     "OLLAMA_BASE_URL": "ollama.base_urls",
     "ENABLE_SIGNUP": "ui.enable_signup",
 }
-#: What is said at the first start only; then an administrator may choose otherwise.
+#: Set at the first start only; then an administrator may choose otherwise.
 FIRST = {
     "ENABLE_OPENAI_API": "false",
     "ENABLE_COMMUNITY_SHARING": "false",

@@ -27,7 +27,7 @@ from stt_server.settings import Settings, SettingsError
 
 VERSION = "0.0.3"
 MODEL = "model"
-#: Samples of a message; and of silence at the end, after which its detector of voice lets go.
+#: Samples of a message; and of silence at the end, after which its voice detector lets go.
 CHUNK, TAIL = SAMPLING_RATE // 10, SAMPLING_RATE
 START_SECONDS = 30
 #: A recording may take long, and says nothing meanwhile.

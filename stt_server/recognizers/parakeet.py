@@ -44,7 +44,7 @@ class ParakeetRecognizer:
         return self.model is not None
 
     def load(self) -> None:
-        """Load the model, and the detector of voice that cuts a recording into parts."""
+        """Load the model, and the voice detector that cuts a recording into parts."""
         provider = PROVIDERS[self.settings.device]
         model = onnx_asr.load_model(
             _model_type(self.settings.model_dir),

@@ -48,7 +48,7 @@ def main(directory: str, compute_type: str, name: str) -> None:
     if missing_tags(place):
         sys.exit(
             f"stt:model {name}: its README does not say that it is a CTranslate2 speech model, and "
-            "Speaches refuses such. Choose another model, or stt:engine faster-whisper."
+            "Speaches refuses others. Choose another model, or stt:engine faster-whisper."
         )
     try:
         WhisperModel(str(place), device="cpu", compute_type=compute_type, local_files_only=True)

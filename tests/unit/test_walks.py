@@ -1,0 +1,91 @@
+"""The walks of docs/contributing.md lead to steps: their code, as it stands there, is run here."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+
+import pytest
+
+from agent.kinds.service import Service
+from declaration.infra import Machine
+from declaration.source_files import ROOT
+from declaration.step import Step
+from engines.engine import Engine
+from engines.models import resolve_model
+from engines.service import EngineContext
+from roles.role import Context, Role
+from tests.unit.values import declared
+
+PAGE = (ROOT / "docs" / "contributing.md").read_text()
+
+
+def blocks(section: str) -> list[str]:
+    """The Python code of a section, in its order."""
+    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [dedent(each) for each in re.findall(r"^ *```python\n(.*?)^ *```$", text, re.S | re.M)]
+
+
+def run(name: str, code: str, patch: pytest.MonkeyPatch) -> ModuleType:
+    """Code as the module ``name``."""
+    module = ModuleType(name)
+    patch.setitem(sys.modules, name, module)  # dataclasses and later blocks look for it there
+    exec(compile(code, name, "exec"), vars(module))
+    return module
+
+
+def service_of(steps: Sequence[Step]) -> Service:
+    [service] = [step.spec for step in steps if isinstance(step.spec, Service)]
+    return service
+
+
+def test_a_new_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = blocks("A new role")
+    role = run("roles.greeting", code, monkeypatch).ROLE
+    assert isinstance(role, Role)
+    machine = next(declared().topology.machines)
+    context = Context(declared(), machine)
+    steps = role.steps(context)
+    assert [step.part for step in steps] == ["greeting/user", "greeting/service"]
+    assert all(step.text() for step in steps)
+    assert service_of(steps).all_files()[-1].content == f"Hello from {machine.name}\n"
+    assert role.outputs(context) == {"greeting_url": f"http://{machine.address}:8080"}
+    assert Machine(roles=[role.name]).roles == ["greeting"]
+
+
+def test_a_new_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, service, description = blocks("A new engine")
+    place = tmp_path / "engines" / "parrot" / "machine"
+    place.mkdir(parents=True)
+    (place / "server.py").write_text(server)
+    compile(server, "server.py", "exec")
+    monkeypatch.chdir(tmp_path)
+    run("engines.parrot", "", monkeypatch)
+    run("engines.parrot.service", service, monkeypatch)
+    engine = run("engines.parrot", description, monkeypatch).ENGINE
+    assert isinstance(engine, Engine)
+    model = resolve_model(engine.default_models["cpu"], engine)
+    machine = next(declared().topology.machines)
+    context = EngineContext(declared().settings, "cpu", model, "float32", False, machine.resource)
+    made = engine.service(context)
+    assert [step.part for step in made.steps] == ["stt_server/server"]
+    assert set(made.needs) == {made.steps[0].name, context.user_step}
+    assert made.service.variables["STT_MODEL"] == "polly"
+    assert made.service.sections["Service"]["ExecStart"].endswith("/server.py")  # type: ignore[union-attr]
+    # It runs: what the server reads is what the service sets.
+    assert set(re.findall(r'os\.environ\["(\w+)"\]', server)) == set(made.service.variables)
+
+
+def test_a_new_setting() -> None:
+    """Its field and its use are still where the walk says."""
+    field, use = blocks("A new setting")
+    assert field.startswith("threads: ")
+    assert use == '"STT_CPU_THREADS": str(settings.threads),\n'
+    assert "def _variables(" in (ROOT / "engines" / "own_server.py").read_text()
+    assert '"STT_CPU_THREADS"' in (ROOT / "stt_server" / "settings.py").read_text()
+    assert "class Settings(" in (ROOT / "declaration" / "settings.py").read_text()
+    assert "BAD: " in (ROOT / "tests" / "unit" / "test_settings.py").read_text()
