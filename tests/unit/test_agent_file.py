@@ -86,11 +86,11 @@ def test_it_arrives_beside_the_old_one_which_then_goes(machine: Path, tmp_path: 
     (place / "agent").symlink_to(place / "agent-000000000000.pyz")
     file = tmp_path / "cache" / "incus-stt" / f"agent-{DIGEST}.pyz"
     file.parent.mkdir(parents=True)
-    file.write_text("new")
+    file.write_text("NEW = True\n")  # Python runs it once, to compile it
     done = arrive(machine, tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     assert sorted(each.name for each in place.iterdir()) == ["agent", file.name]
-    assert (place / "agent").read_text() == "new"
+    assert (place / "agent").read_text() == "NEW = True\n"
     assert (place / file.name).stat().st_mode & 0o777 == 0o644
 
 
