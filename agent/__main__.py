@@ -202,6 +202,10 @@ def remove(machine: Machine, step: str) -> None:
     Raises:
         StepError: it could not be done.
     """
+    # Not at the top, for a check starts sooner so; but before anything changes, for the file that
+    # this comes from may be replaced meanwhile.
+    from agent.kinds.service import abandon
+
     with contextlib.ExitStack() as locks:
         locks.enter_context(machine.lock(f"step {step}"))
         each = record.load(machine, step)
@@ -209,8 +213,6 @@ def remove(machine: Machine, step: str) -> None:
             with contextlib.suppress(OSError):  # no room for the mark: the record stays until last
                 record.begin(machine, step)
             _take_away(machine, each, locks)
-        from agent.kinds.service import abandon  # not at the top: a check starts sooner
-
         abandon(machine, step)
         _discard_stale(machine, step, ())
         record.forget(machine, step)
@@ -241,6 +243,7 @@ def main() -> int:
         words.add_argument("step")
         words.add_argument("--stack", default="")
     verbs.add_parser("check", formatter_class=form)
+    verbs.add_parser("compile", formatter_class=form)  # of the file itself, as it arrives
     options = parser.parse_args()
     os.umask(0o022)
     machine = Machine(Path(options.root))
@@ -250,8 +253,13 @@ def main() -> int:
         elif options.verb == "apply":
             text = machine.stdin.readline().decode(errors="replace")
             said = apply(machine, options.step, options.stack, text)
-        else:
+        elif options.verb == "remove":
             remove(machine, options.step)
+            said = {}
+        else:
+            from agent.compiled import add_compiled  # not at the top: done once in a machine
+
+            add_compiled(Path(sys.argv[0]))
             said = {}
     except (StepError, OSError) as error:
         print(error, file=sys.stderr)

@@ -93,8 +93,9 @@ class Machine:
                 start_new_session=True,
                 **self._identity(user),
             )
-        except FileNotFoundError as error:
-            raise StepError(f"{argv[0]} cannot be run: {error.filename} is not there.") from None
+        except (FileNotFoundError, PermissionError) as error:
+            why = f"{error.filename}: {error.strerror}"
+            raise StepError(f"{argv[0]} cannot be run ({why}).") from None
         except KeyError:
             raise StepError(f"The machine has no user {user}.") from None
         with process:

@@ -31,6 +31,7 @@ command -v python3 >/dev/null || {
 mkdir -p /opt/incus-stt
 cat >"$1.part"
 chmod 0644 "$1.part"
+python3 -IS "$1.part" compile >/dev/null
 mv -f "$1.part" "$1"
 ln -sfn "$1" /opt/incus-stt/agent.new
 mv -fT /opt/incus-stt/agent.new /opt/incus-stt/agent

@@ -65,6 +65,7 @@ def main(reading: Reading | HostError | None) -> None:
         raise fail(error) from None
     host.stack = stack_id(host, settings.protect)
     deployment = Deployment(declaration, host)
-    report(host.drift)
+    if live:  # else nobody knows, and no report tells so
+        report(host.drift)
     for name, value in deployment.outputs().items():
         pulumi.export(name, value)

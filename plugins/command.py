@@ -169,4 +169,5 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
 if __name__ == "__main__":
     add = provider_pb2_grpc.add_ResourceProviderServicer_to_server
-    rpc.serve(Provider(), add).wait_for_termination()
+    provider = Provider()
+    rpc.serve(provider, add, provider.runner.wait).wait_for_termination()

@@ -36,6 +36,11 @@ class Runner:
             if self._running:
                 os.killpg(0, signal.SIGTERM)
 
+    def wait(self) -> None:
+        """Wait for what runs."""
+        for process in list(self._running):
+            process.wait()
+
     def run(
         self,
         command: str,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,11 +39,19 @@ def without_sdk() -> Iterator[None]:
             del sys.modules[name]
 
 
-def serve(servicer: Servicer, add: Callable[[Servicer, grpc.Server], None]) -> grpc.Server:
+def serve(
+    servicer: Servicer,
+    add: Callable[[Servicer, grpc.Server], None],
+    finish: Callable[[], None] = lambda: None,
+) -> grpc.Server:
     """Serve on a free port of the loopback and print it, as the engine expects.
 
-    The engine ends a plugin with SIGINT; what it runs at that time ends with it.
+    The engine ends a plugin with SIGINT; what it runs at that time ends with it. Where the engine
+    itself was killed, ``finish`` is called before the plugin ends.
     """
+    threading.Thread(target=_outlive_engine, args=[os.dup(0), finish], daemon=True).start()
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sizes = [(f"grpc.max_{way}_message_length", -1) for way in ("receive", "send")]
     server = grpc.server(ThreadPoolExecutor(WORKERS), options=sizes)
@@ -50,3 +60,11 @@ def serve(servicer: Servicer, add: Callable[[Servicer, grpc.Server], None]) -> g
     server.start()
     print(port, flush=True)
     return server
+
+
+def _outlive_engine(pipe: int, finish: Callable[[], None]) -> None:
+    """End the plugin once the engine no longer holds the other end of its standard input."""
+    while os.read(pipe, 1024):
+        pass
+    finish()
+    os._exit(1)

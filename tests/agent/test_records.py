@@ -8,6 +8,7 @@ import sys
 import threading
 import types
 import typing
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -237,7 +238,7 @@ def test_check_changes_nothing(agent: Any) -> None:
 
 def test_two_runs_of_a_step_follow_one_another(agent: Any) -> None:
     place = agent.path("/order")
-    script = f"echo in >>{place}; sleep 0.3; echo out >>{place}"
+    script = f"echo in >>{place}; sleep 0.1; echo out >>{place}"
     runs = [
         threading.Thread(target=agent.apply, args=("stt/run", RunStep(["sh", "-c", script])))
         for _ in range(3)
@@ -254,7 +255,7 @@ def test_what_a_run_that_was_killed_has_started_still_holds_its_lock(agent: Any)
     pid = os.fork()
     if pid == 0:
         with machine.lock("x"):
-            machine.run(["sh", "-c", f"echo >{agent.root}/started; sleep 2"])
+            machine.run(["sh", "-c", f"echo >{agent.root}/started; sleep 1.5"])
         os._exit(0)
     while not agent.path("/started").exists():
         pass
@@ -290,13 +291,6 @@ def test_a_program_that_is_not_there_or_fails(agent: Any) -> None:
 # the command line
 
 
-@pytest.fixture(scope="module")
-def archive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("packed") / "agent.pyz"
-    place.write_bytes(packed())
-    return place
-
-
 def _pythons() -> list[str]:
     """This one, and the distribution's own, which machines have."""
     own = "/usr/bin/python3"
@@ -310,6 +304,36 @@ def _pythons() -> list[str]:
 def _call(python: str, file: Path, root: Path, *words: str, text: bytes = b"") -> Any:
     argv = [python, "-IS", str(file), "--root", str(root), *words]
     return subprocess.run(argv, input=text, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize("python", _pythons())
+def test_compiled_in_its_machine_it_works_the_same(tmp_path: Path, python: str) -> None:
+    file, root = tmp_path / "agent.pyz.part", tmp_path / "root"
+    root.mkdir()
+    file.write_bytes(packed())
+    for _ in range(2):
+        assert _call(python, file, root, "compile").returncode == 0
+    file = file.rename(tmp_path / "agent.pyz")
+    with zipfile.ZipFile(file) as made:
+        names = made.namelist()
+        sources = [name for name in names if name.endswith(".py")]
+        assert sorted(names) == sorted([*sources, *(f"{name}c" for name in sources)])
+    data = {"kind": "files", "spec": encode(Files([File("/etc/a", "a")]))}
+    done = _call(python, file, root, "apply", "base/files", text=json.dumps(data).encode())
+    assert done.returncode == 0 and (root / "etc/a").read_text() == "a"
+    other = tmp_path / "other.pyz"
+    with zipfile.ZipFile(file) as made, zipfile.ZipFile(other, "w") as copy:
+        for name in names:
+            copy.writestr(name, b"broken(" if name.endswith(".py") else made.read(name))
+    done = _call(python, other, root, "check")
+    assert json.loads(done.stdout)["steps"].keys() == {"base/files"}, "no source is read"
+
+
+@pytest.fixture(scope="module")
+def archive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("packed") / "agent.pyz"
+    place.write_bytes(packed())
+    return place
 
 
 @pytest.mark.parametrize("python", _pythons())

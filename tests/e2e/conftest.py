@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import fcntl
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,12 +82,25 @@ def up(stack: Project) -> str:
     return stack.up()
 
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell the fixtures of a test whether it failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture
-def project(stack: Project, up: str) -> Iterator[Project]:
+def project(stack: Project, up: str, request: pytest.FixtureRequest) -> Iterator[Project]:
     """The shared stack. What a test that failed left otherwise is put back."""
     before = copy.deepcopy((stack.settings, stack.machines))
     yield stack
-    if (stack.settings, stack.machines) != before:
+    if (stack.settings, stack.machines) != before or request.node.stash.get(FAILED, False):
         stack.settings, stack.machines = before
         stack.write()
         stack.up()

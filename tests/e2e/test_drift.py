@@ -204,7 +204,7 @@ def test_a_stopped_machine_is_started(project: Project) -> None:
 def test_a_deleted_machine_is_made_again_with_all_that_was_in_it(project: Project) -> None:
     shell(project, "touch /srv/models/kept")
     incus("delete", "--force", "gpu-server", project=project.domain)
-    assert project.drift()[0] == "gpu-server/instance: machine gpu-server: not there -> there"
+    assert project.drift()[0] == "gpu-server/instance: instance gpu-server: not there -> there"
     project.up()
     assert project.unchanged()
     assert project.transcribe("hello_world").json["text"] == "hello world"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -430,3 +432,30 @@ def test_ctrl_c_in_a_preview_ends_the_program(case: Case) -> None:
     said, _ = preview.communicate(timeout=60)
     assert preview.returncode != 0
     assert "Traceback" not in said or case.plugins == "official", said
+
+
+def test_plugins_end_with_an_engine_that_was_killed(case: Case) -> None:
+    if case.plugins == "official":
+        pytest.skip("Pulumi's own end within five minutes")
+    slow = "echo begin >> log; until [ -e go ]; do sleep 0.1; done; echo end >> log"
+    case.plan({**A, "create": slow})
+    up = case.start("up", "--yes", "--skip-preview")
+    wait_for(case, "begin")
+    os.killpg(up.pid, signal.SIGKILL)
+    up.communicate(timeout=60)
+    (case.root / "go").touch()
+    wait_for(case, "end")  # what runs is not cut off
+    deadline = time.monotonic() + 30
+    while left := working_in(case.root):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def working_in(directory: Path) -> list[str]:
+    """The processes that work in a directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == directory:
+                found.append((process / "cmdline").read_text())
+    return found

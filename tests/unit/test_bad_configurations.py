@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from agent.specs import encode
 from agent.systemd import environment_text
 from declaration.connection import Connection
 from declaration.problems import DeclarationError
+from declaration.source_files import ROOT
 from engines import ENGINES
 from host.client import incus_words
 from roles import ROLES
@@ -318,6 +320,13 @@ def test_a_secret_goes_only_where_the_program_puts_it(tmp_path: Path) -> None:
     for name, command in program.commands.items():
         if API_KEY in str(command.inputs):
             assert name.endswith("/secrets")
+
+
+def test_a_secret_s_token_cannot_be_known_beforehand() -> None:
+    show = "from declaration.secret import secret; print(secret('x'))"
+    words = [sys.executable, "-c", show]
+    tokens = {subprocess.check_output(words, cwd=ROOT, text=True) for _ in range(2)}
+    assert len(tokens) == 2
 
 
 @pytest.mark.parametrize("stack", ["dev", "gpu"])
