@@ -150,5 +150,5 @@ find_state() {
 
 select_stack() {
     pulumi stack select "$1" 2>/dev/null || pulumi stack init "$1" ||
-        die "Pulumi has no stack $1 and cannot make it (above: why)."
+        die "Pulumi has no stack $1 and cannot make it (above: why). Where the passphrase is wrong: name the right one in PULUMI_CONFIG_PASSPHRASE_FILE. Where it is lost: remove the line encryptionsalt and all secrets from the stack's file, then set them again."
 }

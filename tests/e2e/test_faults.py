@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import ROOT, Answer, Project, incus, left_of, light, request, run
+from tests.e2e.project import (
+    ROOT,
+    STACK,
+    Answer,
+    Project,
+    incus,
+    left_of,
+    light,
+    remove_leftovers,
+    request,
+    run,
+)
 from tests.model_hub import ModelHub
 
 DOMAIN, SUBNET = "stt-e2e-f", "10.213.43"
@@ -23,7 +35,9 @@ def fresh(tmp_path: Path) -> Iterator[Project]:
     light(stack)
     yield stack
     stack.pulumi("destroy")
-    assert left_of(DOMAIN) == []
+    left = left_of(DOMAIN)
+    remove_leftovers(DOMAIN)
+    assert left == []
 
 
 def sentence(said: str, *parts: str) -> None:
@@ -223,6 +237,9 @@ def test_a_lost_state_is_taken_over_only_when_asked(fresh: Project) -> None:
     volume = json.loads(incus("query", path))
     assert volume["config"]["volatile.idmap.last"]  # what Incus notes down for itself
     shutil.rmtree(fresh.root / "state")
+    sentence(fresh.fails(), "incorrect passphrase", "remove the line encryptionsalt")
+    file = fresh.root / "stacks" / f"Pulumi.{STACK}.yaml"
+    file.write_text(re.sub("^encryptionsalt:.*\n", "", file.read_text(), flags=re.MULTILINE))
     sentence(fresh.fails(), "another stack has set this machine up", "stt:adopt")
     fresh.set(adopt=True)
     fresh.up()
