@@ -250,7 +250,9 @@ def test_the_next_run_may_take_the_step_away(agent: Any, archive: Any, make: Mak
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["killed", "disk-full"])
-@pytest.mark.parametrize("make", [_service, _files, _secrets, _programs], ids=str)
+@pytest.mark.parametrize(
+    "make", [_service, _files, _secrets, _programs], ids=lambda make: make.__name__.strip("_")
+)
 def test_a_removal_at_any_moment(agent: Any, archive: Any, make: Make, full: bool) -> None:
     agent.quick = True
     change = make(agent, archive)

@@ -48,7 +48,7 @@ def live(first: Program) -> Live:
 
 
 COMMANDS = first_run("gpu").commands
-ON_THE_HOST = [name for name in COMMANDS if name not in KEPT]
+ON_THE_HOST = sorted(name for name in COMMANDS if name not in KEPT)
 
 
 def group(name: str) -> str:
