@@ -31,14 +31,15 @@ class Host:
     """The host as all Commands see it: how it is reached, how it is, what the state knows of it.
 
     ``live`` is None where a preview cannot read the host. ``stack`` is the stack's own id.
-    ``former_name`` gives a resource's name before a rename. ``drift`` gathers what was found, by
-    resource, for the report.
+    ``adopt``: somebody else's objects are taken over. ``former_name`` gives a resource's name
+    before a rename. ``drift`` gathers what was found, by resource, for the report.
     """
 
     connection: Connection
     live: Live | None
     state: State
     stack: pulumi.Input[str] = ""
+    adopt: bool = False
     former_name: Callable[[str], str] = _same
     drift: dict[str, Sequence[Difference]] = field(default_factory=dict)
     now: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))

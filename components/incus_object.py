@@ -26,11 +26,13 @@ def find_drift(
     """Where the object on the host differs from what was applied last.
 
     A change of the configuration is not drift: the comparison is with the state's desired state.
-    A volume that ``create`` is about to move from another storage pool is not read.
+    A volume that ``create`` is about to move from another storage pool is not read. Where somebody
+    else's object is to be taken over, what differs is what that changes.
     """
-    if host.live is None or not host.known(name):
+    known = host.known(name)
+    if host.live is None or not (known or host.adopt):
         return []
-    if kind is VOLUME and host.outputs(name).get("create", create) != create:
+    if known and kind is VOLUME and host.outputs(name).get("create", create) != create:
         return []
     project = "default" if kind is NETWORK else place.project or place.name
     actual = host.live.find(kind.name, place.name, project)
@@ -44,7 +46,7 @@ def find_drift(
 def _applied(host: Host, name: str) -> Mapping[str, Any] | None:
     """The desired state of the last run."""
     try:
-        found = json.loads(host.outputs(name).get("stdin") or "null")
+        found = json.loads((host.outputs(name) or {}).get("stdin") or "null")
     except ValueError:
         return None
     return found if isinstance(found, Mapping) else None

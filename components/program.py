@@ -51,7 +51,13 @@ def main(reading: Reading | HostError | None) -> None:
         topology, settings = declaration.topology, declaration.settings
         state = read_state()
         live = read_host(reading)
-        host = Host(settings.host_connection, live, state, former_name=topology.former_name)
+        host = Host(
+            settings.host_connection,
+            live,
+            state,
+            adopt=settings.adopt,
+            former_name=topology.former_name,
+        )
         if live:
             problems = [
                 *obstacles(declaration, live),

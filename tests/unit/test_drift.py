@@ -257,6 +257,23 @@ def test_a_step_by_another_stack_is_drift_where_it_is_taken_over(
     assert found.drift[f"{WEBUI}/network"] == ["applied by: another stack -> this stack"]
 
 
+def test_what_taking_over_changes_is_shown(live: Live) -> None:
+    """An object that the state does not have, where `stt:adopt` says that it is taken over."""
+    other = changed(live, "instance", "webui", description="theirs")
+    name = "ai-tools/webui/instance"
+    (line,) = run("gpu", other, adopt=True).drift[name]
+    assert line.startswith("description: theirs -> ")
+    assert run("gpu", EMPTY_HOST, adopt=True).drift == {}
+
+
+def test_the_report_is_not_there_where_the_host_was_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STT_DRIFT_REPORT", str(tmp_path / "drift"))
+    run("gpu", HostError("no daemon"), preview=True)
+    assert not (tmp_path / "drift").exists()
+
+
 def test_the_report_has_a_line_for_each_difference(
     first: Program, live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
