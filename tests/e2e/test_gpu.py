@@ -7,6 +7,7 @@ host, and only not started.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_the_preview_chooses_and_says_what_is_left(host: Host, mib: int, chosen:
     assert f"stt:quantization auto: {chosen}" in said
     assert f"gpu-server: NVIDIA GeForce RTX 3060 ({mib / 1024:.1f} GiB" in said
     assert "to spare" in said
-    assert f'"stt_quantization": "{chosen}"' in said
+    assert re.search(f'stt_quantization *: "{chosen}"', said), said
 
 
 def test_what_does_not_fit_is_refused_with_what_would(host: Host) -> None:
@@ -107,7 +108,7 @@ def test_what_does_not_fit_is_refused_with_what_would(host: Host) -> None:
     assert "the nearest first: medium in int8_float16" in said
     host.set(force=True)
     status, said = host.preview()
-    assert status == 0 and "stt:force is true, so this is tried all the same" in said
+    assert status == 0 and "stt:force is true, so this is tried anyway" in said
     host.set(model=None, quantization=None, force=None)
 
 
