@@ -53,6 +53,15 @@ CUDA_PACKAGES = (
     "nvidia-cufft-cu12==11.3.0.4",
     "nvidia-curand-cu12==10.3.7.77",
 )
+#: Compiles what uv does not: Speaches' own modules and the standard library. Its user cannot write
+#: there, so it would compile them at every start.
+_COMPILE = """
+import compileall, re, sysconfig
+for place in ("src", sysconfig.get_path("stdlib")):
+    compileall.compile_dir(place, quiet=2, rx=re.compile("/(test|tests|site-packages)/"))
+"""
+#: The first one is what Speaches excludes by default.
+_WITHOUT_CUDA = '["TensorrtExecutionProvider", "CUDAExecutionProvider"]'
 #: Seconds that Speaches gets to start and to load its model.
 _DEADLINE = 600
 
@@ -129,8 +138,9 @@ def _install(context: EngineContext, checkout: str, source: str, python: str) ->
             "run up again: what was downloaded is kept.",
         )
     )
+    venv = f"{checkout}/.venv"
+    made.append(Run([f"{venv}/bin/python", "-c", _COMPILE], directory=checkout))
     if context.device == "cuda":
-        venv = f"{checkout}/.venv"
         into = ["--quiet", "--python", f"{venv}/bin/python"]
         made.append(
             Run(
@@ -176,8 +186,8 @@ def _model_steps(context: EngineContext, checkout: str, programs: str) -> tuple[
     entry = hub_entry(repository)
     load = Run(
         [python, f"{programs}/check_model.py", entry, context.check_type, model.name],
-        failure=f"stt:model {model.name} does not load (above: why). The running service was not "
-        "touched.",
+        failure=f"stt:model {model.name} cannot be used (above: why). The running service was not "
+        "touched. Choose another model, or repair this one.",
         user=USER,
         environment={"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"},
     )
@@ -251,4 +261,7 @@ def _variables(context: EngineContext, checkout: str) -> dict[str, str]:
     if context.device == "cuda":
         library = f"{checkout}/.venv/lib/cuda"
         variables |= {"LD_LIBRARY_PATH": library, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    else:
+        # Its ONNX Runtime is built for CUDA, and logs errors where it finds none.
+        variables["UNSTABLE_ORT_OPTS__EXCLUDE_PROVIDERS"] = _WITHOUT_CUDA
     return variables

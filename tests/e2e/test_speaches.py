@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.e2e.project import (
     ROOT,
     STACK,
     Project,
+    incus,
     left_of,
     machine,
     post_recording,
@@ -92,6 +94,46 @@ def test_without_the_key_there_is_no_transcription(project: Project) -> None:
     for key in ("", "wrong-key-wrong-key"):
         answer = post_recording(url, RECORDINGS / "hello_world.wav", "whisper-1", key)
         assert answer.status == 401
+
+
+def variables(project: Project, *files: str) -> list[str]:
+    """The names of the variables in environment files of the machine."""
+    lines = project.inside("cat", *(f"/etc/incus-stt/{file}" for file in files)).splitlines()
+    return [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
+
+
+def unread_by_speaches(project: Project, *names: str) -> list[str]:
+    """The variables that the installed Speaches reads nowhere."""
+    unit = project.inside("systemctl", "show", "-P", "ExecStart", "speaches")
+    python = unit.partition("path=")[2].partition(" ")[0].replace("/uvicorn", "/python")
+    app = f"{unit.partition('--app-dir ')[2].partition(' ')[0]}/speaches_app.py"
+    command = ("exec", "gpu-server", "--", python, "-", app, *names)
+    program = (ROOT / "tests" / "speaches_variables.py").read_text()
+    found: list[str] = json.loads(incus(*command, project=project.domain, stdin=program))
+    return found
+
+
+def test_speaches_reads_every_variable_of_its_unit(project: Project) -> None:
+    names = variables(project, "speaches.env", "stt_server/api-key.env")
+    assert {"API_KEY", "STT_MODEL_TTL", "WHISPER__COMPUTE_TYPE"} <= set(names)
+    assert unread_by_speaches(project, *names) == []
+    # It would have been noticed: these are names of earlier versions.
+    old = ["WHISPER__MODEL", "WHISPER__TTL"]
+    assert unread_by_speaches(project, *names, *old) == old
+
+
+def test_ollama_reads_every_variable_of_its_unit(project: Project) -> None:
+    """At its start it logs each variable that it knows, with its value."""
+    names = {*variables(project, "ollama.env")} - {"HOME"}  # the system's
+    unit = project.inside("systemctl", "show", "-P", "InvocationID", "ollama")
+    match = f"_SYSTEMD_INVOCATION_ID={unit}"
+    said = project.inside("journalctl", "--no-pager", "-o", "cat", match)
+    [line] = [line for line in said.splitlines() if "server config" in line]
+    known = set(re.findall(r"([A-Z_]+):", line))
+    assert "OLLAMA_KEEP_ALIVE" in names and "OLLAMA_KEEP_ALIVES" not in known
+    assert names <= known
+    for value in ("OLLAMA_HOST:http://0.0.0.0:11434", "OLLAMA_MODELS:/srv/models/ollama"):
+        assert value in line
 
 
 def test_a_second_up_changes_nothing(project: Project) -> None:

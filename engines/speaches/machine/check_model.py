@@ -53,10 +53,7 @@ def main(directory: str, compute_type: str, name: str) -> None:
     try:
         WhisperModel(str(place), device="cpu", compute_type=compute_type, local_files_only=True)
     except Exception as error:  # each library below has its own
-        sys.exit(
-            f"stt:model {name} does not load ({error}). The running service was not touched. "
-            "Choose another model, or repair this one."
-        )
+        sys.exit(f"stt:model {name} does not load ({error}).")
 
 
 if __name__ == "__main__":
