@@ -134,7 +134,9 @@ class Host:
             [ "$1" != --project ] || shift 2
             case "$*" in
                 "query /1.0") [ -e {state} ] && echo '{{"server_version": "6.0.4"}}';;
-                "admin waitready"*) [ -e {state} ];;
+                "admin waitready"*)
+                    for n in 1 2 3 4 5; do [ ! -e {state} ] || exit 0; sleep 0.1; done
+                    exit 1;;
                 "storage list"*) echo "{pools}";;
                 "image list"*) echo "{listed}";;
                 "image info "*:*) echo '{answer}' >&2; exit {rc};;

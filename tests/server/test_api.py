@@ -22,6 +22,8 @@ from openai import (
 
 from tests.server.server import KEY, NAME, RECORDINGS, SPEECH, Running, speech, wav
 
+pytestmark = pytest.mark.serial
+
 WORDS = "one two three"
 
 

@@ -26,6 +26,8 @@ from tests.server.server import (
     wav,
 )
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.mark.parametrize(
     ("asked", "effective"),

@@ -318,7 +318,7 @@ def test_an_answer_that_was_cut_off_is_not_an_answer(said: str) -> None:
 
 #: A client of a host with three machines, of which one has no agent and one is not asked.
 CLIENT = """#!/bin/sh
-printf '%s ' "$INCUS_REMOTE" "$@" >>WORK/words; echo >>WORK/words
+echo "$INCUS_REMOTE $*" >>WORK/words
 case "$*" in
   *"exec box "*) cat WORK/said ;;
   *"exec new "*) echo "python3: can't open file" >&2; exit 2 ;;
