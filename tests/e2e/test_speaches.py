@@ -305,7 +305,8 @@ def test_ollama_runs_a_model(project: Project, tmp_path: Path) -> None:
 def test_settings_of_ollama_take_effect(project: Project) -> None:
     project.set(ollama={"port": 11500, "keepAlive": "7m", "models": ["nowhere/nothing:1b"]})
     said = project.fails()
-    assert "stt:ollama.models: nowhere/nothing:1b could not be pulled" in said
+    assert "stt:ollama.models: a model could not be pulled" in said
+    assert re.search(r"^ *nowhere/nothing:1b: ", said, re.MULTILINE), said
     assert request(f"http://{SUBNET}.1:11500/api/version").status == 200
     pid = project.inside("systemctl", "show", "-P", "MainPID", "ollama")
     environment = project.inside("cat", f"/proc/{pid}/environ").split("\0")
