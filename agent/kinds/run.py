@@ -12,7 +12,7 @@ from urllib.parse import quote
 from agent.difference import Difference, missing
 from agent.files import File, discard, write
 from agent.kinds.kind import Applied, Kind
-from agent.machine import Machine, StepError, last_lines
+from agent.machine import Machine, StepError, last_lines, say
 
 #: Seconds that ``check_argv`` may take.
 _CHECK_DEADLINE = 20
@@ -62,6 +62,8 @@ class Run(Kind):
                 said = self._run(machine, ["sh", "-eu", str(machine.path(file.path))])
             finally:
                 discard(machine, file.path)
+            if said.strip():  # an operator's script has something to tell its operator
+                say(said.rstrip())
         else:
             said = self._run(machine, self.argv)
         lines = said.strip().splitlines()

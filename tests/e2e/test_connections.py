@@ -14,11 +14,11 @@ from tests.e2e.places import new_directory
 from tests.e2e.project import Project, everything, incus, left_of, light, run
 from tests.e2e.ssh_server import SshServer, find_sshd
 
-SUBNET = "10.213.47"
 
-
-def new_project(root: Path, connection: str, environment: dict[str, str]) -> Project:
-    project = Project(root, "stt-e2e-x", SUBNET, environment=environment)
+def new_project(
+    root: Path, domain: str, subnet: str, connection: str, environment: dict[str, str]
+) -> Project:
+    project = Project(root, domain, subnet, environment=environment)
     light(project)
     project.set(connection=connection, image="incus-stt/images/debian/12")
     return project
@@ -48,7 +48,9 @@ def server(tmp_path: Path) -> Iterator[SshServer]:
 
 def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
     environment = {"PATH": f"{server.path}:{os.environ['PATH']}"}
-    project = new_project(tmp_path / "project", "ssh:stt-test", environment)
+    project = new_project(
+        tmp_path / "project", "stt-e2e-x", "10.213.47", "ssh:stt-test", environment
+    )
 
     said = project.fails()
     assert server.fingerprint in said and "ssh stt-test" in said
@@ -70,7 +72,8 @@ def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
     assert up.end() != 0
     assert "Traceback" not in up.said, up.said
     assert "stt:connection is ssh:stt-test" in project.fails()
-    assert "Drift was not checked" in project.pulumi("preview").stderr
+    preview = project.pulumi("preview")
+    assert "Drift was not checked" in preview.stdout + preview.stderr
     server.start()
     project.up()
     assert project.unchanged()
@@ -116,7 +119,7 @@ def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
     token = incus("config", "trust", "add", "stt-test", "-q", **other.environment).strip()
     environment = {"INCUS_CONF": str(tmp_path / "client")}
     (tmp_path / "client").mkdir()
-    project = new_project(tmp_path / "project", "incus:lab", environment)
+    project = new_project(tmp_path / "project", "stt-e2e-y", "10.213.52", "incus:lab", environment)
     assert "there is no such remote" in project.fails()
 
     url = f"https://{address}"

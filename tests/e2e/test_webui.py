@@ -166,8 +166,9 @@ def test_the_installed_version_reads_every_variable(project: Project) -> None:
     ours = inside(project, "sed", "-n", "s/=.*//p", "/etc/incus-stt/open-webui.env").split()
     ours += inside(project, "sed", "s/=.*//", "/etc/incus-stt/open_webui/secrets.env").split()
     packages = "/opt/incus-stt/open-webui-*/lib/python3*/site-packages"
-    # The shell's own, and those of libraries: Chroma's, and the common ones.
-    others = {"HOME", "ANONYMIZED_TELEMETRY", "DO_NOT_TRACK", "SCARF_NO_ANALYTICS"}
+    # The shell's own, and those of libraries: Chroma's, ONNX Runtime's, and the common ones.
+    others = {"HOME", "ANONYMIZED_TELEMETRY", "ORT_DISABLE_TELEMETRY", "DO_NOT_TRACK"}
+    others.add("SCARF_NO_ANALYTICS")
     for name in (set(ours) - others) | set(DECLARED.values()):
         search = f"cd {packages}/open_webui && grep -qF \"'{name}'\" env.py config.py __init__.py"
         inside(project, "sh", "-c", search)
