@@ -36,6 +36,7 @@ NVIDIA_SMI_FIELDS = "pci.bus_id,name,memory.total,compute_cap,driver_version"
 
 #: Reads everything at once; each answer has a file of its own. Machines are found by their mark.
 _SCRIPT = """set -eu
+{first}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 machines() {{
   {list} </dev/null | {{
@@ -117,7 +118,13 @@ def read_script(connection: Connection, pool: str) -> str:
     columns = ["--all-projects", "--format", "csv", "--columns", "en"]
     agent = ["--", *AGENT_WORDS, "check"]
     remote = incus_words(connection, [])
+    first = ""
+    if connection.kind == "incus":
+        # Clients that start together where none has run before read each other's half-written
+        # configuration, find no remote in it, and ask this machine's daemon instead (Incus 6.0).
+        first = incus_words(connection, ["query", "/1.0"]) + " </dev/null >/dev/null"
     return _SCRIPT.format(
+        first=first,
         list=incus_words(connection, ["list", *columns, *filters]),
         check=f'timeout {MACHINE_DEADLINE} env {remote} --project "$project" exec "$name" '
         + shlex.join(agent),

@@ -105,6 +105,14 @@ def light(project: Project, model: str = "light") -> None:
     project.set(engine="custom", model=model, custom=custom)
 
 
+def broken_model(project: Project) -> str:
+    """A model that does not load, in ``project``'s directory: for ``stt:model``."""
+    folder = project.root / "models" / "broken"
+    shutil.copytree(project.root / "models" / "tiny-digits", folder, dirs_exist_ok=True)
+    (folder / "model.bin").write_bytes(b"this is no model")
+    return "./models/broken"
+
+
 @dataclass
 class Answer:
     """An HTTP answer."""

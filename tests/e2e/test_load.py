@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.e2e.project import RECORDINGS, Project, post_recording, request
+from tests.e2e.project import RECORDINGS, Project, broken_model, post_recording, request
 
 
 @dataclass
@@ -88,10 +87,7 @@ def test_what_each_change_loses(
     project.up()
 
     # A model that does not load is found before the old one stops.
-    broken = project.root / "models" / "broken"
-    shutil.copytree(project.root / "models" / "tiny-digits", broken)
-    (broken / "model.bin").write_bytes(b"this is no model")
-    project.set(model="./models/broken")
+    project.set(model=broken_model(project))
     with under_load(project) as load:
         project.fails()
     tell(capsys, "a model that does not load", load)

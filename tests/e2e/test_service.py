@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import pytest
 
-from tests.e2e.project import RECORDINGS, Project, changed, post_recording, request, run
+from tests.e2e.project import (
+    RECORDINGS,
+    Project,
+    broken_model,
+    changed,
+    post_recording,
+    request,
+    run,
+)
 from tests.multilingual import make_model
 
 UNIT = "faster-whisper.service"
@@ -210,11 +217,8 @@ def test_enabled_takes_effect(project: Project, up: str) -> None:
 def test_a_model_that_does_not_load_leaves_the_old_service_running(
     project: Project, up: str
 ) -> None:
-    broken = project.root / "models" / "broken"
-    shutil.copytree(project.root / "models" / "tiny-digits", broken)
-    (broken / "model.bin").write_bytes(b"this is no model")
     running = invocation(project)
-    project.set(model="./models/broken")
+    project.set(model=broken_model(project))
     said = project.fails()
     assert "stt:model ./models/broken does not load" in said
     assert "The running service was not touched" in said

@@ -163,8 +163,8 @@ def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Proj
 
 def test_the_installed_version_reads_every_variable(project: Project) -> None:
     """A name that a version does not know is ignored in silence; here it is an error."""
-    ours = inside(project, "sed", "-n", "s/=.*//p", "/etc/incus-stt/open-webui.env").split()
-    ours += inside(project, "sed", "s/=.*//", "/etc/incus-stt/open_webui/secrets.env").split()
+    files = ("/etc/incus-stt/open-webui.env", "/etc/incus-stt/open_webui/secrets.env")
+    ours = inside(project, "sed", "-n", "/^#/d; s/=.*//p", *files).split()
     packages = "/opt/incus-stt/open-webui-*/lib/python3*/site-packages"
     # The shell's own, and those of libraries: Chroma's, ONNX Runtime's, and the common ones.
     others = {"HOME", "ANONYMIZED_TELEMETRY", "ORT_DISABLE_TELEMETRY", "DO_NOT_TRACK"}
