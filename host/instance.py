@@ -102,6 +102,14 @@ def _explain(said: str) -> str:
             "Something on the host has the address of a proxy device already. For Open WebUI "
             "choose another one with stt:webui.publish, or stop the other program."
         )
+    elif "receive fd from listener process" in said:
+        # Incus starts two processes for a proxy device. On a busy host the one that waits for the
+        # listener reports first, and the listener's own reason is lost (2 of 30 tries, Incus 6.0).
+        advice = (
+            "Incus does not say why; most often something on the host has the address of a proxy "
+            "device already. See with: ss -ltnp. For Open WebUI choose another one with "
+            "stt:webui.publish, or stop the other program."
+        )
     elif "annot assign requested address" in said:
         advice = (
             "The address of a proxy device does not belong to the host. For Open WebUI choose "
