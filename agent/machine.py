@@ -150,10 +150,10 @@ class Machine:
         directory = self.path(_LOCKS)  # not /run/lock, where every user may hold one of our locks
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (directory / quote(name, safe="")).open("w") as file:
-            if not _flock(file.fileno()):
+            if not flock(file.fileno()):
                 if deadline:
                     say("waiting for what an earlier run began in this machine")
-                if not poll(lambda: _flock(file.fileno()), deadline):
+                if not poll(lambda: flock(file.fileno()), deadline):
                     raise StepError(
                         f"An earlier run still works on {name}, after {deadline:.0f} s.",
                         resolution="Look at it (ps aux in the machine), or restart the machine.",
@@ -180,7 +180,8 @@ class _Stdin(io.RawIOBase):
         return len(data)
 
 
-def _flock(descriptor: int) -> bool:
+def flock(descriptor: int) -> bool:
+    """Lock an open file, unless somebody else has; whether it is locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -15,6 +15,7 @@ from components.kept_values import Secrets
 from components.step import StepCommand
 from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
+from declaration.topology import DomainPlan
 from roles import ROLES
 from roles.role import Context, Result
 from stack.declare import Declaration
@@ -44,6 +45,19 @@ def contexts(declaration: Declaration) -> list[tuple[str, Context]]:
     ]
 
 
+def _volumes(context: Context, domain: DomainPlan) -> dict[str, str]:
+    """What a machine has mounted.
+
+    A role that is switched off keeps its volumes: nothing that was fetched is lost.
+    """
+    found: dict[str, str] = {}
+    for role in context.machine.roles:
+        found |= ROLES[role].volumes
+        if sum(role in machine.roles for machine in domain.machines) > 1:
+            found |= ROLES[role].caches
+    return found
+
+
 class Deployment:
     """Registers everything of a declaration."""
 
@@ -61,8 +75,9 @@ class Deployment:
                 plan,
                 host,
                 settings,
-                {name: self._volumes(context) for name, context in machines.items()},
+                {name: _volumes(context, plan) for name, context in machines.items()},
                 {name: self._devices(context) for name, context in machines.items()},
+                {name for role in sorted(used) for name in ROLES[role].caches},
             )
             self._machines |= {(plan.name, name): m for name, m in domain.machines.items()}
         self._groups: dict[str, RoleGroup] = {}
@@ -70,11 +85,6 @@ class Deployment:
         steps = [step for name, context in self._contexts for step in ROLES[name].steps(context)]
         for step in steps_in_order(steps):
             self._commands[step.name] = self._register(step)
-
-    @staticmethod
-    def _volumes(context: Context) -> dict[str, str]:
-        """A role that is switched off keeps its volumes: nothing that was fetched is lost."""
-        return {k: v for role in context.machine.roles for k, v in ROLES[role].volumes.items()}
 
     def _devices(self, context: Context) -> dict[str, Mapping[str, str]]:
         return {

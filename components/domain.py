@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pulumi
@@ -49,7 +49,8 @@ class Machine(pulumi.ComponentResource):
 class Domain(pulumi.ComponentResource):
     """A domain's Incus objects. ``machines`` has every machine by its name.
 
-    ``volumes`` and ``devices`` are what the roles of each machine bring, by its name.
+    ``volumes`` and ``devices`` are what the roles of each machine bring, by its name; ``caches``
+    are the volumes that nobody wants to keep.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Domain(pulumi.ComponentResource):
         settings: Settings,
         volumes: Mapping[str, Mapping[str, str]],
         devices: Mapping[str, Mapping[str, Mapping[str, str]]],
+        caches: Collection[str] = (),
     ) -> None:
         # Every child inherits it.
         guarded = pulumi.ResourceOptions(protect=settings.protect)
@@ -94,7 +96,7 @@ class Domain(pulumi.ComponentResource):
                 objects.VOLUME,
                 # Its data moves with it to another name of the domain, or another storage pool.
                 movable=True,
-                keep=settings.keepModels,
+                keep=settings.keepModels and name not in caches,
                 words=former,
                 opts=after,
             )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from agent.actions import Action, Run
+from agent.wheels import SharedWheels
 
 #: Speaches' lock file wants uv ~= 0.8.14; its own image of v0.9.0-rc.3 brings this one.
 UV_VERSION = "0.8.22"
 UV_DIRECTORY = f"/opt/incus-stt/uv-{UV_VERSION}"
-UV = f"{UV_DIRECTORY}/bin/uv"
+UV, PIP = f"{UV_DIRECTORY}/bin/uv", f"{UV_DIRECTORY}/bin/pip"
 #: Downloads are kept for the next program, in the machine.
 UV_ENVIRONMENT = {
     "UV_CACHE_DIR": "/var/cache/incus-stt/uv",
@@ -15,6 +16,8 @@ UV_ENVIRONMENT = {
     "UV_NO_PROGRESS": "1",
     "UV_PYTHON_INSTALL_DIR": "/opt/incus-stt/python",
 }
+#: Where the storage volume is mounted with which the machines of a domain share wheels.
+WHEELS = "/var/cache/incus-stt/wheels"
 _KEPT = "Check the machine's network and disk, then run up again: what was downloaded is kept."
 
 
@@ -26,11 +29,13 @@ def venv_actions(
     *,
     no_python: str = "",
     dependencies: bool = True,
+    share: bool = False,
 ) -> list[Action]:
     """What makes a virtual environment with what ``lock`` names, by hash.
 
     ``python`` is the range of versions; ``no_python``: what to say where the machine has none of
-    these. Without ``dependencies`` nothing is installed that the lock file does not name.
+    these. Without ``dependencies`` nothing is installed that the lock file does not name. With
+    ``share`` the machines of a domain fetch wheels for each other.
     """
     words = ["--quiet", "--compile-bytecode", "--require-hashes"]
     words += [] if dependencies else ["--no-deps"]
@@ -40,6 +45,7 @@ def venv_actions(
             failure=no_python or f"{name} needs Python {python}.",
             environment=UV_ENVIRONMENT,
         ),
+        *([SharedWheels(WHEELS, lock, directory, UV, PIP, UV_ENVIRONMENT)] if share else []),
         Run(
             [UV, "pip", "install", *words, "--python", f"{directory}/bin/python", "-r", lock],
             failure=f"uv could not install {name}. {_KEPT}",

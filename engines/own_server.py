@@ -129,7 +129,7 @@ def _program_step(context: EngineContext, what: OwnServer, upload: Step, venv: s
     libraries = f"{venv}/lib/python3.*/site-packages/nvidia/*/lib/*.so*"
     # One folder with every CUDA library, whichever Python version named the path.
     links = [Link(libraries, f"{venv}/lib/cuda")] if context.device == "cuda" else []
-    actions = [*venv_actions(what.description, venv, lock, ">=3.11,<3.14"), *links]
+    actions = [*venv_actions(what.description, venv, lock, ">=3.11,<3.14", share=True), *links]
     return Step(
         context.name("program"),
         Program(venv, what.description, actions),

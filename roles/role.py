@@ -56,7 +56,9 @@ def _nothing(_: Any) -> dict[str, Any]:
 class Role:
     """A role. A folder of ``roles/`` that defines ``ROLE`` is all that a new one needs.
 
-    ``volumes`` maps storage volumes to where they are mounted; they outlive the machine.
+    ``volumes`` maps storage volumes to where they are mounted; they outlive the machine. ``caches``
+    are volumes that only save time: they are there where several machines of a domain have the
+    role, and `destroy` always removes them.
     ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
     once and kept. ``outputs`` are plain values, ``secret(NAME)`` or ``Result``. A role that is not
     ``enabled`` keeps its volumes and secrets.
@@ -66,6 +68,7 @@ class Role:
     description: str
     steps: Callable[[Context], Sequence[Step]]
     volumes: Mapping[str, str] = field(default_factory=dict)
+    caches: Mapping[str, str] = field(default_factory=dict)
     devices: Callable[[Context], Mapping[str, Mapping[str, str]]] = _nothing
     secrets: Callable[[Settings], Mapping[str, str]] = _nothing
     outputs: Callable[[Context], Mapping[str, Any]] = _nothing

@@ -9,7 +9,7 @@ from agent.kinds.certificates import Certificates
 from agent.kinds.packages import Packages
 from agent.kinds.program import Program
 from declaration.step import Step
-from declaration.venv import UV_DIRECTORY, UV_VERSION
+from declaration.venv import PIP, UV_DIRECTORY, UV_VERSION
 from roles.role import Context, Role
 
 PACKAGES = ["ca-certificates", "curl", "python3", "python3-venv", "xz-utils", "zstd"]
@@ -23,14 +23,13 @@ def steps(context: Context) -> list[Step]:
         found.append(Step(context.part("base_system/certificates"), Certificates(pem)))
     needs = [step.name for step in found]
     packages = Step(context.part("base_system/packages"), Packages(PACKAGES), needs)
-    pip = f"{UV_DIRECTORY}/bin/pip"
     uv = Program(
         UV_DIRECTORY,
         f"uv {UV_VERSION}",
         [
             Run(["python3", "-m", "venv", UV_DIRECTORY]),
             Run(
-                [pip, "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"],
+                [PIP, "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"],
                 failure="pip could not install uv. Check that the machine reaches the Python "
                 "package index, then run up again.",
             ),

@@ -17,6 +17,7 @@ from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.urls import stt_url
+from declaration.venv import WHEELS
 from engines.service import (
     AUTHORIZATION,
     HOME,
@@ -156,6 +157,7 @@ ROLE = Role(
     "the STT service with OpenAI's endpoint",
     steps,
     volumes={"models": VOLUME},
+    caches={"wheels": WHEELS},
     secrets=_secrets,
     outputs=_outputs,
     enabled=lambda settings: settings.enabled,

@@ -1,7 +1,8 @@
 """End-to-end tests: Pulumi's engine and the real Incus of this machine, in projects of their own.
 
 One stack is shared by every module that does not say otherwise: ``project``. It is built once, and
-each test finds it as the first `up` left it.
+each test finds it as the first `up` left it. Tests that share a stack run in one process of
+pytest-xdist, those of other modules beside them: names and subnets occur once in these modules.
 """
 
 from __future__ import annotations
@@ -19,47 +20,63 @@ from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, r
 
 #: A name and addresses that nothing else on a host is likely to have.
 DOMAIN, SUBNET = "stt-e2e-c", "10.213.42"
-BYSTANDER = "stt-e2e-other"
+
+
+def _prepare() -> None:
+    """The CLI, Incus, a pool and the image, as `make up` makes them; nothing of an earlier run."""
+    for script in (["cli.sh"], ["incus.sh"], ["image.sh", "images:debian/12"]):
+        done = run(str(ROOT / "bootstrap" / script[0]), *script[1:])
+        assert done.returncode == 0, done.stderr
+    places.remove_leftovers()
+    remove_leftovers("stt-e2e-")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def incus_ready() -> Iterator[None]:
-    """The CLI, Incus, a pool and the image, as `make up` makes them ready; one run at a time."""
+def incus_ready(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
+    """A host that is prepared once for all processes of a run; one run at a time."""
+    directory = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        directory = directory.parent  # each process has its own in the run's
     with Path(tempfile.gettempdir(), "incus-stt-e2e.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for script in (["cli.sh"], ["incus.sh"], ["image.sh", "images:debian/12"]):
-            done = run(str(ROOT / "bootstrap" / script[0]), *script[1:])
-            assert done.returncode == 0, done.stderr
-        places.remove_leftovers()
-        remove_leftovers("stt-e2e-")
+        with (directory / "prepare.lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            prepared = directory / "prepared"
+            if not prepared.exists():
+                fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the processes of another run
+                _prepare()
+                prepared.touch()
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
 
 @pytest.fixture(scope="session")
-def bystander(incus_ready: None) -> Iterator[Callable[[], list[str]]]:
+def bystander(incus_ready: None, worker_id: str) -> Iterator[Callable[[], list[str]]]:
     """Objects of somebody else, which nothing here may touch; called, it tells how they are."""
-    incus("network", "create", BYSTANDER, "ipv4.address=10.213.40.254/24", "ipv6.address=none")
-    incus("project", "create", BYSTANDER)
+    number = int(worker_id.removeprefix("gw")) if worker_id != "master" else 0
+    name = f"stt-e2e-o{number}"
+    address = f"ipv4.address=10.213.{100 + number}.254/24"
+    incus("network", "create", name, address, "ipv6.address=none")
+    incus("project", "create", name)
     disk = "devices: {root: {type: disk, pool: default, path: /}}"
-    incus("profile", "edit", "default", project=BYSTANDER, stdin=disk)
-    incus("create", "--empty", "guest", project=BYSTANDER)
-    incus("storage", "volume", "create", "default", "models", project=BYSTANDER)
+    incus("profile", "edit", "default", project=name, stdin=disk)
+    incus("create", "--empty", "guest", project=name)
+    incus("storage", "volume", "create", "default", "models", project=name)
 
     def now() -> list[str]:
         asked = (
-            f"/1.0/projects/{BYSTANDER}",
-            f"/1.0/networks/{BYSTANDER}",
-            f"/1.0/profiles/default?project={BYSTANDER}",
-            f"/1.0/instances/guest?project={BYSTANDER}",
-            f"/1.0/storage-pools/default/volumes/custom/models?project={BYSTANDER}",
+            f"/1.0/projects/{name}",
+            f"/1.0/networks/{name}",
+            f"/1.0/profiles/default?project={name}",
+            f"/1.0/instances/guest?project={name}",
+            f"/1.0/storage-pools/default/volumes/custom/models?project={name}",
         )
         return [incus("query", path) for path in asked]
 
     yield now
-    incus("delete", "guest", project=BYSTANDER)
-    incus("storage", "volume", "delete", "default", "models", project=BYSTANDER)
-    incus("project", "delete", BYSTANDER)
-    incus("network", "delete", BYSTANDER)
+    incus("delete", "guest", project=name)
+    incus("storage", "volume", "delete", "default", "models", project=name)
+    incus("project", "delete", name)
+    incus("network", "delete", name)
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +124,9 @@ def project(stack: Project, up: str, request: pytest.FixtureRequest) -> Iterator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test here is an end-to-end test."""
+    """Every test here is an end-to-end test; those of one stack run in one process."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
+            shared = "stack" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("stack" if shared else item.path.stem))

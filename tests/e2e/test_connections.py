@@ -124,12 +124,12 @@ def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
 
     url = f"https://{address}"
     incus("remote", "add", "lab", url, "--accept-certificate", "--token", token, **environment)
-    before = everything()
-    there = everything(**other.environment)
+    before = everything(project.domain)
+    there = everything(project.domain, **other.environment)
     project.up()
     # All of it is at the other daemon; its bridge is seen here, for both run on one host.
     assert [
-        path for path in everything() if path != f"/1.0/networks/net-{project.domain}"
+        path for path in everything(project.domain) if path != f"/1.0/networks/net-{project.domain}"
     ] == before
     assert project.transcribe("one_two_three").status == 200
     assert project.unchanged()
@@ -141,4 +141,4 @@ def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
     project.up()
     project.environment |= other.environment  # to look at it past the remote
     project.destroy()
-    assert everything(**other.environment) == there
+    assert everything(project.domain, **other.environment) == there

@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from tests.e2e.other_incus import OtherIncus
 from tests.e2e.places import new_directory
 from tests.e2e.project import Project, Running, incus, left_of, request, run
 
-SEED = int(os.environ.get("STT_FAULT_SEED") or random.SystemRandom().randrange(1_000_000))
+#: The same in all processes of a run: they have to find the same tests.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
+SEED = int(os.environ.get("STT_FAULT_SEED") or int(_RUN, 16) % 1_000_000)
 FAULTS = int(os.environ.get("STT_FAULTS") or 12)
 DISK_GIB = 4
 #: About as many files as a change of a service writes into the agent's directory.

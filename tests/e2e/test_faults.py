@@ -73,7 +73,7 @@ def test_a_gpu_stack_without_a_gpu_is_refused_with_one_that_works(fresh: Project
 
 
 def test_a_subnet_of_somebody_else_is_left_alone(fresh: Project) -> None:
-    name = "stt-e2e-taken"
+    name = "stt-e2e-f-used"
     incus("network", "create", name, f"ipv4.address={SUBNET}.254/24", "ipv6.address=none")
     try:
         sentence(fresh.fails(), f"{SUBNET}.0/24 is taken by the network {name}")

@@ -18,7 +18,7 @@ from operations.memory import _CARDS as CARDS
 from operations.memory import cards
 from tests.e2e.project import Project, incus, remove_leftovers, run
 
-DOMAIN, SUBNET, OTHER = "stt-e2e-v", "10.213.48", "stt-e2e-lab"
+DOMAIN, SUBNET, OTHER = "stt-e2e-v", "10.213.54", "stt-e2e-v-lab"
 CARD = "00000000:01:00.0, NVIDIA GeForce RTX 3060, {mib}, 8.6, 560.35.03"
 
 

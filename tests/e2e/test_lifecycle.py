@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.project import Project, everything, incus, left_of, light
 
-DOMAIN, SUBNET = "stt-e2e-l", "10.213.45"
+DOMAIN, SUBNET = "stt-e2e-l", "10.213.53"
 MARKER = "/srv/models/kept"
 
 
@@ -71,10 +71,10 @@ def test_somebody_else_s_project_is_taken_over_only_when_asked(project: Project)
 def test_a_protected_stack_is_not_destroyed(project: Project) -> None:
     project.set(protect=True)
     project.up()
-    before = everything()
+    before = everything(project.domain)
     said = project.fails("destroy")
     assert "protect" in said
-    assert everything() == before
+    assert everything(project.domain) == before
     assert project.unchanged()
     project.set(quantization="float32")  # changes go on
     project.up()
@@ -115,7 +115,7 @@ def test_a_renamed_domain_keeps_addresses_and_models(project: Project) -> None:
     project.write(formerly=former)
     project.up()
     assert project.unchanged()
-    assert not [path for path in everything() if path.endswith((f"/{former}", f"={former}"))]
+    assert not [path for path in left_of(former) if path.endswith((f"/{former}", f"={former}"))]
     assert remembers(project, "stt-box")
     assert (project.outputs()["stt_url"], project.outputs()["stt_api_key"]) == (url, key)
     assert works(project)
@@ -125,22 +125,22 @@ def test_a_renamed_domain_keeps_addresses_and_models(project: Project) -> None:
 
 
 def test_another_storage_pool_takes_the_models_along(project: Project) -> None:
-    if "stt-e2e-second" not in incus("storage", "list", "--format", "csv"):
-        incus("storage", "create", "stt-e2e-second", "dir")
+    if "stt-e2e-l-pool" not in incus("storage", "list", "--format", "csv"):
+        incus("storage", "create", "stt-e2e-l-pool", "dir")
     try:
-        project.set(pool="stt-e2e-second")
+        project.set(pool="stt-e2e-l-pool")
         project.up()
         assert project.unchanged()
         assert remembers(project, "stt-box")
         volumes = json.loads(
-            incus("query", "/1.0/storage-pools/stt-e2e-second/volumes?all-projects=true")
+            incus("query", "/1.0/storage-pools/stt-e2e-l-pool/volumes?all-projects=true")
         )
         assert len(volumes) == 2  # the machine and its models
         project.set(pool=None)
         project.up()
         assert remembers(project, "stt-box")
     finally:
-        incus("storage", "delete", "stt-e2e-second")
+        incus("storage", "delete", "stt-e2e-l-pool")
 
 
 def test_destroy_keeps_the_models_and_says_how_to_remove_them(project: Project) -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.e2e.project import Project, incus, left_of, light
 
-DOMAIN, SUBNET, POOL = "stt-e2e-m", "10.213.46", "stt-e2e-pool"
+DOMAIN, SUBNET, POOL = "stt-e2e-m", "10.213.46", "stt-e2e-m-pool"
 
 
 def certificate(name: str) -> str:

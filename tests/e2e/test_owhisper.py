@@ -15,7 +15,7 @@ from tests.e2e.project import Project, left_of
 from tests.model_hub import ModelHub
 from tests.tiny_ggml import make_model
 
-DOMAIN, SUBNET = "stt-e2e-w", "10.213.49"
+DOMAIN, SUBNET = "stt-e2e-w", "10.213.55"
 ARCHIVE = os.environ.get("STT_TEST_OWHISPER", "")
 pytestmark = pytest.mark.skipif(not ARCHIVE, reason="STT_TEST_OWHISPER names no archive")
 

@@ -50,7 +50,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     stack = Project(tmp_path_factory.mktemp("speaches"), "stt-e2e-s", SUBNET)
     roles = ["base_system", "ollama_server", "stt_server"]
     stack.machines = {"gpu-server": machine(*roles), "webui": machine("base_system", "open_webui")}
-    stack.set(webui={"publish": "127.0.0.1:39152"})
+    stack.set(webui={"publish": "127.0.0.1:28152"})
     stack.set(engine="speaches", sources={name: path for name, path in SOURCES.items() if path})
     stack.up()
     yield stack

@@ -37,7 +37,7 @@ from tests.e2e.project import (
 )
 from tests.e2e.webui import CHROMIUM, browser, dictate, enter, keep, sign_in
 
-DOMAIN, SUBNET, PORT = "stt-e2e-u", "10.213.50", 39150
+DOMAIN, SUBNET, PORT = "stt-e2e-u", "10.213.50", 28150
 OLLAMA = os.environ.get("STT_TEST_OLLAMA", "")
 TINY_LLM = ROOT.parent / "shared" / "tiny-ollama" / "tiny.gguf"
 UNIT = "open-webui"
