@@ -44,15 +44,6 @@ HUB = f"{VOLUME}/huggingface/hub"
 #: This project's programs for Speaches.
 PROGRAMS = "engines/speaches/machine"
 PYTHON = "3.12"
-#: CTranslate2 and onnxruntime load these by name; Speaches' lock has none (its image brings them).
-CUDA_PACKAGES = (
-    "nvidia-cublas-cu12==12.6.4.1",
-    "nvidia-cuda-nvrtc-cu12==12.6.77",
-    "nvidia-cuda-runtime-cu12==12.6.77",
-    "nvidia-cudnn-cu12==9.5.1.17",
-    "nvidia-cufft-cu12==11.3.0.4",
-    "nvidia-curand-cu12==10.3.7.77",
-)
 #: Compiles what uv does not: Speaches' own modules and the standard library. Its user cannot write
 #: there, so it would compile them at every start.
 _COMPILE = """
@@ -88,8 +79,10 @@ def service(context: EngineContext) -> EngineService:
     brought += more
     program = Step(
         context.name("program"),
-        Program(checkout, f"Speaches {VERSION}", _install(context, checkout, source, python)),
-        [packages.name, *(step.name for step in brought)],
+        Program(
+            checkout, f"Speaches {VERSION}", _install(context, checkout, programs, source, python)
+        ),
+        [packages.name, program_files.name, *(step.name for step in brought)],
     )
     repository, model_steps = _model_steps(context, checkout, programs)
     needs = [program_files.name, server.name, program.name, context.user_step]
@@ -110,7 +103,9 @@ def _needing(step: Step, needs: Sequence[str]) -> Step:
     return Step(step.name, step.spec, needs, step.after, step.source)
 
 
-def _install(context: EngineContext, checkout: str, source: str, python: str) -> list[Action]:
+def _install(
+    context: EngineContext, checkout: str, programs: str, source: str, python: str
+) -> list[Action]:
     """Its tag, its own lock file, and the libraries that its lock lacks."""
     fetched = Git(
         source,
@@ -141,10 +136,10 @@ def _install(context: EngineContext, checkout: str, source: str, python: str) ->
     venv = f"{checkout}/.venv"
     made.append(Run([f"{venv}/bin/python", "-c", _COMPILE], directory=checkout))
     if context.device == "cuda":
-        into = ["--quiet", "--python", f"{venv}/bin/python"]
+        into = ["--quiet", "--require-hashes", "--python", f"{venv}/bin/python"]
         made.append(
             Run(
-                [UV, "pip", "install", *into, *CUDA_PACKAGES],
+                [UV, "pip", "install", *into, "-r", f"{programs}/requirements-cuda.txt"],
                 environment=environment,
                 failure="uv could not install NVIDIA's libraries. Check the machine's network and "
                 "disk, then run up again.",

@@ -14,6 +14,7 @@ from typing import Any
 
 import pulumi
 import pytest
+import yaml
 
 from components.kept_values import STACK_ID
 from host.client import HostError
@@ -33,6 +34,7 @@ from tests.unit.program import (
     run,
     words_of,
 )
+from tests.unit.values import STACKS as STACK_FILES
 
 PLANS = Path(__file__).parent / "plans"
 DOMAIN, MACHINE = "ai-tools", "ai-tools/gpu-server"
@@ -430,3 +432,19 @@ def test_a_step_is_json_with_its_kind() -> None:
     for name, step in first_run("gpu").steps.items():
         data = json.loads(step.stdin)
         assert set(data) == {"kind", "spec"} | ({"secret"} if step.secret_inputs else set()), name
+
+
+def test_several_machines_with_the_stt_role_share_wheels(tmp_path: Path) -> None:
+    """A cache, so it goes with `destroy` where the models stay; one machine has no use for it."""
+    infra = yaml.safe_load((STACK_FILES / "infra.cpu.yml").read_text())
+    machines = infra["domains"][DOMAIN]["machines"]
+    machines["second"] = {"roles": ["base_system", "stt_server"]}
+    file = tmp_path / "infra.yml"
+    file.write_text(yaml.safe_dump(infra))
+    program = run("cpu", infra=str(file), keepModels=True)
+    wheels, models = (program.commands[f"{DOMAIN}/volume/{name}"] for name in ("wheels", "models"))
+    assert "delete" in wheels.inputs and "delete" not in models.inputs
+    for name, has in (("gpu-server", True), ("second", True), ("webui", False)):
+        devices = program.commands[f"{DOMAIN}/{name}/instance"].data["devices"]
+        assert ("wheels" in devices) == has, name
+    assert f"{DOMAIN}/volume/wheels" not in first_run("cpu").commands
