@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.multilingual import make_model
+from tests.multilingual import SLOW, make_model
 from tests.server.server import KEY, Running, running
 
 
@@ -25,9 +25,15 @@ def many_languages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def slow(tmp_path_factory: pytest.TempPathFactory, many_languages: Path) -> Iterator[Running]:
-    """A server that takes seconds for every window of 30 s, and detects the language."""
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes about a second for every window of 30 s."""
+    return make_model(tmp_path_factory.mktemp("model") / "slow", SLOW)
+
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory, slow_model: Path) -> Iterator[Running]:
+    """A server whose answers take long enough to do something meanwhile."""
     with running(
-        tmp_path_factory.mktemp("slow"), STT_MODEL_DIR=str(many_languages), STT_MODEL_ALIASES="[]"
+        tmp_path_factory.mktemp("slow"), STT_MODEL_DIR=str(slow_model), STT_MODEL_ALIASES="[]"
     ) as server:
         yield server

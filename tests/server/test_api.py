@@ -311,10 +311,10 @@ def test_health_answers_while_the_model_works(slow: Running) -> None:
 
 def test_a_client_that_leaves_the_line_is_dropped(slow: Running) -> None:
     done = slow.log.count(" s of audio in ")
-    # Two windows of 30 s, so that the turn is long on a fast machine too.
-    minute = wav(np.tile(np.append(speech(), np.zeros(1600)), 42))
+    # Four windows of 30 s, so that the turn is long on a fast machine too.
+    minutes = wav(np.tile(np.append(speech(), np.zeros(1600)), 84))
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(slow.post, minute)
+        first = pool.submit(slow.post, minutes)
         time.sleep(0.3)
         with pytest.raises(httpx.ReadTimeout):
             _post_and_leave(slow, SPEECH.read_bytes(), 0.3)

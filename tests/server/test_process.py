@@ -92,14 +92,15 @@ def test_the_language_of_the_setting_and_of_the_request(
         assert _language(server, path="/v1/audio/translations") == ("fr", 1)
 
 
-def test_without_a_setting_the_language_is_detected(slow: Running, many_languages: Path) -> None:
+def test_without_a_setting_the_language_is_detected(tmp_path: Path, many_languages: Path) -> None:
     model = WhisperModel(str(many_languages), device="cpu", compute_type="int8")
     detected, probability, _ = model.detect_language(decode_audio(str(SPEECH)))
     assert probability < 1
-    language, heard = _language(slow)
-    assert language == detected
-    assert heard == pytest.approx(probability, abs=0.01)
-    assert _language(slow, language="de") == ("de", 1)
+    with running(tmp_path, STT_MODEL_DIR=str(many_languages)) as server:
+        language, found = _language(server)
+        assert language == detected
+        assert found == pytest.approx(probability, abs=0.01)
+        assert _language(server, language="de") == ("de", 1)
 
 
 # The end
@@ -114,19 +115,16 @@ def test_sigterm_ends_it(tmp_path: Path) -> None:
         assert time.monotonic() - began < 2
 
 
-def test_sigterm_ends_it_in_the_middle_of_a_transcription(
-    tmp_path: Path, many_languages: Path
-) -> None:
+def test_sigterm_ends_it_in_the_middle_of_a_transcription(tmp_path: Path, slow_model: Path) -> None:
     minutes = wav(np.tile(np.append(speech(), np.zeros(1600)), 300))
-    with running(tmp_path, STT_MODEL_DIR=str(many_languages)) as server:
+    with running(tmp_path, STT_MODEL_DIR=str(slow_model)) as server:
         client = threading.Thread(target=_post_in_vain, args=(server, minutes))
         client.start()
         time.sleep(2)
         assert " s of audio in " not in server.log
-        began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) in (0, -signal.SIGTERM)
-        assert time.monotonic() - began < 8
+        assert " s of audio in " not in server.log, "it was transcribed to its end"
         client.join(5)
 
 
