@@ -42,7 +42,6 @@ def usable() -> bool:
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("image"),
     pytest.mark.skipif(not usable(), reason="needs root and a running Incus"),
 ]
 

@@ -1,8 +1,8 @@
 """End-to-end tests: Pulumi's engine and the real Incus of this machine, in projects of their own.
 
 One stack is shared by every module that does not say otherwise: ``project``. It is built once, and
-each test finds it as the first `up` left it. Tests that share a stack run in one process of
-pytest-xdist, those of other modules beside them: names and subnets occur once in these modules.
+each test finds it as the first `up` left it. Modules run side by side, each in one process of
+pytest-xdist: a process has a shared stack of its own, and no two modules have the same names.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import pytest
 from tests.e2e import places
 from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
 
-#: A name and addresses that nothing else on a host is likely to have.
-DOMAIN, SUBNET = "stt-e2e-c", "10.213.42"
+
+def _process(worker_id: str) -> int:
+    """The number of this process of the run."""
+    return 0 if worker_id == "master" else int(worker_id.removeprefix("gw"))
 
 
 def _prepare() -> None:
@@ -52,10 +54,9 @@ def incus_ready(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Ite
 @pytest.fixture(scope="session")
 def bystander(incus_ready: None, worker_id: str) -> Iterator[Callable[[], list[str]]]:
     """Objects of somebody else, which nothing here may touch; called, it tells how they are."""
-    number = int(worker_id.removeprefix("gw")) if worker_id != "master" else 0
-    name = f"stt-e2e-o{number}"
-    address = f"ipv4.address=10.213.{100 + number}.254/24"
-    incus("network", "create", name, address, "ipv6.address=none")
+    number = _process(worker_id)
+    name, subnet = f"stt-e2e-o{number:02}", f"10.213.{100 + number}"
+    incus("network", "create", name, f"ipv4.address={subnet}.254/24", "ipv6.address=none")
     incus("project", "create", name)
     disk = "devices: {root: {type: disk, pool: default, path: /}}"
     incus("profile", "edit", "default", project=name, stdin=disk)
@@ -83,13 +84,15 @@ def bystander(incus_ready: None, worker_id: str) -> Iterator[Callable[[], list[s
 def stack(
     tmp_path_factory: pytest.TempPathFactory,
     bystander: Callable[[], list[str]],
+    worker_id: str,
 ) -> Iterator[Project]:
     """The shared stack; nothing of it stays."""
-    before = bystander()
-    made = Project(tmp_path_factory.mktemp("stack"), DOMAIN, SUBNET)
+    before, number = bystander(), _process(worker_id)
+    names = f"stt-e2e-c{number:02}", f"10.213.{150 + number}"
+    made = Project(tmp_path_factory.mktemp("stack"), *names)
     yield made
     made.destroy()
-    assert left_of(DOMAIN) == []
+    assert left_of(made.domain) == []
     assert bystander() == before
 
 
@@ -124,9 +127,7 @@ def project(stack: Project, up: str, request: pytest.FixtureRequest) -> Iterator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test here is an end-to-end test; those of one stack run in one process."""
+    """Every test here is an end-to-end test."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-            shared = "stack" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("stack" if shared else item.path.stem))

@@ -162,7 +162,7 @@ def test_a_change_of_configuration_is_shown_as_that_and_not_as_drift(project: Pr
     said = project.pulumi("preview", "--diff").stdout
     assert len(re.findall(change, said)) == 1, said
     assert said.count(expected) == 1 and said.count("DRIFT") == 1, said
-    assert said.count("::stt-e2e-c/gpu-server/stt_server/service]") == 1, said
+    assert said.count(f"::{project.domain}/gpu-server/stt_server/service]") == 1, said
     project.up()
     project.set(keepAlive=None)
     said = project.pulumi("preview", "--diff").stdout
