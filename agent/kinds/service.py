@@ -168,8 +168,9 @@ class Service(Kind):
             except (RefusedError, StepError, OSError) as error:
                 failure[:] = [str(error)]
                 return isinstance(error, RefusedError)
-            failure[:] = [f"it is {state.get('ActiveState', 'not there')}"]
             restarts = int(state.get("NRestarts") or 0)
+            again = f" after it ended {restarts} times" if restarts else ""
+            failure[:] = [f"it is {state.get('ActiveState', 'not there')}{again}"]
             return state.get("ActiveState") in ("failed", "inactive") or restarts >= _RESTARTS
 
         if not poll(ended, deadline, 0.2):

@@ -45,7 +45,9 @@ show)
   [ ! -e "$S/active/$unit" ] || a=active
   [ ! -e "$S/failed/$unit" ] || a=failed
   [ ! -e "$S/enabled/$unit" ] || e=enabled
-  printf 'ActiveState=%s\nUnitFileState=%s\nNRestarts=0\nInvocationID=%s\n' "$a" "$e" 1;;
+  r=0
+  case $(cat "$S/active/$unit" 2>/dev/null) in *LOOPS*) a=activating r=3;; esac
+  printf 'ActiveState=%s\nUnitFileState=%s\nNRestarts=%s\nInvocationID=1\n' "$a" "$e" "$r";;
 enable) [ -e "$file" ] || {{ echo "no $unit" >&2; exit 1; }}; : >"$S/enabled/$unit";;
 disable)
   [ -e "$file" ] || {{ echo "Unit file $unit does not exist." >&2; exit 1; }}
@@ -169,7 +171,8 @@ class Systemd:
                 if "GARBAGE" in text:
                     self.wfile.write(b"this is not HTTP\r\n\r\n")
                     return
-                status = 503 if not text or "SICK" in text else 403 if "REFUSES" in text else 200
+                sick = not text or "SICK" in text or "LOOPS" in text
+                status = 503 if sick else 403 if "REFUSES" in text else 200
                 model = text.partition('MODEL="')[2].partition('"')[0]
                 body = json.dumps({"model": model}).encode()
                 # In one piece, so that nothing waits for an acknowledgement.

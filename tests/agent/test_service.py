@@ -56,6 +56,7 @@ def test_a_unit_that_somebody_stopped_or_disabled_is_found(agent: Any) -> None:
         ("SICK", "it did not answer as it should within 1 s"),
         ("DIES", "Job for engine.service failed"),
         ("EXITS", "it is failed"),
+        ("LOOPS", "it is activating after it ended 3 times"),
         ("REFUSES", "answers 403"),
         ("GARBAGE", "it did not answer as it should within 1 s"),
     ],
