@@ -57,7 +57,7 @@ generate: venv ## Write the generated tables and the schema
 test: setup check ## Run all tests, with a sample of the faults, on this machine's Incus
 	@bootstrap/browser.sh
 	@.venv/bin/pytest -n auto -m 'not e2e and not serial' $(ARGS) || [ $$? = 5 ]
-	@.venv/bin/pytest -n auto --dist loadfile -m 'e2e and not serial' $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m 'e2e and not serial' $(ARGS) || [ $$? = 5 ]
 	@.venv/bin/pytest -m serial $(ARGS) || [ $$? = 5 ]
 
 test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a minute

@@ -18,6 +18,9 @@ import pytest
 from tests.e2e import places
 from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
 
+#: Modules that take minutes: started last, one of them would run while the other processes wait.
+LONGEST = ("test_webui", "test_convergence", "test_drift", "test_speaches")
+
 
 def _process(worker_id: str) -> int:
     """The number of this process of the run."""
@@ -127,7 +130,8 @@ def project(stack: Project, up: str, request: pytest.FixtureRequest) -> Iterator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test here is an end-to-end test."""
+    """Every test here is an end-to-end test; the modules that take longest come first."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
+    items.sort(key=lambda item: item.path.stem not in LONGEST)

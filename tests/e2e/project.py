@@ -211,6 +211,8 @@ class Project:
     machines: dict[str, Any] = field(default_factory=dict)
     #: Added to the environment of every command.
     environment: dict[str, str] = field(default_factory=dict)
+    #: The outputs, and what the state's file was when they were read.
+    _outputs: tuple[object, dict[str, Any]] = field(default=(None, {}), repr=False)
 
     def __post_init__(self) -> None:
         listed = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT).stdout
@@ -322,11 +324,13 @@ class Project:
         return [line.removeprefix(f"{self.domain}/") for line in lines]
 
     def outputs(self) -> dict[str, Any]:
-        """The outputs with their secrets."""
-        done = self.pulumi("outputs", "--show-secrets")
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        """The outputs with their secrets; asked for again where the state is another."""
+        state = (self.root / f"state/.pulumi/stacks/stt/{STACK}.json").stat()
+        if self._outputs[0] != (state.st_mtime_ns, state.st_ino):
+            done = self.pulumi("outputs", "--show-secrets")
+            assert done.returncode == 0, done.stderr
+            self._outputs = (state.st_mtime_ns, state.st_ino), json.loads(done.stdout)
+        return dict(self._outputs[1])
 
     def unchanged(self) -> bool:
         """Whether a preview has nothing to do."""

@@ -28,7 +28,7 @@ from tests.e2e.project import Project, Running, incus, left_of, request, run
 #: The same in all processes of a run: they have to find the same tests.
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
 SEED = int(os.environ.get("STT_FAULT_SEED") or int(_RUN, 16) % 1_000_000)
-FAULTS = int(os.environ.get("STT_FAULTS") or 12)
+FAULTS = int(os.environ.get("STT_FAULTS") or 8)
 DISK_GIB = 4
 #: About as many files as a change of a service writes into the agent's directory.
 ROOMS = 13
