@@ -56,12 +56,12 @@ generate: venv ## Write the generated tables and the schema
 # Exit status 5: ARGS selected none of these.
 test: setup check ## Run all tests, with a sample of the faults, on this machine's Incus
 	@bootstrap/browser.sh
-	@.venv/bin/pytest -n auto -m 'not e2e and not serial' $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e and not serial' $(ARGS) || [ $$? = 5 ]
 	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m 'e2e and not serial' $(ARGS) || [ $$? = 5 ]
 	@.venv/bin/pytest -m serial $(ARGS) || [ $$? = 5 ]
 
 test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a minute
-	@.venv/bin/pytest -n auto -m 'not e2e' $(UNIT) $(ARGS)
+	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(UNIT) $(ARGS)
 
 test-faults: setup venv-dev ## Break 200 runs off at random moments (STT_FAULT_SEED=… repeats a run)
 	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS)
