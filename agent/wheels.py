@@ -31,13 +31,15 @@ class SharedWheels:
     No machine has to trust another one. A file is copied out of the directory, never used in it;
     pip and uv verify the copy by the lock file's hashes; no link in the directory is followed.
 
-    ``venv`` is the virtual environment that the packages are for, ``environment`` is uv's.
+    ``venv`` is the virtual environment that the packages are for, and ``create`` makes it anew
+    where an installation was cut short in it. ``environment`` is uv's.
     """
 
     tag: ClassVar = "shared-wheels"
     directory: str
     lock: str
     venv: str
+    create: Sequence[str]
     uv: str
     pip: str
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -47,8 +49,8 @@ class SharedWheels:
         shared, own = machine.path(self.directory), machine.path(f"{self.venv}/.wheels")
         if not shared.is_dir():
             return
-        own.mkdir()
         try:
+            own.mkdir()
             lock = machine.path(self.lock).read_text(encoding="utf-8")
             packages = _packages(lock)
             stamp = hashlib.sha256(lock.encode()).hexdigest() + _STAMP
@@ -98,6 +100,9 @@ class SharedWheels:
             check=False,
         )
         if done.returncode:
+            # What is half installed would count as installed.
+            remove(machine.path(self.venv))
+            machine.run(self.create, environment=self.environment)
             raise StepError("uv could not install it.", details=last_lines(done.stderr, 6))
         say(f"{len(found)} packages come from what the machines of this domain fetched")
 

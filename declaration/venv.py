@@ -39,13 +39,15 @@ def venv_actions(
     """
     words = ["--quiet", "--compile-bytecode", "--require-hashes"]
     words += [] if dependencies else ["--no-deps"]
+    create = [UV, "venv", "--quiet", "--python", python, directory]
+    shared = SharedWheels(WHEELS, lock, directory, create, UV, PIP, UV_ENVIRONMENT)
     return [
         Run(
-            [UV, "venv", "--quiet", "--python", python, directory],
+            create,
             failure=no_python or f"{name} needs Python {python}.",
             environment=UV_ENVIRONMENT,
         ),
-        *([SharedWheels(WHEELS, lock, directory, UV, PIP, UV_ENVIRONMENT)] if share else []),
+        *([shared] if share else []),
         Run(
             [UV, "pip", "install", *words, "--python", f"{directory}/bin/python", "-r", lock],
             failure=f"uv could not install {name}. {_KEPT}",

@@ -28,7 +28,10 @@ done
 """
 #: Installs: notes what each package of the requirements holds.
 UV = r"""#!/bin/sh
+while [ "$1" != --python ]; do shift; done
+venv=${{2%/bin/python}}
 while [ "$1" != --find-links ]; do shift; done
+[ ! -e '{index}/full' ] || {{ touch "$venv/half"; echo "no space left on device" >&2; exit 1; }}
 sed -n 's/^\([a-z-]*\)==\([0-9.]*\).*/\1 \2/p' "$5" | while read -r name version; do
   cp "$2/$(echo "$name" | tr - _)-$version-py3-none-any.whl" '{installed}/'
 done
@@ -81,8 +84,9 @@ class Domain:
             file = root / program
             file.write_text(script.format(log=self.log, index=self.index, installed=installed))
             file.chmod(0o755)
+        create = ["mkdir", str(venv)]
         SharedWheels(
-            str(self.shared), str(lock), str(venv), str(root / "uv"), str(root / "pip")
+            str(self.shared), str(lock), str(venv), create, str(root / "uv"), str(root / "pip")
         ).do(Machine())
         assert not list(venv.iterdir()), "it left its copies"
         found = {path.name.partition("-py3")[0]: path.read_bytes() for path in installed.iterdir()}
@@ -136,6 +140,13 @@ def test_a_package_index_out_of_reach_is_said_and_no_failure(
     assert "no route to host" in capfd.readouterr().err
     (domain.index / "offline").unlink()
     assert domain.install("one") == WHEELS
+
+
+def test_what_is_half_installed_goes(domain: Domain, capfd: pytest.CaptureFixture[str]) -> None:
+    """Else the installation that follows would take it for whole."""
+    (domain.index / "full").touch()
+    assert domain.install("one") == {}  # and the virtual environment is a new one
+    assert "no space left" in capfd.readouterr().err
 
 
 # A machine of the domain that somebody has taken over
