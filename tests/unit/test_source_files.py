@@ -212,3 +212,20 @@ def test_an_agent_that_ends_early_is_heard_out(
     (tmp_path / "bin" / "incus").write_text("#!/bin/sh\necho 'role/files: no room.' >&2\nexit 1\n")
     with pytest.raises(HostError, match=r"^role/files: no room\.$"):
         upload(Connection("local"), "lab", "box", AGENT, directory)
+
+
+@pytest.mark.parametrize(
+    "script", ["exec sleep 60", "head -c 300000 /dev/zero >&2; cat >/dev/null"]
+)
+def test_an_upload_ends(
+    directory: Path, arrived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """An agent that reads nothing is given up; one that says a lot stops nobody."""
+    (directory / "large").write_bytes(bytes(5_000_000))
+    (tmp_path / "bin" / "incus").write_text(f"#!/bin/sh\n{script}\n")
+    monkeypatch.setattr("host.upload.DEADLINE", 1)
+    if "sleep" in script:
+        with pytest.raises(HostError, match="has not arrived in 1 s"):
+            upload(Connection("local"), "lab", "box", AGENT, directory)
+    else:
+        assert upload(Connection("local"), "lab", "box", AGENT, directory) == ""
