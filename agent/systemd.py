@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agent.files import File
-from agent.machine import Machine, StepError
+from agent.machine import Machine, StepError, poll
 
 UNITS = "/etc/systemd/system"
 #: Seconds that systemctl and journalctl may take where they start and stop nothing.
 _DEADLINE = 30
+#: Seconds that a check waits for a machine that boots, and a unit that starts.
+_SETTLE_DEADLINE = 8
 #: Seconds until a unit has stopped: more than its TimeoutStopSec.
 _STOP_DEADLINE = 120
 _HEADER = "# Made by incus-stt; `pulumi up` writes it again.\n"
@@ -60,11 +62,32 @@ def unit_file(unit: str, text: str) -> File:
 
 def show(machine: Machine, unit: str) -> dict[str, str]:
     """State, restarts and invocation of a unit."""
-    names = "ActiveState,UnitFileState,NRestarts,InvocationID"
+    names = "ActiveState,SubState,UnitFileState,NRestarts,InvocationID"
     said = machine.run(
         ["systemctl", "show", "-p", names, unit], check=False, deadline=_DEADLINE
     ).stdout
     return dict(line.partition("=")[::2] for line in said.splitlines())
+
+
+def settled(machine: Machine, unit: str) -> dict[str, str]:
+    """State of a unit, once a start of it that is under way has ended, or the machine's boot."""
+    state: dict[str, str] = {}
+
+    def ended() -> bool:
+        state.update(show(machine, unit))
+        if state.get("ActiveState") == "activating":
+            return state.get("SubState") == "auto-restart"  # it fails again and again
+        return state.get("ActiveState") != "inactive" or not _boots(machine)
+
+    poll(ended, _SETTLE_DEADLINE, 0.3)
+    return state
+
+
+def _boots(machine: Machine) -> bool:
+    """Whether the machine has not finished booting."""
+    asked = ["systemctl", "is-system-running"]
+    said = machine.run(asked, check=False, deadline=_DEADLINE).stdout.strip()
+    return said in ("initializing", "starting")
 
 
 def journal(machine: Machine, unit: str, lines: int = 15) -> str:

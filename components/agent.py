@@ -14,6 +14,7 @@ import pulumi
 
 from agent.difference import Difference
 from components.command import Command, Host
+from components.incus_object import is_another
 from declaration.topology import MachinePlan
 from host.client import incus_words, shell
 from host.objects import INSTANCE
@@ -94,12 +95,18 @@ class Agent(Command):
 
 
 def agent_drift(host: Host, plan: MachinePlan) -> list[Difference]:
-    """An agent that does not answer, in a machine that runs; a machine that is gone has none."""
+    """An agent that does not answer, in a machine that runs or was made anew.
+
+    A machine that is gone has none.
+    """
     if host.live is None or not host.known(plan.resource("agent")):
         return []
     instance = host.live.find(INSTANCE.name, plan.name, plan.domain)
     if instance is None:
         return host.gone(plan.resource("agent"), f"machine {plan.name}")
-    if (plan.domain, plan.name) in host.live.machines or instance.get("status") != "Running":
+    if (plan.domain, plan.name) in host.live.machines:
+        return []
+    another = is_another(host, plan.resource("instance"), instance)
+    if instance.get("status") != "Running" and not another:
         return []
     return [Difference(f"agent {AGENT}", "does not answer", "answers")]

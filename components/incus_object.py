@@ -11,7 +11,7 @@ import pulumi
 
 from agent.difference import Difference, compare_object
 from components.command import Command, Host
-from host.objects import INSTANCE, NETWORK, VOLUME, ObjectType, Place
+from host.objects import INSTANCE, NETWORK, UUID, VOLUME, ObjectType, Place
 
 
 def host_command(host: Host, *words: str) -> str:
@@ -38,9 +38,24 @@ def find_drift(
     actual = host.live.find(kind.name, place.name, project)
     if actual is None:
         return host.gone(name, f"{kind.name} {place.name}")
+    if kind is INSTANCE and is_another(host, name, actual):
+        return [Difference(f"machine {place.name}", "another one", "the one that was set up")]
     running = {"status": "Running"} if kind is INSTANCE else {}
     applied = _applied(host, name) or desired
     return compare_object({**applied, **running}, actual, kind.computed)
+
+
+def is_another(host: Host, name: str, actual: Mapping[str, Any]) -> bool:
+    """Whether a container is not the one that the resource ``name`` has set up, but bears its name.
+
+    A run that was cut off has made it anew, or somebody else has: nothing is in it.
+    """
+    try:
+        known = json.loads((host.outputs(name) or {}).get("stdout") or "null")
+    except ValueError:
+        return False
+    uuid = known.get("uuid") if isinstance(known, Mapping) else None
+    return bool(uuid) and uuid != actual.get("config", {}).get(UUID, uuid)
 
 
 def _applied(host: Host, name: str) -> Mapping[str, Any] | None:

@@ -11,7 +11,7 @@ import pulumi
 
 from agent.difference import Difference
 from components.command import Command, Host
-from components.incus_object import host_command
+from components.incus_object import host_command, is_another
 from components.kept_values import Secrets, known_stack_id
 from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
@@ -48,10 +48,12 @@ def step_drift(
 
 
 def _without_answer(host: Host, plan: MachinePlan) -> list[Difference]:
-    """A machine that is gone has lost its steps; one that is stopped has them."""
+    """A machine that is gone or was made anew has lost its steps; one that is stopped has them."""
     instance = host.live.find("instance", plan.name, plan.domain) if host.live else None
     if instance is None:
         return [Difference(f"machine {plan.name}", "not there", "there")]
+    if is_another(host, plan.resource("instance"), instance):
+        return [Difference("step", "not applied", "applied")]
     return []
 
 

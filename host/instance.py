@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from host.client import Client, HostError
-from host.objects import INSTANCE, Place, merge
+from host.objects import INSTANCE, UUID, Place, merge
 
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
 STAND_IN = "incus-stt/"
@@ -26,6 +26,8 @@ def apply_instance(
 ) -> dict[str, Any]:
     """Create the container, or give it its desired state; start it and wait until it has booted.
 
+    What was done, and the container's UUID.
+
     Raises:
         HostError: Incus refuses it, or it does not boot.
     """
@@ -40,7 +42,8 @@ def apply_instance(
         if started.returncode:
             raise HostError(_explain(started.stderr))
     _wait_until_booted(client, place)
-    return {"done": done}
+    made = client.get(place.path(INSTANCE)) or {}
+    return {"done": done, "uuid": made.get("config", {}).get(UUID, "")}
 
 
 def _status(client: Client, place: Place) -> str:

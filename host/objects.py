@@ -17,6 +17,8 @@ from host.client import Client
 
 #: Written into every object that this program makes, so that it knows its own.
 MARK = {"user.managed-by": "incus-stt"}
+#: Incus' key for what makes a container this one, and not another one of its name.
+UUID = "volatile.uuid"
 
 
 @dataclass(frozen=True)

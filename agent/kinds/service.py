@@ -226,7 +226,7 @@ class Service(Kind):
     def check(self, machine: Machine, made: Mapping[str, Any]) -> list[Difference]:
         """Files and state of the unit, somebody else's drop-ins, a change that is not finished."""
         found = [each for file in self.all_files() for each in files.check(machine, file)]
-        state = systemd.show(machine, self.unit_name)
+        state = systemd.settled(machine, self.unit_name)
         found += compare(self.unit_name, "active", state.get("ActiveState", "not there"))
         found += compare(self.unit_name, "enabled", state.get("UnitFileState") or "not there")
         drop_ins = machine.path(f"{systemd.UNITS}/{self.unit_name}.d")

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from typing import Any
 
 import pytest
 
 from agent.files import File
 from agent.http import HealthRequest
-from agent.machine import StepError
+from agent.machine import Machine, StepError
 
 STEP = "stt/service"
 
@@ -48,6 +49,34 @@ def test_a_unit_that_somebody_stopped_or_disabled_is_found(agent: Any) -> None:
         "engine.service: inactive -> active",
         "engine.service: not there -> enabled",
     ]
+
+
+@pytest.mark.parametrize(
+    ("states", "boots", "found"),
+    [
+        (["activating", "activating", "active"], "running", []),
+        (["inactive", "activating", "active"], "starting", []),
+        (["inactive"], "running", ["engine.service: inactive -> active"]),
+        (["auto-restart"], "running", ["engine.service: activating -> active"]),
+    ],
+)
+def test_a_check_waits_for_a_start_that_is_under_way(
+    agent: Any, monkeypatch: pytest.MonkeyPatch, states: list[str], boots: str, found: list[str]
+) -> None:
+    """A machine that boots has no drift, and a service that fails again and again has."""
+    agent.apply(STEP, agent.service("a"))
+    coming = [*states]
+
+    def run(machine: Machine, argv: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        if argv[1] == "is-system-running":
+            return subprocess.CompletedProcess(argv, 0, f"{boots}\n", "")
+        state = coming.pop(0) if len(coming) > 1 else coming[0]
+        active = "activating" if state == "auto-restart" else state
+        said = f"ActiveState={active}\nSubState={state}\nUnitFileState=enabled\n"
+        return subprocess.CompletedProcess(argv, 0, said, "")
+
+    monkeypatch.setattr(Machine, "run", run)
+    assert agent.drift() == found
 
 
 @pytest.mark.parametrize(

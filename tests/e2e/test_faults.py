@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.other_incus import IMAGE
 from tests.e2e.project import (
     ROOT,
     STACK,
@@ -92,6 +93,24 @@ def test_a_project_of_somebody_else_is_left_alone(fresh: Project) -> None:
         assert DOMAIN in incus("project", "list", "--format", "csv")
     finally:
         incus("project", "delete", DOMAIN)
+
+
+@pytest.mark.parametrize("status", ["Running", "Stopped"])
+def test_a_machine_that_was_made_anew_is_set_up(fresh: Project, status: str) -> None:
+    """As a run leaves it that was killed: what the state remembers was in another machine."""
+    fresh.up()
+    machine = json.loads(incus("query", f"/1.0/instances/gpu-server?project={DOMAIN}"))
+    wanted = {key: machine[key] for key in ("description", "profiles", "devices")}
+    own = {k: v for k, v in machine["config"].items() if not k.startswith(("volatile.", "image."))}
+    incus("delete", "--force", "gpu-server", project=DOMAIN)
+    words = ("create" if status == "Stopped" else "launch", IMAGE, "gpu-server")
+    incus(*words, project=DOMAIN, stdin=json.dumps({**wanted, "config": own}))
+    assert "gpu-server/instance: machine gpu-server: another one -> the one that was set up" in (
+        fresh.drift()
+    )
+    fresh.up()
+    assert fresh.unchanged()
+    assert fresh.transcribe("hello_world").status == 200
 
 
 def test_an_unknown_storage_pool_is_refused_with_those_there_are(fresh: Project) -> None:

@@ -35,6 +35,7 @@ from declaration.source_files import ROOT
 from declaration.step import Step
 from gpu.cards import Card
 from host.client import HostError
+from host.objects import UUID
 from host.read import AppliedStep, Live, MachineState
 from roles import ROLES
 from stack.declare import Declaration
@@ -225,7 +226,9 @@ def _said(made: Registered, run: int) -> str:
     if part == "verify":
         return json.dumps({**CHECK, "seconds": run / 10})
     said: dict[str, Any] = {"invocation": str(run)}
-    if part == "certificate":
+    if part == "instance":
+        said = {"uuid": f"uuid of {made.name}"}
+    elif part == "certificate":
         said["certificate"] = "the certificate of the test"
     elif part in ("model", "service"):
         said["took"] = {"check" if part == "model" else "restart": 0.5}
@@ -403,8 +406,10 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
     machines: dict[tuple[str, str], MachineState] = {}
     for name, command in program.commands.items():
         if place := place_of(command):
-            running = {"status": "Running"} if place[0] == "instance" else {}
-            objects[place] = {**command.data, **running}
+            objects[place] = command.data
+            if place[0] == "instance":
+                config = {**command.data["config"], UUID: f"uuid of {name}"}
+                objects[place] = {**command.data, "config": config, "status": "Running"}
         elif name.count("/") >= 2 and not command.step_kind:
             domain, machine, _ = name.split("/")
             machines.setdefault((domain, machine), MachineState({}))
@@ -414,13 +419,13 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
         old = machines[domain, machine]
         machines[domain, machine] = MachineState({**old.steps, part: applied})
 
-    def config(kind: str) -> dict[str, Mapping[str, str]]:
+    def configs(kind: str) -> dict[str, Mapping[str, str]]:
         return {key[2]: item["config"] for key, item in objects.items() if key[0] == kind}
 
     return replace(
         live,
-        projects=config("project"),
-        networks=config("network"),
+        projects=configs("project"),
+        networks=configs("network"),
         objects=objects,
         machines=machines,
     )

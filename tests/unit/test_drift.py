@@ -16,6 +16,7 @@ import yaml
 from agent.difference import Difference
 from declaration.connection import Connection
 from host.client import HostError
+from host.objects import UUID
 from host.read import AGENT, AppliedStep, Live, MachineState, parse_live, read_live
 from tests.unit.program import (
     EMPTY_HOST,
@@ -121,6 +122,23 @@ def test_a_machine_that_stands_still_keeps_its_steps(first: Program, live: Live)
     assert run("gpu", replace(found, objects=stopped), first).drift == {
         f"{MACHINE}/instance": ["status: Stopped -> Running"],
     }
+
+
+@pytest.mark.parametrize("status", ["Running", "Stopped"])
+def test_a_machine_that_was_made_anew_has_lost_its_steps(
+    first: Program, live: Live, status: str
+) -> None:
+    """As a run leaves it that was cut off: all there is of it is a container of that name."""
+    place = ("instance", "ai-tools", "gpu-server")
+    before = live.objects[place]
+    other = {**before, "status": status, "config": {**before["config"], UUID: "another"}}
+    found = without(live, f"{MACHINE}/agent", first.commands[f"{MACHINE}/agent"])
+    drift = run("gpu", replace(found, objects={**live.objects, place: other}), first).drift
+    assert set(drift) == {name for name in first.commands if name.startswith(f"{MACHINE}/")}
+    assert drift[f"{MACHINE}/instance"] == [
+        "machine gpu-server: another one -> the one that was set up"
+    ]
+    assert drift[f"{STT}/service"] == ["step: not applied -> applied"]
 
 
 def changed(live: Live, kind: str, name: str, **more: Any) -> Live:
