@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -41,15 +42,22 @@ def _mounts(directory: Path) -> list[str]:
 
 def remove_leftovers() -> None:
     """End the servers of runs that were cut off, and remove their directories."""
+    for noted in _PLACE.glob(f"{_PREFIX}*/*.pid"):
+        if str(noted.parent) in _told(noted.stem, "cmdline") + _told(noted.stem, "environ"):
+            os.killpg(int(noted.stem), signal.SIGKILL)
+    # What these have started themselves names their directory: DHCP servers, proxies.
+    for process in Path("/proc").glob("[0-9]*"):
+        if f"{_PLACE}/{_PREFIX}" in _told(process.name, "cmdline"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
     for directory in _PLACE.glob(f"{_PREFIX}*"):
-        if not directory.is_dir():
-            continue
-        for noted in directory.glob("*.pid"):
-            process = Path("/proc", noted.stem)
-            try:
-                told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-            except OSError:
-                continue
-            if str(directory).encode() in told:
-                os.killpg(int(noted.stem), signal.SIGKILL)
-        remove(directory)
+        if directory.is_dir():
+            remove(directory)
+
+
+def _told(process: str, file: str) -> str:
+    """What /proc says of a process; empty where it has ended."""
+    try:
+        return Path("/proc", process, file).read_text(errors="replace")
+    except OSError:
+        return ""
