@@ -54,6 +54,8 @@ def test_up_makes_everything_and_verifies_with_speech(project: Project, up: str)
     assert outputs["stt_check"]["text"] == "one two three"
     assert 0 < outputs["stt_check"]["seconds"] < 60
     assert 0 < outputs["stt_check"]["real_time_factor"] < 60
+    # These are written in place, and read while they are empty.
+    assert not list((project.root / "state").rglob("*.attrs"))
 
 
 @pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*.wav")))
