@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,13 @@ def test_a_file_imports_no_test_module(file: Path) -> None:
         assert not any(part.startswith("test_") for part in parts), name
         if room != "e2e":
             assert parts[1] != "e2e", name
+
+
+def test_end_to_end_modules_share_no_subnet_and_no_name() -> None:
+    """They run side by side."""
+    users: dict[str, set[str]] = {}
+    for file in (ROOT / "tests" / "e2e").glob("*.py"):
+        for name in re.findall(r"10\.213\.\d+|stt-e2e-[a-z]\b", file.read_text()):
+            users.setdefault(name, set()).add(file.name)
+    assert len(users) > 20
+    assert {name: files for name, files in users.items() if len(files) > 1} == {}
