@@ -49,6 +49,8 @@ class Machine:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
+        #: Until when this run waits for what starts by itself; 0 before it has waited.
+        self.settled_by = 0.0
         self._locks: dict[str, int] = {}
 
     @functools.cached_property

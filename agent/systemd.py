@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 from agent.files import File
@@ -10,7 +11,7 @@ from agent.machine import Machine, StepError, poll
 UNITS = "/etc/systemd/system"
 #: Seconds that systemctl and journalctl may take where they start and stop nothing.
 _DEADLINE = 30
-#: Seconds that a check waits for a machine that boots, and a unit that starts.
+#: Seconds that a check waits in all for a machine that boots, and for units that start.
 _SETTLE_DEADLINE = 8
 #: Seconds until a unit has stopped: more than its TimeoutStopSec.
 _STOP_DEADLINE = 120
@@ -79,7 +80,8 @@ def settled(machine: Machine, unit: str) -> dict[str, str]:
             return state.get("SubState") == "auto-restart"  # it fails again and again
         return state.get("ActiveState") != "inactive" or not _boots(machine)
 
-    poll(ended, _SETTLE_DEADLINE, 0.3)
+    machine.settled_by = machine.settled_by or time.monotonic() + _SETTLE_DEADLINE
+    poll(ended, machine.settled_by - time.monotonic(), 0.3)
     return state
 
 

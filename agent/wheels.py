@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import shutil
 import stat
+import time
+import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +19,13 @@ from typing import BinaryIO, ClassVar
 from agent.files import remove
 from agent.machine import Machine, StepError, flock, last_lines, poll, say
 
-#: Seconds that fetching may take, and that one machine waits for what another one fetches.
-_DEADLINE = 1800
+#: Seconds that fetching may take, that one machine waits for what another one fetches, and that
+#: copying may take: a machine that somebody has taken over can hold up the others no longer.
+_FETCH_DEADLINE, _WAIT_DEADLINE, _COPY_DEADLINE = 1800, 600, 300
+#: Bytes of the largest wheel; CUDA's libraries have 800 MB.
+_LARGEST = 4 << 30
 _LOCK, _STAMP = "lock", ".complete"
+_METADATA = re.compile(r"[^/]+\.dist-info/WHEEL")
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,13 @@ class SharedWheels:
                     with _open(shared / stamp, os.O_WRONLY | os.O_CREAT | os.O_EXCL):
                         pass
             self._install(machine, own, packages)
-        except (StepError, OSError) as error:
-            say(f"what this domain's machines fetched is not used: {error}")
+        except _HalfInstalledError:
+            # It would count as installed: the virtual environment is made anew, or the step fails.
+            remove(machine.path(self.venv))
+            machine.run(self.create, environment=self.environment)
+            say("the wheels of this domain's machines could not be installed; the package index is")
+        except Exception as error:  # whatever another machine has put there
+            say(f"the wheels of this domain's machines are not used: {error}")
         finally:
             remove(own)
 
@@ -78,10 +90,10 @@ class SharedWheels:
                 *("--require-hashes", "--dest", str(own), "--requirement", self.lock),
             ],
             check=False,
-            deadline=_DEADLINE,
+            deadline=_FETCH_DEADLINE,
         )
         if done.returncode:
-            raise StepError("pip could not fetch it.", details=last_lines(done.stderr, 3))
+            raise StepError("pip could not fetch them.", details=last_lines(done.stderr, 3))
 
     def _install(self, machine: Machine, own: Path, packages: Sequence[_Package]) -> None:
         there = {_key(wheel.name) for wheel in own.glob("*.whl")}
@@ -90,21 +102,24 @@ class SharedWheels:
             return
         requirements = own / "requirements.txt"
         requirements.write_text("".join(package.text for package in found), encoding="utf-8")
-        done = machine.run(
-            [
-                *(self.uv, "pip", "install", "--quiet", "--python", f"{self.venv}/bin/python"),
-                *("--no-deps", "--no-index", "--find-links", str(own)),
-                *("--require-hashes", "--requirement", str(requirements)),
-            ],
-            environment=self.environment,
-            check=False,
-        )
-        if done.returncode:
-            # What is half installed would count as installed.
-            remove(machine.path(self.venv))
-            machine.run(self.create, environment=self.environment)
-            raise StepError("uv could not install it.", details=last_lines(done.stderr, 6))
+        try:
+            machine.run(
+                [
+                    *(self.uv, "pip", "install", "--quiet"),
+                    *("--python", f"{self.venv}/bin/python"),
+                    *("--no-deps", "--no-index", "--find-links", str(own)),
+                    *("--require-hashes", "--requirement", str(requirements)),
+                ],
+                environment=self.environment,
+            )
+        except StepError as error:
+            say(str(error))
+            raise _HalfInstalledError from None
         say(f"{len(found)} packages come from what the machines of this domain fetched")
+
+
+class _HalfInstalledError(Exception):
+    """uv was stopped, by an error or by its deadline."""
 
 
 @dataclass(frozen=True)
@@ -140,27 +155,59 @@ def _open(path: Path, flags: int) -> BinaryIO:
         OSError: it is something else than a regular file.
     """
     number = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    file: BinaryIO = os.fdopen(number, "wb" if flags & (os.O_WRONLY | os.O_RDWR) else "rb")
     if not stat.S_ISREG(os.fstat(number).st_mode):
-        file.close()
+        os.close(number)
         raise OSError(f"{path} is no regular file")
-    return file
+    return os.fdopen(number, "wb" if flags & (os.O_WRONLY | os.O_RDWR) else "rb")
 
 
 def _take(shared: Path, own: Path, packages: Sequence[_Package]) -> None:
-    """Copy the wheels that are wanted, and are what the lock file says."""
+    """Copy the wheels that are wanted, one for each package, and are what the lock file says."""
     wanted = {package.key: package.text for package in packages}
+    end = time.monotonic() + _COPY_DEADLINE
     for wheel in shared.glob("*.whl"):
-        text = wanted.get(_key(wheel.name))
-        if text is None:
+        copy = own / wheel.name
+        if _key(wheel.name) not in wanted or time.monotonic() > end:
             continue
-        with contextlib.suppress(OSError), _open(wheel, os.O_RDONLY) as source:
-            with (own / wheel.name).open("xb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
-            with (own / wheel.name).open("rb") as copy:
-                found = hashlib.file_digest(copy, "sha256").hexdigest()
-            if f"sha256:{found}" not in text:
-                (own / wheel.name).unlink()
+        try:
+            with _open(wheel, os.O_RDONLY) as source:
+                found = _copy(source, copy, end)
+            if f"sha256:{found}" not in wanted[_key(wheel.name)] or not _is_named(copy):
+                raise OSError("it is another file")
+        except (OSError, ValueError, zipfile.BadZipFile):
+            copy.unlink(missing_ok=True)
+        else:
+            del wanted[_key(wheel.name)]
+
+
+def _copy(source: BinaryIO, to: Path, end: float) -> str:
+    """Copy a file that may grow meanwhile; the digest of what was copied.
+
+    Raises:
+        OSError: it is too large, or takes too long.
+    """
+    digest, room = hashlib.sha256(), min(_LARGEST, shutil.disk_usage(to.parent).free // 2)
+    with to.open("xb") as copy:
+        while block := source.read(1 << 20):
+            room -= len(block)
+            if room < 0 or time.monotonic() > end:
+                raise OSError("it has no end")
+            digest.update(block)
+            copy.write(block)
+    return digest.hexdigest()
+
+
+def _is_named(wheel: Path) -> bool:
+    """Whether a wheel is for the Python and the platforms that its file name says.
+
+    A lock file has the hashes of all wheels of a package, and uv goes by their names.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if _METADATA.fullmatch(each))
+        lines = archive.read(name).decode().splitlines()
+    inside = {line.partition(":")[2].strip() for line in lines if line.startswith("Tag:")}
+    parts = (part.split(".") for part in wheel.stem.split("-")[-3:])
+    return {"-".join(tag) for tag in itertools.product(*parts)} <= inside
 
 
 def _give(own: Path, shared: Path, but: Collection[str]) -> None:
@@ -177,10 +224,15 @@ def _give(own: Path, shared: Path, but: Collection[str]) -> None:
 
 
 def _prune(shared: Path, wanted: Collection[str]) -> None:
-    """Remove everything else: the machines of a domain have one engine, and so one lock file."""
-    for name in os.listdir(shared):
-        if name not in wanted and name != _LOCK:
-            remove(shared / name)
+    """Remove other files: the machines of a domain have one engine, and so one lock file.
+
+    A directory is not of ours, and stays.
+    """
+    with os.scandir(shared) as entries:
+        for entry in itertools.islice(entries, 10_000):
+            if entry.name not in wanted and entry.name != _LOCK:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
 
 
 @contextlib.contextmanager
@@ -193,6 +245,6 @@ def _only_one(shared: Path) -> Iterator[None]:
     with _open(shared / _LOCK, os.O_RDWR | os.O_CREAT) as file:
         if not flock(file.fileno()):
             say("waiting for wheels that another machine of this domain fetches")
-            if not poll(lambda: flock(file.fileno()), _DEADLINE):
-                raise StepError(f"another machine still fetches it, after {_DEADLINE} s.")
+            if not poll(lambda: flock(file.fileno()), _WAIT_DEADLINE):
+                raise StepError(f"another machine still works on them, after {_WAIT_DEADLINE} s.")
         yield

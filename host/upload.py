@@ -48,6 +48,9 @@ def upload(
         try:
             said = _send(process, source)
             status = process.wait()
+        except BaseException:
+            process.kill()
+            raise
         finally:
             watchdog.cancel()
         if late.is_set():

@@ -169,7 +169,7 @@ class Service(Kind):
                 failure[:] = [str(error)]
                 return isinstance(error, RefusedError)
             restarts = int(state.get("NRestarts") or 0)
-            again = f" after it ended {restarts} times" if restarts else ""
+            again = f"; systemd has started it again, {restarts} times so far" if restarts else ""
             failure[:] = [f"it is {state.get('ActiveState', 'not there')}{again}"]
             return state.get("ActiveState") in ("failed", "inactive") or restarts >= _RESTARTS
 

@@ -85,7 +85,7 @@ def test_a_check_waits_for_a_start_that_is_under_way(
         ("SICK", "it did not answer as it should within 1 s"),
         ("DIES", "Job for engine.service failed"),
         ("EXITS", "it is failed"),
-        ("LOOPS", "it is activating after it ended 3 times"),
+        ("LOOPS", "it is activating; systemd has started it again, 3 times so far"),
         ("REFUSES", "answers 403"),
         ("GARBAGE", "it did not answer as it should within 1 s"),
     ],

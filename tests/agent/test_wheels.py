@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
+import subprocess
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +39,27 @@ sed -n 's/^\([a-z-]*\)==\([0-9.]*\).*/\1 \2/p' "$5" | while read -r name version
   cp "$2/$(echo "$name" | tr - _)-$version-py3-none-any.whl" '{installed}/'
 done
 """
+
+
+def wheel(content: bytes, tag: str = "py3-none-any") -> bytes:
+    """A wheel; the same bytes for the same content."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(
+            zipfile.ZipInfo("a-1.dist-info/WHEEL"), f"Wheel-Version: 1.0\nTag: {tag}\n"
+        )
+        archive.writestr(zipfile.ZipInfo("a.py"), content)
+    return file.getvalue()
+
+
 #: Packages of the index. A lock file has a dash in a name where a wheel has an underscore.
 WHEELS = {
-    "numpy-2.4.6": b"numbers",
-    "charset_normalizer-3.5.2": b"letters",
-    "click-8.5.1": b"doors",
+    "numpy-2.4.6": wheel(b"numbers"),
+    "charset_normalizer-3.5.2": wheel(b"letters"),
+    "click-8.5.1": wheel(b"doors"),
 }
+#: The same version for another platform, which the lock file names too.
+ELSEWHERE = wheel(b"doors", "py3-none-win32")
 
 
 def file_name(package: str) -> str:
@@ -67,8 +85,13 @@ class Domain:
         for package in packages:
             name, version = package.rsplit("-", 1)
             digest = hashlib.sha256(WHEELS[package]).hexdigest()
+            elsewhere = hashlib.sha256(ELSEWHERE).hexdigest()
             name = name.replace("_", "-")
-            lines += [f'{name}=={version} ; python_version < "4" \\', f"    --hash=sha256:{digest}"]
+            lines += [
+                f'{name}=={version} ; python_version < "4" \\',
+                f"    --hash=sha256:{digest} \\",
+            ]
+            lines += [f"    --hash=sha256:{elsewhere}"]
             lines += ["    # via something"]
         return "\n".join(lines) + "\n"
 
@@ -158,6 +181,37 @@ def test_another_file_of_the_name_is_not_used(domain: Domain) -> None:
     wheel.write_bytes(b"a trap")
     found = domain.install("two")
     assert "click-8.5.1" not in found and found["numpy-2.4.6"] == WHEELS["numpy-2.4.6"]
+
+
+def test_a_wheel_for_another_platform_is_not_used(domain: Domain) -> None:
+    """The lock file has its hash, and uv would go by its name."""
+    domain.install("one")
+    (domain.shared / file_name("click-8.5.1")).write_bytes(ELSEWHERE)
+    assert set(domain.install("two")) == set(WHEELS) - {"click-8.5.1"}
+
+
+def test_a_file_without_an_end_is_not_waited_for(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain.install("one")
+    monkeypatch.setattr("agent.wheels._LARGEST", 1 << 20)
+    with (domain.shared / file_name("click-8.5.1")).open("wb") as file:
+        file.truncate(1 << 40)
+    assert set(domain.install("two")) == set(WHEELS) - {"click-8.5.1"}
+
+
+@pytest.mark.parametrize("name", ["deep", "part", "lock", file_name("click-8.5.1")])
+def test_directories_stop_nobody(domain: Domain, name: str) -> None:
+    there = os.open(domain.shared, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir(name, dir_fd=there)
+        below = os.open(name, os.O_RDONLY, dir_fd=there)
+        os.close(there)
+        there = below
+    os.close(there)
+    domain.install("one")
+    # Not even Python's own can remove it.
+    subprocess.run(["rm", "-rf", domain.shared / name], check=True)
 
 
 @pytest.mark.parametrize("name", ["lock", file_name("click-8.5.1"), "part"])

@@ -42,15 +42,21 @@ def incus_ready(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Ite
     directory = tmp_path_factory.getbasetemp()
     if worker_id != "master":
         directory = directory.parent  # each process has its own in the run's
-    with Path(tempfile.gettempdir(), "incus-stt-e2e.lock").open("w") as lock:
+    place = Path(tempfile.gettempdir())
+    with (place / "incus-stt-e2e.lock").open("w") as lock:
         with (directory / "prepare.lock").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             prepared = directory / "prepared"
-            if not prepared.exists():
-                fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the processes of another run
-                _prepare()
-                prepared.touch()
-            fcntl.flock(lock, fcntl.LOCK_SH)
+            if prepared.exists():
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            else:
+                # One run at a time waits, so that none gets in while this one gives up LOCK_EX.
+                with (place / "incus-stt-e2e.queue").open("w") as queue:
+                    fcntl.flock(queue, fcntl.LOCK_EX)
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the processes of another run
+                    _prepare()
+                    prepared.touch()
+                    fcntl.flock(lock, fcntl.LOCK_SH)
         yield
 
 

@@ -44,10 +44,13 @@ def remove_leftovers() -> None:
     """End the servers of runs that were cut off, and remove their directories."""
     for noted in _PLACE.glob(f"{_PREFIX}*/*.pid"):
         if str(noted.parent) in _told(noted.stem, "cmdline") + _told(noted.stem, "environ"):
-            os.killpg(int(noted.stem), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(int(noted.stem), signal.SIGKILL)
     # What these have started themselves names their directory: DHCP servers, proxies.
+    servers = ("dnsmasq", "incusd", "[lxc monitor]")
     for process in Path("/proc").glob("[0-9]*"):
-        if f"{_PLACE}/{_PREFIX}" in _told(process.name, "cmdline"):
+        told = _told(process.name, "cmdline")
+        if f"{_PLACE}/{_PREFIX}" in told and any(name in told for name in servers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(process.name), signal.SIGKILL)
     for directory in _PLACE.glob(f"{_PREFIX}*"):
