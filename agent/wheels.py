@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import re
-import shutil
 import stat
 import time
-import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +50,8 @@ class SharedWheels:
 
     def do(self, machine: Machine) -> None:
         """Fetch what is missing, and install what is there."""
+        import hashlib  # not at the top: a check does without, and starts sooner
+
         shared, own = machine.path(self.directory), machine.path(f"{self.venv}/.wheels")
         if not shared.is_dir():
             return
@@ -163,6 +162,8 @@ def _open(path: Path, flags: int) -> BinaryIO:
 
 def _take(shared: Path, own: Path, packages: Sequence[_Package]) -> None:
     """Copy the wheels that are wanted, one for each package, and are what the lock file says."""
+    import zipfile
+
     wanted = {package.key: package.text for package in packages}
     end = time.monotonic() + _COPY_DEADLINE
     for wheel in shared.glob("*.whl"):
@@ -186,6 +187,9 @@ def _copy(source: BinaryIO, to: Path, end: float) -> str:
     Raises:
         OSError: it is too large, or takes too long.
     """
+    import hashlib
+    import shutil
+
     digest, room = hashlib.sha256(), min(_LARGEST, shutil.disk_usage(to.parent).free // 2)
     with to.open("xb") as copy:
         while block := source.read(1 << 20):
@@ -202,6 +206,8 @@ def _is_named(wheel: Path) -> bool:
 
     A lock file has the hashes of all wheels of a package, and uv goes by their names.
     """
+    import zipfile
+
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (each for each in archive.namelist() if _METADATA.fullmatch(each))
         lines = archive.read(name).decode().splitlines()
@@ -212,6 +218,8 @@ def _is_named(wheel: Path) -> bool:
 
 def _give(own: Path, shared: Path, but: Collection[str]) -> None:
     """Copy the wheels that were fetched; each appears whole or not at all."""
+    import shutil
+
     part = shared / "part"
     for wheel in own.glob("*.whl"):
         if wheel.name in but:

@@ -77,7 +77,7 @@ class Deployment:
                 settings,
                 {name: _volumes(context, plan) for name, context in machines.items()},
                 {name: self._devices(context) for name, context in machines.items()},
-                {name for role in sorted(used) for name in ROLES[role].caches},
+                {name for role in used for name in ROLES[role].caches},
             )
             self._machines |= {(plan.name, name): m for name, m in domain.machines.items()}
         self._groups: dict[str, RoleGroup] = {}

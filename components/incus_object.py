@@ -41,7 +41,7 @@ def find_drift(
     if kind is INSTANCE and is_another(host, name, actual):
         return [Difference(f"machine {place.name}", "another one", "the one that was set up")]
     running = {"status": "Running"} if kind is INSTANCE else {}
-    applied = _applied(host, name) or desired
+    applied = _recorded(host, name, "stdin") or desired
     return compare_object({**applied, **running}, actual, kind.computed)
 
 
@@ -50,18 +50,14 @@ def is_another(host: Host, name: str, actual: Mapping[str, Any]) -> bool:
 
     A run that was cut off has made it anew, or somebody else has: nothing is in it.
     """
-    try:
-        known = json.loads((host.outputs(name) or {}).get("stdout") or "null")
-    except ValueError:
-        return False
-    uuid = known.get("uuid") if isinstance(known, Mapping) else None
+    uuid = (_recorded(host, name, "stdout") or {}).get("uuid")
     return bool(uuid) and uuid != actual.get("config", {}).get(UUID, uuid)
 
 
-def _applied(host: Host, name: str) -> Mapping[str, Any] | None:
-    """The desired state of the last run."""
+def _recorded(host: Host, name: str, output: str) -> Mapping[str, Any] | None:
+    """An object of JSON among the outputs of the last run; None where it is none."""
     try:
-        found = json.loads((host.outputs(name) or {}).get("stdin") or "null")
+        found = json.loads((host.outputs(name) or {}).get(output) or "null")
     except ValueError:
         return None
     return found if isinstance(found, Mapping) else None

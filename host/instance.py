@@ -37,17 +37,13 @@ def apply_instance(
     else:
         _edit(client, place, desired, actual)
         done = "edited"
-    if _status(client, place) != "Running":
+    made = client.get(place.path(INSTANCE)) or {}
+    if made.get("status") != "Running":
         started = client.run("start", place.name, project=place.project)
         if started.returncode:
             raise HostError(_explain(started.stderr))
     _wait_until_booted(client, place)
-    made = client.get(place.path(INSTANCE)) or {}
     return {"done": done, "uuid": made.get("config", {}).get(UUID, "")}
-
-
-def _status(client: Client, place: Place) -> str:
-    return str((client.get(place.path(INSTANCE)) or {}).get("status", ""))
 
 
 def _create(client: Client, place: Place, desired: Mapping[str, Any], image: str) -> str:
