@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from host.client import Client, HostError
-from host.objects import INSTANCE, UUID, Place, merge
+from host.objects import INSTANCE, MARK, UUID, Place, merge
 
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
 STAND_IN = "incus-stt/"
@@ -32,6 +32,9 @@ def apply_instance(
         HostError: Incus refuses it, or it does not boot.
     """
     actual = client.get(place.path(INSTANCE))
+    if actual is not None and _half_created(actual):
+        delete_instance(client, place)
+        actual = None
     if actual is None:
         done = _create(client, place, desired, image)
     else:
@@ -44,6 +47,19 @@ def apply_instance(
             raise HostError(_explain(started.stderr))
     _wait_until_booted(client, place)
     return {"done": done, "uuid": made.get("config", {}).get(UUID, "")}
+
+
+def _half_created(actual: Mapping[str, Any]) -> bool:
+    """Whether Incus was stopped while it created this container: its root may be incomplete.
+
+    Incus defers the image's templates as the last step of creating a container, and drops the note
+    of it when the container first starts (incusd, ``CreateInstanceFromImage`` and ``onStart``). One
+    that has never been used holds nothing to lose.
+    """
+    config = actual.get("config") or {}
+    never_used = str(actual.get("last_used_at", "")).startswith(("0001-", "1970-"))
+    ours = MARK.items() <= config.items()
+    return ours and never_used and not config.get("volatile.apply_template")
 
 
 def _create(client: Client, place: Place, desired: Mapping[str, Any], image: str) -> str:

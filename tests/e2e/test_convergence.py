@@ -205,6 +205,31 @@ def converged(bench: Bench) -> None:
     assert {machine["name"] for machine in machines} == set(project.machines)
 
 
+@pytest.mark.parametrize("unpacking", [0.0, 0.3])
+def test_a_machine_that_the_daemon_has_half_created_is_created_again(
+    bench: Bench, unpacking: float
+) -> None:
+    """The daemon knows the container, and its root is not there, or not all of it."""
+    project = bench.project
+    project.machines.pop("second", None)
+    project.write()
+    project.up()
+    project.machines["second"] = {"roles": []}
+    project.write()
+    up = project.start_up()
+    path = f"/1.0/instances/second?project={project.domain}"
+    end = time.monotonic() + 60
+    while run("incus", "query", path, env=bench.environment).returncode:
+        assert time.monotonic() < end, "the container does not appear"
+    time.sleep(unpacking)
+    bench.kill_daemon(up)
+    up.end()
+    state = json.loads(incus("query", path, **project.environment))
+    assert state["status"] == "Stopped"
+    assert "volatile.apply_template" not in state["config"], "it was created to the end"
+    converged(bench)
+
+
 def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{FAULTS} faults; STT_FAULT_SEED={SEED} STT_FAULTS={FAULTS} repeats them")
