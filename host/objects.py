@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from host.client import Client
+from host.client import Client, HostError
 
 #: Written into every object that this program makes, so that it knows its own.
 MARK = {"user.managed-by": "incus-stt"}
@@ -114,17 +114,38 @@ def delete_object(client: Client, kind: ObjectType, place: Place) -> dict[str, A
 
     Incus makes and removes a project's profile ``default`` with the project: it is emptied. A
     project that still has volumes stays.
+
+    Raises:
+        HostError: Incus refuses it.
     """
     if client.get(place.path(kind)) is None:
         return {"done": "was not there"}
     if kind is PROFILE and place.name == "default":
         empty = json.dumps({"config": {}, "devices": {}})
-        client.call("profile", "edit", "default", project=place.project, stdin=empty)
+        done = client.run("profile", "edit", "default", project=place.project, stdin=empty)
+        if done.returncode:
+            raise HostError(_still_used(client, place.project, done.stderr.strip()))
         return {"done": "emptied"}
     if kind is PROJECT and (volumes := _volumes(client, place.name)):
         return {"done": "kept", "why": _kept_volumes(place.name, volumes)}
     client.call(*kind.words, "delete", *place.words, project=place.project)
     return {"done": "deleted"}
+
+
+def _still_used(client: Client, project: str, said: str) -> str:
+    containers = [each["name"] for each in client.get(f"/1.0/instances?{_all_of(project)}") or []]
+    lines = [
+        said,
+        f"Containers of the project {project} that this stack has no record of: "
+        f"{', '.join(containers)}. An `up` that was cut off may have left them. The next up takes "
+        "over those that are declared, and then destroy removes them. To remove them yourself:",
+    ]
+    lines += [f"  incus --project {project} delete --force {name}" for name in containers]
+    return "\n".join(lines if containers else lines[:1])
+
+
+def _all_of(project: str) -> str:
+    return f"recursion=1&project={quote(project)}"
 
 
 def pools(client: Client) -> list[str]:
@@ -136,7 +157,7 @@ def pools(client: Client) -> list[str]:
 def _volumes(client: Client, project: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for pool in pools(client):
-        path = f"/1.0/storage-pools/{quote(pool)}/volumes/custom?recursion=1&project={project}"
+        path = f"/1.0/storage-pools/{quote(pool)}/volumes/custom?{_all_of(project)}"
         found += [(pool, volume["name"]) for volume in client.get(path) or []]
     return found
 
