@@ -7,42 +7,10 @@ machines in ``machine/``. This room may import ``gpu``, ``stack``, ``engines``, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
-
+from declaration.folders import Folders
 from roles.role import Role
 
-_NAMES = sorted(found.name for found in iter_modules(__path__) if found.ispkg)
-
-
-@cache
-def _role(name: str) -> Role:
-    role: Role = import_module(f"{__name__}.{name}").ROLE
-    if role.name != name:
-        raise ValueError(
-            f"roles/{name}: its ROLE is called {role.name}. Give it the folder's name."
-        )
-    return role
-
-
-class _Roles(Mapping[str, Role]):
-    """Every role; a role that nobody asks for is not imported, which a preview would wait for."""
-
-    def __getitem__(self, name: str) -> Role:
-        if name not in _NAMES:
-            raise KeyError(name)
-        return _role(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_NAMES)
-
-    def __len__(self) -> int:
-        return len(_NAMES)
-
-
 #: Every role by the name that infra.yml uses.
-ROLES: Mapping[str, Role] = _Roles()
+ROLES: Folders[Role] = Folders("roles", __path__, "ROLE", dashes=False)
 
 __all__ = ["ROLES", "Role"]

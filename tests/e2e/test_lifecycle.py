@@ -157,7 +157,7 @@ def test_destroy_keeps_the_models_and_says_how_to_remove_them(project: Project) 
     project.up()
     assert remembers(project, "stt-box")
     assert project.unchanged()
-    # Half of it gone already, and a container that an `up` made which was killed before it noted it.
+    # Half of it gone already, and a container that a killed `up` made and did not note.
     incus("create", "incus-stt/images/debian/12", "lost", project=project.domain)
     incus("delete", "--force", "stt-box", project=project.domain)
     refused = project.pulumi("destroy")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,12 @@ ENGINE = Engine(
 """
 
 
-def add_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, text: str
-) -> list[str]:
-    """A folder beside those of engines/, and the path that has both."""
+def add_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, text: str) -> None:
+    """A folder beside those of engines/."""
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "__init__.py").write_text(text)
-    path = [*engines.__path__, str(tmp_path)]
-    monkeypatch.setattr(engines, "__path__", path)
-    return path
+    monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(tmp_path)])
+    monkeypatch.setattr(ENGINES, "_path", engines.__path__)
 
 
 def test_the_default_comes_first_then_the_alphabet() -> None:
@@ -53,30 +52,34 @@ def test_the_default_comes_first_then_the_alphabet() -> None:
 
 
 def test_a_folder_is_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = add_folder(tmp_path, monkeypatch, "found_once", FOLDER.format(name="new-one"))
-    found = engines.discover(path)
-    assert set(found) - set(ENGINES) == {"new-one"}
-    assert list(found)[1:] == sorted(list(found)[1:])
+    before = list(ENGINES)
+    add_folder(tmp_path, monkeypatch, "found_once", FOLDER.format(name="found-once"))
+    assert list(ENGINES) == [before[0], *sorted([*before[1:], "found-once"])]
     # …and nothing else has to know it.
-    monkeypatch.setitem(ENGINES, "new-one", found["new-one"])
-    declaration = declare({**CPU, "engine": "new-one", "model": ""}, ROLES, ROOT)
-    assert (declaration.engine.name, declaration.model.repository) == ("new-one", "its-tiny")
-    assert "`new-one`" in document.engines_table()
+    declaration = declare({**CPU, "engine": "found-once", "model": ""}, ROLES, ROOT)
+    assert (declaration.engine.name, declaration.model.repository) == ("found-once", "its-tiny")
+    assert "`found-once`" in document.engines_table()
 
 
-def test_a_folder_without_an_engine_is_not_one(
+def test_a_folder_without_an_engine_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = add_folder(tmp_path, monkeypatch, "found_empty", "")
-    assert engines.discover(path) == ENGINES
+    add_folder(tmp_path, monkeypatch, "found_empty", "")
+    with pytest.raises(ValueError, match="engines/found_empty defines no ENGINE"):
+        dict(ENGINES)
 
 
-def test_two_folders_with_one_name_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = add_folder(tmp_path, monkeypatch, "found_twice", FOLDER.format(name="vosk"))
-    with pytest.raises(ValueError, match="the engine name 'vosk' is taken"):
-        engines.discover(path)
+def test_an_engine_has_its_folder_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_folder(tmp_path, monkeypatch, "found_twice", FOLDER.format(name="vosk"))
+    with pytest.raises(ValueError, match="engines/found_twice: its ENGINE is called 'vosk'"):
+        dict(ENGINES)
+
+
+def test_an_engine_that_is_not_used_is_not_imported() -> None:
+    program = "import sys, components.program; print([m for m in sys.modules if 'vosk' in m])"
+    words = [sys.executable, "-c", program]
+    said = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert said.stdout == "[]\n"
 
 
 def test_an_unknown_engine_is_refused_with_the_allowed_ones() -> None:
