@@ -18,8 +18,9 @@ from components.incus_object import is_another
 from declaration.topology import MachinePlan
 from host.client import incus_words, shell
 from host.objects import INSTANCE
-from host.read import AGENT
+from host.read import AGENT, MachineState
 
+_NO_ANSWER = Difference(f"agent {AGENT}", "does not answer", "answers")
 ROOT = Path(__file__).resolve().parent.parent
 _MAIN = "from agent.__main__ import main\nraise SystemExit(main())\n"
 
@@ -71,7 +72,12 @@ class Agent(Command):
     """The agent of a machine; everything in the machine depends on it."""
 
     def __init__(
-        self, plan: MachinePlan, host: Host, instance: Command, opts: pulumi.ResourceOptions
+        self,
+        plan: MachinePlan,
+        host: Host,
+        instance: Command,
+        late: pulumi.Output[MachineState | None] | None,
+        opts: pulumi.ResourceOptions,
     ) -> None:
         file = agent_file()
         name = plan.resource("agent")
@@ -87,6 +93,7 @@ class Agent(Command):
             create=f"{receive} <{cached}",
             identity=[instance.id],
             drift=agent_drift(host, plan),
+            late=late.apply(lambda found: [] if found else [_NO_ANSWER]) if late else None,
             here=True,
             opts=pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(depends_on=[instance], deleted_with=instance)
@@ -109,4 +116,4 @@ def agent_drift(host: Host, plan: MachinePlan) -> list[Difference]:
     another = is_another(host, plan.resource("instance"), instance)
     if instance.get("status") != "Running" and not another:
         return []
-    return [Difference(f"agent {AGENT}", "does not answer", "answers")]
+    return [_NO_ANSWER]

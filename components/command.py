@@ -68,7 +68,8 @@ class Command(local.Command):
     A change of ``identity`` replaces the object (the old one is deleted first, and what depends on
     it before that); a change of anything else runs ``create`` again. ``drift`` is where the host
     differs from what was applied: it goes into ``environment``, where the preview shows it, and
-    `up` runs the command, which restores the desired state. What ``after`` holds is there too: the
+    `up` runs the command, which restores the desired state. ``late`` is drift that is known only
+    while `up` runs: it counts where there was none before. What ``after`` holds is there too: the
     command runs again when it changes. Secrets are on ``stdin``, which never appears in an error.
 
     ``here`` runs it on the machine of Pulumi, whatever the connection. ``quiet`` keeps its output
@@ -85,6 +86,7 @@ class Command(local.Command):
         stdin: pulumi.Input[str] | None = None,
         identity: Sequence[pulumi.Input[str]] = (),
         drift: Sequence[Difference] = (),
+        late: pulumi.Output[list[Difference]] | None = None,
         after: Mapping[str, pulumi.Input[str]] | None = None,
         here: bool = False,
         quiet: bool = False,
@@ -94,6 +96,9 @@ class Command(local.Command):
         if drift:
             host.drift[name] = drift
         former = host.former_name(name)
+        environment: Any = _environment(name, host, drift, after or {})
+        if late is not None and not drift:
+            environment = late.apply(lambda found: _environment(name, host, found, after or {}))
         super().__init__(
             name,
             create=create,
@@ -101,7 +106,7 @@ class Command(local.Command):
             stdin=stdin,
             triggers=[str(host.connection), *identity],
             interpreter=LOCAL if here else shell(host.connection),
-            environment=_environment(name, host, drift, after or {}),
+            environment=environment,
             logging=local.Logging.NONE if quiet else None,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(

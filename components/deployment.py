@@ -12,7 +12,7 @@ from agent.kinds.secret_files import SecretFiles
 from components.command import Command, Host
 from components.domain import Domain, Machine
 from components.kept_values import Secrets
-from components.step import StepCommand
+from components.step import StepCommand, late_drift
 from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from declaration.topology import DomainPlan
@@ -102,12 +102,15 @@ class Deployment:
         needs: dict[str, Command] = {
             name: self._commands[name] for name in (*step.needs, *step.after)
         }
-        restored = [
-            name
+        under = {
+            name: self._commands[name]
             for name in step.needs
-            if name in self._host.drift
-            and not isinstance(self._commands[name].step.spec, SecretFiles)
-        ]
+            if not isinstance(self._commands[name].step.spec, SecretFiles)
+        }
+        late = None
+        if machine.late:
+            later = {name: each.late for name, each in under.items() if each.late}
+            late = late_drift(self._host, step, machine.late, later)
         return StepCommand(
             step,
             machine.plan,
@@ -117,7 +120,8 @@ class Deployment:
             machine=machine.instance,
             needs=list(needs.values()),
             after={name: self._commands[name] for name in step.after},
-            restored=restored,
+            restored=[name for name in under if name in self._host.drift],
+            late=late,
             opts=pulumi.ResourceOptions(parent=self._groups[group]),
         )
 

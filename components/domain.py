@@ -11,13 +11,17 @@ from components import objects
 from components.agent import Agent
 from components.command import Host
 from components.incus_object import IncusObject
+from components.unread import is_unread, read_after, warn
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan
 from host.objects import INSTANCE, NETWORK, PROFILE, PROJECT, VOLUME, Place
 
 
 class Machine(pulumi.ComponentResource):
-    """A container with its agent; the roles' steps are its children."""
+    """A container with its agent; the roles' steps are its children.
+
+    ``late`` is what the agent says once `up` has started a machine that did not answer before.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,13 @@ class Machine(pulumi.ComponentResource):
             words=["--image", settings.image],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[*within, *needs]),
         )
-        self.agent = Agent(plan, host, self.instance, pulumi.ResourceOptions(parent=self))
+        unread, preview = is_unread(host, plan), pulumi.runtime.is_dry_run()
+        if unread and preview:
+            warn(plan)
+        late = read_after(self.instance, host, plan) if unread and not preview else None
+        opts = pulumi.ResourceOptions(parent=self)
+        self.agent = Agent(plan, host, self.instance, late, opts)
+        self.late = read_after(self.agent, host, plan) if late else None
         self.register_outputs({})
 
 

@@ -17,7 +17,7 @@ from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from declaration.topology import MachinePlan
 from host.client import incus_words
-from host.read import AGENT_WORDS
+from host.read import AGENT_WORDS, MachineState
 
 #: The variable of a Command's environment that has it run after other steps.
 AFTER = "AFTER"
@@ -35,6 +35,34 @@ def step_drift(
     machine = host.live.machines.get((plan.domain, plan.name))
     if machine is None:
         return _without_answer(host, plan)
+    return _differences(host, step, machine, restored)
+
+
+def late_drift(
+    host: Host,
+    step: Step,
+    machine: pulumi.Output[MachineState | None],
+    under: Mapping[str, pulumi.Output[list[Difference]]],
+) -> pulumi.Output[list[Difference]]:
+    """The same for a machine that is read while `up` runs; ``under`` is the drift under this step.
+
+    Where it does not answer even then, everything is applied again.
+    """
+
+    def find(
+        machine: MachineState | None, under: Mapping[str, list[Difference]]
+    ) -> list[Difference]:
+        if not host.known(step.name):
+            return []
+        restored = [name for name, found in under.items() if found]
+        return _differences(host, step, machine or MachineState({}), restored)
+
+    return pulumi.Output.all(machine, dict(under)).apply(lambda all_: find(*all_))
+
+
+def _differences(
+    host: Host, step: Step, machine: MachineState, restored: Sequence[str]
+) -> list[Difference]:
     applied = machine.steps.get(step.part)
     if applied is None:
         return [Difference("step", "not applied", "applied")]
@@ -76,7 +104,7 @@ def remove_command(host: Host, plan: MachinePlan, step: Step) -> str:
 
 
 class StepCommand(Command):
-    """A step. ``result`` is what it says came of it."""
+    """A step. ``result`` is what it says came of it; ``late`` is drift that `up` finds late."""
 
     def __init__(
         self,
@@ -90,9 +118,10 @@ class StepCommand(Command):
         needs: Sequence[Command],
         after: Mapping[str, Command],
         restored: Sequence[str],
+        late: pulumi.Output[list[Difference]] | None,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        self.step = step
+        self.step, self.late = step, late
         text = step.text()
         names = secret_names(text)
         super().__init__(
@@ -104,6 +133,7 @@ class StepCommand(Command):
             after={AFTER: _said(after)} if after else None,
             identity=[agent.id],
             drift=step_drift(host, plan, step, restored),
+            late=late,
             here=bool(step.source),
             quiet=bool(names),
             secret_output=bool(names),

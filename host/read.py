@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.difference import Difference
 from declaration.connection import Connection
-from host.client import SSH, HostError, incus_words, shell
+from host.client import SSH, Client, HostError, incus_words, shell
 from host.objects import MARK
 
 #: Where the agent is in a machine.
@@ -176,6 +176,16 @@ def read_live(connection: Connection, pool: str) -> Live:
         HostError: there is no ``incus``, no permission, or no answer.
     """
     return Reading(connection, pool).result()
+
+
+def read_machine(connection: Connection, project: str, name: str) -> MachineState | None:
+    """What one machine's agent says; None where it does not answer."""
+    words = ["exec", name, "--", *AGENT_WORDS, "check"]
+    try:
+        done = Client(connection).run(*words, project=project, deadline=MACHINE_DEADLINE)
+    except HostError:
+        return None
+    return _machine_state(done.stdout)
 
 
 def parse_live(data: Mapping[str, str]) -> Live:

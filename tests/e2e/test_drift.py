@@ -195,10 +195,18 @@ def test_a_step_without_a_record_is_applied_again(project: Project) -> None:
 
 def test_a_stopped_machine_is_started(project: Project) -> None:
     incus("stop", "--force", "gpu-server", project=project.domain)
-    assert project.drift()[0] == "gpu-server/instance: status: Stopped -> Running"
-    project.up()
+    assert project.drift() == ["gpu-server/instance: status: Stopped -> Running"]
+    assert "drift inside it was not checked" in project.pulumi("preview").stdout
+    machine = f"{project.domain}/gpu-server"
+    assert changed(project.up()) == [f"{machine}/instance"]
     assert project.unchanged()
     assert project.health()["status"] == "ok"
+    # And what differs in it is restored by the same up.
+    shell(project, "rm /etc/incus-stt/stt_server/api-key")
+    incus("stop", "--force", "gpu-server", project=project.domain)
+    assert f"{machine}/stt_server/secrets" in changed(project.up())
+    assert project.unchanged()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
 def test_a_deleted_machine_is_made_again_with_all_that_was_in_it(project: Project) -> None:

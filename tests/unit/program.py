@@ -27,6 +27,7 @@ from pulumi.runtime.proto import resource_pb2
 
 import components.agent
 import components.reading
+import components.unread
 from agent.difference import Difference
 from components.deployment import contexts
 from components.kept_values import STACK_ID
@@ -319,12 +320,14 @@ def run(
     *,
     secret: bool = False,
     preview: bool = False,
+    late: Mapping[tuple[str, str], MachineState] | None = None,
     **settings: Any,
 ) -> Program:
     """Run the program with a stack and some settings changed, on a host as ``live``.
 
     ``before`` is an earlier run, whose resources are in the state. With ``secret`` the secrets
     among the settings are encrypted. An error for ``live`` is what the read of the host ends in.
+    ``late`` is what agents say while it runs that did not answer before.
     """
     config = dict(config_of(stack))
     config |= {f"stt:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
@@ -361,6 +364,7 @@ def run(
     with pytest.MonkeyPatch.context() as patch, constant_digests():
         patch.chdir(ROOT)
         patch.setattr(components.reading, "Reading", lambda *_: _Reading(live))
+        patch.setattr(components.unread, "read_machine", lambda _, *place: (late or {}).get(place))
         contextvars.copy_context().run(in_context)
     program.outputs = plain(recorder.outputs)
     return program

@@ -76,7 +76,7 @@ def all_gone(sort: str) -> Program:
         mine = "step" if command.step_kind else "agent" if name.endswith("/agent") else "object"
         if name in ON_THE_HOST and mine == sort:
             live = without(live, name, command)
-    return run("gpu", live, first)
+    return run("gpu", live, first, late=host_after(first).machines)
 
 
 @pytest.mark.parametrize("name", ON_THE_HOST)
@@ -90,7 +90,7 @@ def test_whatever_is_gone_from_the_host_is_drift(name: str) -> None:
 
 @pytest.mark.parametrize("name", {group(name): name for name in reversed(ON_THE_HOST)}.values())
 def test_what_is_gone_is_the_drift_of_nothing_else(name: str, first: Program, live: Live) -> None:
-    drift = run("gpu", without(live, name, COMMANDS[name]), first).drift
+    drift = run("gpu", without(live, name, COMMANDS[name]), first, late=live.machines).drift
     assert drift.pop(name) == gone(name)
     if group(name) == "instance":  # its agent has gone with it
         agent = name.replace("/instance", "/agent")
@@ -115,13 +115,62 @@ def test_a_machine_that_is_gone_has_lost_its_steps(first: Program, live: Live) -
     assert drift[f"{STT}/user"] == ["machine gpu-server: not there -> there"]
 
 
-def test_a_machine_that_stands_still_keeps_its_steps(first: Program, live: Live) -> None:
+@pytest.fixture
+def stopped(first: Program, live: Live) -> Live:
+    """The host with a machine that somebody has stopped."""
     place = ("instance", "ai-tools", "gpu-server")
-    stopped = {**live.objects, place: {**live.objects[place], "status": "Stopped"}}
+    objects = {**live.objects, place: {**live.objects[place], "status": "Stopped"}}
     found = without(live, f"{MACHINE}/agent", first.commands[f"{MACHINE}/agent"])
-    assert run("gpu", replace(found, objects=stopped), first).drift == {
-        f"{MACHINE}/instance": ["status: Stopped -> Running"],
+    return replace(found, objects=objects)
+
+
+STARTED = {f"{MACHINE}/instance": ["status: Stopped -> Running"]}
+
+
+def test_a_stopped_machine_is_started_and_nothing_more(
+    first: Program, live: Live, stopped: Live
+) -> None:
+    found = run("gpu", stopped, first, late=live.machines)
+    assert found.drift == STARTED
+    assert list(found.done) == list(STARTED)
+
+
+def test_a_preview_says_that_a_stopped_machine_was_not_checked(
+    first: Program, live: Live, stopped: Live
+) -> None:
+    found = run("gpu", stopped, first, preview=True, late=live.machines)
+    assert found.drift == STARTED
+    assert "ai-tools/gpu-server does not answer: drift inside it was not checked" in str(found.log)
+    assert "does not answer" not in str(run("gpu", live, first, preview=True).log)
+
+
+def test_what_differs_in_a_stopped_machine_is_restored_once_it_runs(
+    first: Program, live: Live, stopped: Live
+) -> None:
+    program, service = f"{STT}/program", f"{STT}/service"
+    differing = with_differences(live, program, Difference("/opt/x", "not there", "there"))
+    found = run("gpu", stopped, first, late=differing.machines)
+    assert found.drift == {
+        **STARTED,
+        program: ["/opt/x: not there -> there"],
+        service: ["restart: needed -> done after program"],
     }
+    assert set(found.done) >= set(found.drift)
+    lost = without(live, f"{STT}/secrets", first.commands[f"{STT}/secrets"])
+    assert run("gpu", stopped, first, late=lost.machines).drift == {
+        **STARTED,
+        f"{STT}/secrets": ["step: not applied -> applied"],
+    }
+
+
+def test_a_machine_that_does_not_answer_once_started_is_set_up_again(
+    first: Program, stopped: Live
+) -> None:
+    drift = run("gpu", stopped, first).drift
+    assert drift.pop(f"{MACHINE}/agent") == [f"agent {AGENT}: does not answer -> answers"]
+    assert drift.pop(f"{MACHINE}/instance") == STARTED[f"{MACHINE}/instance"]
+    assert set(drift) == {name for name in first.steps if name.startswith(f"{MACHINE}/")}
+    assert set(map(tuple, drift.values())) == {("step: not applied -> applied",)}
 
 
 @pytest.mark.parametrize("status", ["Running", "Stopped"])

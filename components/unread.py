@@ -1,0 +1,42 @@
+"""A machine that did not answer the read of the host: read while `up` runs, once it is started."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pulumi
+
+from components.command import Command, Host
+from components.incus_object import is_another
+from declaration.topology import MachinePlan
+from host.objects import INSTANCE
+from host.read import MachineState, read_machine
+
+
+def is_unread(host: Host, plan: MachinePlan) -> bool:
+    """Whether a machine that was set up is on the host, and its agent did not answer."""
+    if host.live is None or not host.known(plan.resource("agent")):
+        return False
+    instance = host.live.find(INSTANCE.name, plan.name, plan.domain)
+    if instance is None or is_another(host, plan.resource("instance"), instance):
+        return False
+    return (plan.domain, plan.name) not in host.live.machines
+
+
+def warn(plan: MachinePlan) -> None:
+    """Say what a preview cannot know."""
+    pulumi.log.warn(
+        f"{plan.domain}/{plan.name} does not answer: drift inside it was not checked. `make up` "
+        "starts the machine, checks it, and restores what differs."
+    )
+
+
+def read_after(
+    command: Command, host: Host, plan: MachinePlan
+) -> pulumi.Output[MachineState | None]:
+    """What the machine's agent says once a Command has run; None where it does not answer."""
+
+    async def read(_: str) -> MachineState | None:
+        return await asyncio.to_thread(read_machine, host.connection, plan.domain, plan.name)
+
+    return command.stdout.apply(read)
