@@ -1,8 +1,9 @@
 """``python -m bench preview|up [--runs N]``: what the program costs beside the work itself.
 
-``preview``: without changes, beside an empty Pulumi program. ``up``: the stack `dev` from nothing,
-beside a plain shell script of the same steps (plain.sh). The two take turns; medians count. Run it
-in the shell that ``eval "$(make -s env)"`` gives, on a machine that does nothing else.
+``preview``: without changes, beside an empty Pulumi program; ``--machines N`` sets up so many.
+``up``: the stack `dev` from nothing, beside a plain shell script of the same steps (plain.sh). The
+two take turns; medians count. Run it in the shell that ``eval "$(make -s env)"`` gives, on a
+machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ INFRA = """domains:
     machines:
       gpu-server: {roles: [base_system, stt_server]}
 """
+ANOTHER = "      machine{number}: {{roles: [base_system]}}\n"
 CONFIG = """config:
   stt:infra: infra.bench.yml
   stt:engine: faster-whisper
@@ -57,7 +59,7 @@ def run(*argv: str, cwd: Path) -> None:
         sys.exit(f"{' '.join(argv)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def copy_project(into: Path) -> Path:
+def copy_project(into: Path, machines: int = 1) -> Path:
     """The project with a stack of its own; the virtual environment is shared."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"],  # noqa: S607  # the operator's own git
@@ -72,7 +74,9 @@ def copy_project(into: Path) -> Path:
         shutil.copy2(ROOT / name, target)
     (into / ".venv").symlink_to(ROOT / ".venv")
     (into / "state").mkdir()
-    (into / "infra.bench.yml").write_text(INFRA)
+    (into / "infra.bench.yml").write_text(
+        INFRA + "".join(ANOTHER.format(number=number) for number in range(2, machines + 1))
+    )
     (into / "stacks" / f"Pulumi.{STACK}.yaml").write_text(CONFIG)
     run("pulumi", "stack", "init", STACK, cwd=into)
     return into
@@ -105,9 +109,9 @@ def compare(names: tuple[str, str], pairs: list[tuple[float, float]]) -> None:
     print(f"ratio of the medians: {statistics.median(two) / statistics.median(one):.2f}")
 
 
-def preview(work: Path, runs: int) -> None:
+def preview(work: Path, runs: int, machines: int) -> None:
     """A preview without changes, beside an empty program's."""
-    ours, empty = copy_project(work / "ours"), empty_project(work / "empty")
+    ours, empty = copy_project(work / "ours", machines), empty_project(work / "empty")
     run("pulumi", "up", "--yes", "--skip-preview", "-s", STACK, cwd=ours)
     try:
         look = ("pulumi", "preview", "-s", STACK)
@@ -146,9 +150,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench")
     parser.add_argument("what", choices=["preview", "up"])
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--machines", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        (preview if options.what == "preview" else up)(Path(name), options.runs)
+        if options.what == "preview":
+            preview(Path(name), options.runs, options.machines)
+        else:
+            up(Path(name), options.runs)
 
 
 if __name__ == "__main__":
