@@ -18,12 +18,23 @@ from host.read import Live
 
 #: What runs a command on the machine of Pulumi.
 LOCAL = ["/bin/sh", "-c"]
+#: The Command whose output is the stack's own id.
+STACK_ID = "stack/id"
 #: The variable of a Command's environment that tells what `up` restores.
 DRIFT = "DRIFT"
 
 
 def _same(name: str) -> str:
     return name
+
+
+def joined(start: str, end: pulumi.Input[str]) -> pulumi.Input[str]:
+    """Two texts as one; a plain one where both are known."""
+    return start + end if isinstance(end, str) else pulumi.Output.concat(start, end)
+
+
+def _owner(stack: str) -> str:
+    return f"{pulumi.get_project()}/{pulumi.get_stack()}/{stack}"
 
 
 @dataclass
@@ -43,6 +54,21 @@ class Host:
     former_name: Callable[[str], str] = _same
     drift: dict[str, Sequence[Difference]] = field(default_factory=dict)
     now: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def known_stack(self) -> str:
+        """The stack's id in the state; empty before the first run."""
+        return str((self.outputs(STACK_ID) or {}).get("stdout") or "")
+
+    @property
+    def owner(self) -> pulumi.Input[str]:
+        """What Incus objects of this stack name as their owner."""
+        return joined(_owner(""), self.stack)
+
+    @property
+    def known_owner(self) -> str:
+        """The same as far as the state has it: no object names it before the first run."""
+        return _owner(self.known_stack)
 
     def outputs(self, name: str) -> Any:
         """The outputs of a resource in the state, also under its former name; None without it."""
@@ -82,7 +108,7 @@ class Command(local.Command):
         host: Host,
         *,
         create: pulumi.Input[str],
-        delete: str | None = None,
+        delete: pulumi.Input[str] | None = None,
         stdin: pulumi.Input[str] | None = None,
         identity: Sequence[pulumi.Input[str]] = (),
         drift: Sequence[Difference] = (),

@@ -9,9 +9,9 @@ from typing import Any
 
 import pulumi
 
-from agent.difference import Difference, compare_object
-from components.command import Command, Host
-from host.objects import INSTANCE, NETWORK, UUID, VOLUME, ObjectType, Place
+from agent.difference import Difference, compare, compare_object
+from components.command import Command, Host, joined
+from host.objects import INSTANCE, NETWORK, UUID, VOLUME, ObjectType, Place, owner_of
 
 
 def host_command(host: Host, *words: str) -> str:
@@ -21,7 +21,12 @@ def host_command(host: Host, *words: str) -> str:
 
 
 def find_drift(
-    host: Host, name: str, kind: ObjectType, place: Place, desired: Mapping[str, Any], create: str
+    host: Host,
+    name: str,
+    kind: ObjectType,
+    place: Place,
+    desired: Mapping[str, Any],
+    create: pulumi.Input[str],
 ) -> list[Difference]:
     """Where the object on the host differs from what was applied last.
 
@@ -42,7 +47,15 @@ def find_drift(
         return [Difference(f"machine {place.name}", "another one", "the one that was set up")]
     running = {"status": "Running"} if kind is INSTANCE else {}
     applied = _recorded(host, name, "stdin") or desired
-    return compare_object({**applied, **running}, actual, kind.computed)
+    found = compare_object({**applied, **running}, actual, kind.unnamed)
+    return _owner(host, name, actual) + found
+
+
+def _owner(host: Host, name: str, actual: Mapping[str, Any]) -> list[Difference]:
+    """Another owner than the stack has noted; an object from before there was one has none."""
+    ours = host.known_owner if host.known_stack else "this stack"
+    noted = "--owner" in (host.outputs(name) or {"create": "--owner"}).get("create", "")
+    return compare("owner", ours, owner_of(actual)) if noted else []
 
 
 def is_another(host: Host, name: str, actual: Mapping[str, Any]) -> bool:
@@ -89,18 +102,23 @@ class IncusObject(Command):
         identity = [kind.name, place.name]
         if not movable:
             identity += [place.project, place.pool]
-        create = host_command(host, "apply", kind.name, *where, *words)
+        # The owner is a word of the command: desired states stay readable before the first run.
+        create = self._with_owner(host, "apply", kind.name, *where, *words)
         super().__init__(
             name,
             host,
             create=create,
-            delete=None if keep else host_command(host, "delete", kind.name, *where),
+            delete=None if keep else self._with_owner(host, "delete", kind.name, *where),
             stdin=json.dumps(desired, sort_keys=True, ensure_ascii=False),
             identity=[*identity, *fixed, *(owner.id for owner in within)],
             drift=find_drift(host, name, kind, place, desired, create),
             here=True,
             opts=opts,
         )
+
+    @staticmethod
+    def _with_owner(host: Host, *words: str) -> pulumi.Input[str]:
+        return joined(host_command(host, *words) + " --owner ", host.owner)
 
 
 def _options(place: Place) -> list[str]:

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pulumi
 
-from components.command import Command, Host
+from components.command import STACK_ID, Command, Host
 from declaration.connection import Connection
 
 #: Any update would run the command again and make another value: only a replacement does.
 _KEPT = ["create", "interpreter", "logging"]
-STACK_ID = "stack/id"
 #: Another connection must not replace them: they are of the stack, and of no host.
 _HERE = Connection("local")
 
@@ -27,12 +26,7 @@ def stack_id(host: Host, protect: bool) -> pulumi.Input[str]:
         quiet=True,
         opts=pulumi.ResourceOptions(protect=protect, ignore_changes=_KEPT),
     )
-    return known_stack_id(host) or made.stdout
-
-
-def known_stack_id(host: Host) -> str:
-    """The id that the state has; empty before the first run."""
-    return str((host.outputs(STACK_ID) or {}).get("stdout") or "")
+    return host.known_stack or made.stdout
 
 
 class GeneratedSecret(Command):

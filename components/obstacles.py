@@ -5,11 +5,19 @@ from __future__ import annotations
 from ipaddress import ip_interface
 
 from components.command import Host
-from components.kept_values import known_stack_id
 from declaration.infra import BRIDGE_PREFIX
 from declaration.problems import Problem, show
 from declaration.topology import DomainPlan
-from host.objects import MARK
+from host.objects import (
+    INSTANCE,
+    MARK,
+    NETWORK,
+    PROFILE,
+    PROJECT,
+    ObjectType,
+    not_ours,
+    owner_of,
+)
 from host.read import Live
 from stack.declare import Declaration
 
@@ -97,22 +105,40 @@ def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
     return problems
 
 
-def other_stacks(declaration: Declaration, host: Host) -> list[Problem]:
-    """Machines in which another stack has applied steps; ``stt:adopt`` takes them over."""
+def other_owners(declaration: Declaration, host: Host) -> list[Problem]:
+    """Objects and machines of another stack; ``stt:adopt`` takes them over."""
     if host.live is None or declaration.settings.adopt:
         return []
-    ours = known_stack_id(host)
     problems: list[Problem] = []
-    for machine in declaration.topology.machines:
-        state = host.live.machines.get((machine.domain, machine.name))
-        others = {step.stack for step in state.steps.values()} - {"", ours} if state else set()
-        if others:
-            problems.append(
-                Problem(
-                    f"domains.{machine.domain}.machines.{machine.name}",
-                    "another stack has set this machine up (or this one, whose state was lost). "
-                    "Use that stack, give the domain another name in a topology file of your own "
-                    "(stt:infra), or set stt:adopt to true to take the machine over.",
-                )
+    for plan in declaration.topology.domains:
+        found: dict[str, list[str]] = {}
+        for kind, project, name in _objects(plan):
+            actual = host.live.find(kind.name, name, project) or {}
+            if not_ours(actual, host.known_owner):
+                found.setdefault(owner_of(actual), []).append(f"the {kind.name} {name}")
+        problems += [
+            Problem(
+                f"domains.{plan.name}",
+                f"{_said(owner)} owns {', '.join(names)}. Use that stack; or give this one a "
+                "domain of its own, in another topology file (stt:infra); or set stt:adopt to true "
+                "to take them over: `make drift` shows what that changes.",
             )
+            for owner, names in found.items()
+        ]
     return problems
+
+
+def _objects(plan: DomainPlan) -> list[tuple[ObjectType, str, str]]:
+    """Type, project and name of what a domain has on the host."""
+    return [
+        (PROJECT, plan.name, plan.name),
+        (NETWORK, "default", plan.bridge),
+        *((PROFILE, plan.name, name) for name in ("default", *plan.profiles)),
+        *((INSTANCE, plan.name, machine.name) for machine in plan.machines),
+    ]
+
+
+def _said(owner: str) -> str:
+    project, _, rest = owner.partition("/")
+    stack, _, identity = rest.partition("/")
+    return f"the stack {stack} of the project {project} (its id: {identity})"

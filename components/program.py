@@ -11,7 +11,7 @@ from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
 from components.kept_values import stack_id
-from components.obstacles import obstacles, other_stacks
+from components.obstacles import obstacles, other_owners
 from components.report import report
 from components.state import read_state
 from declaration.problems import DeclarationError
@@ -61,7 +61,7 @@ def main(reading: Reading | HostError | None) -> None:
         if live:
             problems = [
                 *obstacles(declaration, live),
-                *other_stacks(declaration, host),
+                *other_owners(declaration, host),
                 *gpu.obstacles(declaration, live),
             ]
             if problems:

@@ -10,9 +10,9 @@ from typing import Any
 import pulumi
 
 from agent.difference import Difference
-from components.command import Command, Host
+from components.command import Command, Host, joined
 from components.incus_object import host_command, is_another
-from components.kept_values import Secrets, known_stack_id
+from components.kept_values import Secrets
 from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from declaration.topology import MachinePlan
@@ -67,7 +67,7 @@ def _differences(
     if applied is None:
         return [Difference("step", "not applied", "applied")]
     found = list(applied.differences)
-    if applied.stack not in ("", known_stack_id(host)):
+    if applied.stack not in ("", host.known_stack):
         found.append(Difference("applied by", "another stack", "this stack"))
     if not found and restored and step.spec.starts_programs:
         names = ", ".join(name.rpartition("/")[2] for name in restored)
@@ -152,9 +152,7 @@ class StepCommand(Command):
         else:
             where = ["--project", plan.domain, step.source, plan.name, "--"]
             command = host_command(host, "upload", *where, *AGENT_WORDS, *words)
-        if isinstance(host.stack, str):
-            return f"{command} {host.stack}"
-        return pulumi.Output.concat(command, " ", host.stack)
+        return joined(f"{command} ", host.stack)
 
 
 def _stdin(text: str, names: list[str], secrets: Secrets) -> pulumi.Input[str]:

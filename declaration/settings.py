@@ -169,8 +169,8 @@ class Settings(StrictModel):
     )
     adopt: Flag = setting(
         False,
-        "`true` takes over what somebody else made: a project or a bridge of that name, or "
-        "machines that another stack has set up",
+        "`true` takes over what somebody else made: a project or a bridge of that name, or what "
+        "another stack owns",
     )
     keepModels: Flag = setting(  # noqa: N815
         True,

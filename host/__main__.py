@@ -14,7 +14,7 @@ from typing import Any
 from declaration.connection import parse_connection
 from host.client import Client, HostError
 from host.instance import apply_instance, delete_instance
-from host.objects import TYPES, VOLUME, Place, apply_object, delete_object, fetch_volume
+from host.objects import OWNER, TYPES, VOLUME, Place, apply_object, delete_object, fetch_volume
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         words.add_argument("name")
         words.add_argument("--project", default="")
         words.add_argument("--pool", default="")
+        words.add_argument("--owner", default="", help="the stack: PROJECT/STACK/ID")
         if verb == "apply":
             words.add_argument("--image", default="", help="of an instance")
             words.add_argument("--former", default="", help="the project's name before")
@@ -43,13 +44,14 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
     place = Place(options.name, options.project, options.pool)
     if options.verb == "delete":
         if kind.name == "instance":
-            return delete_instance(client, place)
-        return delete_object(client, kind, place)
+            return delete_instance(client, place, options.owner)
+        return delete_object(client, kind, place, options.owner)
     desired = json.load(sys.stdin)
+    desired["config"] = {**desired.get("config", {}), OWNER: options.owner}
     if kind.name == "instance":
         return apply_instance(client, place, desired, options.image)
     if kind is VOLUME:
-        fetch_volume(client, place, options.former)
+        fetch_volume(client, place, options.former, options.owner)
     return apply_object(client, kind, place, desired)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from host.client import Client, HostError
-from host.objects import INSTANCE, MARK, UUID, Place, merge
+from host.objects import INSTANCE, MARK, UUID, Place, left, merge, not_ours
 
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
 STAND_IN = "incus-stt/"
@@ -33,7 +33,7 @@ def apply_instance(
     """
     actual = client.get(place.path(INSTANCE))
     if actual is not None and _half_created(actual):
-        delete_instance(client, place)
+        client.call("delete", "--force", place.name, project=place.project)
         actual = None
     if actual is None:
         done = _create(client, place, desired, image)
@@ -148,9 +148,12 @@ def _wait_until_booted(client: Client, place: Place) -> None:
         time.sleep(0.2)
 
 
-def delete_instance(client: Client, place: Place) -> dict[str, Any]:
-    """Delete the container, where it is there."""
-    if client.get(place.path(INSTANCE)) is None:
+def delete_instance(client: Client, place: Place, owner: str) -> dict[str, Any]:
+    """Delete the container, where it is there and has no other owner."""
+    actual = client.get(place.path(INSTANCE))
+    if actual is None:
         return {"done": "was not there"}
+    if not_ours(actual, owner):
+        return left(INSTANCE, place, actual)
     client.call("delete", "--force", place.name, project=place.project)
     return {"done": "deleted"}

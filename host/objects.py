@@ -17,6 +17,8 @@ from host.client import Client, HostError
 
 #: Written into every object that this program makes, so that it knows its own.
 MARK = {"user.managed-by": "incus-stt"}
+#: The key of an object's owner: Pulumi project, stack, and the id that the stack made for itself.
+OWNER = "user.incus-stt.owner"
 #: Incus' key for what makes a container this one, and not another one of its name.
 UUID = "volatile.uuid"
 
@@ -33,6 +35,11 @@ class ObjectType:
     words: tuple[str, ...]
     path: str
     computed: str
+
+    @property
+    def unnamed(self) -> str:
+        """Matches configuration keys that no desired state names: Incus' own, and the owner."""
+        return f"{self.computed}|^{re.escape(OWNER)}$"
 
 
 PROJECT = ObjectType("project", ("project",), "/1.0/projects/{name}", r"^(volatile|features)[.]")
@@ -66,7 +73,7 @@ def merge(
     """The object as an edit needs it: the desired state, and what Incus computed."""
     config = dict(desired.get("config") or {})
     for key, value in (actual.get("config") or {}).items():
-        if key not in config and re.match(kind.computed, key):
+        if key not in config and re.match(kind.unnamed, key):
             config[key] = value
     fields = ("description", *_MORE.get(kind.name, ()))
     merged = {key: desired.get(key, actual.get(key)) for key in fields}
@@ -92,6 +99,22 @@ class Place:
         return [self.pool, self.name] if self.pool else [self.name]
 
 
+def owner_of(state: Mapping[str, Any]) -> str:
+    """The owner that an object names; empty where nobody has noted one."""
+    return str((state.get("config") or {}).get(OWNER, ""))
+
+
+def not_ours(state: Mapping[str, Any], owner: str) -> bool:
+    """Whether an object names another owner than this one."""
+    return owner_of(state) not in ("", owner)
+
+
+def left(kind: ObjectType, place: Place, actual: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of an object that another stack has taken over: it stays."""
+    why = f"The {kind.name} {place.name} stays: {owner_of(actual)} has taken it over."
+    return {"done": "left", "why": why}
+
+
 def apply_object(
     client: Client, kind: ObjectType, place: Place, desired: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -109,8 +132,8 @@ def apply_object(
     return {"done": "created" if verb == "create" else "edited"}
 
 
-def delete_object(client: Client, kind: ObjectType, place: Place) -> dict[str, Any]:
-    """Delete the object, where it is there.
+def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) -> dict[str, Any]:
+    """Delete the object, where it is there and has no other owner.
 
     Incus makes and removes a project's profile ``default`` with the project: it is emptied. A
     project that still has volumes stays.
@@ -118,8 +141,11 @@ def delete_object(client: Client, kind: ObjectType, place: Place) -> dict[str, A
     Raises:
         HostError: Incus refuses it.
     """
-    if client.get(place.path(kind)) is None:
+    actual = client.get(place.path(kind))
+    if actual is None:
         return {"done": "was not there"}
+    if not_ours(actual, owner):
+        return left(kind, place, actual)
     if kind is PROFILE and place.name == "default":
         empty = json.dumps({"config": {}, "devices": {}})
         done = client.run("profile", "edit", "default", project=place.project, stdin=empty)
@@ -127,6 +153,7 @@ def delete_object(client: Client, kind: ObjectType, place: Place) -> dict[str, A
             raise HostError(_still_used(client, place.project, done.stderr.strip()))
         return {"done": "emptied"}
     if kind is PROJECT and (volumes := _volumes(client, place.name)):
+        _disown(client, place.name, volumes)
         return {"done": "kept", "why": _kept_volumes(place.name, volumes)}
     client.call(*kind.words, "delete", *place.words, project=place.project)
     return {"done": "deleted"}
@@ -162,6 +189,13 @@ def _volumes(client: Client, project: str) -> list[tuple[str, str]]:
     return found
 
 
+def _disown(client: Client, project: str, volumes: list[tuple[str, str]]) -> None:
+    """Take the owner away from what stays, so that any stack may have it next."""
+    client.call("project", "unset", project, OWNER)
+    for place in volumes:
+        client.run("storage", "volume", "unset", *place, OWNER, project=project)
+
+
 def _kept_volumes(project: str, volumes: list[tuple[str, str]]) -> str:
     lines = [
         f"The project {project} stays, with the models and data in its volumes. The next up takes "
@@ -171,7 +205,7 @@ def _kept_volumes(project: str, volumes: list[tuple[str, str]]) -> str:
     return "\n".join([*lines, f"  incus project delete {project}"])
 
 
-def fetch_volume(client: Client, place: Place, former: str) -> None:
+def fetch_volume(client: Client, place: Place, former: str, owner: str) -> None:
     """Bring a volume from the project's former name, or from the pool where it was.
 
     Raises:
@@ -182,7 +216,8 @@ def fetch_volume(client: Client, place: Place, former: str) -> None:
             for pool in pools(client):
                 there = Place(place.name, project, pool)
                 found = client.get(there.path(VOLUME))
-                if found and MARK.items() <= (found.get("config") or {}).items():
+                marked = found and MARK.items() <= (found.get("config") or {}).items()
+                if marked and not not_ours(found, owner):
                     _move(client, there, place)
                     break
             else:

@@ -259,7 +259,7 @@ def test_a_lost_state_is_taken_over_only_when_asked(fresh: Project) -> None:
     sentence(fresh.fails(), "incorrect passphrase", "remove the line encryptionsalt")
     file = fresh.root / "stacks" / f"Pulumi.{STACK}.yaml"
     file.write_text(re.sub("^encryptionsalt:.*\n", "", file.read_text(), flags=re.MULTILINE))
-    sentence(fresh.fails(), "another stack has set this machine up", "stt:adopt")
+    sentence(fresh.fails(), "owns the project stt-e2e-f", "stt:adopt")
     fresh.set(adopt=True)
     fresh.up()
     assert fresh.transcribe("hello_world").status == 200

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,34 @@ def test_somebody_else_s_project_is_taken_over_only_when_asked(project: Project)
     assert works(project)
     project.set(adopt=None)  # it is this program's own now
     assert project.unchanged()
+
+
+def test_another_stack_leaves_alone_what_this_one_owns(project: Project, tmp_path: Path) -> None:
+    before = left_of(DOMAIN)
+    other = Project(tmp_path, DOMAIN, SUBNET)
+    light(other)
+    try:
+        said = other.fails()
+        assert "the stack e2e of the project stt" in said and "the instance gpu-server" in said
+        assert "stt:adopt" in said and "stt:infra" in said
+        other.destroy()
+        assert left_of(DOMAIN) == before
+        assert works(project)
+        # It takes them over only when it is told to, and then they are its own.
+        other.set(adopt=True)
+        assert any(re.match(r"project: owner: stt/e2e/\S+ -> ", line) for line in other.drift())
+        other.up()
+        other.set(adopt=None)
+        assert other.unchanged()
+        assert works(other)
+        assert "the stack e2e of the project stt" in project.fails()
+        assert "has taken it over" in project.destroy()
+        assert works(other)
+        assert other.unchanged()
+    finally:
+        other.destroy()
+    assert left_of(DOMAIN) == []
+    project.up()
 
 
 def test_a_protected_stack_is_not_destroyed(project: Project) -> None:

@@ -29,14 +29,14 @@ import components.agent
 import components.reading
 import components.unread
 from agent.difference import Difference
+from components.command import STACK_ID
 from components.deployment import contexts
-from components.kept_values import STACK_ID
 from declaration import source_files
 from declaration.source_files import ROOT
 from declaration.step import Step
 from gpu.cards import Card
 from host.client import HostError
-from host.objects import UUID
+from host.objects import OWNER, UUID
 from host.read import AppliedStep, Live, MachineState
 from roles import ROLES
 from stack.declare import Declaration
@@ -410,10 +410,12 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
     machines: dict[tuple[str, str], MachineState] = {}
     for name, command in program.commands.items():
         if place := place_of(command):
-            objects[place] = command.data
+            owner = plain(command.inputs)["create"].partition(" --owner ")[2]
+            found = {**command.data, "config": {**command.data["config"], OWNER: owner}}
             if place[0] == "instance":
-                config = {**command.data["config"], UUID: f"uuid of {name}"}
-                objects[place] = {**command.data, "config": config, "status": "Running"}
+                found["config"][UUID] = f"uuid of {name}"
+                found["status"] = "Running"
+            objects[place] = found
         elif name.count("/") >= 2 and not command.step_kind:
             domain, machine, _ = name.split("/")
             machines.setdefault((domain, machine), MachineState({}))
@@ -468,9 +470,9 @@ def plan_text(program: Program) -> str:
     for name in sorted(program.commands):
         command = program.commands[name]
         machine = name.rpartition("/")[0] if not command.step_kind else _machine(name)
-        needs = [n.removeprefix(f"{machine}/") for n in command.dependencies]
+        needs = [n.removeprefix(f"{machine}/") for n in command.dependencies if n != STACK_ID]
         if command.step_kind:
-            needs = [need for need in needs if need not in ("agent", STACK_ID)]
+            needs = [need for need in needs if need != "agent"]
         kind = command.step_kind or (words_of(command) or [name.rpartition("/")[2]])[0]
         secret = " (secret)" if command.secret_inputs else ""
         lines.append(f"{name}: {kind}{secret}" + (f" <- {', '.join(needs)}" if needs else ""))

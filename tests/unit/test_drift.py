@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from agent.difference import Difference
+from components.command import STACK_ID
 from declaration.connection import Connection
 from host.client import HostError
 from host.objects import UUID
@@ -328,7 +329,8 @@ def test_what_taking_over_changes_is_shown(live: Live) -> None:
     """An object that the state does not have, where `stt:adopt` says that it is taken over."""
     other = changed(live, "instance", "webui", description="theirs")
     name = "ai-tools/webui/instance"
-    (line,) = run("gpu", other, adopt=True).drift[name]
+    owner, line = run("gpu", other, adopt=True).drift[name]
+    assert owner == f"owner: stt/gpu/{KEPT[STACK_ID]} -> this stack"
     assert line.startswith("description: theirs -> ")
     assert run("gpu", EMPTY_HOST, adopt=True).drift == {}
 

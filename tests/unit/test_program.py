@@ -16,9 +16,10 @@ import pulumi
 import pytest
 import yaml
 
-from components.kept_values import STACK_ID
+from components.command import STACK_ID
 from host.client import HostError
-from host.read import AppliedStep, Live, MachineState
+from host.objects import MARK, OWNER
+from host.read import Live
 from tests.unit.program import (
     API_KEY,
     CHECK,
@@ -29,6 +30,7 @@ from tests.unit.program import (
     first_run,
     host_after,
     host_with,
+    place_of,
     plain,
     plan_text,
     run,
@@ -349,27 +351,62 @@ def test_what_cannot_be_is_refused_before_anything_is_registered(
         run(stack, live, **settings)
 
 
-OTHER = "99999999-8888-7777-6666-555555555555"
+OTHER = "stt/theirs/99999999-8888-7777-6666-555555555555"
 
 
-def machine_of(stack: str) -> Live:
-    """A host with a machine in which a stack has applied a step."""
-    state = MachineState({"base_system/packages": AppliedStep(stack, "digest", [])})
-    return replace(EMPTY_HOST, machines={("ai-tools", "gpu-server"): state})
+def owned_by(owner: str, live: Live, kind: str, name: str) -> Live:
+    """The host with an object that names an owner."""
+    place = (kind, "default" if kind == "network" else "ai-tools", name)
+    found = live.objects.get(place, {"config": dict(MARK)})
+    config = {**found["config"], OWNER: owner}
+    return replace(live, objects={**live.objects, place: {**found, "config": config}})
 
 
-def test_another_stack_s_machine_is_refused_unless_it_is_taken_over() -> None:
-    said = r"ai-tools\.machines\.gpu-server: another stack has set this machine up"
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("project", "ai-tools"),
+        ("network", "net-ai-tools"),
+        ("profile", "default"),
+        ("instance", "gpu-server"),
+    ],
+)
+def test_another_stack_s_objects_are_refused_unless_they_are_taken_over(
+    kind: str, name: str
+) -> None:
+    said = rf"ai-tools: the stack theirs of the project stt \(.*\) owns the {kind} {name}\."
     with pytest.raises(pulumi.RunError, match=said) as caught:
-        run("dev", machine_of(OTHER))
-    assert "stt:adopt" in str(caught.value)
+        run("dev", owned_by(OTHER, EMPTY_HOST, kind, name))
+    assert "stt:adopt" in str(caught.value) and "stt:infra" in str(caught.value)
+    first = first_run("dev")
+    theirs = owned_by(OTHER, host_after(first), kind, name)
     with pytest.raises(pulumi.RunError, match=said):
-        run("dev", machine_of(OTHER), first_run("dev"))
-    assert run("dev", machine_of(OTHER), adopt=True).commands
-    assert run("dev", machine_of(KEPT[STACK_ID]), first_run("dev")).commands
-    # A stack without an id of its own yet knows that the machine is not its own.
-    with pytest.raises(pulumi.RunError, match=said):
-        run("dev", machine_of(KEPT[STACK_ID]))
+        run("dev", theirs, first)
+    found = run("dev", theirs, first, adopt=True)
+    mine = f"stt/dev/{KEPT[STACK_ID]}"
+    assert list(found.drift.values()) == [[f"owner: {OTHER} -> {mine}"]]
+    assert set(found.done) == set(found.drift)
+
+
+def test_a_stack_without_a_state_does_not_know_its_own_objects() -> None:
+    with pytest.raises(pulumi.RunError, match="the stack dev of the project stt"):
+        run("dev", host_after(first_run("dev")))
+
+
+def test_all_that_another_stack_owns_is_said_at_once() -> None:
+    live = owned_by(OTHER, EMPTY_HOST, "project", "ai-tools")
+    live = owned_by(OTHER, live, "instance", "gpu-server")
+    with pytest.raises(pulumi.RunError, match="owns the project ai-tools, the instance gpu-server"):
+        run("dev", live)
+
+
+def test_an_object_names_its_owner_when_it_is_made_and_when_it_goes() -> None:
+    words = f" --owner stt/dev/{KEPT[STACK_ID]}"
+    objects = {n: c for n, c in first_run("dev").commands.items() if place_of(c)}
+    assert len(objects) == 5
+    for name, command in objects.items():
+        assert command.inputs["create"].endswith(words), name
+        assert command.inputs.get("delete", words).endswith(words), name
 
 
 def test_the_stack_s_id_goes_with_every_step() -> None:
