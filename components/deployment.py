@@ -32,6 +32,12 @@ def steps_in_order(steps: Sequence[Step]) -> list[Step]:
     """Steps so that each comes after what it needs."""
     named = {step.name: step for step in steps}
     graph = {name: [*step.needs, *step.after] for name, step in named.items()}
+    for name, needs in graph.items():
+        if missing := [need for need in needs if need not in named]:
+            raise ValueError(
+                f"The step {name} needs {', '.join(missing)}: no role of this machine has such a "
+                "step. A name is DOMAIN/MACHINE/ROLE/PART; context.part(…) makes one."
+            )
     return [named[name] for name in TopologicalSorter(graph).static_order()]
 
 

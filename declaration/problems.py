@@ -61,14 +61,15 @@ def from_pydantic(
     prefix: str,
     known: Mapping[tuple[str | int, ...], Iterable[str]],
     secrets: Collection[tuple[str, ...]] = (),
+    allowed: Mapping[str, str] | None = None,
 ) -> list[Problem]:
     """Pydantic's findings as problems.
 
     ``prefix`` stands before the path (``stt:`` or ``infra.yml: ``); ``known`` maps the path of an
     object to the keys it may have, for "did you mean". ``secrets`` are paths whose values never
-    appear in a message.
+    appear in a message. ``allowed`` maps the path of a value to what it may be.
     """
-    return [_problem(details, prefix, known, secrets) for details in error.errors()]
+    return [_problem(each, prefix, known, secrets, allowed or {}) for each in error.errors()]
 
 
 def _problem(
@@ -76,6 +77,7 @@ def _problem(
     prefix: str,
     known: Mapping[tuple[str | int, ...], Iterable[str]],
     secrets: Collection[tuple[str, ...]],
+    allowed: Mapping[str, str],
 ) -> Problem:
     loc = details["loc"]
     place = prefix + ".".join(str(part) for part in loc)
@@ -91,9 +93,11 @@ def _problem(
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "value_error":
         return Problem(place, f"{message.rstrip('.')}.")
-    if any(loc[: len(path)] == path for path in secrets):
-        return Problem(place, f"its value (not shown) is not allowed: {message}.")
-    return Problem(place, f"{show(details['input'])} is not allowed: {message}.")
+    secret = any(loc[: len(path)] == path for path in secrets)
+    value = "its value (not shown)" if secret else show(details["input"])
+    wanted = allowed.get(".".join(map(str, loc)), "").replace("`", "")
+    why = f". Allowed: {wanted}" if wanted else f": {message}"
+    return Problem(place, f"{value} is not allowed{why}.")
 
 
 def _shape(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:

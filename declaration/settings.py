@@ -27,7 +27,7 @@ from declaration.checks import (
 )
 from declaration.connection import Connection, parse_connection
 from declaration.custom import Custom, custom_problems
-from declaration.describe import known_keys, secret_paths
+from declaration.describe import describe, known_keys, secret_paths
 from declaration.field_types import Flag, Port, StrictModel, Text, check_path, setting
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.webui import Webui, tls_problems
@@ -238,5 +238,8 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        problems = from_pydantic(error, "stt:", known_keys(Settings), secret_paths(Settings))
+        allowed = {each.key: each.allowed for each in describe(Settings)}
+        problems = from_pydantic(
+            error, "stt:", known_keys(Settings), secret_paths(Settings), allowed
+        )
         raise DeclarationError(problems) from None

@@ -6,6 +6,7 @@ Each table stands between two marker lines; the rest of the page is written by h
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from engines.speech_model import Memory, Source, SpeechModel
 from engines.whisper_models import DEFAULT_MODELS, WHISPER_MODELS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "engines.md"
-COMMAND = "python -m engines.document"
+COMMAND = "make generate"
 _BLOCK = "<!-- {name}: begin (generated, {command}) -->\n{text}\n<!-- {name}: end -->"
 _NONE = "–"
 #: Each figure has the letter of its source.
@@ -202,8 +203,11 @@ def page(text: str) -> str:
 
 
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the page where it is stale, and name it."""
+    text = PAGE.read_text(encoding="utf-8")
+    if (wanted := page(text)) != text:
+        PAGE.write_text(wanted, encoding="utf-8")
+        print("incus-stt: wrote docs/engines.md", file=sys.stderr)
 
 
 if __name__ == "__main__":

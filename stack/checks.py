@@ -67,8 +67,21 @@ def engine_conflicts(
         message = f"is empty, and {engine.name} has no default. Name its model."
         problems.append(Problem("stt:model", message))
     device = device_of(engine, machine)
+    if device not in engine.compute_types:
+        why = f"runs only on an NVIDIA GPU, and {machine.name} has none"
+        message = f"{show(engine.name)} {why}. Choose another engine, or give the machine a GPU."
+        return [*problems, Problem("stt:engine", message)]
     allowed = engine.compute_types[device]
-    if settings.quantization not in (*allowed, AUTO):
+    kinds = {kind for each in engine.compute_types.values() for kind in each}
+    if settings.quantization not in (*kinds, AUTO):
+        problems.append(
+            Problem(
+                "stt:quantization",
+                f"{show(settings.quantization)} is not a compute type of {engine.name}. Allowed: "
+                f"{AUTO}, {', '.join(allowed)}.",
+            )
+        )
+    elif settings.quantization not in (*allowed, AUTO):
         if device == "cuda":
             where = "a GPU"
         elif machine.machine.gpu:

@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 import yaml
 
+from declaration.describe import describe
 from declaration.infra import Domain, Machine
+from declaration.settings import Settings
 from declaration.source_files import ROOT
 from tests.unit.program import KEPT, Program, host_after, run
-from tests.unit.values import DEFAULTS, STACKS
+from tests.unit.values import PEM, STACKS
 
 TABLE = ROOT / "docs" / "changes.md"
+#: Settings that are refused where others are not set with them: there is no change of one only.
+TOGETHER = {
+    *("custom.install", "custom.unit", "custom.files"),
+    *("webui.certificate", "webui.certificateKey"),
+}
 #: What the table calls a role's steps.
 SHORT = {
     "gpu-server/stt_server": "stt",
@@ -109,7 +116,7 @@ def test_a_change_touches_what_the_table_says(
 ) -> None:
     setting, value, cell, effect = code(row[0]), code(row[1]), row[2], row[3]
     example = tmp_path / "ca.pem"
-    example.write_text("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")
+    example.write_text(PEM)
     value = value.replace("ca.pem", str(example))
     after = program(tmp_path, setting, yaml.safe_load(value) if value else None, before)
     changes = after.changes(before)
@@ -127,9 +134,9 @@ def test_a_change_touches_what_the_table_says(
 
 def test_every_setting_is_in_the_table() -> None:
     named = {code(row[0]) for row in rows()}
-    for key in DEFAULTS:
-        inner = {name for name in named if name.startswith(f"stt:{key}.")}
-        assert f"stt:{key}" in named or inner, key
+    for each in describe(Settings):
+        if not each.group and each.key not in TOGETHER:
+            assert f"stt:{each.key}" in named, f"{each.key}: add a row to docs/changes.md"
     for model, prefix in ((Machine, "machine"), (Domain, "domain")):
         for field in set(model.model_fields) - {"formerly", "machines", "type"}:
             assert f"{prefix}:{field}" in named, field

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import engines
 from declaration.problems import DeclarationError
+from declaration.settings import Quantization
 from declaration.source_files import ROOT
 from engines import ENGINES, document
 from engines.ctranslate2 import weight_bytes
@@ -125,8 +126,27 @@ def test_a_name_that_is_a_directory_only_on_the_disk_is_one(monkeypatch: Any) ->
 
 
 def test_a_model_of_other_engines_is_said_to_be_theirs() -> None:
-    with pytest.raises(ValueError, match=r"it is one of speaches, faster-whisper, owhisper\)"):
+    having = [name for name, engine in ENGINES.items() if "small" in engine.models]
+    assert {"speaches", "faster-whisper", "owhisper"} <= set(having)
+    with pytest.raises(ValueError, match=rf"it is one of {', '.join(having)}\)"):
         resolve_model("small", ENGINES["vosk"])
+
+
+def test_a_compute_type_can_be_named() -> None:
+    names = set(get_args(Quantization))
+    for engine in ENGINES.values():
+        for kinds in engine.compute_types.values():
+            assert set(kinds) <= names, engine.name
+
+
+def test_an_engine_for_a_gpu_is_refused_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = FOLDER.format(name="only-gpu").replace('"cpu"', '"cuda"')
+    add_folder(tmp_path, monkeypatch, "only_gpu", text)
+    said = r'stt:engine: "only-gpu" runs only on an NVIDIA GPU, and gpu-server has none\.'
+    with pytest.raises(DeclarationError, match=said):
+        declared(engine="only-gpu", model="tiny")
 
 
 def test_int8_weights_are_one_byte_whatever_computes() -> None:

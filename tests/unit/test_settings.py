@@ -158,7 +158,10 @@ ENGINES_BAD: list[tuple[dict[str, Any], str]] = [
     ({"engine": "parakeet", "language": "fr"}, "cannot be told a language"),
     ({"engine": "parakeet", "language": "ja"}, "knows bg, cs, da"),
     ({"engine": "vosk", "language": "fr"}, "knows only English"),
-    ({"engine": "vosk", "quantization": "int8"}, "With vosk allowed: auto, float32"),
+    (
+        {"engine": "vosk", "quantization": "int8"},
+        "not a compute type of vosk. Allowed: auto, float32",
+    ),
     ({"engine": "parakeet", "model": "./models/tiny-digits"}, "which contains no vocab.txt"),
     ({"engine": "custom"}, "stt:custom.install: is missing"),
     ({"engine": "custom", "custom": {"install": "README.md", "unit": "nowhere"}}, "is not a file"),

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from agent.kinds import kinds
+from agent.kinds.user import User
 from agent.specs import decode, encode
 from components.deployment import contexts, steps_in_order
 from declaration.source_files import ROOT
@@ -17,14 +18,14 @@ from declaration.step import Step
 from engines import ENGINES
 from roles import ROLES
 from stack.declare import declare
-from tests.unit.values import CPU, STACKS, own
+from tests.unit.values import CPU, PEM, STACKS, own
 
 ENGINES_TO_TRY = [name for name in ENGINES if name != "custom"]
 
 
 def one_machine() -> dict[str, Any]:
     """A topology with every role on one machine."""
-    roles = ["base_system", "ollama_server", "stt_server", "open_webui"]
+    roles = ["base_system", *(name for name in ROLES if name != "base_system")]
     machines = {"box": {"roles": roles}}
     return {"domains": {"lab": {"trust_level": "semi-trusted", "machines": machines}}}
 
@@ -55,7 +56,7 @@ def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         file.write_text(yaml.safe_dump(infra()))
         infra = str(file)
     pem = tmp_path_factory.mktemp("ca") / "ca.pem"
-    pem.write_text("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")
+    pem.write_text(PEM)
     values = {
         **CPU,
         "infra": infra,
@@ -110,6 +111,28 @@ def test_no_two_steps_of_a_machine_make_the_same_thing(steps: list[Step]) -> Non
         if step.spec.kind not in ("packages", "model", "user")
     )
     assert [each for each, count in made.items() if count > 1] == []
+
+
+def test_every_user_of_a_machine_has_a_uid_of_its_own(steps: list[Step]) -> None:
+    """Else one service may read what is another's."""
+    users = {
+        (step.machine, step.spec.name, step.spec.uid)
+        for step in steps
+        if isinstance(step.spec, User)
+    }
+    assert users
+    assert len({(machine, uid) for machine, _, uid in users}) == len(users)
+
+
+def test_roles_have_no_output_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two outputs of one name, one would be lost."""
+    monkeypatch.chdir(ROOT)
+    found = Counter(
+        name
+        for role, context in contexts(declare(CPU, ROLES, ROOT))
+        for name in ROLES[role].outputs(context)
+    )
+    assert found and set(found.values()) == {1}
 
 
 def test_what_brings_a_file_has_a_source_and_nothing_else_has(steps: list[Step]) -> None:

@@ -83,9 +83,9 @@ def test_a_new_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_setting() -> None:
     """Its field and its use are still where the walk says."""
     field, use = blocks("A new setting")
-    assert field.startswith("threads: ")
-    assert use == '"STT_CPU_THREADS": str(settings.threads),\n'
-    assert "def _variables(" in (ROOT / "engines" / "own_server.py").read_text()
-    assert '"STT_CPU_THREADS"' in (ROOT / "stt_server" / "settings.py").read_text()
-    assert "class Settings(" in (ROOT / "declaration" / "settings.py").read_text()
+    assert field.startswith("parallel: ")
+    assert use == '"OLLAMA_NUM_PARALLEL": str(settings.ollama.parallel),\n'
+    role = (ROOT / "roles" / "ollama_server" / "__init__.py").read_text()
+    assert '"OLLAMA_KEEP_ALIVE": settings.ollama.keepAlive,\n' in role
+    assert "class Ollama(" in (ROOT / "declaration" / "settings.py").read_text()
     assert "BAD: " in (ROOT / "tests" / "unit" / "test_settings.py").read_text()

@@ -5,6 +5,7 @@ The stacks and topologies are the tests' own (``stacks/``): an operator may edit
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ SCHEMA: dict[str, Any] = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["con
 CARD = Card("0000:01:00.0", "10de", "2684", "0", "RTX 4090", 24564, (8, 9), "560.35.03")
 
 
+#: As far as the program looks at certificates.
+PEM = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+
+
 def own(name: str) -> str:
     """The path of a topology of the tests', as ``stt:infra`` has it."""
     return str((STACKS / name).relative_to(ROOT))
@@ -37,6 +42,13 @@ CPU = {**DEFAULTS, "infra": own("infra.cpu.yml"), "quantization": "int8", "model
 def declared(**settings: Any) -> Declaration:
     """The declaration of ``CPU`` with some settings changed."""
     return declare({**CPU, **settings}, ROLES, ROOT)
+
+
+def changes() -> dict[str, Any]:
+    """Every setting with the other value that docs/changes.md tries, as a stack's file has it."""
+    text = (ROOT / "docs" / "changes.md").read_text()
+    found = re.findall(r"^\| `stt:([^`]+)` \| `([^`]+)` \|", text, re.MULTILINE)
+    return {setting: yaml.safe_load(value) for setting, value in found}
 
 
 def as_shipped(path: str) -> str:
