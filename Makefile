@@ -29,7 +29,11 @@ env: venv ## Print what makes plain `pulumi` work: eval "$(make -s env)"
 	@bootstrap/cli.sh $(STACK)
 
 rotate-key: setup ## Make another API key; the STT service and Open WebUI restart with it
-	@set -f; key=$$($(OPERATION) key-target) || exit 1; $(PULUMI) up $$key $(ARGS)
+	@set -f; targets=$$($(OPERATION) key-targets) || exit 1; \
+	case $$($(PULUMI) outputs) in \
+	    *stt_api_key*) $(PULUMI) up $$targets $(ARGS) ;; \
+	    *) echo "incus-stt: error: the stack has no key to rotate; \`make up\` makes one." >&2; exit 1 ;; \
+	esac
 
 vram: venv ## Show who holds the memory of the cards
 	@$(OPERATION) vram

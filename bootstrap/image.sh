@@ -59,6 +59,14 @@ ask_server() {
     return 1
 }
 
+# A name that no server has shall not get a stand-in, but be said.
+check_name() {
+    case $alias in
+        debian/1[2-9]* | ubuntu/2[2-9].*) ;;
+        *) die "no stand-in is made for $IMAGE: one can be used in place of images:debian/12, images:ubuntu/24.04 and their like. Check stt:image, or set it to a local image ('incus image list'), then run this again." ;;
+    esac
+}
+
 check_host() {
     case $(os_release ID) in
         debian | ubuntu) ;;
@@ -100,7 +108,7 @@ adopt() {
     incus query -X POST "/1.0/images/aliases?project=default" >/dev/null </dev/null --data \
         "{\"name\": \"$STANDIN\", \"target\": \"$fingerprint\", \"description\": \"$(os_name) in place of $IMAGE, built on this host\"}" ||
         usable "$STANDIN" || return 1
-    say "the stand-in $(printf %.12s "$fingerprint") was there already: it is now called $STANDIN"
+    say "$(os_name), which was built on this host earlier, stands in for $IMAGE: it is now called $STANDIN"
 }
 
 build() {
@@ -129,6 +137,7 @@ main() {
     [ "$remote" != local ] || check_local
     ! usable "$STANDIN" || use "$STANDIN"
     ! ask_server || use "$IMAGE"
+    check_name
     check_host
     ! adopt || use "$STANDIN"
     say "WARNING: building $(os_name) from this host's own package sources, to stand in for $IMAGE"

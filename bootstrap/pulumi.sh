@@ -12,12 +12,15 @@ cd "$HERE/.."
 stack=$1 verb=$2
 shift 2
 
+# Whether a process works: one that has ended and was not fetched by its parent yet does not.
+runs() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null; }
+
 # Pulumi's own lock outlives a run that was killed; one of a process that has ended must not block the next run.
 remove_stale_locks() {
     for lock in state/.pulumi/locks/organization/stt/"$stack"/*.json; do
         [ -e "$lock" ] || continue
         pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$lock")
-        if grep -q "\"hostname\": *\"$(hostname)\"" "$lock" && [ -n "$pid" ] && ! kill -0 "$pid" 2>/dev/null; then
+        if grep -q "\"hostname\": *\"$(hostname)\"" "$lock" && [ -n "$pid" ] && ! runs "$pid"; then
             say "removing the lock of a run that was cut off (process $pid)"
             rm -f "$lock"
         fi
@@ -34,6 +37,7 @@ if [ "$verb" = drift ]; then
     fi
     cat "$work/drift"
     [ ! -s "$work/drift" ] || exit 2
+    say "no drift"
     exit 0
 fi
 
@@ -45,5 +49,8 @@ if [ "$verb" = outputs ]; then
     exec pulumi stack output --json --stack "$stack" "$@"
 fi
 select_stack "$stack"
-case $verb in up | destroy) set -- --yes --skip-preview "$@" ;; esac
+case "$verb $*" in
+    *--preview-only*) ;;
+    up* | destroy*) set -- --yes --skip-preview "$@" ;;
+esac
 exec pulumi "$verb" --stack "$stack" --suppress-progress "$@"

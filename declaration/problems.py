@@ -28,7 +28,7 @@ class Problem:
 
 
 class DeclarationError(Exception):
-    """The configuration is wrong; nothing was touched."""
+    """The configuration is wrong; nothing on the host was touched."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -38,9 +38,8 @@ class DeclarationError(Exception):
     def user_message(self) -> str:
         """All problems, one a line, under a line that counts them."""
         count = len(self.problems)
-        head = (
-            f"{count} problem{'s' if count > 1 else ''} in the configuration; nothing was touched."
-        )
+        problems = f"{count} problem{'s' if count > 1 else ''}"
+        head = f"{problems} in the configuration; nothing on the host was touched."
         return "\n".join([head, *(f"  - {problem}" for problem in self.problems)])
 
 
@@ -83,6 +82,13 @@ def _problem(
     place = prefix + ".".join(str(part) for part in loc)
     if details["type"] == "extra_forbidden":
         keys = sorted(known.get(_shape(loc[:-1]), ()))
+        group, dot, key = str(loc[-1]).partition(".")
+        if dot and group in keys:
+            return Problem(
+                place,
+                f"is the key {key} of the group {prefix}{group}. Write it below that: "
+                f"`{prefix}{group}: {{{key}: …}}`, or: pulumi config set --path '{place}' VALUE",
+            )
         return Problem(
             place,
             f"unknown key.{suggest(str(loc[-1]), keys)}"

@@ -10,18 +10,18 @@ from operations.host import OperationError
 from operations.measure import measure
 from operations.memory import flush, report
 from operations.stack import ROOT, read_stack
-from operations.targets import key_target, stt_targets
+from operations.targets import key_targets, stt_targets
 
 
 def main() -> int:
     """Do one thing; returns the exit status."""
     parser = argparse.ArgumentParser(prog="operations")
-    parser.add_argument("verb", choices=["vram", "flush", "measure", "stt-targets", "key-target"])
+    parser.add_argument("verb", choices=["vram", "flush", "measure", "stt-targets", "key-targets"])
     parser.add_argument("--stack", required=True)
     parser.add_argument("--models", default="", help="names with spaces between, for measure")
     options = parser.parse_args()
-    if options.verb == "key-target":
-        print(f"--replace={key_target(ROOT, options.stack)}")
+    if options.verb == "key-targets":
+        print(" ".join(key_targets(ROOT, options.stack)))
         return 0
     declaration = read_stack(options.stack)
     if options.verb == "stt-targets":

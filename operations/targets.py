@@ -34,8 +34,10 @@ def stt_targets(declaration: Declaration) -> list[str]:
     return [f"**::{resource}" for resource in resources]
 
 
-def key_target(root: Path, stack: str) -> str:
-    """The API key that is made once; its replacement is another key.
+def key_targets(root: Path, stack: str) -> list[str]:
+    """The API key, whose replacement is another key, and the steps that bring it to the services.
+
+    Nothing else: settings that were changed meanwhile wait for `up`.
 
     Raises:
         OperationError: the operator's own key is in use.
@@ -46,4 +48,4 @@ def key_target(root: Path, stack: str) -> str:
             f"(pulumi config set --secret stt:apiKey), or remove it (pulumi config rm stt:apiKey), "
             "then run `make up`."
         )
-    return f"**::{API_KEY}"
+    return [f"--replace=**::{API_KEY}", f"--target=**::{API_KEY}", "--target=**/secrets"]

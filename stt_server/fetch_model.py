@@ -33,9 +33,9 @@ def fetch(repository: str, directory: str, name: str, patterns: Sequence[str]) -
     except Exception as error:  # each version of the library has its own for a lost connection
         said = (str(error).splitlines() or [""])[0]
         sys.exit(
-            f"stt:model {name}: the download from the model hub failed ({type(error).__name__}: "
-            f"{said}). Check the machine's network and disk, then run up again: it continues where "
-            "it stopped."
+            f"stt:model {name}: the download from {huggingface_hub.constants.ENDPOINT} failed "
+            f"({type(error).__name__}: {said}). Check the machine's network and disk, or set "
+            "stt:sources.models to a mirror; then run up again: it continues where it stopped."
         )
 
 

@@ -37,6 +37,16 @@ class Model(Kind):
     def apply(self, machine: Machine, step: str) -> Applied:
         """Fetch what is missing, then load it once."""
         took: dict[str, float] = {}
+        spoiled = bool(self.fetch) and seal.was_sealed(machine, self.directory)
+        spoiled = spoiled and not seal.is_sealed(machine, self.directory)
+        try:
+            self._prepare(machine, took)
+        except StepError as error:
+            # What was fetched so far is nobody's yet; only a model that was complete is missed.
+            raise error.where(unchanged=not spoiled) from None
+        return Applied({"model": self.name, "took": took})
+
+    def _prepare(self, machine: Machine, took: dict[str, float]) -> None:
         began = time.monotonic()
         if self.fetch:
             if not seal.is_sealed(machine, self.directory):
@@ -49,14 +59,8 @@ class Model(Kind):
                 seal.seal(machine, self.directory)
             took["fetch"] = round(time.monotonic() - began, 3)
         began = time.monotonic()
-        try:
-            self.check_load.do(machine)
-        except StepError as error:
-            raise StepError(
-                error.brief, details=error.details, resolution=error.resolution, unchanged=True
-            ) from None
+        self.check_load.do(machine)
         took["check"] = round(time.monotonic() - began, 3)
-        return Applied({"model": self.name, "took": took})
 
     def check(self, machine: Machine, made: Mapping[str, Any]) -> list[Difference]:
         """Whether it is as it was fetched."""

@@ -40,7 +40,8 @@ class Program(Kind):
         if seal.is_sealed(machine, self.directory):
             remove(before)
             return Applied()
-        if seal.was_sealed(machine, self.directory):
+        spoiled = seal.was_sealed(machine, self.directory)
+        if spoiled:
             remove(before)
             place.rename(before)
         remove(place)
@@ -53,10 +54,12 @@ class Program(Kind):
                 raise StepError(self.failure or f"{self.directory} has no {self.requires}.")
             give(machine, self.directory, "root:root")
             seal.seal(machine, self.directory)
-        except BaseException:
+        except BaseException as error:
             remove(place)
             if before.exists():
                 before.rename(place)
+            if isinstance(error, StepError):
+                raise error.where(unchanged=not spoiled) from None
             raise
         remove(before)
         return Applied({"installed": self.description})

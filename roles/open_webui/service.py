@@ -166,8 +166,7 @@ def _program(context: Context, upload: Step) -> Step:
         # Some of its dependencies are left out (overrides.txt).
         dependencies=False,
     )
-    description = f"Open WebUI {VERSION}; this takes some minutes"
-    spec = Program(venv(), description, actions)
+    spec = Program(venv(), f"Open WebUI {VERSION}", actions)
     return Step(context.part(f"{NAME}/program"), spec, [upload.name, *context.base("uv")])
 
 

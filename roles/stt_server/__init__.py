@@ -126,7 +126,7 @@ def _transcription(context: Context, engine: EngineService, recording: str) -> T
 def curl_line(url: str, model: str) -> str:
     """A line to try the service with; the key comes from the environment."""
     return (
-        'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@recording.wav '
+        f'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@{RECORDING} '
         f"--form-string model={shlex.quote(model)} {url}/audio/transcriptions"
     )
 

@@ -388,6 +388,18 @@ def test_model(agent: Any) -> None:
     assert weights.exists(), "what was fetched stays"
 
 
+def test_what_cannot_be_fetched_is_no_drift_of_what_runs(agent: Any) -> None:
+    agent.apply("stt/model", _model(agent))
+    agent.apply("stt/program", _program(agent))
+    with pytest.raises(StepError, match="false failed"):
+        agent.apply(
+            "stt/model", Model("big", "/srv/models/big", Run(["true"]), [Run(["false"])], "a:a")
+        )
+    with pytest.raises(StepError, match="false failed"):
+        agent.apply("stt/program", _program(agent, "tool-2", Run(["false"])))
+    assert agent.drift() == []
+
+
 def test_prune_keeps_what_is_used_and_what_is_worked_on(agent: Any) -> None:
     for name in ("used", "old", "busy"):
         agent.path(f"/srv/models/{name}").mkdir(parents=True)

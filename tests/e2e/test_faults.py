@@ -58,7 +58,7 @@ def test_wrong_configuration_is_told_at_once_and_touches_nothing(fresh: Project)
     fresh.set(modle="small")
     for words in (("up",), ("preview",)):
         said = fresh.fails(*words)
-        sentence(said, "nothing was touched", "stt:port: 0", 'stt:language: "xx"')
+        sentence(said, "nothing on the host was touched", "stt:port: 0", 'stt:language: "xx"')
         sentence(said, 'stt:modle: unknown key. Did you mean "model"?')
     assert left_of(DOMAIN) == []
 

@@ -66,7 +66,7 @@ def test_recordings_come_back_as_their_words(project: Project, up: str, recordin
 
 def test_the_printed_curl_line_works(project: Project, up: str) -> None:
     outputs = project.outputs()
-    line = outputs["stt_curl"].replace("recording.wav", str(RECORDINGS / "hello_world.wav"))
+    line = outputs["stt_curl"].replace("recordings/one_two_three", str(RECORDINGS / "hello_world"))
     done = run("sh", "-c", line, env={"STT_API_KEY": outputs["stt_api_key"], "PATH": "/usr/bin"})
     assert json.loads(done.stdout)["text"] == "hello world"
 

@@ -75,7 +75,8 @@ def test_a_hub_that_is_out_of_reach(tmp_path: Path) -> None:
     nowhere = "http://127.0.0.1:9"
     done = program(FETCH, *words, environment=at(nowhere, tmp_path))
     assert done.returncode == 1
-    assert "stt:model digits: the download from the model hub failed (" in done.stderr
+    assert "stt:model digits: the download from http" in done.stderr
+    assert "stt:sources.models" in done.stderr
     assert "then run up again" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -57,6 +57,11 @@ def test_the_shipped_stacks_are_valid(
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
+    (
+        {"webui.publish": "0.0.0.0:3000"},
+        "stt:webui.publish: is the key publish of the group stt:webui. Write it below that: "
+        "`stt:webui: {publish: …}`, or: pulumi config set --path 'stt:webui.publish' VALUE",
+    ),
     ({"modle": "small"}, 'stt:modle: unknown key. Did you mean "model"?'),
     ({"engine": "whisper"}, 'stt:engine: "whisper" is not allowed'),
     ({"engine": ""}, "stt:engine"),
