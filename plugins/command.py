@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
+import gc
+
+gc.disable()  # while modules are imported it finds nothing, and a preview waits for them
+# ruff: noqa: E402  # for this
+
+import os
 import signal
 import sys
 from functools import partial
@@ -95,7 +100,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Create(self, request: Any, context: Any) -> Any:
         inputs = read(request.properties)
         state = self.state(request, inputs, {}, inputs.get("create"), context)
-        identity = "" if request.preview else request.name + secrets.token_hex(4)
+        identity = "" if request.preview else request.name + os.urandom(4).hex()
         return provider_pb2.CreateResponse(id=identity, properties=state)
 
     def Update(self, request: Any, context: Any) -> Any:

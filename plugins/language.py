@@ -5,6 +5,11 @@ The engine starts a process for every operation, so a program always finds a fre
 
 from __future__ import annotations
 
+import gc
+
+gc.disable()  # while modules are imported it finds nothing, and a preview waits for them
+# ruff: noqa: E402  # for this
+
 import asyncio
 import logging
 import os

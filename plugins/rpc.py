@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
@@ -58,6 +59,7 @@ def serve(
     add(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    gc.enable()
     print(port, flush=True)
     return server
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from host.objects import OWNER
 from tests.e2e.other_incus import IMAGE
 from tests.e2e.project import (
     ROOT,
@@ -263,6 +264,8 @@ def test_a_lost_state_is_taken_over_only_when_asked(fresh: Project) -> None:
     fresh.set(adopt=True)
     fresh.up()
     assert fresh.transcribe("hello_world").status == 200
-    assert json.loads(incus("query", path)) == volume  # the very volume, with its models
+    found = json.loads(incus("query", path))
+    assert found["config"].pop(OWNER) != volume["config"].pop(OWNER)
+    assert found == volume  # the very volume, with its models
     fresh.set(adopt=None)
     assert fresh.unchanged()
