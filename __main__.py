@@ -6,11 +6,11 @@ import gc
 
 gc.disable()  # while modules are imported it finds nothing, and takes a fifth of the time
 
-from components.reading import start_reading  # noqa: E402
+from components.start import start  # noqa: E402
 
-READING = start_reading()  # the host answers while the rest is imported
+STARTED = start()  # the host answers, and Pulumi starts its provider, while the rest is imported
 
 from components.program import main  # noqa: E402
 
 gc.enable()
-main(READING)
+main(STARTED)

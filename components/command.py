@@ -18,8 +18,6 @@ from host.read import Live
 
 #: What runs a command on the machine of Pulumi.
 LOCAL = ["/bin/sh", "-c"]
-#: The Command whose output is the stack's own id.
-STACK_ID = "stack/id"
 #: The variable of a Command's environment that tells what `up` restores.
 DRIFT = "DRIFT"
 
@@ -56,11 +54,6 @@ class Host:
     now: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
-    def known_stack(self) -> str:
-        """The stack's id in the state; empty before the first run."""
-        return str((self.outputs(STACK_ID) or {}).get("stdout") or "")
-
-    @property
     def owner(self) -> pulumi.Input[str]:
         """What Incus objects of this stack name as their owner."""
         return joined(_owner(""), self.stack)
@@ -68,7 +61,7 @@ class Host:
     @property
     def known_owner(self) -> str:
         """The same as far as the state has it: no object names it before the first run."""
-        return _owner(self.known_stack)
+        return _owner(self.state.stack)
 
     def outputs(self, name: str) -> Any:
         """The outputs of a resource in the state, also under its former name; None without it."""

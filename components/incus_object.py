@@ -53,7 +53,7 @@ def find_drift(
 
 def _owner(host: Host, name: str, actual: Mapping[str, Any]) -> list[Difference]:
     """Another owner than the stack has noted; an object from before there was one has none."""
-    ours = host.known_owner if host.known_stack else "this stack"
+    ours = host.known_owner if host.state.stack else "this stack"
     noted = "--owner" in (host.outputs(name) or {"create": "--owner"}).get("create", "")
     return compare("owner", ours, owner_of(actual)) if noted else []
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pulumi
 
-from components.command import STACK_ID, Command, Host
+from components.command import Command, Host
+from components.state import STACK_ID, State
 from declaration.connection import Connection
 
 #: Any update would run the command again and make another value: only a replacement does.
@@ -15,18 +16,18 @@ _KEPT = ["create", "interpreter", "logging"]
 _HERE = Connection("local")
 
 
-def stack_id(host: Host, protect: bool) -> pulumi.Input[str]:
-    """The id of this stack; a plain text once the state has it."""
+def stack_id(protect: bool) -> pulumi.Output[str]:
+    """The id of this stack."""
     made = Command(
         STACK_ID,
-        replace(host, connection=_HERE),
+        Host(_HERE, None, State()),
         create="cat /proc/sys/kernel/random/uuid",
         identity=["id-1"],
         here=True,
         quiet=True,
         opts=pulumi.ResourceOptions(protect=protect, ignore_changes=_KEPT),
     )
-    return host.known_stack or made.stdout
+    return made.stdout
 
 
 class GeneratedSecret(Command):

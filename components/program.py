@@ -10,10 +10,9 @@ from components import gpu
 from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
-from components.kept_values import stack_id
 from components.obstacles import obstacles, other_owners
 from components.report import report
-from components.state import read_state
+from components.start import Start
 from declaration.problems import DeclarationError
 from host.client import HostError
 from host.read import Live, Reading
@@ -40,7 +39,7 @@ def read_host(reading: Reading | HostError | None) -> Live | None:
         return None
 
 
-def main(reading: Reading | HostError | None) -> None:
+def main(start: Start) -> None:
     """Run it.
 
     Raises:
@@ -49,12 +48,12 @@ def main(reading: Reading | HostError | None) -> None:
     try:
         declaration = declare(read_config(), ROLES, ROOT)
         topology, settings = declaration.topology, declaration.settings
-        state = read_state()
-        live = read_host(reading)
+        live = read_host(start.reading)
         host = Host(
             settings.host_connection,
             live,
-            state,
+            start.state,
+            stack=start.stack,
             adopt=settings.adopt,
             former_name=topology.former_name,
         )
@@ -69,7 +68,6 @@ def main(reading: Reading | HostError | None) -> None:
         declaration = gpu.plan(declaration, live)
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
-    host.stack = stack_id(host, settings.protect)
     deployment = Deployment(declaration, host)
     if live:  # else nobody knows, and no report tells so
         report(host.drift)

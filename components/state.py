@@ -11,6 +11,8 @@ from typing import Any
 
 import pulumi
 
+#: The Command whose output is the stack's own id.
+STACK_ID = "stack/id"
 _TOKEN = "pulumi:pulumi:readStackResourceOutputs"  # noqa: S105  # a function's name
 
 
@@ -23,6 +25,11 @@ class State:
     def outputs(self, *names: str) -> Mapping[str, Any] | None:
         """The outputs of a resource under the first of its names that is there."""
         return next((self.resources[name] for name in names if name in self.resources), None)
+
+    @property
+    def stack(self) -> str:
+        """The stack's own id; empty before the first run."""
+        return str((self.outputs(STACK_ID) or {}).get("stdout") or "")
 
 
 def read_state() -> State:

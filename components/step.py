@@ -67,7 +67,7 @@ def _differences(
     if applied is None:
         return [Difference("step", "not applied", "applied")]
     found = list(applied.differences)
-    if applied.stack not in ("", host.known_stack):
+    if applied.stack not in ("", host.state.stack):
         found.append(Difference("applied by", "another stack", "this stack"))
     if not found and restored and step.spec.starts_programs:
         names = ", ".join(name.rpartition("/")[2] for name in restored)

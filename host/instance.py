@@ -13,7 +13,7 @@ from host.objects import INSTANCE, MARK, UUID, Place, left, merge, not_ours
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
 STAND_IN = "incus-stt/"
 #: Seconds that a container gets to boot, and to stop by itself.
-BOOT_DEADLINE, STOP_DEADLINE = 120, 60
+BOOT_DEADLINE, STOP_DEADLINE = 300, 60
 
 
 def stand_in(image: str) -> str:

@@ -26,11 +26,11 @@ from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import resource_pb2
 
 import components.agent
-import components.reading
+import components.start
 import components.unread
 from agent.difference import Difference
-from components.command import STACK_ID
 from components.deployment import contexts
+from components.state import STACK_ID
 from declaration import source_files
 from declaration.source_files import ROOT
 from declaration.step import Step
@@ -363,7 +363,7 @@ def run(
 
     with pytest.MonkeyPatch.context() as patch, constant_digests():
         patch.chdir(ROOT)
-        patch.setattr(components.reading, "Reading", lambda *_: _Reading(live))
+        patch.setattr(components.start, "Reading", lambda *_: _Reading(live))
         patch.setattr(components.unread, "read_machine", lambda _, *place: (late or {}).get(place))
         contextvars.copy_context().run(in_context)
     program.outputs = plain(recorder.outputs)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from agent.difference import Difference
-from components.command import STACK_ID
+from components.state import STACK_ID
 from declaration.connection import Connection
 from host.client import HostError
 from host.objects import UUID

@@ -16,7 +16,7 @@ import pulumi
 import pytest
 import yaml
 
-from components.command import STACK_ID
+from components.state import STACK_ID
 from host.client import HostError
 from host.objects import MARK, OWNER
 from host.read import Live

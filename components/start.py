@@ -1,0 +1,49 @@
+"""What is begun before the rest is imported: the read of the host, and Pulumi's provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from components.config import raw_setting
+from components.state import State, read_state
+from declaration.connection import parse_connection
+from host.client import HostError
+from host.read import Reading
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was begun.
+
+    ``reading`` is the read of the host under way; an error of it; None where the settings do not
+    say what to read. ``state`` is the state before this run, ``stack`` the stack's own id.
+    """
+
+    reading: Reading | HostError | None
+    state: State
+    stack: pulumi.Input[str]
+
+
+def start() -> Start:
+    """Begin. Of the settings only these are used, and nothing on the host is changed."""
+    reading = _start_reading()
+    from components.kept_values import stack_id  # not at the top: the host is read meanwhile
+
+    # The first Command has Pulumi start its provider, which takes a while. The id is no object of
+    # the host's, so it may be registered before the settings are checked.
+    made = stack_id(protect=raw_setting("protect", "") == "true")
+    state = read_state()
+    return Start(reading, state, state.stack or made)
+
+
+def _start_reading() -> Reading | HostError | None:
+    try:
+        connection = parse_connection(raw_setting("connection", "local"))
+    except ValueError:
+        return None  # what is wrong is said once all settings are checked
+    try:
+        return Reading(connection, raw_setting("pool", "default"))
+    except HostError as error:
+        return error
