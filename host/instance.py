@@ -144,8 +144,8 @@ def _wait_until_booted(client: Client, place: Place) -> None:
             raise HostError(
                 f"It did not finish booting in {BOOT_DEADLINE} s; systemd says: "
                 f"{said or 'nothing'}. See: incus --project {place.project} console --show-log "
-                f"{place.name}. With many machines on the host, raise a limit of its kernel (docs/troubleshooting.md): "
-                "sysctl -w fs.inotify.max_user_instances=1024"
+                f"{place.name}. With many machines on the host, raise a limit of its kernel "
+                "(docs/troubleshooting.md): sysctl -w fs.inotify.max_user_instances=1024"
             )
         time.sleep(0.2)
 
