@@ -208,16 +208,7 @@ class Settings(StrictModel):
 
 def conflicting_settings(settings: Settings) -> list[Problem]:
     """What is wrong with settings that are each allowed, but not together or not on this disk."""
-    problems: list[Problem] = []
-    if settings.port == settings.ollama.port:
-        problems.append(
-            Problem(
-                "stt:port",
-                f"is {settings.port}, and so is stt:ollama.port; both services share a machine. "
-                "Change one.",
-            )
-        )
-    problems += custom_problems(settings.engine, settings.custom)
+    problems = custom_problems(settings.engine, settings.custom)
     problems += tls_problems(settings.webui)
     if settings.caBundle and not Path(settings.caBundle).is_file():
         problems.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,8 @@ class Role:
     ``volumes`` maps storage volumes to where they are mounted; they outlive the machine. ``caches``
     are volumes that only save time: they are there where several machines of a domain have the
     role, and `destroy` always removes them.
+    ``requires`` are roles that have to be on the same machine; ``shared``: several machines of a
+    domain may have it; ``listens`` has its TCP ports by the setting that chooses each.
     ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
     once and kept. ``outputs`` are plain values, ``secret(NAME)`` or ``Result``. A role that is not
     ``enabled`` keeps its volumes and secrets.
@@ -72,4 +74,7 @@ class Role:
     devices: Callable[[Context], Mapping[str, Mapping[str, str]]] = _nothing
     secrets: Callable[[Settings], Mapping[str, str]] = _nothing
     outputs: Callable[[Context], Mapping[str, Any]] = _nothing
+    requires: Callable[[Settings], Collection[str]] = lambda _: ("base_system",)
+    shared: bool = True
+    listens: Callable[[Settings], Mapping[str, int]] = _nothing
     enabled: Callable[[Settings], bool] = lambda _: True

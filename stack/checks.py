@@ -47,7 +47,22 @@ def topology_conflicts(settings: Settings, topology: Topology) -> list[Problem]:
     if machine is None:
         return problems
     allowed = ("0.0.0.0", "127.0.0.1", str(machine.address))  # noqa: S104  # compared, not bound
-    if str(settings.host) not in allowed:
+    asking = [
+        each.name
+        for each in topology.machines
+        if WEBUI_ROLE in each.roles and each.domain == machine.domain and each != machine
+    ]
+    elsewhere = settings.webui.stt_url or not settings.enabled
+    if settings.host.is_loopback and asking and not elsewhere:
+        problems.append(
+            Problem(
+                "stt:host",
+                f'"{settings.host}" is reached only inside {machine.name}, and Open WebUI on '
+                f"{', '.join(asking)} asks from there. Use {allowed[0]} or {allowed[2]}, or name "
+                "another service in stt:webui.stt_url.",
+            )
+        )
+    elif str(settings.host) not in allowed:
         problems.append(
             Problem(
                 "stt:host",

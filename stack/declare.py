@@ -7,7 +7,7 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from stack.checks import (
     topology_conflicts,
     unknown_engine,
 )
+from stack.role_rules import RoleRules, role_conflicts
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ class Declaration:
         return replace(self, compute_type=compute_type)
 
 
-def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> Declaration:
+def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Path) -> Declaration:
     """Read and check everything.
 
-    ``values`` are the settings without ``stt:``; ``roles`` are the known roles; ``root`` is the
-    directory that ``stt:infra`` is relative to.
+    ``values`` are the settings without ``stt:``; ``roles`` are the known roles by name; ``root`` is
+    the directory that ``stt:infra`` is relative to.
 
     Raises:
         DeclarationError: with every problem of the settings and of the topology.
@@ -90,6 +91,7 @@ def declare(values: Mapping[str, Any], roles: Collection[str], root: Path) -> De
             problems += error.problems
     if settings and topology:
         problems += topology_conflicts(settings, topology)
+        problems += role_conflicts(settings, topology, roles)
     if settings:
         engine = ENGINES.get(settings.engine)
         if engine is None:

@@ -14,4 +14,5 @@ ENGINE = Engine(
     service=service,
     repositories=True,
     free_names=True,
+    self_contained=True,
 )

@@ -39,4 +39,9 @@ def steps(context: Context) -> list[Step]:
     return [*found, packages, Step(context.part("base_system/uv"), uv, [packages.name])]
 
 
-ROLE = Role("base_system", "certificates, packages and uv, which every other role needs", steps)
+ROLE = Role(
+    "base_system",
+    "certificates, packages and uv, which every other role needs",
+    steps,
+    requires=lambda _: (),
+)

@@ -179,4 +179,5 @@ ROLE = Role(
     steps,
     volumes={"models": VOLUME},
     outputs=_outputs,
+    listens=lambda settings: {"stt:ollama.port": settings.ollama.port},
 )

@@ -58,6 +58,11 @@ def _secrets(settings: Settings) -> dict[str, str]:
     return found
 
 
+def _listens(settings: Settings) -> dict[str, int]:
+    proxy = {} if settings.webui.tls == "none" else {"stt:webui.tls": HTTPS}
+    return {"stt:webui.port": settings.webui.port, **proxy}
+
+
 ROLE = Role(
     service.NAME,
     "Open WebUI, with the domain's own services for its microphone and chats",
@@ -66,4 +71,6 @@ ROLE = Role(
     devices=_devices,
     secrets=_secrets,
     outputs=_outputs,
+    shared=False,
+    listens=_listens,
 )

@@ -18,6 +18,7 @@ from declaration.source_files import digest
 from declaration.step import Step
 from declaration.urls import stt_url
 from declaration.venv import WHEELS
+from engines import ENGINES
 from engines.service import (
     AUTHORIZATION,
     HOME,
@@ -148,6 +149,11 @@ def _outputs(context: Context) -> dict[str, Any]:
     }
 
 
+def _requires(settings: Settings) -> list[str]:
+    engine = ENGINES.get(settings.engine)
+    return [] if engine and engine.self_contained else ["base_system"]
+
+
 def _secrets(settings: Settings) -> dict[str, str]:
     return {API_KEY: settings.apiKey}
 
@@ -160,5 +166,7 @@ ROLE = Role(
     caches={"wheels": WHEELS},
     secrets=_secrets,
     outputs=_outputs,
+    requires=_requires,
+    listens=lambda settings: {"stt:port": settings.port} if settings.enabled else {},
     enabled=lambda settings: settings.enabled,
 )

@@ -88,7 +88,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"port": "8000"}, 'stt:port: "8000" is not allowed'),
     ({"port": 8000.0}, "stt:port"),
     ({"port": True}, "stt:port: true is not allowed"),
-    ({"port": 11434}, "both services share a machine"),
+    ({"port": 11434}, "both services are on the machine gpu-server"),
     ({"enabled": "yes"}, "stt:enabled"),
     ({"infra": "nowhere.yml"}, "cannot be read"),
     ({"infra": ""}, "stt:infra"),

@@ -30,11 +30,11 @@ def one_machine() -> dict[str, Any]:
     return {"domains": {"lab": {"trust_level": "semi-trusted", "machines": machines}}}
 
 
-def without_base() -> dict[str, Any]:
-    """A topology in which no machine has the role ``base_system``."""
+def backwards() -> dict[str, Any]:
+    """A topology with the roles in an order in which nobody would run them."""
     infra: dict[str, Any] = yaml.safe_load((STACKS / "infra.cpu.yml").read_text())
     for machine in infra["domains"]["ai-tools"]["machines"].values():
-        machine["roles"].remove("base_system")
+        machine["roles"].reverse()
     return infra
 
 
@@ -42,7 +42,7 @@ TOPOLOGIES = {
     "cpu": own("infra.cpu.yml"),
     "gpu": own("infra.yml"),
     "one machine": one_machine,
-    "without base_system": without_base,
+    "backwards": backwards,
 }
 
 

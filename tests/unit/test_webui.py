@@ -105,8 +105,10 @@ def test_the_private_key_is_secret(tmp_path: Path) -> None:
 
 def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
     roles = {"roles": ["base_system", "open_webui"]}
-    domain = {"trust_level": "semi-trusted", "machines": {"a": roles, "b": roles}}
-    (tmp_path / "infra.yml").write_text(yaml.safe_dump({"domains": {"lab": domain}}))
+    domains = {
+        name: {"trust_level": "semi-trusted", "machines": {name: roles}} for name in ("a", "b")
+    }
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump({"domains": domains}))
     settings = {**CPU, "infra": "infra.yml"}
     with pytest.raises(DeclarationError, match="2 machines have the role open_webui: a, b"):
         declare(settings, ROLES, tmp_path)
