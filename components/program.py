@@ -18,6 +18,7 @@ from host.client import HostError
 from host.read import Live, Reading
 from roles import ROLES
 from stack.declare import declare
+from stack.idle_settings import idle_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,6 +49,8 @@ def main(start: Start) -> None:
     try:
         declaration = declare(read_config(), ROLES, ROOT)
         topology, settings = declaration.topology, declaration.settings
+        for problem in idle_settings(declaration):
+            pulumi.log.warn(str(problem))
         live = read_host(start.reading)
         host = Host(
             settings.host_connection,

@@ -41,6 +41,7 @@ class Engine:
             directories are not supported.
         repositories: Whether any Hugging Face id is a model.
         free_names: Whether any name is a model, because only the operator knows what it means.
+        sources: The keys of ``stt:sources`` that its program and its models come from.
         self_contained: Whether its own installation brings all it needs: no packages, no uv.
         language: Whether a default language can be set; otherwise the model decides.
         ctranslate2: The pinned version of CTranslate2 (major, minor); None: it is not used.
@@ -55,6 +56,7 @@ class Engine:
     model_file: str = ""
     repositories: bool = False
     free_names: bool = False
+    sources: tuple[str, ...] = ()
     self_contained: bool = False
     language: bool = True
     ctranslate2: tuple[int, int] | None = None

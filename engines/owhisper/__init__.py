@@ -16,6 +16,7 @@ ENGINE = Engine(
     license="GPL-3.0",
     compute_types={"cpu": ("int8",)},
     service=service,
+    sources=("owhisper", "models"),
     default_models={"cpu": "base"},
     models={
         name: EngineModel(f"ggml-{name}-q8_0.bin", WHISPER_MODELS[name]) for name in _PUBLISHED

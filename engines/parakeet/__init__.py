@@ -14,6 +14,7 @@ ENGINE = Engine(
     # Its files are float32, or int8 for CPUs: ONNX Runtime has no CUDA kernels for these.
     compute_types={"cuda": ("float32",), "cpu": ("int8", "float32")},
     service=service,
+    sources=("models",),
     default_models=dict.fromkeys(("cuda", "cpu"), "parakeet-tdt-0.6b-v3"),
     models=MODELS,
     model_file="vocab.txt",

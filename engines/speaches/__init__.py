@@ -14,6 +14,7 @@ ENGINE = Engine(
     license="MIT",
     compute_types=COMPUTE_TYPES,
     service=service,
+    sources=("speaches", "python", "models"),
     default_models=DEFAULT_MODELS,
     models=CTRANSLATE2_MODELS,
     model_file="model.bin",

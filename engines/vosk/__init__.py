@@ -12,6 +12,7 @@ ENGINE = Engine(
     license="Apache-2.0",
     compute_types={"cpu": ("float32",)},
     service=service,
+    sources=("vosk",),
     default_models={"cpu": "vosk-model-small-en-us-0.15"},
     models=MODELS,
     model_file="am/final.mdl",

@@ -1,0 +1,88 @@
+"""Settings that are set, and have no effect in this stack: the operator is told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import Any
+
+from declaration.describe import describe
+from declaration.problems import Problem
+from declaration.settings import Settings
+from stack.checks import OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
+from stack.declare import Declaration
+
+#: Why a setting has no effect; empty where it has one.
+Rule = Callable[[Declaration], str]
+
+
+def _without(role: str) -> Rule:
+    def rule(declaration: Declaration) -> str:
+        there = declaration.topology.having(role) is not None
+        return "" if there else f"no machine has the role {role}"
+
+    return rule
+
+
+def _source(name: str) -> Rule:
+    def rule(declaration: Declaration) -> str:
+        if name in declaration.engine.sources:
+            return ""
+        return f"the engine {declaration.engine.name} takes nothing from there"
+
+    return rule
+
+
+def _models(declaration: Declaration) -> str:
+    if declaration.model.directory:
+        return "stt:model is a directory"
+    return _source("models")(declaration)
+
+
+def _custom(declaration: Declaration) -> str:
+    return "" if declaration.settings.engine == "custom" else "it is of the engine custom"
+
+
+def _names(declaration: Declaration) -> str:
+    return "" if declaration.settings.webui.tls != "none" else "stt:webui.tls is none"
+
+
+def _force(declaration: Declaration) -> str:
+    return "" if declaration.device == "cuda" else "there is no card to plan for"
+
+
+#: The settings that may be without effect, by key or group; the more special one counts.
+RULES: dict[str, Rule] = {
+    **{
+        key: _without(STT_ROLE)
+        for key in ("enabled", "engine", "model", "quantization", "language", "host", "port")
+    },
+    "keepAlive": _without(STT_ROLE),
+    "force": _force,
+    "ollama": _without(OLLAMA_ROLE),
+    "webui": _without(WEBUI_ROLE),
+    "webui.names": _names,
+    "custom": _custom,
+    "sources.ollama": _without(OLLAMA_ROLE),
+    "sources.models": _models,
+    **{f"sources.{name}": _source(name) for name in ("owhisper", "python", "speaches", "vosk")},
+}
+
+
+def idle_settings(declaration: Declaration) -> list[Problem]:
+    """Every setting that is not at its default and changes nothing, with the reason."""
+    problems: list[Problem] = []
+    for each in describe(Settings):
+        if each.group or _value(declaration.settings, each.key) == each.default:
+            continue
+        rule = RULES.get(each.key) or RULES.get(each.key.partition(".")[0])
+        if rule and (why := rule(declaration)):
+            problems.append(Problem(f"stt:{each.key}", f"has no effect: {why}."))
+    return problems
+
+
+def _value(settings: Settings, key: str) -> Any:
+    found: Any = settings
+    for part in key.split("."):
+        found = getattr(found, part)
+    return str(found) if isinstance(found, IPv4Address) else found

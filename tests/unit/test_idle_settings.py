@@ -1,0 +1,84 @@
+"""A setting changes something, or the operator is told that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from declaration.describe import describe
+from declaration.settings import Settings
+from engines import ENGINES
+from roles import ROLES
+from stack.declare import declare
+from stack.idle_settings import RULES, idle_settings
+from tests.unit.program import Program, first_run, host_after, run
+from tests.unit.values import CPU, PEM, changes
+
+#: What only lets an `up` do something: with nobody else's objects there, it changes nothing.
+PERMISSION = "adopt"
+
+
+@pytest.fixture(scope="module")
+def before() -> Program:
+    """The stack ``cpu``, applied once."""
+    return first_run("cpu")
+
+
+@pytest.mark.parametrize(("setting", "value"), changes().items(), ids=list(changes()))
+def test_a_setting_changes_something_or_it_is_said(
+    setting: str, value: Any, before: Program, tmp_path: Path
+) -> None:
+    """Every setting that docs/changes.md knows, with its example."""
+    if setting == PERMISSION:
+        return
+    if setting == "caBundle":
+        value = str(tmp_path / "ca.pem")
+        Path(value).write_text(PEM)
+    group, _, key = setting.partition(".")
+    secret = setting in ("apiKey", "adminPassword")
+    settings: dict[str, Any] = {group: {key: value} if key else value}
+    after = run("cpu", host_after(before), before, secret=secret, **settings)
+    protected = {n for n, each in after.registered.items() if each.request.protect}
+    told = [line for line in after.log if line.startswith(f"stt:{setting}: has no effect: ")]
+    assert bool(after.changes(before) or protected) != bool(told), told
+
+
+def told(**settings: Any) -> list[str]:
+    values = {**CPU, "model": "", "quantization": "auto", **settings}
+    return [str(problem) for problem in idle_settings(declare(values, ROLES, Path()))]
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
+@pytest.mark.parametrize("source", ["owhisper", "python", "speaches", "vosk", "models"])
+def test_a_source_is_of_the_engines_that_take_from_it(engine: str, source: str) -> None:
+    found = told(engine=engine, sources={source: "https://mirror.example/x"})
+    wanted = f"stt:sources.{source}: has no effect: the engine {engine} takes nothing from there."
+    assert found == ([] if source in ENGINES[engine].sources else [wanted])
+
+
+def test_the_default_is_never_said() -> None:
+    assert told() == []
+
+
+def test_a_role_that_no_machine_has_makes_its_settings_idle(tmp_path: Path) -> None:
+    file = tmp_path / "infra.yml"
+    file.write_text(
+        "domains: {lab: {trust_level: trusted, machines: {box: {roles: [base_system]}}}}\n"
+    )
+    found = told(infra=str(file), port=8001, ollama={"port": 1}, webui={"signup": True})
+    assert found == [
+        "stt:port: has no effect: no machine has the role stt_server.",
+        "stt:ollama.port: has no effect: no machine has the role ollama_server.",
+        "stt:webui.signup: has no effect: no machine has the role open_webui.",
+    ]
+
+
+def test_a_model_directory_needs_no_hub() -> None:
+    found = told(model="./models/tiny-digits", sources={"models": "https://mirror.example"})
+    assert found == ["stt:sources.models: has no effect: stt:model is a directory."]
+
+
+def test_the_rules_are_of_settings_that_exist() -> None:
+    assert set(RULES) <= {each.key for each in describe(Settings)}
