@@ -68,7 +68,11 @@ def test_a_gpu_stack_without_a_gpu_is_refused_with_one_that_works(fresh: Project
     if "10de" in incus("query", "/1.0/resources"):
         pytest.skip("this host has an NVIDIA card")
     gpu = {"type": "gpu", "gputype": "physical"}
-    fresh.machines["gpu-server"] |= {"gpu": True, "devices": {"gpu": gpu}}
+    fresh.machines["gpu-server"] = {
+        "roles": ["base_system", "stt_server"],
+        "gpu": True,
+        "devices": {"gpu": gpu},
+    }
     fresh.set(engine="speaches", model="small", quantization="float16", custom=None)
     sentence(fresh.fails(), "no NVIDIA card", "make up STACK=cpu")
     assert left_of(DOMAIN) == []
