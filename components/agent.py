@@ -93,7 +93,7 @@ class Agent(Command):
             create=f"{receive} <{cached}",
             identity=[instance.id],
             drift=agent_drift(host, plan),
-            late=late.apply(lambda found: [] if found else [_NO_ANSWER]) if late else None,
+            late=None if late is None else late.apply(lambda found: [] if found else [_NO_ANSWER]),
             here=True,
             opts=pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(depends_on=[instance], deleted_with=instance)

@@ -114,8 +114,8 @@ class Deployment:
             if not isinstance(self._commands[name].step.spec, SecretFiles)
         }
         late = None
-        if machine.late:
-            later = {name: each.late for name, each in under.items() if each.late}
+        if machine.late is not None:
+            later = {name: each.late for name, each in under.items() if each.late is not None}
             late = late_drift(self._host, step, machine.late, later)
         return StepCommand(
             step,
