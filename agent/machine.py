@@ -43,8 +43,8 @@ class StepError(Exception):
         self.unchanged = unchanged
         super().__init__("\n".join(filter(None, (details, brief, resolution))))
 
-    def where(self, *, unchanged: bool) -> StepError:
-        """The same, where it is known that the machine is as it was."""
+    def saying(self, *, unchanged: bool) -> StepError:
+        """The same, with whether the machine is as it was."""
         return StepError(
             self.brief, details=self.details, resolution=self.resolution, unchanged=unchanged
         )

@@ -115,8 +115,10 @@ class Command(local.Command):
         if drift:
             host.drift[name] = drift
         former = host.former_name(name)
-        environment: Any = _environment(name, host, drift, after or {})
-        if late is not None and not drift:
+        environment: Any
+        if drift or late is None:
+            environment = _environment(name, host, drift, after or {})
+        else:
             environment = late.apply(lambda found: _environment(name, host, found, after or {}))
         super().__init__(
             name,

@@ -52,7 +52,7 @@ class Machine(pulumi.ComponentResource):
         late = read_after(self.instance, host, plan) if unread and not preview else None
         opts = pulumi.ResourceOptions(parent=self)
         self.agent = Agent(plan, host, self.instance, late, opts)
-        self.late = read_after(self.agent, host, plan) if late is not None else None
+        self.late = None if late is None else read_after(self.agent, host, plan, late)
         self.register_outputs({})
 
 

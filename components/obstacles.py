@@ -15,7 +15,7 @@ from host.objects import (
     PROFILE,
     PROJECT,
     ObjectType,
-    not_ours,
+    has_other_owner,
     owner_of,
 )
 from host.read import Live
@@ -114,7 +114,7 @@ def other_owners(declaration: Declaration, host: Host) -> list[Problem]:
         found: dict[str, list[str]] = {}
         for kind, project, name in _objects(plan):
             actual = host.live.find(kind.name, name, project) or {}
-            if not_ours(actual, host.known_owner):
+            if has_other_owner(actual, host.known_owner):
                 found.setdefault(owner_of(actual), []).append(f"the {kind.name} {name}")
         problems += [
             Problem(

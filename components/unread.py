@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pulumi
 
@@ -32,11 +33,19 @@ def warn(plan: MachinePlan) -> None:
 
 
 def read_after(
-    command: Command, host: Host, plan: MachinePlan
+    command: Command,
+    host: Host,
+    plan: MachinePlan,
+    earlier: pulumi.Output[MachineState | None] | None = None,
 ) -> pulumi.Output[MachineState | None]:
-    """What the machine's agent says once a Command has run; None where it does not answer."""
+    """What the machine's agent says once a Command has run; None where it does not answer.
 
-    async def read(_: str) -> MachineState | None:
+    It is not asked again where it has answered ``earlier``.
+    """
+
+    async def read(known: list[Any]) -> MachineState | None:
+        if isinstance(known[1], MachineState):
+            return known[1]
         return await asyncio.to_thread(read_machine, host.connection, plan.domain, plan.name)
 
-    return command.stdout.apply(read)
+    return pulumi.Output.all(command.stdout, earlier).apply(read)

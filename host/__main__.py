@@ -13,7 +13,7 @@ from typing import Any
 
 from declaration.connection import parse_connection
 from host.client import Client, HostError
-from host.instance import apply_instance, delete_instance
+from host.instance import apply_instance
 from host.objects import OWNER, TYPES, VOLUME, Place, apply_object, delete_object, fetch_volume
 
 
@@ -43,8 +43,6 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
     client, kind = Client(options.connection), TYPES[options.type]
     place = Place(options.name, options.project, options.pool)
     if options.verb == "delete":
-        if kind.name == "instance":
-            return delete_instance(client, place, options.owner)
         return delete_object(client, kind, place, options.owner)
     desired = json.load(sys.stdin)
     desired["config"] = {**desired.get("config", {}), OWNER: options.owner}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from host.client import Client, HostError
-from host.objects import INSTANCE, MARK, UUID, Place, left, merge, not_ours
+from host.objects import INSTANCE, UUID, Place, is_marked, merge
 
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
 STAND_IN = "incus-stt/"
@@ -56,10 +56,9 @@ def _half_created(actual: Mapping[str, Any]) -> bool:
     of it when the container first starts (incusd, ``CreateInstanceFromImage`` and ``onStart``). One
     that has never been used holds nothing to lose.
     """
-    config = actual.get("config") or {}
     never_used = str(actual.get("last_used_at", "")).startswith(("0001-", "1970-"))
-    ours = MARK.items() <= config.items()
-    return ours and never_used and not config.get("volatile.apply_template")
+    created = (actual.get("config") or {}).get("volatile.apply_template")
+    return is_marked(actual) and never_used and not created
 
 
 def _create(client: Client, place: Place, desired: Mapping[str, Any], image: str) -> str:
@@ -148,14 +147,3 @@ def _wait_until_booted(client: Client, place: Place) -> None:
                 "(docs/troubleshooting.md): sysctl -w fs.inotify.max_user_instances=1024"
             )
         time.sleep(0.2)
-
-
-def delete_instance(client: Client, place: Place, owner: str) -> dict[str, Any]:
-    """Delete the container, where it is there and has no other owner."""
-    actual = client.get(place.path(INSTANCE))
-    if actual is None:
-        return {"done": "was not there"}
-    if not_ours(actual, owner):
-        return left(INSTANCE, place, actual)
-    client.call("delete", "--force", place.name, project=place.project)
-    return {"done": "deleted"}

@@ -104,15 +104,14 @@ def owner_of(state: Mapping[str, Any]) -> str:
     return str((state.get("config") or {}).get(OWNER, ""))
 
 
-def not_ours(state: Mapping[str, Any], owner: str) -> bool:
+def has_other_owner(state: Mapping[str, Any], owner: str) -> bool:
     """Whether an object names another owner than this one."""
     return owner_of(state) not in ("", owner)
 
 
-def left(kind: ObjectType, place: Place, actual: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of an object that another stack has taken over: it stays."""
-    why = f"The {kind.name} {place.name} stays: {owner_of(actual)} has taken it over."
-    return {"done": "left", "why": why}
+def is_marked(state: Mapping[str, Any]) -> bool:
+    """Whether this program has made an object."""
+    return MARK.items() <= (state.get("config") or {}).items()
 
 
 def apply_object(
@@ -144,8 +143,12 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
     actual = client.get(place.path(kind))
     if actual is None:
         return {"done": "was not there"}
-    if not_ours(actual, owner):
-        return left(kind, place, actual)
+    if has_other_owner(actual, owner):
+        why = f"The {kind.name} {place.name} stays: {owner_of(actual)} has taken it over."
+        return {"done": "left", "why": why}
+    if kind is INSTANCE:
+        client.call("delete", "--force", place.name, project=place.project)
+        return {"done": "deleted"}
     if kind is PROFILE and place.name == "default":
         empty = json.dumps({"config": {}, "devices": {}})
         done = client.run("profile", "edit", "default", project=place.project, stdin=empty)
@@ -216,8 +219,7 @@ def fetch_volume(client: Client, place: Place, former: str, owner: str) -> None:
             for pool in pools(client):
                 there = Place(place.name, project, pool)
                 found = client.get(there.path(VOLUME))
-                marked = found and MARK.items() <= (found.get("config") or {}).items()
-                if marked and not not_ours(found, owner):
+                if found and is_marked(found) and not has_other_owner(found, owner):
                     _move(client, there, place)
                     break
             else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from declaration.describe import describe
 from declaration.problems import Problem
-from declaration.settings import Settings
+from declaration.settings import Settings, Sources
 from stack.checks import OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
 from stack.declare import Declaration
 
@@ -53,19 +53,18 @@ def _force(declaration: Declaration) -> str:
 
 #: The settings that may be without effect, by key or group; the more special one counts.
 RULES: dict[str, Rule] = {
-    **{
-        key: _without(STT_ROLE)
-        for key in ("enabled", "engine", "model", "quantization", "language", "host", "port")
-    },
-    "keepAlive": _without(STT_ROLE),
+    **dict.fromkeys(
+        ["enabled", "engine", "model", "quantization", "language", "host", "port", "keepAlive"],
+        _without(STT_ROLE),
+    ),
     "force": _force,
     "ollama": _without(OLLAMA_ROLE),
     "webui": _without(WEBUI_ROLE),
     "webui.names": _names,
     "custom": _custom,
+    **{f"sources.{name}": _source(name) for name in Sources.model_fields},
     "sources.ollama": _without(OLLAMA_ROLE),
     "sources.models": _models,
-    **{f"sources.{name}": _source(name) for name in ("owhisper", "python", "speaches", "vosk")},
 }
 
 

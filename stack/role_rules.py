@@ -61,13 +61,13 @@ def _same_port(
     taken: dict[int, str] = {}
     for role in machine.roles:
         for setting, port in roles[role].listens(settings).items():
-            if other := taken.get(port):
+            other = taken.setdefault(port, setting)
+            if other != setting:
                 message = (
                     f"takes port {port}, and so does {other}; both services are on the machine "
                     f"{machine.name}. Change one."
                 )
                 problems.append(Problem(setting, message))
-            taken.setdefault(port, setting)
     return problems
 
 

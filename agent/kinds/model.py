@@ -37,21 +37,23 @@ class Model(Kind):
     def apply(self, machine: Machine, step: str) -> Applied:
         """Fetch what is missing, then load it once."""
         took: dict[str, float] = {}
-        spoiled = bool(self.fetch) and seal.was_sealed(machine, self.directory)
-        spoiled = spoiled and not seal.is_sealed(machine, self.directory)
+        missing = bool(self.fetch) and not seal.is_sealed(machine, self.directory)
+        spoiled = missing and seal.was_sealed(machine, self.directory)
         try:
-            self._prepare(machine, took)
+            self._prepare(machine, took, missing, spoiled)
         except StepError as error:
             # What was fetched so far is nobody's yet; only a model that was complete is missed.
-            raise error.where(unchanged=not spoiled) from None
+            raise error.saying(unchanged=not spoiled) from None
         return Applied({"model": self.name, "took": took})
 
-    def _prepare(self, machine: Machine, took: dict[str, float]) -> None:
+    def _prepare(
+        self, machine: Machine, took: dict[str, float], missing: bool, spoiled: bool
+    ) -> None:
         began = time.monotonic()
         if self.fetch:
-            if not seal.is_sealed(machine, self.directory):
+            if missing:
                 # Changed after it was complete: from the start. What was cut off goes on.
-                if seal.was_sealed(machine, self.directory):
+                if spoiled:
                     remove(machine.path(self.directory))
                 for action in self.fetch:
                     action.do(machine)

@@ -59,7 +59,7 @@ class Program(Kind):
             if before.exists():
                 before.rename(place)
             if isinstance(error, StepError):
-                raise error.where(unchanged=not spoiled) from None
+                raise error.saying(unchanged=not spoiled) from None
             raise
         remove(before)
         return Applied({"installed": self.description})

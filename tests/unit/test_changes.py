@@ -12,11 +12,9 @@ import yaml
 from declaration.describe import describe
 from declaration.infra import Domain, Machine
 from declaration.settings import Settings
-from declaration.source_files import ROOT
 from tests.unit.program import KEPT, Program, host_after, run
-from tests.unit.values import PEM, STACKS
+from tests.unit.values import PEM, STACKS, change_rows, code
 
-TABLE = ROOT / "docs" / "changes.md"
 #: Settings that are refused where others are not set with them: there is no change of one only.
 TOGETHER = {
     *("custom.install", "custom.unit", "custom.files"),
@@ -29,16 +27,6 @@ SHORT = {
     "webui/open_webui": "webui",
     "webui/webui_proxy": "proxy",
 }
-
-
-def rows() -> list[list[str]]:
-    """The table's rows: setting, example, what is touched, effect."""
-    lines = [line for line in TABLE.read_text().splitlines() if line.startswith("| `")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def code(cell: str) -> str:
-    return cell.strip("`")
 
 
 def topology() -> dict[str, Any]:
@@ -110,7 +98,7 @@ def summary(touched: set[str], every: set[str]) -> set[str]:
     return found | {short(name) for name in left}
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", change_rows(), ids=lambda row: row[0])
 def test_a_change_touches_what_the_table_says(
     row: list[str], before: Program, tmp_path: Path
 ) -> None:
@@ -133,7 +121,7 @@ def test_a_change_touches_what_the_table_says(
 
 
 def test_every_setting_is_in_the_table() -> None:
-    named = {code(row[0]) for row in rows()}
+    named = {code(row[0]) for row in change_rows()}
     for each in describe(Settings):
         if not each.group and each.key not in TOGETHER:
             assert f"stt:{each.key}" in named, f"{each.key}: add a row to docs/changes.md"
@@ -144,7 +132,7 @@ def test_every_setting_is_in_the_table() -> None:
 
 def test_no_setting_of_a_service_replaces_a_machine() -> None:
     service = "enabled engine model quantization language host port apiKey adminPassword".split()
-    for row in rows():
+    for row in change_rows():
         setting = code(row[0]).removeprefix("stt:").split(".")[0]
         if setting in (*service, "keepAlive", "ollama", "webui", "sources", "caBundle"):
             assert "replaced" not in row[3], row

@@ -5,7 +5,6 @@ The stacks and topologies are the tests' own (``stacks/``): an operator may edit
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -44,11 +43,25 @@ def declared(**settings: Any) -> Declaration:
     return declare({**CPU, **settings}, ROLES, ROOT)
 
 
+def change_rows() -> list[list[str]]:
+    """The rows of docs/changes.md: setting, example, what is touched, effect."""
+    text = (ROOT / "docs" / "changes.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def code(cell: str) -> str:
+    """What a cell has as code."""
+    return cell.strip("`")
+
+
 def changes() -> dict[str, Any]:
     """Every setting with the other value that docs/changes.md tries, as a stack's file has it."""
-    text = (ROOT / "docs" / "changes.md").read_text()
-    found = re.findall(r"^\| `stt:([^`]+)` \| `([^`]+)` \|", text, re.MULTILINE)
-    return {setting: yaml.safe_load(value) for setting, value in found}
+    return {
+        code(row[0]).removeprefix("stt:"): yaml.safe_load(code(row[1]))
+        for row in change_rows()
+        if code(row[0]).startswith("stt:")
+    }
 
 
 def as_shipped(path: str) -> str:
