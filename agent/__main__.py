@@ -1,10 +1,11 @@
-"""``agent apply STEP``, ``agent check``, ``agent remove STEP``: see the functions below."""
+"""``agent apply STEP``, ``agent check``, ``agent remove STEP``: see the functions below.
+
+A preview starts this in every machine, so what is imported here is little.
+"""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import functools
 import json
 import os
 import sys
@@ -24,6 +25,7 @@ from agent.specs import SpecError, decode
 
 #: Paths of programs that steps of this machine have made, each until it is removed.
 _PATHS = f"{record.STEPS}/paths.list"
+_USAGE = "check, compile, apply STEP [--stack ID], remove STEP [--stack ID]; --root DIR for tests"
 #: What stands beside a program's path meanwhile, and beside a file's afterwards.
 _BESIDE = ("", ".part", ".before", ".unpacked", ".seal", f".seal{PART}")
 
@@ -191,6 +193,9 @@ def answers(machine: Machine) -> dict[str, Any]:
     """What the services of this machine have to say of themselves (``Service.reports``)."""
     found: dict[str, Any] = {}
     for each in record.records(machine):
+        cls = kind_named(each.kind)
+        if cls is None or cls.answers is Kind.answers:
+            continue
         with contextlib.suppress(StepError):
             found |= _recorded_kind(each, lenient=True).answers(machine)
     return found
@@ -231,30 +236,39 @@ def _take_away(machine: Machine, each: Record, locks: contextlib.ExitStack) -> N
     kind.remove(machine, each.made)
 
 
+def _options(words: Sequence[str]) -> dict[str, str]:
+    """Of a command line: ``verb``, ``step``, ``stack`` and ``root``.
+
+    Raises:
+        SystemExit: it is none.
+    """
+    options, rest = {"stack": "", "root": "/"}, list(words)
+    for name in options:  # argparse takes 4 ms to import
+        if f"--{name}" in rest[:-1]:
+            place = rest.index(f"--{name}")
+            options[name] = rest[place + 1]
+            del rest[place : place + 2]
+    match rest:
+        case ["check" | "compile" as verb]:
+            return {**options, "verb": verb, "step": ""}
+        case ["apply" | "remove" as verb, step]:
+            return {**options, "verb": verb, "step": step}
+    raise SystemExit(f"agent {' '.join(words)}: not known. Known: {_USAGE}.")
+
+
 def main() -> int:
     """Do one thing; JSON on stdout, progress and errors on stderr. Returns the exit status."""
-    # With a width, argparse does not ask the terminal for one, which takes time.
-    form = functools.partial(argparse.HelpFormatter, width=100)
-    parser = argparse.ArgumentParser(prog="agent", formatter_class=form)
-    parser.add_argument("--root", default="/", help=argparse.SUPPRESS)  # for tests
-    verbs = parser.add_subparsers(dest="verb", required=True, prog="agent")
-    for verb in ("apply", "remove"):
-        words = verbs.add_parser(verb, formatter_class=form)
-        words.add_argument("step")
-        words.add_argument("--stack", default="")
-    verbs.add_parser("check", formatter_class=form)
-    verbs.add_parser("compile", formatter_class=form)  # of the file itself, as it arrives
-    options = parser.parse_args()
+    options = _options(sys.argv[1:])
     os.umask(0o022)
-    machine = Machine(Path(options.root))
+    machine = Machine(Path(options["root"]))
     try:
-        if options.verb == "check":
+        if options["verb"] == "check":
             said: dict[str, Any] = {"steps": check(machine), "answers": answers(machine)}
-        elif options.verb == "apply":
+        elif options["verb"] == "apply":
             text = machine.stdin.readline().decode(errors="replace")
-            said = apply(machine, options.step, options.stack, text)
-        elif options.verb == "remove":
-            remove(machine, options.step)
+            said = apply(machine, options["step"], options["stack"], text)
+        elif options["verb"] == "remove":
+            remove(machine, options["step"])
             said = {}
         else:
             from agent.compiled import add_compiled  # not at the top: done once in a machine

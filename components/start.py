@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 
@@ -11,6 +13,10 @@ from components.state import State, read_state
 from declaration.connection import parse_connection
 from host.client import HostError
 from host.read import Reading
+
+#: Environment variable: send the debug messages of Pulumi's SDK, for ``pulumi … --debug``. The SDK
+#: waits for the engine after each of them, three times a resource.
+DEBUG = "STT_DEBUG"
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Start:
 def start() -> Start:
     """Begin. Of the settings only these are used, and nothing on the host is changed."""
     reading = _start_reading()
+    if not os.environ.get(DEBUG):
+        pulumi.log.debug = _ignore
     from components.kept_values import stack_id  # not at the top: the host is read meanwhile
 
     # The first Command has Pulumi start its provider, which takes a while. The id is no object of
@@ -47,3 +55,7 @@ def _start_reading() -> Reading | HostError | None:
         return Reading(connection, raw_setting("pool", "default"))
     except HostError as error:
         return error
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    """Say nothing."""

@@ -38,11 +38,15 @@ def shell(connection: Connection) -> list[str]:
     return ["/bin/sh", "-c"]
 
 
+def remote_variable(connection: Connection) -> str:
+    """What stands before a call of the client in shell text; empty, or ends with a space."""
+    return f"INCUS_REMOTE={shlex.quote(connection.target)} " if connection.kind == "incus" else ""
+
+
 def incus_words(connection: Connection, words: Sequence[str], project: str = "") -> str:
     """A call of the client as shell text."""
-    remote = f"INCUS_REMOTE={shlex.quote(connection.target)} " if connection.kind == "incus" else ""
     within = ["--project", project] if project else []
-    return f"{remote}{shlex.join(['incus', *within, *words])}"
+    return f"{remote_variable(connection)}{shlex.join(['incus', *within, *words])}"
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
 import subprocess
 import time
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.difference import Difference
 from declaration.connection import Connection
-from host.client import SSH, Client, HostError, incus_words, shell
+from host.client import SSH, Client, HostError, incus_words, remote_variable, shell
 from host.objects import MARK
 
 #: Where the agent is in a machine.
@@ -35,28 +35,18 @@ DEADLINE, MACHINE_DEADLINE = 120, 30
 NVIDIA_SMI_FIELDS = "pci.bus_id,name,memory.total,compute_cap,driver_version"
 
 #: Reads everything at once; each answer has a file of its own. Machines are found by their mark.
+#: Of many machines as many answer at a time as the host has room for: all at once take longer.
 _SCRIPT = """set -eu
 {first}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-machines() {{
-  {list} </dev/null | {{
-    while IFS=, read -r project name; do
-      {check} </dev/null >"$work/machine $project $name" &
-    done
-    wait
-  }}
-}}
-machines 2>/dev/null &
+{{ {list} </dev/null | xargs -P "$(($(nproc) * 2))" -I '{{}}' sh -c {machine} sh '{{}}' "$work"
+}} 2>/dev/null &
 {commands}
 wait
 for failed in "$work"/*.failed; do
   [ ! -e "$failed" ] || {{ cat "$failed" >&2; exit 1; }}
 done
-printf '{{'
-for file in "$work"/*; do
-  printf '"%s":"%s",' "${{file##*/}}" "$(base64 -w 0 <"$file")"
-done
-printf '"end":""}}'
+tar -C "$work" -cf - .
 """
 
 
@@ -99,7 +89,7 @@ class Live:
 
 
 def read_script(connection: Connection, pool: str) -> str:
-    """The script that reads all as one JSON object: an answer in base64 by its name."""
+    """The script that reads all, as a tar archive: an answer is a file by its name."""
     commands: list[str] = []
 
     def run(name: str, command: str, required: bool) -> None:
@@ -116,18 +106,22 @@ def read_script(connection: Connection, pool: str) -> str:
         run("nvidia_smi", shlex.join(["timeout", "20", "nvidia-smi", *query]), required=False)
     filters = [*(f"{key}={value}" for key, value in MARK.items()), "status=running"]
     columns = ["--all-projects", "--format", "csv", "--columns", "en"]
-    agent = ["--", *AGENT_WORDS, "check"]
-    remote = incus_words(connection, [])
-    first = ""
+    machine = (
+        "project=${1%%,*} name=${1#*,}; "
+        f"{remote_variable(connection)}timeout {MACHINE_DEADLINE} incus "
+        f'--project "$project" exec "$name" -- {shlex.join([*AGENT_WORDS, "check"])} '
+        '</dev/null >"$2/machine $project $name"'
+    )
+    # The client has little to do for more than one core at a time.
+    first = "export GOMAXPROCS=1\n"
     if connection.kind == "incus":
         # Clients that start together where none has run before read each other's half-written
         # configuration, find no remote in it, and ask this machine's daemon instead (Incus 6.0).
-        first = incus_words(connection, ["query", "/1.0"]) + " </dev/null >/dev/null"
+        first += incus_words(connection, ["query", "/1.0"]) + " </dev/null >/dev/null"
     return _SCRIPT.format(
         first=first,
         list=incus_words(connection, ["list", *columns, *filters]),
-        check=f'timeout {MACHINE_DEADLINE} env {remote} --project "$project" exec "$name" '
-        + shlex.join(agent),
+        machine=shlex.quote(machine),
         commands="\n".join(commands),
     )
 
@@ -145,7 +139,6 @@ class Reading:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
             )
         except FileNotFoundError as error:
             said = f"{error.filename} is not installed here"
@@ -165,8 +158,21 @@ class Reading:
             self._process.communicate()
             raise HostError(explain(self._connection, f"no answer in {DEADLINE} s")) from None
         if self._process.returncode:
-            raise HostError(explain(self._connection, failure.strip()))
-        return parse_live(json.loads(said))
+            raise HostError(explain(self._connection, failure.decode(errors="replace").strip()))
+        return parse_live(_unpack(said))
+
+
+def _unpack(archive: bytes) -> dict[str, str]:
+    """Every answer by its name."""
+    import tarfile  # not at the top: the read is under way sooner
+
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        contents = {each.name.removeprefix("./"): files.extractfile(each) for each in files}
+    return {
+        name: content.read().decode(errors="replace")
+        for name, content in contents.items()
+        if content is not None
+    }
 
 
 def read_live(connection: Connection, pool: str) -> Live:
@@ -188,9 +194,8 @@ def read_machine(connection: Connection, project: str, name: str) -> MachineStat
     return _machine_state(done.stdout)
 
 
-def parse_live(data: Mapping[str, str]) -> Live:
+def parse_live(texts: Mapping[str, str]) -> Live:
     """The parts of the answers that matter here."""
-    texts = {name: b64decode(text).decode(errors="replace") for name, text in data.items()}
     found = {name: json.loads(texts[name]) for name in _READS}
     found["volumes"] = json.loads(texts.get("volumes") or "[]")
     managed = [network for network in found["networks"] if network["managed"]]

@@ -386,6 +386,16 @@ def test_what_is_not_a_step_is_told_in_a_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [(), ("start",), ("apply",), ("check", "x"), ("remove", "a", "b")])
+def test_a_command_line_that_is_not_known_says_what_is(
+    archive_file: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    done = _call(sys.executable, archive_file, tmp_path, *words)
+    assert done.returncode == 1 and done.stdout == b""
+    assert "Known: check, compile, apply STEP [--stack ID]" in done.stderr.decode()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_services_are_asked_on_the_way(archive_file: Path, agent: Any) -> None:
     asked = {"tags": f"{agent.systemd.url}/engine?a=b", "none": "http://127.0.0.1:1/"}
     agent.apply("stt/service", replace(agent.service("a"), reports=asked))
@@ -400,7 +410,7 @@ def test_a_check_of_nothing_imports_little(archive_file: Path, tmp_path: Path) -
     assert done.returncode == 0
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "agent.__main__" in names
-    heavy = {"ssl", "urllib.request", "zipfile", "tarfile", "hashlib", "difflib", "shutil"}
+    heavy = {"argparse", "ssl", "urllib.request", "zipfile", "tarfile", "hashlib", "difflib", "shutil"}
     assert names & {*heavy, "agent.kinds.service", "agent.http"} == set()
 
 
