@@ -132,12 +132,23 @@ class Deployment:
         )
 
     def outputs(self) -> dict[str, Any]:
-        """The stack's outputs, of the first machine that has each."""
+        """The stack's outputs.
+
+        Where several machines have the same ones, they are the first machine's; ``machines`` has
+        each machine's own. Secrets are the same for all.
+        """
         found: dict[str, Any] = {}
+        machines: dict[str, dict[str, Any]] = {}
+        repeated = False
         for name, context in self._contexts:
+            own = machines.setdefault(context.part("").rstrip("/"), {})
             for key, value in ROLES[name].outputs(context).items():
-                found.setdefault(key, self._output(value))
-        return found
+                repeated = repeated or key in found
+                output = self._output(value)
+                found.setdefault(key, output)
+                if not (isinstance(value, str) and secret_names(value)):
+                    own[key] = output
+        return {**found, **({"machines": machines} if repeated else {})}
 
     def _result(self, value: Result) -> pulumi.Output[Any]:
         result, field = self._commands[value.step].result, value.field

@@ -83,12 +83,18 @@ class Topology:
         """Every machine of every domain."""
         return (machine for domain in self.domains for machine in domain.machines)
 
-    def having(self, role: str, domain: str | None = None) -> MachinePlan | None:
-        """The first machine with a role (in a domain), if there is one."""
-        for machine in self.machines:
-            if role in machine.roles and domain in (None, machine.domain):
-                return machine
-        return None
+    def with_role(self, role: str, domain: str | None = None) -> list[MachinePlan]:
+        """The machines with a role (in a domain), in the file's order."""
+        return [
+            machine
+            for machine in self.machines
+            if role in machine.roles and domain in (None, machine.domain)
+        ]
+
+    def nearest(self, role: str, machine: MachinePlan) -> MachinePlan | None:
+        """The machine itself where it has a role, else the first of its domain that has it."""
+        having = self.with_role(role, machine.domain)
+        return machine if machine in having else next(iter(having), None)
 
     def former_name(self, resource: str) -> str:
         """A resource's name before a rename (``formerly:``); the same where there was none."""

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from declaration.languages import LANGUAGES
+from engines.model_ref import ModelRef
 from stack.declare import Declaration
 
 #: How many other combinations a refusal names.
 NAMED = 4
 
 
-def fitting_combinations(declaration: Declaration, allowed: Sequence[str], room: int) -> list[str]:
+def fitting_combinations(
+    declaration: Declaration, model: ModelRef, allowed: Sequence[str], room: int
+) -> list[str]:
     """Combinations that fit into ``room`` MiB on a card.
 
-    The same model comes first, then smaller ones, the largest first. A model counts only if it
+    ``model`` comes first, then smaller ones, the largest first. A model counts only if it
     knows the languages that are wanted.
     """
-    model, models = declaration.model, declaration.engine.models
+    models = declaration.engine.models
     names = list(models)
     position = names.index(model.name) if model.name in models else len(names)
     language = declaration.settings.language

@@ -42,10 +42,21 @@ class Budget:
     beside_all: int
 
 
-def budget(cards: Sequence[Card], ollama: Sequence[OllamaModel], pinned: bool) -> Budget:
+@dataclass(frozen=True)
+class Holder:
+    """Who else holds memory of a card, and how much, in MiB."""
+
+    name: str
+    mib: int
+
+
+def budget(
+    cards: Sequence[Card], ollama: Sequence[OllamaModel], holders: Sequence[Holder], pinned: bool
+) -> Budget:
     """The budget on cards of known memory; ``pinned``: Ollama never unloads its models."""
     sizes = [card.memory or 0 for card in cards]
-    total, others = sizes[0] - RESERVE, sum(sizes[1:])
+    held = sum(each.mib for each in holders)
+    total, others = sizes[0] - RESERVE - held, sum(sizes[1:])
     wanted = sum(model.mib or 0 for model in ollama)
     # Ollama goes to the other cards first.
     beside = total - max(0, wanted - others)

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from declaration.problems import Problem, show
-from declaration.settings import AUTO
+from declaration.settings import AUTO, Settings
+from engines import Engine
 from engines.model_ref import ModelRef
 from engines.speech_model import Memory
 from gpu.alternatives import fitting_combinations
 from gpu.cards import Card, compute_types
-from gpu.memory import RESERVE, Budget, budget, stt_memory
+from gpu.memory import RESERVE, Budget, Holder, budget, stt_memory
 from gpu.ollama import OllamaModel
-from stack.declare import Declaration
+from stack.declare import Declaration, SttService
 
 #: MiB below which the service's document advises against using both services at once.
 TURNS_BELOW = 16 * 1024
@@ -32,38 +33,47 @@ class GpuPlan:
 
 
 def make_plan(
-    declaration: Declaration, cards: Sequence[Card] | None, ollama: Sequence[OllamaModel]
+    declaration: Declaration,
+    service: SttService,
+    cards: Sequence[Card] | None,
+    ollama: Sequence[OllamaModel],
+    holders: Sequence[Holder] = (),
 ) -> GpuPlan:
-    """The plan for a declaration.
+    """The plan for an STT service.
 
-    ``cards`` are those of the machine with the STT service; None where the host is not known.
+    ``cards`` are those of its machine; None where the host is not known. ``holders`` hold memory
+    of the first of them for good.
     """
-    enabled = declaration.stt_machine is not None and declaration.settings.enabled
-    if not enabled or declaration.device == "cpu":
-        return plan_cpu(declaration)
+    settings, engine = declaration.settings, declaration.engine
+    if service.device == "cpu" or not settings.enabled:
+        return _plan_cpu(settings, engine)
     if cards is None:
-        first = declaration.engine.compute_types[declaration.device][0]
-        kind = first if declaration.settings.quantization == AUTO else declaration.compute_type
+        first = engine.compute_types[service.device][0]
+        kind = first if settings.quantization == AUTO else settings.quantization
         warning = f"What fits on the card was not checked; {kind} is assumed."
         return GpuPlan(kind, warnings=(warning,))
-    return plan_gpu(declaration, cards, ollama)
+    return plan_gpu(declaration, service, cards, ollama, holders)
 
 
-def plan_cpu(declaration: Declaration) -> GpuPlan:
+def _plan_cpu(settings: Settings, engine: Engine) -> GpuPlan:
     """Without a card there is little to choose."""
-    if declaration.settings.quantization == AUTO:
-        kind = declaration.engine.compute_types["cpu"][0]
+    if settings.quantization == AUTO:
+        kind = engine.compute_types["cpu"][0]
         return GpuPlan(kind, (f"stt:quantization auto: {kind}, the fastest on a CPU",))
-    return GpuPlan(declaration.settings.quantization)
+    return GpuPlan(settings.quantization)
 
 
 def plan_gpu(
-    declaration: Declaration, cards: Sequence[Card], ollama: Sequence[OllamaModel]
+    declaration: Declaration,
+    service: SttService,
+    cards: Sequence[Card],
+    ollama: Sequence[OllamaModel],
+    holders: Sequence[Holder] = (),
 ) -> GpuPlan:
     """Whether the STT model and Ollama's fit on the cards of a machine, the first card first."""
     settings, engine, card = declaration.settings, declaration.engine, cards[0]
     asked: str = settings.quantization
-    machine = _machine_name(declaration)
+    machine = service.machine.name
     allowed = compute_types(engine, card)
     problems = _driver_problems(card, with_ollama=bool(ollama))
     if not allowed:
@@ -76,7 +86,7 @@ def plan_gpu(
             f"Allowed: {AUTO}, {', '.join(allowed)}.",
         )
         return GpuPlan(asked, problems=(*problems, problem))
-    model = declaration.model
+    model = service.model
     if card.memory is None:
         first = allowed[0] if asked == AUTO else asked
         warning = (
@@ -84,7 +94,7 @@ def plan_gpu(
             f"whether {model.name} in {first} fits was not checked"
         )
         return GpuPlan(first, (), (warning,), problems)
-    room = budget(cards, ollama, pinned=settings.ollama.keepAlive == "-1")
+    room = budget(cards, ollama, holders, pinned=settings.ollama.keepAlive == "-1")
     kind, notes = asked, tuple[str, ...]()
     if asked == AUTO:
         kind, why = _choose(model, allowed, room)
@@ -96,17 +106,14 @@ def plan_gpu(
             "not checked. `make vram` shows it once it runs"
         )
         return GpuPlan(kind, notes, (warning,), problems)
-    verdict = _judge(declaration, kind, cards, ollama, need, room, allowed)
+    asking = _Asking(declaration, service, kind, need, allowed)
+    verdict = _judge(asking, cards, ollama, holders, room)
     return GpuPlan(
         kind,
         (*notes, *verdict.notes),
         verdict.warnings,
         (*problems, *verdict.problems),
     )
-
-
-def _machine_name(declaration: Declaration) -> str:
-    return declaration.stt_machine.name if declaration.stt_machine else ""
 
 
 def _driver_problems(card: Card, with_ollama: bool) -> tuple[Problem, ...]:
@@ -139,20 +146,31 @@ def _choose(model: ModelRef, allowed: Sequence[str], room: Budget) -> tuple[str,
     return min(known, key=lambda kind: known[kind]), "the smallest"
 
 
+@dataclass(frozen=True)
+class _Asking:
+    """A service with a compute type, what it ``need``s in it, and which ones are ``allowed``."""
+
+    declaration: Declaration
+    service: SttService
+    kind: str
+    need: Memory
+    allowed: Sequence[str]
+
+
 def _judge(
-    declaration: Declaration,
-    kind: str,
+    asking: _Asking,
     cards: Sequence[Card],
     ollama: Sequence[OllamaModel],
-    need: Memory,
+    holders: Sequence[Holder],
     room: Budget,
-    allowed: Sequence[str],
 ) -> GpuPlan:
     """Fits, fits by turns, or does not fit."""
-    machine, shown = _machine_name(declaration), " and ".join(map(str, cards))
+    declaration, service, kind, need = asking.declaration, asking.service, asking.kind, asking.need
+    machine, shown = service.machine.name, " and ".join(map(str, cards))
     listed = [f"{each.name} about {each.mib / 1024:.1f} GiB" for each in ollama if each.mib]
-    sizes = f"{declaration.model.name} in {kind} takes about {need} ({need.source.value})"
+    sizes = f"{service.model.name} in {kind} takes about {need} ({need.source.value})"
     sizes += f"; of Ollama {', '.join(listed)}" if listed else ""
+    sizes += "".join(f"; {each.name} holds {each.mib / 1024:.1f} GiB" for each in holders)
     unknown = tuple(
         f"{machine}: what {each.name} takes is known once it is pulled; it is not counted"
         for each in ollama
@@ -160,7 +178,7 @@ def _judge(
     )
     if need.mib > room.beside_pinned:
         message = f"does not fit on {shown}: {sizes}, and {RESERVE / 1024:.1f} GiB are kept free. "
-        message += _what_would_fit(declaration, allowed, room)
+        message += _what_would_fit(asking, room)
         problem = Problem("stt:model", f"{message} stt:force true tries it anyway.")
         return GpuPlan(kind, (), unknown, (problem,))
     if need.mib > room.beside_all:
@@ -176,8 +194,10 @@ def _judge(
     return GpuPlan(kind, tuple(notes), unknown)
 
 
-def _what_would_fit(declaration: Declaration, allowed: Sequence[str], room: Budget) -> str:
-    others = fitting_combinations(declaration, allowed, room.beside_pinned)
+def _what_would_fit(asking: _Asking, room: Budget) -> str:
+    others = fitting_combinations(
+        asking.declaration, asking.service.model, asking.allowed, room.beside_pinned
+    )
     pinned = room.beside_pinned < room.total
     more = "; or let Ollama unload its models: stt:ollama.keepAlive 5m" if pinned else ""
     if not others and not more:

@@ -21,13 +21,12 @@ UNITS = ("speaches", "faster-whisper")
 LIMIT = 3600
 
 
-def models_to_measure(declaration: Declaration, asked: str) -> list[str]:
+def models_to_measure(current: str, asked: str) -> list[str]:
     """The models that were asked for; else the one that the stack has, or tiny.
 
     Raises:
         OperationError: one has no known shape.
     """
-    current = declaration.model.name
     names = asked.split() or [current if current in SHAPES else "tiny"]
     if unknown := [name for name in names if name not in SHAPES]:
         raise OperationError(
@@ -42,11 +41,11 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
     Raises:
         OperationError: there is no STT machine, or it does not run.
     """
-    machine = declaration.stt_machine
-    if machine is None:
+    if not declaration.services:
         raise OperationError("the topology has no machine with the role stt_server")
-    names = models_to_measure(declaration, asked)
-    device = declaration.device
+    service = declaration.services[0]
+    machine, device = service.machine, service.device
+    names = models_to_measure(service.model.name, asked)
     lines = flush(declaration)[0]
     venv = _venv(Context(declaration, machine))
     said = run_program(

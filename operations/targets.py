@@ -18,20 +18,20 @@ def stt_targets(declaration: Declaration) -> list[str]:
     Raises:
         OperationError: the stack has no STT service.
     """
-    machine = declaration.stt_machine
-    if machine is None or not declaration.settings.enabled:
-        why = "stt:enabled is false" if machine else "no machine has the role stt_server"
+    services, resources = declaration.services, ["stack/id", API_KEY]
+    if not services or not declaration.settings.enabled:
+        why = "stt:enabled is false" if services else "no machine has the role stt_server"
         raise OperationError(f"there is no STT service in this stack: {why}.")
-    domain, name = machine.domain, machine.resource("").rstrip("/")
-    volumes = sorted({volume for role in machine.roles for volume in ROLES[role].volumes})
-    resources = [
-        *("stack/id", API_KEY),
-        *(domain, f"{domain}/project", f"{domain}/network", f"{domain}/profile/*"),
-        *(f"{domain}/volume/{volume}" for volume in volumes),
-        *(name, f"{name}/instance", f"{name}/agent"),
-        *(f"{name}/{role}{part}" for role in ("base_system", STT_ROLE) for part in ("", "/*")),
-    ]
-    return [f"**::{resource}" for resource in resources]
+    for machine in (service.machine for service in services):
+        domain, name = machine.domain, machine.resource("").rstrip("/")
+        volumes = sorted({volume for role in machine.roles for volume in ROLES[role].volumes})
+        resources += [
+            *(domain, f"{domain}/project", f"{domain}/network", f"{domain}/profile/*"),
+            *(f"{domain}/volume/{volume}" for volume in volumes),
+            *(name, f"{name}/instance", f"{name}/agent"),
+            *(f"{name}/{role}{part}" for role in ("base_system", STT_ROLE) for part in ("", "/*")),
+        ]
+    return [f"**::{resource}" for resource in dict.fromkeys(resources)]
 
 
 def key_targets(root: Path, stack: str) -> list[str]:

@@ -33,7 +33,7 @@ def unknown_engine(name: str) -> Problem:
 def topology_conflicts(settings: Settings, topology: Topology) -> list[Problem]:
     """Settings that this topology cannot carry out."""
     problems: list[Problem] = []
-    webuis = [machine.name for machine in topology.machines if WEBUI_ROLE in machine.roles]
+    webuis = [machine.name for machine in topology.with_role(WEBUI_ROLE)]
     if len(webuis) > 1 and settings.webui.publish:
         problems.append(
             Problem(
@@ -43,33 +43,32 @@ def topology_conflicts(settings: Settings, topology: Topology) -> list[Problem]:
                 "proxy device of its own in the topology.",
             )
         )
-    machine = topology.having(STT_ROLE)
-    if machine is None:
+    servers = topology.with_role(STT_ROLE)
+    # The address of one machine is none of another's.
+    addresses = [str(machine.address) for machine in servers] if len(servers) == 1 else []
+    allowed = ["0.0.0.0", "127.0.0.1", *addresses]  # noqa: S104  # compared, not bound
+    host = str(settings.host)
+    if not servers:
         return problems
-    allowed = ("0.0.0.0", "127.0.0.1", str(machine.address))  # noqa: S104  # compared, not bound
+    asks = settings.host.is_loopback and settings.enabled and settings.webui.stt_url is None
     asking = [
-        each.name
-        for each in topology.machines
-        if WEBUI_ROLE in each.roles and each.domain == machine.domain and each != machine
+        (each, server)
+        for each in (topology.with_role(WEBUI_ROLE) if asks else [])
+        if (server := topology.nearest(STT_ROLE, each)) and server != each
     ]
-    elsewhere = settings.webui.stt_url or not settings.enabled
-    if settings.host.is_loopback and asking and not elsewhere:
+    for webui, server in asking:
         problems.append(
             Problem(
                 "stt:host",
-                f'"{settings.host}" is reached only inside {machine.name}, and Open WebUI on '
-                f"{', '.join(asking)} asks from there. Use {allowed[0]} or {allowed[2]}, or name "
-                "another service in stt:webui.stt_url.",
+                f'"{host}" is reached only inside {server.name}, and Open WebUI on {webui.name} '
+                f"asks from there. Use {' or '.join([allowed[0], *addresses])}, or name another "
+                "service in stt:webui.stt_url.",
             )
         )
-    elif str(settings.host) not in allowed:
-        problems.append(
-            Problem(
-                "stt:host",
-                f'"{settings.host}" is not an address of {machine.name}. Allowed: '
-                f"{', '.join(allowed)}.",
-            )
-        )
+    if not asking and host not in allowed:
+        names = " and of ".join(machine.name for machine in servers)
+        message = f'"{host}" is not an address of {names}. Allowed: {", ".join(allowed)}.'
+        problems.append(Problem("stt:host", message))
     return problems
 
 

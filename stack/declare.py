@@ -7,7 +7,7 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,36 +31,41 @@ from stack.role_rules import RoleRules, role_conflicts
 
 
 @dataclass(frozen=True)
+class SttService:
+    """The STT service of a machine.
+
+    ``device`` is ``cuda`` or ``cpu``. ``model`` is the engine's default for it where ``stt:model``
+    is empty. ``compute_type`` is the value of ``stt:quantization``, and ``auto`` until the planner
+    has chosen (``Declaration.with_compute_types``).
+    """
+
+    machine: MachinePlan
+    device: str
+    model: ModelRef
+    compute_type: str
+
+
+@dataclass(frozen=True)
 class Declaration:
     """What the operator wants, complete and checked.
 
-    ``model`` is the engine's default where ``stt:model`` is empty. ``compute_type`` is the value of
-    ``stt:quantization``, and ``auto`` until the planner has chosen (``with_compute_type``).
+    ``services`` has the STT service of every machine with that role, in the file's order.
     """
 
     settings: Settings
     topology: Topology
     engine: Engine
-    model: ModelRef
-    compute_type: str
+    services: tuple[SttService, ...]
 
-    @property
-    def stt_machine(self) -> MachinePlan | None:
-        """The machine with the STT service, if there is one."""
-        return self.topology.having(STT_ROLE)
+    def service_on(self, machine: MachinePlan) -> SttService:
+        """The STT service of a machine that has one."""
+        return next(each for each in self.services if each.machine == machine)
 
-    @property
-    def device(self) -> str:
-        """Where the STT engine runs: ``cuda`` or ``cpu``."""
-        return self.device_of(self.stt_machine)
-
-    def device_of(self, machine: MachinePlan | None) -> str:
-        """Where the STT engine runs, or would run, in a machine: ``cuda`` or ``cpu``."""
-        return device_of(self.engine, machine)
-
-    def with_compute_type(self, compute_type: str) -> Declaration:
-        """The same with the compute type that the planner has chosen."""
-        return replace(self, compute_type=compute_type)
+    def with_compute_types(self, chosen: Sequence[str]) -> Declaration:
+        """The same with the compute types that the planner has chosen, one for each service."""
+        pairs = zip(self.services, chosen, strict=True)
+        services = tuple(replace(each, compute_type=kind) for each, kind in pairs)
+        return replace(self, services=services)
 
 
 def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Path) -> Declaration:
@@ -76,7 +81,7 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
     settings: Settings | None = None
     topology: Topology | None = None
     engine: Engine | None = None
-    model = ModelRef("")
+    services: tuple[SttService, ...] = ()
     try:
         settings = parse_settings(values)
         problems += conflicting_settings(settings)
@@ -97,31 +102,42 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
         if engine is None:
             problems.append(unknown_engine(settings.engine))
         else:
-            model, found = _model(settings, topology, engine)
+            services, found = _services(settings, topology, engine)
             problems += found
     if problems or settings is None or topology is None or engine is None:
         raise DeclarationError(problems)
-    return Declaration(settings, topology, engine, model, settings.quantization)
+    return Declaration(settings, topology, engine, services)
 
 
-def _model(
+def _services(
     settings: Settings, topology: Topology | None, engine: Engine
-) -> tuple[ModelRef, list[Problem]]:
-    """The model of a stack, and what is wrong with it and with the engine's settings."""
+) -> tuple[tuple[SttService, ...], list[Problem]]:
+    """The STT services, and what is wrong with their models and with the engine's settings."""
     problems: list[Problem] = []
-    name = settings.model
-    if topology:
-        machine = topology.having(STT_ROLE)
-        name = name or engine.default_models.get(device_of(engine, machine), "")
-        if machine:
-            problems += engine_conflicts(settings, engine, machine, name)
+    services: list[SttService] = []
+    machines = topology.with_role(STT_ROLE) if topology else []
+    for machine in machines:
+        device = device_of(engine, machine)
+        name = settings.model or engine.default_models.get(device, "")
+        problems += engine_conflicts(settings, engine, machine, name)
+        model, found = _model(name, settings, engine)
+        problems += found
+        services.append(SttService(machine, device, model, settings.quantization))
+    if not machines:
+        problems += _model(settings.model, settings, engine)[1]
+    # What is wrong with the stack's one model is said once.
+    return tuple(services), list(dict.fromkeys(problems))
+
+
+def _model(name: str, settings: Settings, engine: Engine) -> tuple[ModelRef, list[Problem]]:
+    """A model by its name, and what is wrong with it."""
     if not name:
-        return ModelRef(""), problems
+        return ModelRef(""), []
     try:
         model = resolve_model(name, engine, read_directory(name, engine))
     except ValueError as error:
-        return ModelRef(""), [*problems, Problem("stt:model", f"{error}.")]
-    return model, [*problems, *model_conflicts(settings, engine, model)]
+        return ModelRef(""), [Problem("stt:model", f"{error}.")]
+    return model, model_conflicts(settings, engine, model)
 
 
 def read_directory(name: str, engine: Engine) -> ModelDirectory | None:

@@ -18,7 +18,7 @@ Rule = Callable[[Declaration], str]
 
 def _without(role: str) -> Rule:
     def rule(declaration: Declaration) -> str:
-        there = declaration.topology.having(role) is not None
+        there = declaration.topology.with_role(role)
         return "" if there else f"no machine has the role {role}"
 
     return rule
@@ -34,7 +34,7 @@ def _source(name: str) -> Rule:
 
 
 def _models(declaration: Declaration) -> str:
-    if declaration.model.directory:
+    if any(service.model.directory for service in declaration.services):
         return "stt:model is a directory"
     return _source("models")(declaration)
 
@@ -48,7 +48,8 @@ def _names(declaration: Declaration) -> str:
 
 
 def _force(declaration: Declaration) -> str:
-    return "" if declaration.device == "cuda" else "there is no card to plan for"
+    on_card = any(service.device == "cuda" for service in declaration.services)
+    return "" if on_card else "there is no card to plan for"
 
 
 #: The settings that may be without effect, by key or group; the more special one counts.

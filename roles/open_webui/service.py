@@ -24,6 +24,7 @@ from declaration.venv import venv_actions
 from engines.service import MODEL_ALIAS
 from roles.role import Context
 from roles.stt_server import API_KEY, recording_step
+from stack.checks import OLLAMA_ROLE, STT_ROLE
 
 VERSION = "0.12.4"
 NAME = "open_webui"
@@ -48,7 +49,7 @@ DECLARED = {
     "AUDIO_STT_OPENAI_API_KEY": "audio.stt.openai.api_key",
     "AUDIO_STT_MODEL": "audio.stt.model",
     "ENABLE_OLLAMA_API": "ollama.enable",
-    "OLLAMA_BASE_URL": "ollama.base_urls",
+    "OLLAMA_BASE_URLS": "ollama.base_urls",
     "ENABLE_SIGNUP": "ui.enable_signup",
 }
 #: Set at the first start only; then an administrator may choose otherwise.
@@ -69,13 +70,16 @@ _NETWORK = File(
 
 
 def links(context: Context) -> tuple[str, str]:
-    """The URLs of Ollama and of the STT service; empty where there is none."""
+    """The URLs of every Ollama, by semicolons, and of the STT service; empty where there is none.
+
+    They are those of the domain. Of several STT services it is the machine's own, or the first.
+    """
     settings, topology = context.settings, context.declaration.topology
-    domain = context.machine.domain
-    ollama, stt = topology.having("ollama_server", domain), topology.having("stt_server", domain)
+    ollamas = topology.with_role(OLLAMA_ROLE, context.machine.domain)
+    stt = topology.nearest(STT_ROLE, context.machine)
     ollama_link, stt_link = settings.webui.ollama_url, settings.webui.stt_url
     if ollama_link is None:
-        ollama_link = ollama_url(settings, ollama) if ollama else ""
+        ollama_link = ";".join(ollama_url(settings, machine) for machine in ollamas)
     if stt_link is None:
         stt_link = stt_url(settings, stt) if stt else ""
     return ollama_link, stt_link if settings.enabled else ""
@@ -100,7 +104,7 @@ def variables(context: Context) -> dict[str, str]:
         "DATA_DIR": f"{HOME}/data",
         "STATIC_DIR": f"{HOME}/static",
         "ENABLE_OLLAMA_API": "true" if ollama else "false",
-        "OLLAMA_BASE_URL": ollama,
+        "OLLAMA_BASE_URLS": ollama,
         "AUDIO_STT_ENGINE": "openai",
         "AUDIO_STT_OPENAI_API_BASE_URL": stt or f"http://127.0.0.1:{settings.webui.port}/{OFF}",
         # Every engine answers to it: another model or engine does not restart Open WebUI.
@@ -236,7 +240,7 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     """Sign in; where there is STT, let Open WebUI transcribe a recording."""
     _, stt_link = links(context)
     place, recording = recording_step(context, NAME)
-    stt = context.declaration.topology.having("stt_server", context.machine.domain)
+    stt = context.declaration.topology.nearest(STT_ROLE, context.machine)
     wired = stt is not None and bool(stt_link)
     look = f"See journalctl -u open-webui in {context.machine.name}"
     if stt and wired:

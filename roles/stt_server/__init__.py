@@ -53,11 +53,12 @@ def recording_step(context: Context, role: str) -> tuple[str, Step]:
 def engine_service(context: Context) -> EngineService:
     """The steps and the service of the configured engine in a machine."""
     declaration = context.declaration
+    service = declaration.service_on(context.machine)
     engine = EngineContext(
         declaration.settings,
-        declaration.device,
-        declaration.model,
-        declaration.compute_type,
+        service.device,
+        service.model,
+        service.compute_type,
         declaration.engine.ctranslate2 is not None,
         context.part,
         context.base("uv"),
@@ -109,17 +110,18 @@ def _secret_files(service: str) -> SecretFiles:
 
 
 def _transcription(context: Context, engine: EngineService, recording: str) -> Transcription:
+    service = context.declaration.service_on(context.machine)
     with wave.open(RECORDING) as audio:
         seconds = audio.getnframes() / audio.getframerate()
     return Transcription(
         url=stt_url(context.settings, context.machine),
-        model=context.declaration.model.name,
+        model=service.model.name,
         recording=recording,
         seconds=round(seconds, 3),
         header_file=AUTHORIZATION,
         unit=engine.service.unit,
         engine=context.settings.engine,
-        device=context.declaration.device,
+        device=service.device,
         evidence=engine.evidence,
     )
 
@@ -134,14 +136,15 @@ def curl_line(url: str, model: str) -> str:
 
 def _outputs(context: Context) -> dict[str, Any]:
     url = stt_url(context.settings, context.machine)
-    model = context.declaration.model.name
+    service = context.declaration.service_on(context.machine)
+    model = service.model.name
     names = [step.name for step in steps(context)]
     timed = [context.part(f"{SERVICE}/{part}") for part in ("model", "service")]
     return {
         "stt_url": url,
         "stt_health_url": url.removesuffix("/v1") + "/health",
         "stt_model": model,
-        "stt_quantization": context.declaration.compute_type,
+        "stt_quantization": service.compute_type,
         "stt_api_key": secret(API_KEY),
         "stt_check": Result(context.part(f"{SERVICE}/verify")),
         "stt_times": [Result(name, "took") for name in timed if name in names],

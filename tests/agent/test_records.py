@@ -386,7 +386,9 @@ def test_what_is_not_a_step_is_told_in_a_sentence(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [(), ("start",), ("apply",), ("check", "x"), ("remove", "a", "b")])
+@pytest.mark.parametrize(
+    "words", [(), ("start",), ("apply",), ("check", "x"), ("remove", "a", "b")]
+)
 def test_a_command_line_that_is_not_known_says_what_is(
     archive_file: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -410,7 +412,16 @@ def test_a_check_of_nothing_imports_little(archive_file: Path, tmp_path: Path) -
     assert done.returncode == 0
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "agent.__main__" in names
-    heavy = {"argparse", "ssl", "urllib.request", "zipfile", "tarfile", "hashlib", "difflib", "shutil"}
+    heavy = {
+        "argparse",
+        "ssl",
+        "urllib.request",
+        "zipfile",
+        "tarfile",
+        "hashlib",
+        "difflib",
+        "shutil",
+    }
     assert names & {*heavy, "agent.kinds.service", "agent.http"} == set()
 
 

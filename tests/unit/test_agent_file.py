@@ -46,12 +46,10 @@ def test_another_source_is_another_file(
     packed.cache_clear()
 
 
-def test_python_runs_it_without_anything_installed(cache: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-IS", str(cache), "--help"], capture_output=True, text=True, cwd="/"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "apply" in done.stdout and "check" in done.stdout
+def test_python_runs_it_without_anything_installed(cache: Path, tmp_path: Path) -> None:
+    argv = [sys.executable, "-IS", str(cache), "--root", str(tmp_path), "check"]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd="/")
+    assert done.stdout == '{"steps": {}, "answers": {}}\n', done.stderr
 
 
 @pytest.fixture

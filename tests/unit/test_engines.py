@@ -58,7 +58,10 @@ def test_a_folder_is_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert list(ENGINES) == [before[0], *sorted([*before[1:], "found-once"])]
     # …and nothing else has to know it.
     declaration = declare({**CPU, "engine": "found-once", "model": ""}, ROLES, ROOT)
-    assert (declaration.engine.name, declaration.model.repository) == ("found-once", "its-tiny")
+    assert (declaration.engine.name, declaration.services[0].model.repository) == (
+        "found-once",
+        "its-tiny",
+    )
     assert "`found-once`" in document.engines_table()
 
 
@@ -97,11 +100,11 @@ def test_an_unknown_engine_is_refused_with_the_allowed_ones() -> None:
 
 def test_a_declaration_has_the_model_and_leaves_the_settings_alone() -> None:
     declaration = declared(model="", quantization="auto")
-    assert (declaration.settings.model, declaration.model.name) == ("", "small")
-    chosen = declaration.with_compute_type("int8")
-    assert (declaration.compute_type, chosen.compute_type) == ("auto", "int8")
+    [service], chosen = declaration.services, declaration.with_compute_types(["int8"])
+    assert (declaration.settings.model, service.model.name) == ("", "small")
+    assert (service.compute_type, chosen.services[0].compute_type) == ("auto", "int8")
     assert chosen.settings.quantization == "auto"
-    assert chosen.device == "cpu"
+    assert service.device == "cpu"
 
 
 def test_the_disk_is_read_once_where_the_declaration_is_made(tmp_path: Path) -> None:
@@ -112,8 +115,9 @@ def test_the_disk_is_read_once_where_the_declaration_is_made(tmp_path: Path) -> 
     link.symlink_to(directory)
     declaration = declared(model=str(link))
     (directory / "model.bin").unlink()
-    assert declaration.model.found == ModelDirectory("mine", complete=True, weights=5)
-    assert (declaration.model.slug, declaration.model.weights) == ("mine", 5)
+    model = declaration.services[0].model
+    assert model.found == ModelDirectory("mine", complete=True, weights=5)
+    assert (model.slug, model.weights) == ("mine", 5)
     with pytest.raises(DeclarationError, match=r"contains no model\.bin"):
         declared(model=str(link))
 

@@ -31,8 +31,7 @@ def domain(name: str = "ai-tools", level: str = "semi-trusted", rest: str = "") 
 def test_the_shipped_topologies_put_the_server_at_its_address(file: str, tmp_path: Path) -> None:
     """As git has them: an operator may have changed them."""
     topology = plan(tmp_path, as_shipped(file))
-    server = topology.having("stt_server")
-    assert server is not None
+    [server] = topology.with_role("stt_server")
     assert (server.name, str(server.address)) == ("gpu-server", "10.120.0.1")
     assert str(topology.domains[0].gateway) == "10.120.0.254"
     assert topology.domains[0].bridge == "net-ai-tools"

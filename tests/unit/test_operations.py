@@ -35,7 +35,8 @@ def test_what_pulumi_config_set_writes_is_read(root: Path) -> None:
     declaration = stack.read_stack("mine")
     settings = declaration.settings
     assert (settings.port, settings.keepModels, settings.language) == (8123, False, "fr")
-    assert (settings.ollama.port, settings.apiKey, declaration.model.name) == (11500, "", "small")
+    assert (settings.ollama.port, settings.apiKey) == (11500, "")
+    assert [service.model.name for service in declaration.services] == ["small"]
 
 
 def test_a_stack_that_is_not_there_is_said(root: Path) -> None:
@@ -62,13 +63,12 @@ def test_a_key_of_the_operator_s_own_is_not_rotated(root: Path) -> None:
         key_targets(root, "mine")
 
 
-def test_what_is_measured_is_the_stack_s_model_or_what_is_asked(root: Path) -> None:
-    (root / "stacks" / "Pulumi.mine.yaml").write_text("config: {stt:infra: infra.cpu.yml}\n")
-    declaration = stack.read_stack("mine")
-    assert models_to_measure(declaration, "") == ["small"]
-    assert models_to_measure(declaration, "tiny base") == ["tiny", "base"]
+def test_what_is_measured_is_the_stack_s_model_or_what_is_asked() -> None:
+    assert models_to_measure("small", "") == ["small"]
+    assert models_to_measure("my-own", "") == ["tiny"]
+    assert models_to_measure("small", "tiny base") == ["tiny", "base"]
     with pytest.raises(Exception, match="MODELS: huge cannot be measured"):
-        models_to_measure(declaration, "huge")
+        models_to_measure("small", "huge")
 
 
 def test_the_table_stands_beside_the_catalogue() -> None:

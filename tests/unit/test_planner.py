@@ -38,7 +38,7 @@ def card(gib: float, capability: tuple[int, int] | None = (8, 9), driver: str = 
 def plan(cards: Card | list[Card], *ollama: OllamaModel, **settings: Any) -> GpuPlan:
     declaration = declare({**DEFAULTS, **settings}, ROLES, ROOT)
     every = cards if isinstance(cards, list) else [cards]
-    return plan_gpu(declaration, every, ollama)
+    return plan_gpu(declaration, declaration.services[0], every, ollama)
 
 
 def test_the_document_s_figures_stand_in_the_catalogue() -> None:
@@ -148,7 +148,7 @@ def test_a_model_that_nobody_knows_is_not_guessed(tmp_path: Path) -> None:
     assert plan(card(4), model=str(tmp_path), quantization="float16").problems
     assert not plan(card(8), model=str(tmp_path), quantization="float16").problems
     # Its weights in int8 take half as much; the rest stays.
-    model = declare({**DEFAULTS, "model": str(tmp_path)}, ROLES, ROOT).model
+    model = declare({**DEFAULTS, "model": str(tmp_path)}, ROLES, ROOT).services[0].model
     half, int8 = (stt_memory(model, kind, "cuda") for kind in ("float16", "int8_float16"))
     assert half and int8
     assert half.mib - int8.mib == pytest.approx(1_500_000_000 / 2**20, abs=1)

@@ -31,8 +31,8 @@ def test_the_defaults_are_the_document_s() -> None:
     declaration = declare(DEFAULTS, ROLES, ROOT)
     settings = declaration.settings
     assert (str(settings.host), settings.port) == ("0.0.0.0", 8000)
-    assert (settings.engine, declaration.model.name) == ("speaches", "large-v3-turbo")
-    planned = plan_gpu(declaration, [CARD], []).compute_type
+    assert (settings.engine, declaration.services[0].model.name) == ("speaches", "large-v3-turbo")
+    planned = plan_gpu(declaration, declaration.services[0], [CARD], []).compute_type
     assert (planned, settings.language, settings.enabled) == ("float16", "", True)
 
 
@@ -153,7 +153,7 @@ def test_a_model_is_a_short_name_or_an_id(name: str, repository: str) -> None:
 def test_an_engine_brings_its_own_model(engine: str, infra: str, model: str) -> None:
     """So that another engine is one setting."""
     declaration = declare({**DEFAULTS, "engine": engine, "infra": own(infra)}, ROLES, ROOT)
-    assert declaration.model.name == model
+    assert declaration.services[0].model.name == model
 
 
 ENGINES_BAD: list[tuple[dict[str, Any], str]] = [

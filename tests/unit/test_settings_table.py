@@ -44,9 +44,9 @@ def service(engine: str, tmp_path: Path, **settings: Any) -> Any:
         settings = {"custom": custom, "model": "mine", **settings}
     given = {"model": "", "quantization": "auto", **settings}
     declaration = declared(engine=engine, **given)
-    if declaration.compute_type == "auto":
+    if declaration.services[0].compute_type == "auto":
         first = declaration.engine.compute_types["cpu"][0]
-        declaration = declaration.with_compute_type(first)
+        declaration = declaration.with_compute_types([first])
     return steps_of(declaration)["ai-tools/gpu-server/stt_server/service"].spec
 
 

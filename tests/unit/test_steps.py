@@ -71,8 +71,9 @@ def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         declaration = declare(values, ROLES, ROOT)
-        kind = declaration.engine.compute_types[declaration.device][0]
-        found = contexts(declaration.with_compute_type(kind))
+        kinds = declaration.engine.compute_types
+        first = [kinds[service.device][0] for service in declaration.services]
+        found = contexts(declaration.with_compute_types(first))
         return [step for role, context in found for step in ROLES[role].steps(context)]
 
 

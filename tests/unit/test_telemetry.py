@@ -98,7 +98,7 @@ def test_no_program_that_loads_it_is_forgotten() -> None:
 def test_every_service_and_every_check_of_a_model_has_it(stack: str, engine: str) -> None:
     infra = own("infra.yml" if stack == "gpu" else "infra.cpu.yml")
     values = {**CPU, "infra": infra, "engine": engine, "model": "", "quantization": "auto"}
-    declaration = declare(values, ROLES, ROOT).with_compute_type("float32")
+    declaration = declare(values, ROLES, ROOT).with_compute_types(["float32"])
     specs: dict[str, Any] = {name: step.spec for name, step in steps_of(declaration).items()}
     loading = [name for name in specs if name.endswith(("stt_server/service", "webui/service"))]
     assert len(loading) == 2
