@@ -96,8 +96,9 @@ def test_a_shell_for_plain_pulumi(small: Project) -> None:
     small.set(keepAlive="5m")
     shown = said(small.shell("pulumi preview --diff"))
     assert re.search(r'~ STT_KEEP_ALIVE +: "540" => "300"', shown), shown
-    assert "registering resource" not in said(small.shell("pulumi preview --debug"))
-    assert "registering resource" in said(small.shell("STT_DEBUG=1 pulumi preview --debug"))
+    message = "registering resource: ty=command:local:Command"
+    assert message not in said(small.shell("pulumi preview --debug"))
+    assert message in said(small.shell("STT_DEBUG=1 pulumi preview --debug"))
     plan = json.loads(small.shell("pulumi preview --json").stdout)
     assert plan["changeSummary"]["update"] == 3, plan["changeSummary"]
     steps = {step["urn"].rpartition("/")[2]: step["op"] for step in plan["steps"]}
