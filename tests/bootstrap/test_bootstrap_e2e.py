@@ -3,12 +3,14 @@
 It has its own project, bridge and temporary directory; nothing else is touched.
 """
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -56,23 +58,31 @@ def remove() -> None:
     sh("incus", "project", "delete", PROJECT, check=False)
 
 
+def built(scratch: Path) -> Path:
+    """The image's files: built once a week, and again after every change of the scripts."""
+    scripts = b"".join(path.read_bytes() for path in sorted((BOOTSTRAP / "lib").glob("*.sh")))
+    week = "{}w{}".format(*datetime.now(UTC).isocalendar())
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "incus-stt", "tests")
+    place = cache / f"rootfs-{hashlib.sha256(scripts).hexdigest()[:12]}-{week}"
+    if place.exists():
+        return place
+    for old in cache.glob("rootfs-*"):
+        shutil.rmtree(old)
+    build = ("sh", BOOTSTRAP / "lib/rootfs.sh", scratch)
+    begin = time.monotonic()
+    sh("unshare", "--mount", "--pid", "--fork", "--kill-child", *build, timeout=400)
+    size = (scratch / "rootfs.squashfs").stat().st_size >> 20
+    print(f"built in {time.monotonic() - begin:.0f} s, {size} MiB")
+    shutil.rmtree(scratch / "rootfs")
+    part = place.with_suffix(".part")
+    shutil.copytree(scratch, part)
+    part.rename(place)
+    return place
+
+
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    parts = tmp_path_factory.mktemp("image")
-    begin = time.monotonic()
-    sh(
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "sh",
-        BOOTSTRAP / "lib/rootfs.sh",
-        parts,
-        timeout=400,
-    )
-    size = (parts / "rootfs.squashfs").stat().st_size >> 20
-    print(f"built in {time.monotonic() - begin:.0f} s, {size} MiB")
+    parts = built(tmp_path_factory.mktemp("image"))
     remove()
     try:
         sh(
@@ -102,7 +112,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "--alias",
             "incus-stt/test/image",
         )
-        shutil.rmtree(parts / "rootfs")
         pool = sh("incus", "storage", "list", "--format", "csv", "--columns", "n").stdout.split()[0]
         incus("launch", "incus-stt/test/image", MACHINE, "--storage", pool, "--network", BRIDGE)
         yield MACHINE

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import places
+from tests.e2e import memory_pool, places
 from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
 
 #: Modules that take minutes: started last, one of them would run while the other processes wait.
@@ -34,6 +34,7 @@ def _prepare() -> None:
         assert done.returncode == 0, done.stderr
     places.remove_leftovers()
     remove_leftovers("stt-e2e-")
+    memory_pool.make()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -133,6 +134,12 @@ def project(stack: Project, up: str, request: pytest.FixtureRequest) -> Iterator
         stack.settings, stack.machines = before
         stack.write()
         stack.up()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take away what the run's processes shared."""
+    if not hasattr(session.config, "workerinput"):
+        memory_pool.remove()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.e2e.memory_pool import PLACE
 from tests.e2e.project import run
 
 _PREFIX, _PLACE = "stt-e2e-", Path("/tmp")
@@ -25,12 +26,17 @@ def note(directory: Path, process: subprocess.Popen[bytes]) -> None:
     (directory / f"{process.pid}.pid").touch()
 
 
+def disk_of(directory: Path) -> Path:
+    """The file of a disk that is mounted at a directory; in memory, where there is a pool."""
+    return PLACE / f"{directory.name}.disk" if PLACE.is_mount() else Path(f"{directory}.disk")
+
+
 def remove(directory: Path) -> None:
     """Remove a directory, with what is mounted in it, on it, and the disk below it."""
     for path in _mounts(directory):
         run("umount", "-l", path)
     shutil.rmtree(directory, ignore_errors=True)
-    Path(f"{directory}.disk").unlink(missing_ok=True)
+    disk_of(directory).unlink(missing_ok=True)
 
 
 def _mounts(directory: Path) -> list[str]:

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDINGS = ROOT / "recordings"
 STACK = "e2e"
 POOLS = "/1.0/storage-pools"
+#: The pool that the run has made (memory_pool.py), where it has.
+POOL = "incus-stt-tests"
 #: Wheels of the tests' machines, kept for the next run.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "incus-stt", "uv")
 
@@ -231,6 +233,9 @@ class Project:
             "quantization": "int8",
             "image": "images:debian/12",
         }
+        pools = ("storage", "list", "--format", "csv", "--columns", "n")
+        if POOL in incus(*pools, **self.environment).split():
+            self.settings["pool"] = POOL
         self.write()
 
     def write(self, formerly: str = "") -> None:
@@ -250,6 +255,11 @@ class Project:
         data = yaml.safe_load(file.read_text()) if file.exists() else {}
         data["config"] = {f"stt:{key}": value for key, value in self.settings.items()}
         file.write_text(yaml.safe_dump(data))
+
+    @property
+    def pool(self) -> str:
+        """The storage pool."""
+        return str(self.settings.get("pool", "default"))
 
     def set(self, **settings: Any) -> None:
         """Change settings; None takes one back to its default."""

@@ -21,6 +21,8 @@ def new_project(
     project = Project(root, domain, subnet, environment=environment)
     light(project)
     project.set(connection=connection, image="incus-stt/images/debian/12")
+    if connection.startswith("incus:"):
+        project.set(pool=None)  # another daemon has its own
     return project
 
 

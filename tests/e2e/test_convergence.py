@@ -16,11 +16,11 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e import places
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.places import new_directory
 from tests.e2e.project import Project, Running, incus, left_of, request, run
@@ -158,7 +158,7 @@ KINDS = {
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     directory = new_directory()
-    disk = Path(f"{directory}.disk")
+    disk = places.disk_of(directory)
     with disk.open("wb") as file:
         file.truncate(DISK_GIB << 30)
     run("mkfs.ext4", "-q", "-F", str(disk))

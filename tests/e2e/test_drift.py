@@ -54,7 +54,8 @@ def test_changed_incus_objects_are_named_field_by_field_and_restored(project: Pr
     incus("profile", "set", "default", "security.nesting=true", project=domain)
     incus("profile", "device", "add", "default", "odd", "none", project=domain)
     patch(
-        f"/1.0/storage-pools/default/volumes/custom/models?project={domain}", description="somebody"
+        f"/1.0/storage-pools/{project.pool}/volumes/custom/models?project={domain}",
+        description="somebody",
     )
     incus("config", "set", "gpu-server", "limits.memory=3GiB", project=domain)
     incus("config", "set", "gpu-server", "environment.API_TOKEN=hush-hush", project=domain)
@@ -222,7 +223,7 @@ def test_a_deleted_machine_is_made_again_with_all_that_was_in_it(project: Projec
 def test_a_deleted_domain_is_made_again(project: Project) -> None:
     domain = project.domain
     incus("delete", "--force", "gpu-server", project=domain)
-    incus("storage", "volume", "delete", "default", "models", project=domain)
+    incus("storage", "volume", "delete", project.pool, "models", project=domain)
     incus("profile", "edit", "default", project=domain, stdin="devices: {}")
     incus("project", "delete", domain)
     incus("network", "delete", f"net-{domain}")

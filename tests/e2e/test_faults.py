@@ -14,6 +14,7 @@ import pytest
 from host.objects import OWNER
 from tests.e2e.other_incus import IMAGE
 from tests.e2e.project import (
+    RECORDINGS,
     ROOT,
     STACK,
     Answer,
@@ -21,6 +22,7 @@ from tests.e2e.project import (
     incus,
     left_of,
     light,
+    post_recording,
     remove_leftovers,
     request,
     run,
@@ -100,22 +102,29 @@ def test_a_project_of_somebody_else_is_left_alone(fresh: Project) -> None:
         incus("project", "delete", DOMAIN)
 
 
-@pytest.mark.parametrize("status", ["Running", "Stopped"])
-def test_a_machine_that_was_made_anew_is_set_up(fresh: Project, status: str) -> None:
-    """As a run leaves it that was killed: what the state remembers was in another machine."""
+def test_machines_that_were_made_anew_are_set_up(fresh: Project) -> None:
+    """As a run leaves them that was killed: what the state remembers was in other machines."""
+    anew = {"gpu-server": "create", "running": "launch"}  # one is stopped, the other runs
+    fresh.machines["running"] = fresh.machines["gpu-server"]
+    fresh.write()
     fresh.up()
-    machine = json.loads(incus("query", f"/1.0/instances/gpu-server?project={DOMAIN}"))
-    wanted = {key: machine[key] for key in ("description", "profiles", "devices")}
-    own = {k: v for k, v in machine["config"].items() if not k.startswith(("volatile.", "image."))}
-    incus("delete", "--force", "gpu-server", project=DOMAIN)
-    words = ("create" if status == "Stopped" else "launch", IMAGE, "gpu-server")
-    incus(*words, project=DOMAIN, stdin=json.dumps({**wanted, "config": own}))
-    assert "gpu-server/instance: machine gpu-server: another one -> the one that was set up" in (
-        fresh.drift()
-    )
+    for name, verb in anew.items():
+        machine = json.loads(incus("query", f"/1.0/instances/{name}?project={DOMAIN}"))
+        wanted = {key: machine[key] for key in ("description", "profiles", "devices")}
+        kept = machine["config"].items()
+        config = {k: v for k, v in kept if not k.startswith(("volatile.", "image."))}
+        incus("delete", "--force", name, project=DOMAIN)
+        incus(verb, IMAGE, name, project=DOMAIN, stdin=json.dumps({**wanted, "config": config}))
+    drift = fresh.drift()
+    for name in anew:
+        line = f"{name}/instance: machine {name}: another one -> the one that was set up"
+        assert line in drift, drift
     fresh.up()
     assert fresh.unchanged()
-    assert fresh.transcribe("hello_world").status == 200
+    for name, about in fresh.outputs()["machines"].items():
+        key = fresh.outputs()["stt_api_key"]
+        recording = RECORDINGS / "hello_world.wav"
+        assert post_recording(about["stt_url"], recording, "light", key).status == 200, name
 
 
 def test_an_unknown_storage_pool_is_refused_with_those_there_are(fresh: Project) -> None:
@@ -257,7 +266,7 @@ def test_what_was_removed_by_hand_does_not_stop_destroy(fresh: Project) -> None:
 
 def test_a_lost_state_is_taken_over_only_when_asked(fresh: Project) -> None:
     fresh.up()
-    path = f"/1.0/storage-pools/default/volumes/custom/models?project={DOMAIN}"
+    path = f"/1.0/storage-pools/{fresh.pool}/volumes/custom/models?project={DOMAIN}"
     volume = json.loads(incus("query", path))
     assert volume["config"]["volatile.idmap.last"]  # what Incus notes down for itself
     shutil.rmtree(fresh.root / "state")

@@ -156,6 +156,7 @@ def test_a_renamed_domain_keeps_addresses_and_models(project: Project) -> None:
 def test_another_storage_pool_takes_the_models_along(project: Project) -> None:
     if "stt-e2e-l-pool" not in incus("storage", "list", "--format", "csv"):
         incus("storage", "create", "stt-e2e-l-pool", "dir")
+    before = project.settings.get("pool")
     try:
         project.set(pool="stt-e2e-l-pool")
         project.up()
@@ -165,7 +166,7 @@ def test_another_storage_pool_takes_the_models_along(project: Project) -> None:
             incus("query", "/1.0/storage-pools/stt-e2e-l-pool/volumes?all-projects=true")
         )
         assert len(volumes) == 2  # the machine and its models
-        project.set(pool=None)
+        project.set(pool=before)
         project.up()
         assert remembers(project, "stt-box")
     finally:
@@ -178,7 +179,7 @@ def test_destroy_keeps_the_models_and_says_how_to_remove_them(project: Project) 
     done = project.pulumi("destroy")
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
-    volume = f"/1.0/storage-pools/default/volumes/custom/models?project={project.domain}"
+    volume = f"/1.0/storage-pools/{project.pool}/volumes/custom/models?project={project.domain}"
     assert volume in left_of(project.domain)
     assert not any(
         "/instances/" in path or "/networks/" in path for path in left_of(project.domain)
