@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -213,6 +214,8 @@ class Project:
     machines: dict[str, Any] = field(default_factory=dict)
     #: Added to the environment of every command.
     environment: dict[str, str] = field(default_factory=dict)
+    #: Settings and machines of the last `up` that succeeded.
+    _applied: object = field(default=None, repr=False)
     #: The outputs, and what the state's file was when they were read.
     _outputs: tuple[object, dict[str, Any]] = field(default=(None, {}), repr=False)
 
@@ -311,10 +314,17 @@ class Project:
         """``up``, which has to succeed; what it said."""
         done = self.pulumi("up", *words)
         assert done.returncode == 0, done.stdout + done.stderr
+        self._applied = copy.deepcopy((self.settings, self.machines))
         return done.stdout + done.stderr
+
+    def settle(self) -> None:
+        """``up``, where something was changed since the last one."""
+        if self._applied != (self.settings, self.machines):
+            self.up()
 
     def fails(self, *words: str) -> str:
         """``up`` (or other words), which has to fail; what it said."""
+        self._applied = None
         done = self.pulumi(*(words or ("up",)))
         assert done.returncode != 0, done.stdout + done.stderr
         return done.stdout + done.stderr
