@@ -263,7 +263,12 @@ def main() -> int:
     machine = Machine(Path(options["root"]))
     try:
         if options["verb"] == "check":
-            said: dict[str, Any] = {"steps": check(machine), "answers": answers(machine)}
+            said: dict[str, Any] = {
+                "steps": check(machine),
+                "answers": answers(machine),
+                # So that the state's secrets can be compared with those that were applied.
+                "salt": record.salt(machine),
+            }
         elif options["verb"] == "apply":
             text = machine.stdin.readline().decode(errors="replace")
             said = apply(machine, options["step"], options["stack"], text)

@@ -50,10 +50,19 @@ def salted(machine: Machine, text: str) -> str:
     The salt is made by the first step that needs it (``make_salt``); without it, the digest is
     another one.
     """
+    return salted_with(salt(machine), text)
+
+
+def salt(machine: Machine) -> str:
+    """The machine's salt; empty where it has none yet."""
+    return read(machine.path(SALT)) or ""
+
+
+def salted_with(salt: str, text: str) -> str:
+    """A digest of a text that somebody without the salt cannot guess it from."""
     import hashlib  # not at the top: a check that compares no secret starts sooner
 
-    key = (read(machine.path(SALT)) or "").encode()[:64]
-    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode(), key=salt.encode()[:64], digest_size=16).hexdigest()
 
 
 def make_salt(machine: Machine) -> None:

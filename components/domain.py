@@ -96,7 +96,7 @@ class Domain(pulumi.ComponentResource):
         profiles = self._profiles(plan, host, settings, project, network)
         # After the profile: with another pool, that has the machines deleted first.
         after = pulumi.ResourceOptions(parent=self, depends_on=[project, profiles["default"]])
-        former = ["--former", plan.domain.formerly] if plan.domain.formerly else []
+        former = ["--former", plan.former] if plan.domain.formerly else []
         made = {
             name: IncusObject(
                 f"{plan.name}/volume/{name}",

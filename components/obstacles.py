@@ -5,7 +5,6 @@ from __future__ import annotations
 from ipaddress import ip_interface
 
 from components.command import Host
-from declaration.infra import BRIDGE_PREFIX
 from declaration.problems import Problem, show
 from declaration.topology import DomainPlan
 from host.objects import (
@@ -50,7 +49,7 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
         if name in existing and existing[name].get(mark) != value and not adopt:
             problems.append(
                 Problem(
-                    f"domains.{plan.name}",
+                    plan.place,
                     f"the host has a {kind} {name} that incus-stt did not make; it is left alone. "
                     f"Rename the domain, remove that {kind}, or set stt:adopt to true to take it "
                     "over: `make drift` shows what that changes.",
@@ -59,7 +58,7 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
     if plan.bridge in live.interfaces:
         problems.append(
             Problem(
-                f"domains.{plan.name}",
+                plan.place,
                 f"the host has a network interface {plan.bridge} that Incus does not manage. "
                 f"Rename the domain, or remove it on the host: ip link delete {plan.bridge}",
             )
@@ -68,15 +67,16 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
         address = config.get("ipv4.address", "none")
         if name == plan.bridge or address in ("none", "auto", ""):
             continue
-        if name == BRIDGE_PREFIX + (plan.domain.formerly or plan.name):
+        if name == plan.former_bridge:
             continue
         if ip_interface(address).network.overlaps(plan.subnet):
             ours = config.get(mark) == value
-            former = f"formerly: {name.removeprefix(BRIDGE_PREFIX)}"
-            renamed = f" If this domain got a new name, say so with {former}." if ours else ""
+            former = name.removeprefix(plan.bridge.removesuffix(plan.written))
+            renamed = " If this domain got a new name, say so with "
+            renamed = f"{renamed}formerly: {former}." if ours and former != name else ""
             problems.append(
                 Problem(
-                    f"domains.{plan.name}",
+                    plan.place,
                     f"its subnet {plan.subnet} is taken by the network {name} ({address}). Give "
                     f"the domain another one with subnet:, or change global.addressing.{renamed}",
                 )
@@ -94,7 +94,7 @@ def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
         address = found.get("devices", {}).get("eth0", {}).get("ipv4.address")
         problems += [
             Problem(
-                f"domains.{plan.name}.machines.{machine.name}",
+                machine.place,
                 f"its address {address} is that of {name}, a machine that is no longer declared. "
                 f"If {machine.name} is its new name, say so with formerly: {name}. Else let one "
                 f"`make up` remove {name} first, or give {machine.name} another ip:.",
@@ -118,10 +118,10 @@ def other_owners(declaration: Declaration, host: Host) -> list[Problem]:
                 found.setdefault(owner_of(actual), []).append(f"the {kind.name} {name}")
         problems += [
             Problem(
-                f"domains.{plan.name}",
-                f"{_said(owner)} owns {', '.join(names)}. Use that stack; or give this one a "
-                "domain of its own, in another topology file (stt:infra); or set stt:adopt to true "
-                "to take them over: `make drift` shows what that changes.",
+                plan.place,
+                f"{_said(owner)} owns {', '.join(names)}. Use that stack; or give this one an "
+                "environment (stt:environment) or a topology file (stt:infra) of its own; or set "
+                "stt:adopt to true to take them over: `make drift` shows what that changes.",
             )
             for owner, names in found.items()
         ]

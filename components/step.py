@@ -10,6 +10,7 @@ from typing import Any
 import pulumi
 
 from agent.difference import Difference
+from agent.record import digest_of, salted_with
 from components.command import Command, Host, joined
 from components.incus_object import host_command, is_another
 from components.kept_values import Secrets
@@ -17,7 +18,7 @@ from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from declaration.topology import MachinePlan
 from host.client import incus_words
-from host.read import AGENT_WORDS, MachineState
+from host.read import AGENT_WORDS, AppliedStep, MachineState
 
 #: The variable of a Command's environment that has it run after other steps.
 AFTER = "AFTER"
@@ -69,10 +70,36 @@ def _differences(
     found = list(applied.differences)
     if applied.stack not in ("", host.state.stack):
         found.append(Difference("applied by", "another stack", "this stack"))
+    elif not found:
+        found += _other_state(host, step, applied, machine.salt)
     if not found and restored and step.spec.starts_programs:
         names = ", ".join(name.rpartition("/")[2] for name in restored)
         found.append(Difference("restart", "needed", f"done after {names}"))
     return found
+
+
+def _other_state(host: Host, step: Step, applied: AppliedStep, salt: str) -> list[Difference]:
+    """What was applied last is not what the state has.
+
+    The state is an old one that was restored, or an `up` was killed before it had noted its work.
+    """
+    noted = noted_digest(str((host.outputs(step.name) or {}).get("stdin")), salt)
+    if not noted or applied.digest in ("", noted):
+        return []
+    if secret_names(step.text()):
+        other = "(others than this stack's state has, not shown)"
+        return [Difference("secrets", other, "as the state has them")]
+    return [Difference("applied", "something else than this stack's state has", "as it has it")]
+
+
+def noted_digest(stdin: str, salt: str) -> str:
+    """The digest that a machine has of a step, once it has applied what the state has as stdin."""
+    try:
+        data = json.loads(stdin)
+        digest = digest_of(data["spec"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return salted_with(salt, digest) if data.get("secret") else digest
 
 
 def _without_answer(host: Host, plan: MachinePlan) -> list[Difference]:

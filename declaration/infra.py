@@ -25,6 +25,8 @@ TRUST_LEVELS = ("admin", "trusted", "semi-trusted", "untrusted", "disposable")
 BRIDGE_PREFIX = "net-"
 #: Linux' IFNAMSIZ, less the closing zero.
 INTERFACE_NAME_MAX = 15
+#: So many have room in the third number of an address (``declaration.environment``).
+ENVIRONMENTS_MAX = 8
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _NAME_RULE = "lower-case letters, digits and hyphens, starting with a letter"
@@ -95,11 +97,21 @@ class Addressing(_Model):
     zone_step: int = Field(default=10, ge=1, le=255, strict=True)
 
 
+def _environments(names: list[str]) -> list[str]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"{show(name)} is there twice. Remove one")
+    return names
+
+
 class Global(_Model):
-    """Settings of all domains."""
+    """Settings of all domains. ``environments`` are described in ``declaration.environment``."""
 
     addressing: Addressing = Addressing()
     gpu_policy: Literal["exclusive", "shared"] = "exclusive"
+    environments: Annotated[list[HostName], AfterValidator(_environments)] = Field(
+        default=[], max_length=ENVIRONMENTS_MAX
+    )
 
 
 class Profile(_Model):

@@ -144,6 +144,12 @@ class Settings(StrictModel):
         "The topology: domains, machines, roles",
         allowed="a YAML file, relative to the project's directory",
     )
+    environment: Text = setting(
+        "",
+        "The environment: the same topology several times on a host, each with domains, bridges, "
+        "subnets and published ports of its own",
+        allowed="one of `global.environments` in the topology; empty: the first",
+    )
     connection: Annotated[Text, AfterValidator(_check_connection)] = setting(
         "local",
         "Where `incus` runs: on this machine, on a remote (`incus remote list`), or over SSH",

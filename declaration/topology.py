@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
+from declaration.environment import Environment
 from declaration.gpu_devices import Vendor, device_problems, vendor_of
-from declaration.infra import BRIDGE_PREFIX, TRUST_LEVELS, Domain, Infra, Machine, Profile
+from declaration.infra import TRUST_LEVELS, Domain, Infra, Machine, Profile
 from declaration.problems import DeclarationError, Problem, show, suggest
 
 #: Machines get .1 to .99; .100 to .199 is DHCP's; .254 is the host.
@@ -17,10 +18,11 @@ LAST_MACHINE, DHCP_FIRST, DHCP_LAST, GATEWAY = 99, 100, 199, 254
 
 @dataclass(frozen=True)
 class MachinePlan:
-    """A machine with its address."""
+    """A machine with its address; ``place`` is where the file has it."""
 
     name: str
     domain: str
+    place: str
     address: IPv4Address
     machine: Machine
     #: The GPU devices that its profiles and it itself have.
@@ -43,17 +45,38 @@ class MachinePlan:
 
 @dataclass(frozen=True)
 class DomainPlan:
-    """A domain with its subnet; ``name`` is also the name of its Incus project."""
+    """A domain with its subnet; ``written`` is its name in the file."""
 
-    name: str
+    written: str
+    environment: Environment
     subnet: IPv4Network
     domain: Domain
     machines: tuple[MachinePlan, ...]
 
     @property
+    def name(self) -> str:
+        """Its name, and that of its Incus project."""
+        return self.environment.domain(self.written)
+
+    @property
+    def place(self) -> str:
+        """Where the file has it."""
+        return f"domains.{self.written}"
+
+    @property
+    def former(self) -> str:
+        """The name before a rename (``formerly:``); the same where there was none."""
+        return self.environment.domain(self.domain.formerly or self.written)
+
+    @property
     def bridge(self) -> str:
         """The bridge's name."""
-        return BRIDGE_PREFIX + self.name
+        return self.environment.bridge(self.written)
+
+    @property
+    def former_bridge(self) -> str:
+        """The bridge's name before a rename."""
+        return self.environment.bridge(self.domain.formerly or self.written)
 
     @property
     def gateway(self) -> IPv4Address:
@@ -106,7 +129,7 @@ class Topology:
         for each in plan.machines:
             if part and each.name == machine and each.machine.formerly:
                 rest = f"{each.machine.formerly}/{part}"
-        return f"{plan.domain.formerly or domain}/{rest}"
+        return f"{plan.former}/{rest}"
 
     @property
     def wants_gpu(self) -> list[MachinePlan]:
@@ -114,7 +137,12 @@ class Topology:
         return [machine for machine in self.machines if machine.machine.gpu]
 
 
-def plan_topology(infra: Infra, roles: Collection[str], shown: str = "infra.yml") -> Topology:
+def plan_topology(
+    infra: Infra,
+    roles: Collection[str],
+    shown: str = "infra.yml",
+    environment: Environment = Environment(),  # noqa: B008  # it cannot be changed
+) -> Topology:
     """Give every domain its subnet and every machine its address.
 
     ``roles`` are the known roles; ``shown`` is how messages call the file.
@@ -124,21 +152,24 @@ def plan_topology(infra: Infra, roles: Collection[str], shown: str = "infra.yml"
     """
     problems: list[Problem] = []
     domains: list[DomainPlan] = []
+    infra = environment.apply(infra, shown)
     used = {domain.subnet for domain in infra.domains.values() if domain.subnet}
     for name, domain in infra.domains.items():
         place = f"{shown}: domains.{name}"
         _check_names(domain, roles, place, problems)
         subnet = domain.subnet
         if subnet is None:
-            subnet = _next_subnet(infra, domain.trust_level, used, place, problems)
+            level, third = domain.trust_level, environment.subnets
+            subnet = _next_subnet(infra, level, third, used, place, problems)
         elif subnet.prefixlen != 24:
             message = f"{show(str(subnet))} is not a /24. Use a /24, such as 10.120.0.0/24."
             problems.append(Problem(f"{place}.subnet", message))
             continue
         if subnet is not None:
             used.add(subnet)
-            machines = _addresses(name, domain, subnet, place, problems)
-            domains.append(DomainPlan(name, subnet, domain, machines))
+            own = environment.domain(name)
+            machines = _addresses(own, domain, subnet, place, problems)
+            domains.append(DomainPlan(name, environment, subnet, domain, machines))
     _check_overlaps(domains, shown, problems)
     _check_gpus(infra, domains, shown, problems)
     if problems:
@@ -147,13 +178,18 @@ def plan_topology(infra: Infra, roles: Collection[str], shown: str = "infra.yml"
 
 
 def _next_subnet(
-    infra: Infra, level: str, used: set[IPv4Network], place: str, problems: list[Problem]
+    infra: Infra,
+    level: str,
+    third: range,
+    used: set[IPv4Network],
+    place: str,
+    problems: list[Problem],
 ) -> IPv4Network | None:
     """The first subnet of the level's zone that no domain before has and none has pinned."""
     addressing = infra.global_.addressing
     zone = addressing.zone_base + TRUST_LEVELS.index(level) * addressing.zone_step
     if zone <= 255:
-        for index in range(256):
+        for index in third:
             subnet = IPv4Network(f"{addressing.base_octet}.{zone}.{index}.0/24")
             if not any(subnet.overlaps(other) for other in used):
                 return subnet
@@ -192,7 +228,8 @@ def _addresses(
             problems.append(Problem(f"{place}.machines.{machine_name}", message))
         else:
             gpus = tuple(_gpus(domain, machine).values())
-            plans.append(MachinePlan(machine_name, name, address, machine, gpus))
+            where = f"{place.rpartition(': ')[2]}.machines.{machine_name}"
+            plans.append(MachinePlan(machine_name, name, where, address, machine, gpus))
     return tuple(plans)
 
 

@@ -33,7 +33,7 @@ def gpu_obstacles(
 
 def _card_problems(machine: MachinePlan, cards: Sequence[Card], infra: str) -> list[Problem]:
     vendor = machine.gpu_vendor
-    place = f"{infra}: domains.{machine.domain}.machines.{machine.name}.gpu"
+    place = f"{infra}: {machine.place}.gpu"
     if not any(card.nvidia == (vendor == "nvidia") for card in cards):
         return [
             Problem(
@@ -75,8 +75,8 @@ def _other_owners(
 ) -> list[Problem]:
     """Instances of the host that have a GPU too, in whatever project."""
     ours = {(plan.domain, name) for plan in owners for name in (plan.name, plan.machine.formerly)}
-    formerly = {plan.name: plan.domain.formerly for plan in declaration.topology.domains}
-    ours |= {(formerly[domain] or domain, name) for domain, name in ours}
+    formerly = {plan.name: plan.former for plan in declaration.topology.domains}
+    ours |= {(formerly[domain], name) for domain, name in ours}
     others = sorted(
         place for place, found in instances.items() if place not in ours and _has_gpu(found)
     )

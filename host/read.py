@@ -61,10 +61,14 @@ class AppliedStep:
 
 @dataclass(frozen=True)
 class MachineState:
-    """What a machine's agent says: its steps, and answers of its services (``Service.reports``)."""
+    """What a machine's agent says: its steps, and answers of its services (``Service.reports``).
+
+    ``salt`` is that of the digests of steps with secrets.
+    """
 
     steps: Mapping[str, AppliedStep]
     answers: Mapping[str, Any] = field(default_factory=dict)
+    salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,7 @@ def _machine_state(text: str) -> MachineState | None:
             )
             for name, step in said["steps"].items()
         }
-        return MachineState(steps, said.get("answers") or {})
+        return MachineState(steps, said.get("answers") or {}, said.get("salt") or "")
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from declaration.environment import environment_of
 from declaration.infra import load_infra
 from declaration.problems import DeclarationError, Problem
 from declaration.settings import Settings, conflicting_settings, parse_settings
@@ -91,7 +92,10 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
     file = settings.infra if settings else values.get("infra", default)
     if isinstance(file, str) and file:
         try:
-            topology = plan_topology(load_infra(root / file, file), roles, file)
+            infra = load_infra(root / file, file)
+            environment = environment_of(settings.environment if settings else "", infra, file)
+            topology = plan_topology(infra, roles, file, environment)
+            settings = settings and environment.publish(settings)
         except DeclarationError as error:
             problems += error.problems
     if settings and topology:

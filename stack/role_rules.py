@@ -50,7 +50,7 @@ def _missing(
         missing = [name for name in roles[role].requires(settings) if name not in machine.roles]
         if missing:
             message = f"{role} needs {', '.join(missing)} on the same machine. Add it."
-            problems.append(Problem(f"{_place(machine)}.roles", message))
+            problems.append(Problem(f"{machine.place}.roles", message))
     return problems
 
 
@@ -80,9 +80,5 @@ def _too_many(domain: DomainPlan, roles: Mapping[str, RoleRules]) -> list[Proble
                 f"the machines {', '.join(having)} have the role {role}, and would share its data. "
                 "Give it to one machine of the domain."
             )
-            problems.append(Problem(f"domains.{domain.name}", message))
+            problems.append(Problem(domain.place, message))
     return problems
-
-
-def _place(machine: MachinePlan) -> str:
-    return f"domains.{machine.domain}.machines.{machine.name}"

@@ -86,9 +86,10 @@ def remove_leftovers(prefix: str) -> None:
                 incus("query", "-X", "DELETE", "--wait", path)
         incus("project", "delete", name)
     for network in json.loads(incus("network", "list", "--format", "json")):
-        if network["managed"] and network["name"].removeprefix("net-").startswith(prefix):
+        ours = re.sub("^net[0-9]*-", "", network["name"]).startswith(prefix)
+        if network["managed"] and ours:
             incus("network", "delete", network["name"])
-        elif network["name"].removeprefix("net-").startswith(prefix):
+        elif ours:
             run("ip", "link", "delete", network["name"])  # of a daemon that is gone
     for pool in json.loads(incus("storage", "list", "--format", "json")):
         if pool["name"].startswith(prefix):
@@ -212,6 +213,10 @@ class Project:
     subnet: str
     settings: dict[str, Any] = field(default_factory=dict)
     machines: dict[str, Any] = field(default_factory=dict)
+    #: The domain's name and addresses in the file, where they are those of another environment.
+    written: tuple[str, str] | None = None
+    #: The environments that the file lists.
+    environments: list[str] = field(default_factory=list)
     #: Added to the environment of every command.
     environment: dict[str, str] = field(default_factory=dict)
     #: Settings and machines of the last `up` that succeeded.
@@ -243,15 +248,17 @@ class Project:
 
     def write(self, formerly: str = "") -> None:
         """The stack's file and its topology, as the settings are now."""
+        domain, subnet = self.written or (self.domain, self.subnet)
         topology = {
+            "global": {"environments": self.environments},
             "domains": {
-                self.domain: {
+                domain: {
                     "trust_level": "semi-trusted",
-                    "subnet": f"{self.subnet}.0/24",
+                    "subnet": f"{subnet}.0/24",
                     "machines": self.machines,
                     **({"formerly": formerly} if formerly else {}),
                 }
-            }
+            },
         }
         (self.root / "infra.e2e.yml").write_text(yaml.safe_dump(topology, sort_keys=False))
         file = self.root / "stacks" / f"Pulumi.{STACK}.yaml"

@@ -124,6 +124,29 @@ def test_a_state_can_be_exported_and_imported(small: Project) -> None:
     assert small.transcribe("hello_world").status == 200
 
 
+def test_a_state_that_was_restored_is_brought_back(small: Project) -> None:
+    """The machine has a newer key and newer settings than the state; clients go by the state."""
+    file = small.root / "exported.json"
+    said(small.shell(f"pulumi stack export --file {file}"))
+    old, idle = key(small), small.health()["STT_KEEP_ALIVE"]
+    said(small.make("rotate-key"))
+    small.set(keepAlive="7m")
+    small.up()
+    assert key(small) != old
+    said(small.shell(f"pulumi stack import --file {file}"))
+    small.set(keepAlive=f"{idle}s")
+    assert small.transcribe("hello_world").status == 401
+    step = "gpu-server/stt_server"
+    others = "(others than this stack's state has, not shown) -> as the state has them"
+    assert f"{step}/secrets: secrets: {others}" in small.drift()
+    newer = "something else than this stack's state has -> as it has it"
+    assert f"{step}/service: applied: {newer}" in small.drift()
+    small.up()
+    assert key(small) == old and small.transcribe("hello_world").status == 200
+    assert small.health()["STT_KEEP_ALIVE"] == idle
+    assert small.unchanged()
+
+
 def test_a_key_of_the_operator_s_own(small: Project) -> None:
     """It takes effect, is nowhere in plain, and `make rotate-key` leaves it."""
     made, own = key(small), "own-key-0123456789"

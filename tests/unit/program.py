@@ -31,6 +31,7 @@ import components.unread
 from agent.difference import Difference
 from components.deployment import contexts
 from components.state import STACK_ID
+from components.step import noted_digest
 from declaration import source_files
 from declaration.source_files import ROOT
 from declaration.step import Step
@@ -421,7 +422,9 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
             machines.setdefault((domain, machine), MachineState({}))
     for name, command in program.steps.items():
         domain, machine, part = name.split("/", 2)
-        applied = AppliedStep(program.commands[STACK_ID].stdout, command.stdin, [])
+        applied = AppliedStep(
+            program.commands[STACK_ID].stdout, noted_digest(command.stdin, ""), []
+        )
         old = machines[domain, machine]
         machines[domain, machine] = MachineState({**old.steps, part: applied})
 

@@ -324,6 +324,23 @@ def test_a_step_by_another_stack_is_drift_where_it_is_taken_over(
     assert found.drift[f"{WEBUI}/network"] == ["applied by: another stack -> this stack"]
 
 
+def test_what_was_applied_from_a_newer_state_is_drift() -> None:
+    """An old state was restored: the machine has another key and other settings than it."""
+    old = run("cpu", apiKey="key-of-the-old-state", secret=True)
+    new = run("cpu", host_after(old), old, apiKey="key-of-the-new-state", secret=True, port=8100)
+    found = run("cpu", host_after(new), old, apiKey="key-of-the-old-state", secret=True)
+    others = "(others than this stack's state has, not shown) -> as the state has them"
+    stt, webui = "ai-tools/gpu-server/stt_server", "ai-tools/webui/open_webui"
+    for name in (f"{stt}/secrets", f"{webui}/secrets"):
+        assert found.drift[name] == [f"secrets: {others}"], name
+    for name in (f"{stt}/service", f"{webui}/service"):
+        assert found.drift[name] == [
+            "applied: something else than this stack's state has -> as it has it"
+        ]
+    assert "key-of" not in str(found.drift) + str(found.log)
+    assert run("cpu", host_after(old), old, apiKey="key-of-the-old-state", secret=True).drift == {}
+
+
 def test_what_taking_over_changes_is_shown(live: Live) -> None:
     """An object that the state does not have, where `stt:adopt` says that it is taken over."""
     other = changed(live, "instance", "webui", description="theirs")

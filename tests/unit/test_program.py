@@ -221,7 +221,7 @@ def test_secrets_and_the_stack_s_id_outlive_another_connection(connection: str) 
 def test_a_secret_in_plain_text_is_refused(setting: str) -> None:
     given: dict[str, Any] = {setting: API_KEY}
     with pytest.raises(pulumi.RunError, match=f"set --secret stt:{setting}") as caught:
-        run("dev", **given)
+        run("cpu", **given)
     assert API_KEY not in str(caught.value)
 
 
@@ -319,27 +319,27 @@ def host_of_others(**more: Any) -> Live:
 
 REFUSED: list[tuple[str, Live, dict[str, Any], str]] = [
     ("gpu", host_of_others(), {}, "make up STACK=cpu"),
-    ("dev", host_of_others(pools=["fast", "slow"]), {}, "There are: fast, slow"),
-    ("dev", host_of_others(projects={"ai-tools": {}}), {}, "project ai-tools that incus-stt did"),
+    ("cpu", host_of_others(pools=["fast", "slow"]), {}, "There are: fast, slow"),
+    ("cpu", host_of_others(projects={"ai-tools": {}}), {}, "project ai-tools that incus-stt did"),
     (
-        "dev",
+        "cpu",
         host_of_others(networks={"net-ai-tools": {"ipv4.address": "10.120.0.254/24"}}),
         {},
         "network net-ai-tools that incus-stt did not make",
     ),
     (
-        "dev",
+        "cpu",
         host_of_others(networks={"lab": {"ipv4.address": "10.120.0.1/16"}}),
         {},
         "10.120.0.0/24 is taken by the network lab",
     ),
     (
-        "dev",
+        "cpu",
         host_of_others(interfaces=["lo", "net-ai-tools"]),
         {},
         "interface net-ai-tools that Incus does not manage",
     ),
-    ("dev", EMPTY_HOST, {"port": 0, "language": "xx"}, "2 problems in the configuration"),
+    ("cpu", EMPTY_HOST, {"port": 0, "language": "xx"}, "2 problems in the configuration"),
 ]
 
 
@@ -376,34 +376,34 @@ def test_another_stack_s_objects_are_refused_unless_they_are_taken_over(
 ) -> None:
     said = rf"ai-tools: the stack theirs of the project stt \(.*\) owns the {kind} {name}\."
     with pytest.raises(pulumi.RunError, match=said) as caught:
-        run("dev", owned_by(OTHER, EMPTY_HOST, kind, name))
+        run("cpu", owned_by(OTHER, EMPTY_HOST, kind, name))
     assert "stt:adopt" in str(caught.value) and "stt:infra" in str(caught.value)
-    first = first_run("dev")
+    first = first_run("cpu")
     theirs = owned_by(OTHER, host_after(first), kind, name)
     with pytest.raises(pulumi.RunError, match=said):
-        run("dev", theirs, first)
-    found = run("dev", theirs, first, adopt=True)
-    mine = f"stt/dev/{KEPT[STACK_ID]}"
+        run("cpu", theirs, first)
+    found = run("cpu", theirs, first, adopt=True)
+    mine = f"stt/cpu/{KEPT[STACK_ID]}"
     assert list(found.drift.values()) == [[f"owner: {OTHER} -> {mine}"]]
     assert set(found.done) == set(found.drift)
 
 
 def test_a_stack_without_a_state_does_not_know_its_own_objects() -> None:
-    with pytest.raises(pulumi.RunError, match="the stack dev of the project stt"):
-        run("dev", host_after(first_run("dev")))
+    with pytest.raises(pulumi.RunError, match="the stack cpu of the project stt"):
+        run("cpu", host_after(first_run("cpu")))
 
 
 def test_all_that_another_stack_owns_is_said_at_once() -> None:
     live = owned_by(OTHER, EMPTY_HOST, "project", "ai-tools")
     live = owned_by(OTHER, live, "instance", "gpu-server")
     with pytest.raises(pulumi.RunError, match="owns the project ai-tools, the instance gpu-server"):
-        run("dev", live)
+        run("cpu", live)
 
 
 def test_an_object_names_its_owner_when_it_is_made_and_when_it_goes() -> None:
-    words = f" --owner stt/dev/{KEPT[STACK_ID]}"
-    objects = {n: c for n, c in first_run("dev").commands.items() if place_of(c)}
-    assert len(objects) == 5
+    words = f" --owner stt/cpu/{KEPT[STACK_ID]}"
+    objects = {n: c for n, c in first_run("cpu").commands.items() if place_of(c)}
+    assert len(objects) == 7
     for name, command in objects.items():
         assert command.inputs["create"].endswith(words), name
         assert command.inputs.get("delete", words).endswith(words), name
@@ -434,8 +434,8 @@ def here(name: str, command: Registered) -> bool:
 
 
 def test_ssh_is_the_same_command_with_another_interpreter() -> None:
-    before = first_run("dev").commands
-    for name, command in run("dev", connection="ssh:me@host").commands.items():
+    before = first_run("cpu").commands
+    for name, command in run("cpu", connection="ssh:me@host").commands.items():
         create, interpreter = command.inputs["create"], command.inputs["interpreter"]
         if name in KEPT:
             assert (create, interpreter) == (before[name].inputs["create"], ["/bin/sh", "-c"])
@@ -452,7 +452,7 @@ def test_ssh_is_the_same_command_with_another_interpreter() -> None:
 
 
 def test_a_remote_is_named_in_every_call_of_the_client() -> None:
-    for name, command in run("dev", connection="incus:lab").commands.items():
+    for name, command in run("cpu", connection="incus:lab").commands.items():
         if name in KEPT:
             continue
         create = command.inputs["create"]

@@ -18,7 +18,9 @@ from roles import ROLES
 from stack.declare import declare
 from tests.unit.values import CARD, CPU, DEFAULTS, STACKS, as_shipped, own
 
-SHIPPED = ("cpu", "dev", "gpu", "gpu-8gb", "owhisper", "parakeet", "vosk")
+SHIPPED = (
+    *("cpu", "dev", "gpu", "gpu-8gb", "owhisper", "parakeet", "production", "staging", "vosk"),
+)
 
 
 def problems(root: Path = ROOT, **changes: Any) -> list[str]:

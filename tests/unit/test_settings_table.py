@@ -47,7 +47,8 @@ def service(engine: str, tmp_path: Path, **settings: Any) -> Any:
     if declaration.services[0].compute_type == "auto":
         first = declaration.engine.compute_types["cpu"][0]
         declaration = declaration.with_compute_types([first])
-    return steps_of(declaration)["ai-tools/gpu-server/stt_server/service"].spec
+    [step] = (s for n, s in steps_of(declaration).items() if n.endswith("/stt_server/service"))
+    return step.spec
 
 
 @pytest.mark.parametrize("engine", COLUMN)

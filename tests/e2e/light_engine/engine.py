@@ -1,6 +1,7 @@
 """An STT engine that needs no packages, for tests of everything around it.
 
-It tells how many bytes it was sent. ``stt:engine: custom`` brings it.
+It tells how many bytes it was sent. ``stt:engine: custom`` brings it. The model ``broken`` does not
+load.
 """
 
 import http.server
@@ -29,5 +30,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(200 if right else 401, {"text": f"{len(sent)} bytes"})
 
 
+if os.environ["STT_MODEL"] == "broken":
+    raise SystemExit("this model does not load")
 address = os.environ["STT_HOST"], int(os.environ["STT_PORT"])
 http.server.ThreadingHTTPServer(address, Handler).serve_forever()

@@ -1,0 +1,170 @@
+"""The same topology several times: no name, address or port of one environment is another's."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from declaration.environment import PORTS, SUBNETS, Environment, environment_of
+from declaration.infra import ENVIRONMENTS_MAX, TRUST_LEVELS, Infra
+from declaration.problems import DeclarationError
+from declaration.topology import Topology, plan_topology
+from roles import ROLES
+from stack.declare import declare
+from tests.unit.program import run
+from tests.unit.values import CPU
+
+NAMES = ["production", "staging", "dev"]
+
+
+def topology(data: dict[str, Any], environment: str) -> Topology:
+    infra = Infra.model_validate(data)
+    return plan_topology(infra, ROLES, "x.yml", environment_of(environment, infra, "x.yml"))
+
+
+def lab(listed: list[str] | None = None, **domain: Any) -> dict[str, Any]:
+    """A topology of one domain."""
+    known = NAMES if listed is None else listed
+    return {
+        "global": {"environments": known},
+        "domains": {"lab": {"trust_level": "semi-trusted", "machines": {"box": {}}, **domain}},
+    }
+
+
+def declared(root: Path, data: dict[str, Any], **settings: Any) -> Any:
+    (root / "x.yml").write_text(yaml.safe_dump(data))
+    return declare({**CPU, "infra": "x.yml", **settings}, ROLES, root)
+
+
+def problem(root: Path, data: dict[str, Any], **settings: Any) -> str:
+    with pytest.raises(DeclarationError) as caught:
+        declared(root, data, **settings)
+    [found] = caught.value.problems
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("environment", "name", "bridge", "subnet"),
+    [
+        ("", "lab", "net-lab", "10.120.0.0/24"),
+        ("production", "lab", "net-lab", "10.120.0.0/24"),
+        ("staging", "lab-staging", "net1-lab", "10.120.32.0/24"),
+        ("dev", "lab-dev", "net2-lab", "10.120.64.0/24"),
+    ],
+)
+def test_an_environment_has_names_and_addresses_of_its_own(
+    environment: str, name: str, bridge: str, subnet: str
+) -> None:
+    [domain] = topology(lab(), environment).domains
+    assert (domain.name, domain.bridge, str(domain.subnet)) == (name, bridge, subnet)
+    [box] = domain.machines
+    assert (box.domain, box.resource("instance")) == (name, f"{name}/box/instance")
+    assert box.address == IPv4Network(subnet)[1]
+
+
+def test_what_is_pinned_moves_too() -> None:
+    listen = {"type": "proxy", "listen": "tcp:0.0.0.0:80,8000-8002", "connect": "tcp:127.0.0.1:1"}
+    inner = {"type": "proxy", "bind": "instance", "listen": "tcp:127.0.0.1:9000", "connect": "x"}
+    devices = {"out": listen, "in": inner, "socket": {**listen, "listen": "unix:/run/x"}}
+    data = lab(
+        subnet="10.7.3.0/24",
+        formerly="old",
+        profiles={"port": {"devices": {"out": listen}}},
+        machines={"box": {"ip": "10.7.3.9", "devices": devices}},
+    )
+    [domain] = topology(data, "dev").domains
+    assert (str(domain.subnet), str(domain.machines[0].address)) == ("10.7.67.0/24", "10.7.67.9")
+    found = domain.machines[0].machine.devices
+    assert found["out"]["listen"] == "tcp:0.0.0.0:280,8200-8202"
+    assert (found["in"], found["socket"]["listen"]) == (inner, "unix:/run/x")
+    assert domain.profiles["port"].devices["out"]["listen"] == "tcp:0.0.0.0:280,8200-8202"
+    assert (domain.former, domain.former_bridge) == ("old-dev", "net2-old")
+    names = topology(data, "dev")
+    assert names.former_name("lab-dev/box/instance") == "old-dev/box/instance"
+
+
+def test_open_webui_is_published_on_a_port_of_its_own() -> None:
+    def published(**settings: Any) -> Any:
+        program = run("cpu", **settings)
+        name = next(name for name in program.commands if name.endswith("/webui/instance"))
+        return program.commands[name].data["devices"]["publish"]["listen"], program.outputs
+
+    assert published()[0] == "tcp:127.0.0.1:3000"
+    listen, outputs = published(environment="staging")
+    assert (listen, outputs["webui_url"]) == ("tcp:127.0.0.1:3100", "http://localhost:3100")
+    assert outputs["stt_url"] == "http://10.120.32.1:8000/v1"
+    own = {"publish": "127.0.0.1:3000"}
+    assert published(environment="staging", webui=own)[0] == "tcp:127.0.0.1:3000"
+    assert published(environment="staging", webui={"port": 3001})[0] == "tcp:127.0.0.1:3100"
+
+
+def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
+    assert problem(tmp_path, lab(), environment="stagin") == (
+        'stt:environment: "stagin" is not an environment of x.yml. Did you mean "staging"? '
+        "Allowed: production, staging, dev, or empty."
+    )
+    assert "List it there, as in global.environments: [production, staging]" in problem(
+        tmp_path, lab([]), environment="staging"
+    )
+    assert 'domains.lab.subnet: "10.7.32.0/24" leaves no room' in problem(
+        tmp_path, lab(subnet="10.7.32.0/24")
+    )
+    assert "is there twice" in problem(tmp_path, lab(["a", "a"]))
+    assert "at most 8" in problem(tmp_path, lab([f"e{n}" for n in range(9)]))
+    long = lab()
+    long["domains"] = {"eleven-char": long["domains"]["lab"]}
+    assert declared(tmp_path, long).topology.domains[0].bridge == "net-eleven-char"
+    assert problem(tmp_path, long, environment="dev") == (
+        "x.yml: domains.eleven-char: its bridge net2-eleven-char in the environment dev would have "
+        "16 characters, and an interface name has at most 15. Use a name of at most 10 characters."
+    )
+
+
+def test_without_a_list_a_topology_may_have_256_subnets_of_a_level() -> None:
+    assert list(Environment().subnets) == list(range(256))
+    [domain] = topology(lab([], subnet="10.7.200.0/24"), "").domains
+    assert str(domain.subnet) == "10.7.200.0/24"
+
+
+_DOMAINS = st.dictionaries(
+    st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True),
+    st.builds(
+        lambda level, third: {
+            "trust_level": level,
+            **({} if third is None else {"subnet": f"10.9.{third}.0/24"}),
+            "machines": {"a": {}, "b": {}},
+        },
+        st.sampled_from(TRUST_LEVELS),
+        st.one_of(st.none(), st.integers(0, SUBNETS - 1)),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(domains=_DOMAINS)
+def test_environments_never_meet(domains: dict[str, Any]) -> None:
+    thirds = [each["subnet"] for each in domains.values() if "subnet" in each]
+    if len(thirds) != len(set(thirds)):
+        return  # refused, whatever the environment
+    listed = [f"e{number}" for number in range(ENVIRONMENTS_MAX)]
+    data = {"global": {"environments": listed}, "domains": domains}
+    seen: set[str] = set()
+    for environment in listed:
+        found = topology(data, environment)
+        own = {text for d in found.domains for text in (d.name, d.bridge, str(d.subnet))}
+        own |= {str(machine.address) for machine in found.machines}
+        assert not own & seen
+        assert all(len(each.bridge) <= 15 for each in found.domains)
+        seen |= own
+
+
+def test_the_default_ports_of_environments_do_not_meet() -> None:
+    ports = {Environment(str(n), n, 8).port(port) for n in range(8) for port in (3000, 8000)}
+    assert len(ports) == 16 and PORTS > 1
