@@ -1,5 +1,9 @@
-# The commands of incus-stt. STACK: dev (default), cpu, gpu … (stacks/), or one of your own there.
-STACK ?= dev
+# The commands of incus-stt. STACK: dev, cpu, gpu … (stacks/), or one of your own there; without it,
+# the stack that is selected: that of the last command, or of `pulumi stack select`; dev where none is.
+ifndef STACK
+UNNAMED = UNNAMED=1
+STACK = $(eval STACK := $(shell bootstrap/selected.sh))$(STACK)
+endif
 # More words for Pulumi, or for pytest: make preview ARGS='--target …', make test ARGS='-k key'.
 ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
@@ -47,8 +51,8 @@ measure-vram: venv ## Measure what models take of the card (MODELS="tiny small")
 stt: setup ## Bring up only the STT role, with whatever it needs
 	@set -f; targets=$$($(OPERATION) stt-targets) || exit 1; $(PULUMI) up $$targets $(ARGS)
 
-destroy: venv ## Remove everything that `up` made
-	@$(PULUMI) destroy $(ARGS)
+destroy: venv ## Remove everything that `up` made; without STACK= it asks first
+	@$(UNNAMED) $(PULUMI) destroy $(ARGS)
 
 check: venv-dev ## Check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

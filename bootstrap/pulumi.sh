@@ -45,12 +45,20 @@ find_cli
 find_plugins
 find_state
 remove_stale_locks
+say "stack $stack"
 if [ "$verb" = outputs ]; then
     exec pulumi stack output --json --stack "$stack" "$@"
 fi
 select_stack "$stack"
 case "$verb $*" in
     *--preview-only*) ;;
-    up* | destroy*) set -- --yes --skip-preview "$@" ;;
+    destroy*)
+        if [ -z "${UNNAMED:-}" ]; then
+            set -- --yes --skip-preview "$@"
+        elif [ ! -t 0 ]; then # else Pulumi asks
+            die "name the stack to destroy: make destroy STACK=$stack"
+        fi
+        ;;
+    up*) set -- --yes --skip-preview "$@" ;;
 esac
 exec pulumi "$verb" --stack "$stack" --suppress-progress "$@"

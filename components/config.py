@@ -25,7 +25,7 @@ def read_config() -> dict[str, Any]:
     """
     # Not at the top: the host is being read meanwhile.
     from declaration.problems import DeclarationError
-    from declaration.stack_file import KINDS, SECRETS, in_plain_text, typed
+    from declaration.stack_file import KINDS, in_plain_text, plain_secrets, typed
 
     prefix = f"{PROJECT}:"
     values: dict[str, Any] = {}
@@ -33,8 +33,9 @@ def read_config() -> dict[str, Any]:
         if full.startswith(prefix):
             key = full.removeprefix(prefix)
             values[key] = typed(text, KINDS.get(key, "string"))
-            if key in SECRETS and text and not runtime_config.is_config_secret(full):
-                raise DeclarationError([in_plain_text(full)])
+            plain = [] if runtime_config.is_config_secret(full) else plain_secrets(key, values[key])
+            if plain:
+                raise DeclarationError([in_plain_text(each) for each in plain])
     return values
 
 

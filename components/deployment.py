@@ -131,6 +131,11 @@ class Deployment:
             opts=pulumi.ResourceOptions(parent=self._groups[group]),
         )
 
+    def warnings(self) -> list[str]:
+        """What the operator should know, each once."""
+        found = (text for name, each in self._contexts for text in ROLES[name].warnings(each))
+        return list(dict.fromkeys(found))
+
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs.
 

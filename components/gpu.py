@@ -7,14 +7,16 @@ import json
 import pulumi
 
 from declaration.problems import DeclarationError, Problem
-from gpu.cards import Card, parse_cards
+from engines import ENGINES
+from gpu.cards import Card, Holder, parse_cards
 from gpu.devices import select_cards
-from gpu.memory import Holder, stt_memory
-from gpu.ollama import OllamaModel, ollama_models
+from gpu.memory import stt_memory
+from gpu.ollama import OllamaModel, ollama_models, undeclared_models
 from gpu.ownership import gpu_obstacles
 from gpu.planner import GpuPlan, make_plan
+from gpu.processes import holders
 from host.read import Live
-from stack.checks import OLLAMA_ROLE
+from stack.checks import OLLAMA_ROLE, STT_ROLE
 from stack.declare import Declaration
 
 
@@ -40,14 +42,18 @@ def plan(declaration: Declaration, live: Live | None) -> Declaration:
         DeclarationError: it does not fit, or the card cannot run it, and ``stt:force`` is not set.
     """
     plans: list[GpuPlan] = []
-    holders: dict[str, list[Holder]] = {}
+    services: dict[str, list[Holder]] = {}
+    running = holders(live.gpu_processes, _own_services(declaration)) if live else {}
     for service in declaration.services:
-        cards, ollama, beside = None, list[OllamaModel](), list[Holder]()
+        cards, ollama = None, list[OllamaModel]()
+        beside, now = list[Holder](), list[Holder]()
         if live:
             cards = select_cards(service.machine.gpus, cards_of(live))
-            ollama = _ollama(declaration, cards, live)
-            beside = holders.setdefault(cards[0].pci, []) if cards else []
-        made = make_plan(declaration, service, cards, ollama, beside)
+            first = cards[0].pci if cards else ""
+            beside = services.setdefault(first, [])
+            ollama, loaded = _ollama(declaration, cards, live)
+            now = [*running.get(first, []), *loaded]
+        made = make_plan(declaration, service, cards, ollama, beside, now)
         plans.append(made)
         need = stt_memory(service.model, made.compute_type, service.device)
         if need and service.device == "cuda":
@@ -64,12 +70,24 @@ def plan(declaration: Declaration, live: Live | None) -> Declaration:
     return declaration.with_compute_types([made.compute_type for made in plans])
 
 
-def _ollama(declaration: Declaration, cards: list[Card], live: Live) -> list[OllamaModel]:
-    """The models of every Ollama that has one of the cards, with what they take."""
-    found: list[OllamaModel] = []
+def _own_services(declaration: Declaration) -> list[tuple[str, str]]:
+    """The services that are planned for, by container and unit; of any engine."""
+    topology = declaration.topology
+    stt = [(machine, unit) for machine in topology.with_role(STT_ROLE) for unit in ENGINES]
+    ollama = [(machine, "ollama") for machine in topology.with_role(OLLAMA_ROLE)]
+    return [(f"{each.domain}_{each.name}", unit) for each, unit in (*stt, *ollama)]
+
+
+def _ollama(
+    declaration: Declaration, cards: list[Card], live: Live
+) -> tuple[list[OllamaModel], list[Holder]]:
+    """The models of every Ollama that has one of the cards; and others that it has loaded now."""
+    models, others = list[OllamaModel](), list[Holder]()
+    names = declaration.settings.ollama.models
     for machine in declaration.topology.with_role(OLLAMA_ROLE):
         if set(cards) & set(select_cards(machine.gpus, cards_of(live))):
             state = live.machines.get((machine.domain, machine.name))
             answers = [json.dumps(answer) for answer in state.answers.values()] if state else []
-            found += ollama_models(declaration.settings.ollama.models, answers)
-    return found
+            models += ollama_models(names, answers)
+            others += undeclared_models(names, answers)
+    return models, others

@@ -72,6 +72,8 @@ def main(start: Start) -> None:
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
     deployment = Deployment(declaration, host)
+    for warning in deployment.warnings():
+        pulumi.log.warn(warning)
     if live:  # else nobody knows, and no report tells so
         report(host.drift)
     for name, value in deployment.outputs().items():

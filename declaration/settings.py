@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -55,6 +56,23 @@ Source = Annotated[str, AfterValidator(check_source)]
 Duration = Annotated[Text, AfterValidator(check_duration)]
 #: What a duration may be, for the documents.
 DURATION = "a duration with units (`90s`, `5m`, `1h30m`, `500ms`), `0`, or `-1` (it never unloads)"
+
+
+class Check(StrictModel):
+    """``stt:check``: what proves that the STT service transcribes."""
+
+    recording: Annotated[Text, AfterValidator(check_path)] = setting(
+        "",
+        "What the service has to transcribe after each change; empty: three words of English",
+        allowed="a WAV file, or empty",
+    )
+    words: Text | None = setting(
+        None,
+        "The words of the recording. Empty: any words will do, and `stt_check` says that nothing "
+        "is proven; not set: those of the recording that is empty, where the model and "
+        "`stt:language` allow English",
+        allowed="words, or not set",
+    )
 
 
 class Ollama(StrictModel):
@@ -129,6 +147,7 @@ class Settings(StrictModel):
     keepAlive: Duration = setting(  # noqa: N815  # Pulumi's case
         "5m", "How long an idle STT model stays loaded", allowed=DURATION
     )
+    check: Check = setting(Check(), "What proves that the STT service transcribes")
     force: Flag = setting(
         False, "`true` tries what the planner says does not fit on the card, with a warning"
     )
@@ -216,6 +235,11 @@ def conflicting_settings(settings: Settings) -> list[Problem]:
     """What is wrong with settings that are each allowed, but not together or not on this disk."""
     problems = custom_problems(settings.engine, settings.custom)
     problems += tls_problems(settings.webui)
+    if settings.check.recording and not _is_wave(settings.check.recording):
+        message = (
+            f"{show(settings.check.recording)} is not a WAV file. Name one, or leave it empty."
+        )
+        problems.append(Problem("stt:check.recording", message))
     if settings.caBundle and not Path(settings.caBundle).is_file():
         problems.append(
             Problem(
@@ -224,6 +248,14 @@ def conflicting_settings(settings: Settings) -> list[Problem]:
             )
         )
     return problems
+
+
+def _is_wave(path: str) -> bool:
+    try:
+        with wave.open(path):
+            return True
+    except (OSError, EOFError, wave.Error):
+        return False
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:

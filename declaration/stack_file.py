@@ -24,7 +24,7 @@ from declaration.yaml_values import YamlError, parse, text_of
 
 PROJECT = "stt"
 KINDS = {each.key: each.kind for each in describe(Settings) if not each.nested}
-#: Settings that may only stand encrypted in a stack's file.
+#: Settings that may only stand encrypted in a stack's file; also such within a group.
 SECRETS = [each.key for each in describe(Settings) if each.secret]
 
 
@@ -55,7 +55,8 @@ class StackFile:
             DeclarationError: a setting is encrypted that does not have to be: what runs without
                 Pulumi would take another value for it.
         """
-        encrypted = [key for key, value in self.values.items() if _has_encrypted(value)]
+        values = {key: _without_secrets(key, value) for key, value in self.values.items()}
+        encrypted = [key for key, value in values.items() if _has_encrypted(value)]
         problems = [
             Problem(
                 f"{PROJECT}:{key}",
@@ -67,7 +68,7 @@ class StackFile:
         ]
         if problems:
             raise DeclarationError(problems)
-        return {key: value for key, value in self.values.items() if key not in encrypted}
+        return {key: value for key, value in values.items() if key not in encrypted}
 
 
 def stack_directory(root: Path) -> Path:
@@ -124,24 +125,46 @@ def _settings(name: str, content: Any) -> dict[str, Any]:
             message = f"{show(written)} is not a key. Write {PROJECT}:NAME."
             problems.append(Problem(name, message + suggest(key, KINDS)))
         elif namespace in ("", PROJECT):
-            setting = f"{PROJECT}:{key}"
             if key in values:
-                problems.append(Problem(setting, f"is in {name} twice. Remove one."))
+                problems.append(Problem(f"{PROJECT}:{key}", f"is in {name} twice. Remove one."))
             values[key] = value_of(given, KINDS.get(key, "string"))
-            if key in SECRETS and values[key] not in (ENCRYPTED, ""):
-                problems.append(in_plain_text(setting))
+            problems += map(in_plain_text, plain_secrets(key, values[key]))
     if problems:
         raise DeclarationError(problems)
     return values
 
 
-def in_plain_text(setting: str) -> Problem:
+def plain_secrets(key: str, value: Any) -> list[str]:
+    """The secrets in the value of a setting that are not encrypted."""
+    if not isinstance(value, dict) or _is_encrypted(value):
+        return [key] if key in SECRETS and value not in (ENCRYPTED, "") else []
+    return [
+        f"{key}.{name}"
+        for name, each in value.items()
+        if f"{key}.{name}" in SECRETS and each not in (None, "") and not _is_encrypted(each)
+    ]
+
+
+def _without_secrets(key: str, value: Any) -> Any:
+    """A group without its secrets."""
+    if not isinstance(value, dict) or _is_encrypted(value):
+        return value
+    return {name: each for name, each in value.items() if f"{key}.{name}" not in SECRETS}
+
+
+def in_plain_text(key: str) -> Problem:
     """A secret that is not encrypted."""
     return Problem(
-        setting,
+        f"{PROJECT}:{key}",
         "is in plain text (its value is not shown). Choose another one, and encrypt it: "
-        f"pulumi config set --secret {setting}.",
+        f"{secret_command(key)}.",
     )
+
+
+def secret_command(key: str) -> str:
+    """What encrypts a setting; without a value on the command line it asks for one."""
+    path = "--path " if "." in key else ""
+    return f"pulumi config set --secret {path}{PROJECT}:{key}"
 
 
 def value_of(given: Any, kind: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from declaration.checks import check_key
 from declaration.field_types import Flag, Port, StrictModel, Text, check_path, check_url, setting
 from declaration.problems import Problem, show
 
@@ -96,6 +97,13 @@ class Webui(StrictModel):
         None,
         "Base URL of the STT service; not set: the STT service of the same domain; empty: no STT",
         allowed="a URL, such as `http://10.120.0.1:8000/v1`, empty, or not set",
+    )
+    sttKey: Annotated[Text, AfterValidator(check_key)] = setting(  # noqa: N815
+        "",
+        "The key for the service of `stt_url`; empty: none is sent. The key of this stack goes to "
+        "its own services only",
+        allowed="8 to 200 of `A-Z a-z 0-9 . _ ~ + / = -`, or empty",
+        secret=True,
     )
 
 

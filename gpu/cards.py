@@ -41,6 +41,14 @@ class Card:
         return f"{self.name} ({', '.join(told)})"
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who else holds memory of a card, and how much, in MiB."""
+
+    name: str
+    mib: int
+
+
 #: What nvidia-smi is asked, in this order.
 NVIDIA_SMI_FIELDS = "pci.bus_id,name,memory.total,compute_cap,driver_version"
 

@@ -9,7 +9,7 @@ from engines.ctranslate2 import weight_bytes
 from engines.model_ref import ModelRef
 from engines.speech_model import Memory, Source
 from engines.whisper_models import WHISPER_MODELS
-from gpu.cards import Card
+from gpu.cards import Card, Holder
 from gpu.ollama import OllamaModel
 
 #: MiB of a card that are kept free: the driver's own, and a second process' CUDA context.
@@ -40,14 +40,6 @@ class Budget:
     total: int
     beside_pinned: int
     beside_all: int
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who else holds memory of a card, and how much, in MiB."""
-
-    name: str
-    mib: int
 
 
 def budget(

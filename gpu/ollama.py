@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpu.cards import Holder
+
 #: What Ollama takes beside a model's weights (context and graph): a part of the weights, and MiB.
 _FACTOR, _BASE = 1.2, 512
 
@@ -47,6 +49,23 @@ def ollama_models(names: Sequence[str], answers: Sequence[str]) -> list[OllamaMo
     sizes: dict[str, int] = {}
     for answer in answers:
         sizes |= read_sizes(answer)
-    return [
-        OllamaModel(name, sizes.get(name if ":" in name else f"{name}:latest")) for name in names
-    ]
+    return [OllamaModel(name, sizes.get(_full(name))) for name in names]
+
+
+def _full(name: str) -> str:
+    return name if ":" in name else f"{name}:latest"
+
+
+def undeclared_models(names: Sequence[str], answers: Sequence[str]) -> list[Holder]:
+    """The models that hold memory of a card now (/api/ps), and are none of ``names``."""
+    found: dict[str, Holder] = {}
+    for answer in answers:
+        try:
+            listed: list[Mapping[str, Any]] = json.loads(answer).get("models") or []
+        except (ValueError, AttributeError):
+            continue
+        for model in listed:
+            name, held = model["name"], int(model.get("size_vram") or 0)
+            if held and name not in map(_full, names):
+                found[name] = Holder(f"Ollama's {name}", round(held / 2**20))
+    return list(found.values())

@@ -11,13 +11,17 @@ from engines import Engine
 from engines.model_ref import ModelRef
 from engines.speech_model import Memory
 from gpu.alternatives import fitting_combinations
-from gpu.cards import Card, compute_types
-from gpu.memory import RESERVE, Budget, Holder, budget, stt_memory
+from gpu.cards import Card, Holder, compute_types
+from gpu.memory import RESERVE, Budget, budget, stt_memory
 from gpu.ollama import OllamaModel
+from stack.checks import OLLAMA_ROLE
 from stack.declare import Declaration, SttService
 
-#: MiB below which the service's document advises against using both services at once.
-TURNS_BELOW = 16 * 1024
+#: MiB below which the service's document advises against using both services at once. A card with
+#: 16 GB tells 15,360 to 16,380.
+TURNS_BELOW = 15_000
+#: MiB up to which it advises int8_float16 beside Ollama: a card with 8 GB tells up to 8,192.
+SMALL, SMALL_TYPE = 9_000, "int8_float16"
 #: NVIDIA's oldest driver for Ollama's releases; and for CUDA 12, whose libraries engines bring.
 OLLAMA_DRIVER, CUDA_12_DRIVER = 550, 525
 
@@ -38,11 +42,13 @@ def make_plan(
     cards: Sequence[Card] | None,
     ollama: Sequence[OllamaModel],
     holders: Sequence[Holder] = (),
+    now: Sequence[Holder] = (),
 ) -> GpuPlan:
     """The plan for an STT service.
 
     ``cards`` are those of its machine; None where the host is not known. ``holders`` hold memory
-    of the first of them for good.
+    of the first of them for good, and ``now`` are those that do at the moment: they are told, and
+    change no choice, so that two previews choose the same.
     """
     settings, engine = declaration.settings, declaration.engine
     if service.device == "cpu" or not settings.enabled:
@@ -52,7 +58,7 @@ def make_plan(
         kind = first if settings.quantization == AUTO else settings.quantization
         warning = f"What fits on the card was not checked; {kind} is assumed."
         return GpuPlan(kind, warnings=(warning,))
-    return plan_gpu(declaration, service, cards, ollama, holders)
+    return plan_gpu(declaration, service, cards, ollama, holders, now)
 
 
 def _plan_cpu(settings: Settings, engine: Engine) -> GpuPlan:
@@ -69,6 +75,7 @@ def plan_gpu(
     cards: Sequence[Card],
     ollama: Sequence[OllamaModel],
     holders: Sequence[Holder] = (),
+    now: Sequence[Holder] = (),
 ) -> GpuPlan:
     """Whether the STT model and Ollama's fit on the cards of a machine, the first card first."""
     settings, engine, card = declaration.settings, declaration.engine, cards[0]
@@ -97,7 +104,11 @@ def plan_gpu(
     room = budget(cards, ollama, holders, pinned=settings.ollama.keepAlive == "-1")
     kind, notes = asked, tuple[str, ...]()
     if asked == AUTO:
-        kind, why = _choose(model, allowed, room)
+        beside_ollama = bool(ollama) or OLLAMA_ROLE in service.machine.roles
+        small = beside_ollama and card.memory <= SMALL and SMALL_TYPE in allowed
+        preferred = allowed[allowed.index(SMALL_TYPE) :] if small else allowed
+        kind, why = _choose(model, preferred, room)
+        why += ", beside Ollama on a card of this size" if small else ""
         notes = (f"stt:quantization auto: {kind}, {why}",)
     need = stt_memory(model, kind, "cuda")
     if need is None:
@@ -106,7 +117,7 @@ def plan_gpu(
             "not checked. `make vram` shows it once it runs"
         )
         return GpuPlan(kind, notes, (warning,), problems)
-    asking = _Asking(declaration, service, kind, need, allowed)
+    asking = _Asking(declaration, service, kind, need, allowed, now)
     verdict = _judge(asking, cards, ollama, holders, room)
     return GpuPlan(
         kind,
@@ -148,13 +159,17 @@ def _choose(model: ModelRef, allowed: Sequence[str], room: Budget) -> tuple[str,
 
 @dataclass(frozen=True)
 class _Asking:
-    """A service with a compute type, what it ``need``s in it, and which ones are ``allowed``."""
+    """A service with a compute type, what it ``need``s in it, and which ones are ``allowed``.
+
+    ``now``: who holds memory of its card at the moment.
+    """
 
     declaration: Declaration
     service: SttService
     kind: str
     need: Memory
     allowed: Sequence[str]
+    now: Sequence[Holder] = ()
 
 
 def _judge(
@@ -184,9 +199,15 @@ def _judge(
     if need.mib > room.beside_all:
         turns = f"{machine}: {shown}: {sizes}: {_turns(declaration)}"
         return GpuPlan(kind, (), (*unknown, turns))
-    spare = (room.beside_all - need.mib) / 1024
+    busy = "; ".join(f"{each.name} holds {each.mib / 1024:.1f} GiB" for each in asking.now)
+    spare = (room.beside_all - need.mib - sum(each.mib for each in asking.now)) / 1024
+    sizes += f"; now {busy}" if busy else ""
+    if spare < 0:
+        crowded = f"{machine}: {shown}: {sizes}: fits only once some of that is gone"
+        return GpuPlan(kind, (), (*unknown, crowded))
     notes = [f"{machine}: {shown}: {sizes}: fits, {spare:.1f} GiB to spare"]
-    if sum(each.memory or 0 for each in cards) < TURNS_BELOW and not listed:
+    with_ollama = bool(ollama) or OLLAMA_ROLE in service.machine.roles
+    if with_ollama and sum(each.memory or 0 for each in cards) < TURNS_BELOW:
         notes.append(
             f"{machine}: under 16 GiB, do not run a large language model and a transcription "
             "at the same time; `make vram` shows who holds what"

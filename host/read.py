@@ -34,6 +34,12 @@ DEADLINE, MACHINE_DEADLINE = 120, 30
 #: What nvidia-smi is asked, in this order.
 NVIDIA_SMI_FIELDS = "pci.bus_id,name,memory.total,compute_cap,driver_version"
 
+#: What runs on the cards: PCI address, process id, MiB and cgroup of each process.
+_GPU_PROCESSES = """timeout 20 nvidia-smi --query-compute-apps=gpu_bus_id,pid,used_memory \
+--format=csv,noheader,nounits | while IFS=', ' read -r card pid used; do
+  echo "$card, $pid, $used, $(tail -n 1 "/proc/$pid/cgroup")"
+done"""
+
 #: Reads everything at once; each answer has a file of its own. Machines are found by their mark.
 #: Of many machines as many answer at a time as the host has room for: all at once take longer.
 _SCRIPT = """set -eu
@@ -86,6 +92,8 @@ class Live:
     objects: Mapping[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
     #: What each machine's agent answered, by project and name; a machine without one is missing.
     machines: Mapping[tuple[str, str], MachineState] = field(default_factory=dict)
+    #: What runs on the cards (``gpu.processes``).
+    gpu_processes: str = ""
 
     def find(self, type_: str, name: str, project: str) -> Mapping[str, Any] | None:
         """An object, where there is one."""
@@ -108,6 +116,7 @@ def read_script(connection: Connection, pool: str) -> str:
     if connection.kind != "incus":  # that would be this machine's cards
         query = [f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
         run("nvidia_smi", shlex.join(["timeout", "20", "nvidia-smi", *query]), required=False)
+        run("gpu_processes", f"sh -c {shlex.quote(_GPU_PROCESSES)}", required=False)
     filters = [*(f"{key}={value}" for key, value in MARK.items()), "status=running"]
     columns = ["--all-projects", "--format", "csv", "--columns", "en"]
     # Of a machine that is about to stop the client ends with 255, at which xargs would give up.
@@ -223,6 +232,7 @@ def parse_live(texts: Mapping[str, str]) -> Live:
         interfaces=[item["name"] for item in found["networks"] if not item["managed"]],
         objects=objects,
         machines=states,
+        gpu_processes=texts.get("gpu_processes", ""),
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from declaration.problems import DeclarationError
-from operations.host import OperationError
+from operations.host import OperationError, refuse_others
 from operations.measure import measure
 from operations.memory import flush, report
 from operations.stack import ROOT, read_stack
@@ -27,6 +27,8 @@ def main() -> int:
     if options.verb == "stt-targets":
         print(" ".join(f"--target={target}" for target in stt_targets(declaration)))
         return 0
+    print(f"incus-stt: stack {options.stack}", file=sys.stderr)
+    refuse_others(declaration, options.stack)
     if options.verb == "vram":
         print("\n".join(report(declaration)))
         return 0

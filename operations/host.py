@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from declaration.connection import Connection
+from declaration.stack_file import PROJECT
 from declaration.topology import MachinePlan
 from host.client import Client, HostError, shell
+from host.objects import owner_of
+from stack.declare import Declaration
 
 #: Takes a program from stdin into a file, then runs the words that follow with it.
 _WITH_FILE = """set -eu
@@ -23,6 +26,27 @@ shift
 
 class OperationError(Exception):
     """It could not be done; the text says why and what to do."""
+
+
+def refuse_others(declaration: Declaration, stack: str) -> None:
+    """Leave the machines of another stack alone.
+
+    Raises:
+        OperationError: a machine's owner is another stack.
+    """
+    client = Client(declaration.settings.host_connection)
+    for machine in declaration.topology.machines:
+        try:
+            found = client.get(f"/1.0/instances/{machine.name}?project={machine.domain}") or {}
+        except HostError as error:
+            raise OperationError(error.user_message) from None
+        project, _, rest = owner_of(found).partition("/")
+        other = rest.partition("/")[0]
+        if project and (project, other) != (PROJECT, stack):
+            raise OperationError(
+                f"{machine.name} belongs to the stack {other} of the project {project}, and this "
+                f"is about the stack {stack}. Name the stack: STACK={other}."
+            )
 
 
 def on_host(connection: Connection, script: str, deadline: float = 60) -> str:

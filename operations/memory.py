@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from declaration.topology import MachinePlan
 from engines.service import AUTHORIZATION
+from gpu.processes import CGROUP
 from operations.host import on_host, run_program
 from stack.checks import OLLAMA_ROLE, STT_ROLE
 from stack.declare import Declaration
 
-#: The unit of a service within a container, at the end of a process' cgroup.
-_CGROUP = re.compile(r"lxc\.payload\.(?P<instance>[^/]+)/.*?(?P<unit>[\w@.-]+)\.service")
 _MIB = 2**20
 #: The host's cards, and the processes on them with their cgroups: instance and unit.
 _CARDS = """command -v nvidia-smi >/dev/null 2>&1 || exit 0
@@ -68,7 +66,7 @@ def cards(said: str) -> list[str]:
         lines.append(f"{name}: {used} of {total} MiB in use")
         for process in (each for each in rows if each[0] == "process" and each[1] == uuid):
             _, _, pid, mib, *cgroup = process
-            place = _CGROUP.search(",".join(cgroup))
+            place = CGROUP.search(",".join(cgroup))
             who = f"{place['instance']}: {place['unit']}" if place else f"process {pid} of the host"
             lines.append(f"  {mib} MiB  {who}")
     return lines

@@ -63,7 +63,7 @@ class Role:
     domain may have it; ``listens`` has its TCP ports by the setting that chooses each.
     ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
     once and kept. ``outputs`` are plain values, ``secret(NAME)`` or ``Result``. A role that is not
-    ``enabled`` keeps its volumes and secrets.
+    ``enabled`` keeps its volumes and secrets. ``warnings`` are what an operator should know.
     """
 
     name: str
@@ -78,3 +78,4 @@ class Role:
     shared: bool = True
     listens: Callable[[Settings], Mapping[str, int]] = _nothing
     enabled: Callable[[Settings], bool] = lambda _: True
+    warnings: Callable[[Context], Sequence[str]] = lambda _: ()

@@ -17,6 +17,7 @@ import yaml
 
 from declaration.describe import Described, describe
 from declaration.settings import Settings
+from declaration.stack_file import secret_command
 from engines import ENGINES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,8 +75,7 @@ def _table(rows: Iterable[Described]) -> str:
 
 
 def _meaning(each: Described) -> str:
-    secret = f"; set it with `pulumi config set --secret stt:{each.key}`"
-    return each.meaning + (secret if each.secret else "")
+    return each.meaning + (f"; set it with `{secret_command(each.key)}`" if each.secret else "")
 
 
 def _default(each: Described) -> str:

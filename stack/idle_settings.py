@@ -47,6 +47,10 @@ def _names(declaration: Declaration) -> str:
     return "" if declaration.settings.webui.tls != "none" else "stt:webui.tls is none"
 
 
+def _stt_key(declaration: Declaration) -> str:
+    return "" if declaration.settings.webui.stt_url else "stt:webui.stt_url names no other service"
+
+
 def _force(declaration: Declaration) -> str:
     on_card = any(service.device == "cuda" for service in declaration.services)
     return "" if on_card else "there is no card to plan for"
@@ -55,13 +59,17 @@ def _force(declaration: Declaration) -> str:
 #: The settings that may be without effect, by key or group; the more special one counts.
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
-        ["enabled", "engine", "model", "quantization", "language", "host", "port", "keepAlive"],
+        [
+            *("enabled", "engine", "model", "quantization", "language", "host", "port"),
+            *("keepAlive", "check"),
+        ],
         _without(STT_ROLE),
     ),
     "force": _force,
     "ollama": _without(OLLAMA_ROLE),
     "webui": _without(WEBUI_ROLE),
     "webui.names": _names,
+    "webui.sttKey": _stt_key,
     "custom": _custom,
     **{f"sources.{name}": _source(name) for name in Sources.model_fields},
     "sources.ollama": _without(OLLAMA_ROLE),

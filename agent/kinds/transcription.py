@@ -13,6 +13,7 @@ from agent import systemd
 from agent.http import HealthRequest, ask
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines
+from agent.words import word_error_rate
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Evidence:
 class Transcription(Kind):
     """``recording`` is posted to ``url`` with the header in ``header_file``; words must come back.
 
-    ``seconds`` is the recording's length. ``device``: what the model has to run on, where
-    ``evidence`` tells it.
+    ``words`` are those that it has, and ``error_rate`` is the word error rate that is allowed;
+    where they are empty any words will do, which proves less. ``seconds`` is the recording's
+    length. ``device``: what the model has to run on, where ``evidence`` tells it.
     """
 
     kind: ClassVar = "transcription"
@@ -46,6 +48,8 @@ class Transcription(Kind):
     engine: str
     device: str
     evidence: Evidence = field(default_factory=Evidence)
+    words: str = ""
+    error_rate: float = 0.0
     #: How long the answer may take: the first one loads the model; s.
     deadline: int = 300
 
@@ -59,8 +63,18 @@ class Transcription(Kind):
                 f"{self.url} transcribed nothing in a recording of spoken words.",
                 resolution="Is it the right model (stt:model)?",
             )
+        rate = round(word_error_rate(self.words, text), 3) if self.words else None
+        if rate is not None and rate > self.error_rate:
+            raise StepError(
+                f'{self.url} heard "{text[:200]}" in a recording of "{self.words}": a word error '
+                f"rate of {rate}, where {self.error_rate} is allowed.",
+                resolution="Is it the right model (stt:model), and the right language "
+                "(stt:language)? Another recording, or another expectation, is stt:check.",
+            )
         result: dict[str, Any] = {
             "text": text,
+            "proven": rate is not None,
+            **({} if rate is None else {"word_error_rate": rate}),
             "seconds": took,
             "real_time_factor": round(took / self.seconds, 3),
         }

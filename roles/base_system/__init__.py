@@ -1,11 +1,13 @@
-"""Role ``base_system``: certificates, the packages that the other roles need, uv."""
+"""Role ``base_system``: certificates, names, the packages that the other roles need, uv."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from agent.actions import Run
+from agent.files import File
 from agent.kinds.certificates import Certificates
+from agent.kinds.files import Files
 from agent.kinds.packages import Packages
 from agent.kinds.program import Program
 from declaration.step import Step
@@ -15,12 +17,25 @@ from roles.role import Context, Role
 PACKAGES = ["ca-certificates", "curl", "python3", "python3-venv", "xz-utils", "zstd"]
 
 
+#: A bare name (`gpu-server`) is looked up in the domain's own DNS. Without a search domain
+#: systemd-resolved asks the neighbours for it instead, who answer now and then.
+_NAMES = File(
+    "/etc/systemd/resolved.conf.d/60-incus-stt.conf",
+    "[Resolve]\nDomains=incus\nLLMNR=no\nMulticastDNS=no\n",
+)
+_RELOAD = (
+    "! systemctl is-active --quiet systemd-resolved || systemctl reload-or-restart systemd-resolved"
+)
+
+
 def steps(context: Context) -> list[Step]:
     """Certificates first: apt-get may need them."""
     found: list[Step] = []
     if bundle := context.settings.caBundle:
         pem = Path(bundle).read_text(encoding="ascii")
         found.append(Step(context.part("base_system/certificates"), Certificates(pem)))
+    # Before what downloads: while it takes effect, nothing is looked up.
+    found.append(Step(context.part("base_system/names"), Files([_NAMES], [["sh", "-c", _RELOAD]])))
     needs = [step.name for step in found]
     packages = Step(context.part("base_system/packages"), Packages(PACKAGES), needs)
     uv = Program(
@@ -41,7 +56,7 @@ def steps(context: Context) -> list[Step]:
 
 ROLE = Role(
     "base_system",
-    "certificates, packages and uv, which every other role needs",
+    "certificates, names, packages and uv, which every other role needs",
     steps,
     requires=lambda _: (),
 )

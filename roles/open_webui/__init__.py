@@ -53,6 +53,8 @@ def _secrets(settings: Settings) -> dict[str, str]:
         service.ADMIN_PASSWORD: settings.adminPassword,
         API_KEY: settings.apiKey,
     }
+    if settings.webui.sttKey:
+        found[service.STT_KEY] = settings.webui.sttKey
     if settings.webui.tls == "files":
         found[proxy.PRIVATE_KEY] = proxy.private_key(settings.webui.certificateKey)
     return found

@@ -37,6 +37,7 @@ ENVIRONMENT = "/etc/incus-stt/open-webui.env"
 PROGRAMS = "roles/open_webui/machine"
 #: The secrets of this role.
 SESSION_KEY, ADMIN_PASSWORD = "open_webui/session-key", "open_webui/admin-password"  # names
+STT_KEY = "open_webui/stt-key"
 #: Where its users are sent who speak although STT is off: the address stands in what they read.
 OFF = "speech-to-text-is-switched-off"
 #: Seconds that it gets to start: it prepares its database.
@@ -85,6 +86,15 @@ def links(context: Context) -> tuple[str, str]:
     return ollama_link, stt_link if settings.enabled else ""
 
 
+def stt_key(context: Context) -> str:
+    """The key that the STT service is sent: this stack's goes to its own services only."""
+    settings = context.settings
+    own = [stt_url(settings, each.machine) for each in context.declaration.services]
+    if not settings.webui.stt_url or settings.webui.stt_url in own:
+        return secret(API_KEY)
+    return secret(STT_KEY) if settings.webui.sttKey else ""
+
+
 def programs() -> str:
     """Where this project's programs are in the machine."""
     return f"/opt/incus-stt/open-webui-programs-{digest(Path(PROGRAMS))}"
@@ -128,7 +138,7 @@ def _secret_variables(context: Context) -> dict[str, str]:
         "WEBUI_SECRET_KEY": secret(SESSION_KEY),
         "WEBUI_ADMIN_EMAIL": context.settings.webui.adminEmail,
         "WEBUI_ADMIN_PASSWORD": secret(ADMIN_PASSWORD),
-        "AUDIO_STT_OPENAI_API_KEY": secret(API_KEY),
+        "AUDIO_STT_OPENAI_API_KEY": stt_key(context),
     }
 
 

@@ -33,9 +33,12 @@ from engines.service import (
     EngineService,
 )
 from roles.role import Context, Result, Role
+from stack.declare import SttService
 
-#: What the verification posts: somebody says "one two three".
-RECORDING = "recordings/one_two_three.wav"
+#: What the verification posts, where ``stt:check`` names nothing else, and its words.
+RECORDING, WORDS = "recordings/one_two_three.wav", "one two three"
+#: How much of the words may be wrong: one of three.
+ERROR_RATE = 0.34
 #: The secret that clients have to send.
 API_KEY = "stt_server/key"
 
@@ -45,9 +48,19 @@ def recording_step(context: Context, role: str) -> tuple[str, Step]:
 
     Each role has its own: what one takes away with itself stays there for the other.
     """
-    place = f"/opt/incus-stt/recording-{role}-{digest(Path(RECORDING))}.wav"
+    source = context.settings.check.recording or RECORDING
+    place = f"/opt/incus-stt/recording-{role}-{digest(Path(source))}.wav"
     upload = Upload(place, directory=False)
-    return place, Step(context.part(f"{role}/recording"), upload, source=RECORDING)
+    return place, Step(context.part(f"{role}/recording"), upload, source=source)
+
+
+def expected_words(settings: Settings, service: SttService) -> str:
+    """What the recording has to come back as; empty: any words will do."""
+    if settings.check.words is not None:
+        return settings.check.words
+    known = service.model.known
+    english = settings.language in ("", "en") and (known is None or "en" in known.languages)
+    return WORDS if english and not settings.check.recording else ""
 
 
 def engine_service(context: Context) -> EngineService:
@@ -111,7 +124,7 @@ def _secret_files(service: str) -> SecretFiles:
 
 def _transcription(context: Context, engine: EngineService, recording: str) -> Transcription:
     service = context.declaration.service_on(context.machine)
-    with wave.open(RECORDING) as audio:
+    with wave.open(context.settings.check.recording or RECORDING) as audio:
         seconds = audio.getnframes() / audio.getframerate()
     return Transcription(
         url=stt_url(context.settings, context.machine),
@@ -123,13 +136,15 @@ def _transcription(context: Context, engine: EngineService, recording: str) -> T
         engine=context.settings.engine,
         device=service.device,
         evidence=engine.evidence,
+        words=expected_words(context.settings, service),
+        error_rate=ERROR_RATE,
     )
 
 
-def curl_line(url: str, model: str) -> str:
+def curl_line(url: str, model: str, recording: str) -> str:
     """A line to try the service with; the key comes from the environment."""
     return (
-        f'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@{RECORDING} '
+        f'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@{shlex.quote(recording)} '
         f"--form-string model={shlex.quote(model)} {url}/audio/transcriptions"
     )
 
@@ -148,8 +163,25 @@ def _outputs(context: Context) -> dict[str, Any]:
         "stt_api_key": secret(API_KEY),
         "stt_check": Result(context.part(f"{SERVICE}/verify")),
         "stt_times": [Result(name, "took") for name in timed if name in names],
-        "stt_curl": curl_line(url, model),
+        "stt_curl": curl_line(url, model, context.settings.check.recording or RECORDING),
     }
+
+
+def _warnings(context: Context) -> list[str]:
+    found: list[str] = []
+    settings, name = context.settings, context.machine.name
+    service = context.declaration.service_on(context.machine)
+    if not expected_words(settings, service):
+        found.append(
+            f"{name}: any words will do as an answer of {service.model.name}, so the verification "
+            "proves little. Name a recording in its language, and its words: stt:check."
+        )
+    if settings.host.is_loopback:
+        found.append(
+            f"{name}: with stt:host {settings.host} the STT service answers only inside {name}; so "
+            "do the URLs of the outputs."
+        )
+    return found
 
 
 def _requires(settings: Settings) -> list[str]:
@@ -172,4 +204,5 @@ ROLE = Role(
     requires=_requires,
     listens=lambda settings: {"stt:port": settings.port} if settings.enabled else {},
     enabled=lambda settings: settings.enabled,
+    warnings=_warnings,
 )

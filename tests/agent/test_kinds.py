@@ -28,6 +28,7 @@ from agent.kinds.transcription import Evidence, Transcription
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
 from agent.machine import Machine, StepError
+from agent.words import word_error_rate
 
 SECRET = 'geh"eim$-und`lang'
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
@@ -546,6 +547,38 @@ def test_transcription(agent: Any) -> None:
     line = " ".join(agent.systemd.log())
     assert f"-H @{agent.root}/key" in line and "--max-time 9" in line
     assert agent.leftovers() == [] and agent.drift() == []
+
+
+def test_the_words_have_to_come_back(agent: Any) -> None:
+    wanted = {"device": "cpu", "words": "one two three", "error_rate": 0.34}
+    for text, rate in (("One, two - three.", 0.0), ("1 2 3", 0.0), ("one two tree", 0.333)):
+        _curl(agent, json.dumps({"text": text}))
+        said = agent.apply("stt/verify", _transcription(agent, **wanted))
+        assert (said["proven"], said["word_error_rate"]) == (True, rate)
+    _curl(agent, '{"text": "Thank you for watching!"}')
+    with pytest.raises(StepError, match=r"heard .Thank you.* rate of 1\.333, where 0\.34"):
+        agent.apply("stt/verify", _transcription(agent, **wanted))
+    said = agent.apply("stt/verify", _transcription(agent, device="cpu"))
+    assert said["proven"] is False and "word_error_rate" not in said
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "rate"),
+    [
+        ("", "", 0.0),
+        ("a b c d", "a b c d", 0.0),
+        ("a b c d", "b c d", 0.25),
+        ("a b c d", "a x b c d", 0.25),
+        ("a b c d", "a x c d", 0.25),
+        ("a b", "", 1.0),
+        ("two zero two six", "2026", 0.0),
+        ("c'est l'été", "C'EST L'ÉTÉ!", 0.0),
+        ("Grüße, Welt", "grüsse welt", 0.0),
+        ("один два", "Один, два.", 0.0),
+    ],
+)
+def test_the_word_error_rate(said: str, heard: str, rate: float) -> None:
+    assert word_error_rate(said, heard) == rate
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.project import STACK, Project, changed, left_of, light, machine, request
+from tests.e2e.project import STACK, Project, changed, left_of, light, machine, request, run
 
 DOMAIN, SUBNET = "stt-e2e-t", "10.213.51"
 
@@ -113,6 +113,27 @@ def test_a_shell_for_plain_pulumi(small: Project) -> None:
     history = json.loads(small.shell("pulumi stack history --json").stdout)
     assert {entry["kind"] for entry in history} >= {"update", "refresh"}
     assert all(entry["result"] == "succeeded" for entry in history)
+
+
+def test_without_a_name_it_is_the_stack_that_is_selected(small: Project) -> None:
+    def make(*words: str) -> subprocess.CompletedProcess[str]:
+        return run("make", "-s", *words, cwd=small.root, env=small.variables())
+
+    done = make("outputs")
+    assert json.loads(done.stdout)["stt_url"] == small.outputs()["stt_url"]
+    assert f"incus-stt: stack {STACK}" in done.stderr
+    said(small.shell("pulumi stack init another; pulumi stack select another"))
+    assert "incus-stt: stack another" in make("outputs").stderr
+    assert "name the stack to destroy: make destroy STACK=another" in make("destroy").stderr
+    # A stack with the same topology is told whose machine it asks.
+    file = small.root / "stacks" / f"Pulumi.{STACK}.yaml"
+    (small.root / "stacks" / "Pulumi.another.yaml").write_text(file.read_text())
+    for verb in ("vram", "flush"):
+        done = make(verb)
+        assert f"belongs to the stack {STACK} of the project stt" in done.stderr, done.stderr
+        assert done.returncode and not done.stdout
+    said(small.shell(f"pulumi stack rm --yes another; pulumi stack select {STACK}"))
+    assert "incus-stt: stack e2e" in make("vram").stderr
 
 
 def test_a_state_can_be_exported_and_imported(small: Project) -> None:

@@ -68,12 +68,16 @@ def test_an_engine_with_a_directory_of_the_operator_s(project: Project, engine: 
     make = {"parakeet": make_parakeet, "vosk": make_vosk}[engine]
     make(project.root / "models" / f"tiny-{engine}")
     project.set(engine=engine, model=f"./models/tiny-{engine}", quantization=None)
-    project.up()
+    # Its weights are random.
+    assert 'in a recording of "one two three": a word error rate of' in project.fails()
+    project.set(check={"words": ""})
+    assert "any words will do" in project.up()
     assert project.unchanged()
     health = project.health()
     assert (health["engine"], health["device"]) == (engine, "cpu")
     assert health["compute_type"] == {"parakeet": "int8", "vosk": "float32"}[engine]
-    assert project.outputs()["stt_check"]["text"]
+    check = project.outputs()["stt_check"]
+    assert check["text"] and check["proven"] is False
     for model in (None, "whisper-1"):
         answer = project.transcribe("hello_world", model)
         assert answer.status == 200 and answer.json["text"]
@@ -134,7 +138,7 @@ def test_an_engine_of_the_operator_s_own(project: Project) -> None:
     }
     project.set(
         engine="custom", model="mine", quantization="int8", language="fr", keepAlive="7m",
-        custom=custom,
+        custom=custom, check={"words": ""},
     )  # fmt: skip
     said = project.up()
     assert "light is installed" in said
@@ -162,12 +166,27 @@ def test_an_engine_of_the_operator_s_own(project: Project) -> None:
 def test_back_to_the_light_engine_and_the_old_models_are_gone(project: Project) -> None:
     project.set(
         engine="faster-whisper", model="./models/tiny-digits", quantization="int8", language=None,
-        keepAlive=None, custom=None,
+        keepAlive=None, custom=None, check=None,
     )  # fmt: skip
-    project.up()
+    assert "any words will do" not in project.up()
+    check = project.outputs()["stt_check"]
+    assert (check["proven"], check["word_error_rate"]) == (True, 0.0)
     assert project.transcribe("hello_world").json["text"] == "hello world"
     (model,) = models(project)
     assert model.startswith("tiny-digits-")
+
+
+def test_a_recording_of_the_operator_s_own_has_to_come_back_as_its_words(project: Project) -> None:
+    shutil.copy(project.root / "recordings/hello_world.wav", project.root / "mine.wav")
+    project.set(check={"recording": "mine.wav", "words": "four five six"})
+    assert 'heard "hello world" in a recording of "four five six"' in project.fails()
+    project.set(check={"recording": "mine.wav", "words": "Hello, world!"})
+    project.up()
+    check = project.outputs()["stt_check"]
+    assert (check["text"], check["word_error_rate"]) == ("hello world", 0.0)
+    assert "file=@mine.wav" in project.outputs()["stt_curl"]
+    project.set(check=None)
+    project.up()
 
 
 def test_models_stay_where_they_are_to_be_kept(project: Project) -> None:

@@ -358,7 +358,7 @@ def run(
         await pulumi_stack.run_pulumi_func(main)
 
     def in_context() -> None:
-        encrypted = ["stt:apiKey", "stt:adminPassword"] if secret else []
+        encrypted = ["stt:apiKey", "stt:adminPassword", "stt:webui"] if secret else []
         pulumi.runtime.set_all_config(config, encrypted)
         asyncio.run(body())
 

@@ -12,6 +12,7 @@ import yaml
 from declaration.describe import describe
 from declaration.infra import Domain, Machine
 from declaration.settings import Settings
+from declaration.stack_file import SECRETS
 from tests.unit.program import KEPT, Program, host_after, run
 from tests.unit.values import PEM, STACKS, change_rows, code
 
@@ -68,7 +69,7 @@ def program(
         domain[name] = value
     (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra, sort_keys=False))
     settings.setdefault("infra", str(tmp_path / "infra.yml"))
-    secret = setting in ("stt:apiKey", "stt:adminPassword")
+    secret = setting.removeprefix("stt:") in SECRETS
     if before is None:
         return run("cpu", secret=secret, **settings)
     return run("cpu", host_after(before), before, secret=secret, **settings)

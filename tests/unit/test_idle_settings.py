@@ -9,6 +9,7 @@ import pytest
 
 from declaration.describe import describe
 from declaration.settings import Settings
+from declaration.stack_file import SECRETS
 from engines import ENGINES
 from roles import ROLES
 from stack.declare import declare
@@ -37,7 +38,7 @@ def test_a_setting_changes_something_or_it_is_said(
         value = str(tmp_path / "ca.pem")
         Path(value).write_text(PEM)
     group, _, key = setting.partition(".")
-    secret = setting in ("apiKey", "adminPassword")
+    secret = setting in SECRETS
     settings: dict[str, Any] = {group: {key: value} if key else value}
     after = run("cpu", host_after(before), before, secret=secret, **settings)
     protected = {n for n, each in after.registered.items() if each.request.protect}

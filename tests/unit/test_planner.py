@@ -87,14 +87,15 @@ def test_what_fits_is_said_with_what_is_left() -> None:
     ("gib", "capability", "engine", "chosen"),
     [
         (24, (8, 9), "speaches", "float16"),
-        (8, (8, 6), "speaches", "float16"),
+        (10, (8, 6), "speaches", "float16"),
+        (8, (8, 6), "speaches", "int8_float16"),
         (6, (8, 6), "speaches", "int8_float16"),
         (8, (6, 1), "speaches", "int8_float32"),
         (16, (5, 2), "speaches", "float32"),
-        (6.9, (12, 0), "faster-whisper", "float16"),
+        (10, (12, 0), "faster-whisper", "float16"),
         (6, (12, 0), "faster-whisper", "int8_float16"),
         (24, (8, 9), "parakeet", "float32"),
-        (8, None, "speaches", "float16"),
+        (12, None, "speaches", "float16"),
     ],
 )
 def test_auto_takes_the_best_that_fits(
@@ -103,6 +104,49 @@ def test_auto_takes_the_best_that_fits(
     found = plan(card(gib, capability), engine=engine)
     assert found.compute_type == chosen
     assert f"stt:quantization auto: {chosen}, the best that fits" in found.notes[0]
+
+
+def test_the_document_s_advice_for_a_small_card_is_beside_ollama(tmp_path: Path) -> None:
+    infra = yaml.safe_load((STACKS / "infra.yml").read_text())
+    infra["domains"]["ai-tools"]["machines"]["gpu-server"]["roles"].remove("ollama_server")
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
+    beside, alone = plan(card(8)), plan(card(8), infra=str(tmp_path / "infra.yml"))
+    assert (beside.compute_type, alone.compute_type) == ("int8_float16", "float16")
+    assert "int8_float16, the best that fits, beside Ollama on a card of" in beside.notes[0]
+    assert "under 16 GiB" not in " ".join(alone.notes)
+    assert plan(card(8), quantization="float16").compute_type == "float16"
+
+
+@pytest.mark.parametrize(
+    ("mib", "told"), [(8188, True), (12282, True), (15360, False), (16380, False)]
+)
+def test_both_at_once_are_advised_against_below_16_gb(mib: int, told: bool) -> None:
+    """With declared models too; a card with 16 GB tells less than 16 GiB."""
+    for ollama in ((), (OllamaModel("small", 500),)):
+        found = plan(replace(CARD, memory=mib), *ollama, quantization="int8_float16")
+        assert ("do not run a large language model" in " ".join(found.notes)) == told
+
+
+def test_what_is_on_the_card_now_counts_by_name() -> None:
+    ps = {"models": [{"name": "huge:latest", "size": 20 << 30, "size_vram": 20 << 30}]}
+    first = run("gpu")
+    host = host_after(first, host_with(CARD))
+    state = host.machines["ai-tools", "gpu-server"]
+    machines = {**host.machines, ("ai-tools", "gpu-server"): replace(state, answers={"ps": ps})}
+    log = "\n".join(run("gpu", replace(host, machines=machines), first).log)
+    assert "now Ollama's huge:latest holds 20.0 GiB: fits only once some of that is gone" in log
+    inside = "0::/lxc.payload.ai-tools_gpu-server/system.slice"
+    lines = (
+        f"00000000:01:00.0, 10, 5000, {inside}/ollama.service",
+        f"00000000:01:00.0, 11, 5000, {inside}/vosk.service",
+        "00000000:01:00.0, 12, 3072, 0::/lxc.payload.games_box/system.slice/minecraft.service",
+        "00000000:01:00.0, 13, 4096, 0::/user.slice/session-1.scope",
+        "00000000:02:00.0, 14, 9000, 0::/user.slice",
+        "00000000:01:00.0, 15, [N/A], 0::/user.slice",
+    )
+    log = "\n".join(run("gpu", replace(host, gpu_processes="\n".join(lines)), first).log)
+    assert "now games_box: minecraft holds 3.0 GiB; process 13 holds 4.0 GiB: fits, 10.5" in log
+    assert run("gpu", replace(host, gpu_processes="\n".join(lines)), first).done == {}
 
 
 def test_auto_leaves_room_for_ollama_where_it_can() -> None:

@@ -214,6 +214,24 @@ def test_a_secret_is_unknown_without_pulumi(root: Path) -> None:
     assert file.plain_values() == {"port": 8123}
 
 
+def test_a_secret_within_a_group_is_unknown_without_pulumi(root: Path) -> None:
+    write(root, "config:\n  stt:webui: {port: 3001, sttKey: {secure: v1:abc}}\n")
+    assert read_stack_file(root, "t").plain_values() == {"webui": {"port": 3001}}
+
+
+def test_a_secret_within_a_group_in_plain_text_is_refused_by_all_and_not_shown(root: Path) -> None:
+    write(root, "config:\n  stt:webui: {port: 3001, sttKey: key-in-plain-text}\n")
+    given = {"stt:webui": '{"port": 3001, "sttKey": "key-in-plain-text"}'}
+    messages = []
+    for read in (lambda: read_stack_file(root, "t"), lambda: from_pulumi(given)):
+        with pytest.raises(DeclarationError, match=r"stt:webui\.sttKey: is in plain") as caught:
+            read()
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1] and "key-in" not in messages[0]
+    assert "pulumi config set --secret --path stt:webui.sttKey" in messages[0]
+    assert from_pulumi(given, ["stt:webui"])["webui"]["sttKey"] == "key-in-plain-text"
+
+
 @pytest.mark.parametrize("value", ["{secure: v1:abc}", "{port: {secure: v1:abc}}"])
 def test_another_setting_may_not_be_encrypted(value: str, root: Path) -> None:
     write(root, f"config:\n  stt:ollama: {value}\n")

@@ -17,7 +17,7 @@ from roles import ROLES
 from roles.open_webui.machine.declared import forget
 from roles.open_webui.service import DECLARED, FIRST
 from stack.declare import declare
-from tests.unit.program import Program, run, steps_of
+from tests.unit.program import KEPT, Program, run, steps_of
 from tests.unit.values import CPU, declared
 
 WEBUI, PROXY = "ai-tools/webui/open_webui", "ai-tools/webui/webui_proxy"
@@ -127,3 +127,22 @@ def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
 def test_certificates_that_do_not_work_are_refused(webui: dict[str, Any], said: str) -> None:
     problems = conflicting_settings(parse_settings({**CPU, "webui": webui}))
     assert said in " ".join(str(problem) for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("webui", "sent"),
+    [
+        ({}, KEPT["stt_server/key"]),
+        ({"stt_url": "http://10.120.0.1:8000/v1"}, KEPT["stt_server/key"]),
+        ({"stt_url": "https://api.example.com/v1"}, ""),
+        ({"stt_url": "https://api.example.com/v1", "sttKey": "key-of-theirs"}, "key-of-theirs"),
+        ({"sttKey": "key-of-theirs"}, KEPT["stt_server/key"]),
+    ],
+)
+def test_the_key_of_this_service_goes_to_this_service_only(
+    webui: dict[str, Any], sent: str
+) -> None:
+    made = run("cpu", secret=True, webui=webui).commands[f"{WEBUI}/secrets"]
+    [file] = made.spec["secrets"]
+    assert file["variables"]["AUDIO_STT_OPENAI_API_KEY"] == sent
+    assert made.secret_inputs == {"stdin"}

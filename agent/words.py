@@ -1,0 +1,32 @@
+"""Words that were heard, beside words that were said."""
+
+from __future__ import annotations
+
+import re
+
+_DIGITS = dict(
+    zip(
+        "0123456789",
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+        strict=True,
+    )
+)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, without case and punctuation; each digit is its English word."""
+    spelled = re.sub(r"\d", lambda digit: f" {_DIGITS.get(digit[0], digit[0])} ", text.casefold())
+    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", spelled)
+
+
+def word_error_rate(said: str, heard: str) -> float:
+    """How many words have to be changed, added or removed, as a part of those that were said."""
+    wanted, found = words_of(said), words_of(heard)
+    row = list(range(len(found) + 1))
+    for count, word in enumerate(wanted, 1):
+        before, row[0] = row[0], count
+        for place, other in enumerate(found, 1):
+            changed = before + (word != other)
+            before = row[place]
+            row[place] = min(changed, row[place] + 1, row[place - 1] + 1)
+    return row[-1] / max(len(wanted), 1)
