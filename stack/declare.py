@@ -22,6 +22,7 @@ from engines.model_ref import ModelDirectory, ModelRef
 from engines.models import resolve_model
 from stack.checks import (
     STT_ROLE,
+    WEBUI_ROLE,
     device_of,
     engine_conflicts,
     model_conflicts,
@@ -95,7 +96,8 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
             infra = load_infra(root / file, file)
             environment = environment_of(settings.environment if settings else "", infra, file)
             topology = plan_topology(infra, roles, file, environment)
-            settings = settings and environment.publish(settings)
+            if settings and topology.with_role(WEBUI_ROLE):
+                settings = environment.publish(settings)
         except DeclarationError as error:
             problems += error.problems
     if settings and topology:

@@ -23,9 +23,11 @@ _NAMES = File(
     "/etc/systemd/resolved.conf.d/60-incus-stt.conf",
     "[Resolve]\nDomains=incus\nLLMNR=no\nMulticastDNS=no\n",
 )
-_RELOAD = (
-    "! systemctl is-active --quiet systemd-resolved || systemctl reload-or-restart systemd-resolved"
-)
+#: Ends once it knows its server again, which systemd-networkd tells it after a restart.
+_RESTART = """systemctl is-active --quiet systemd-resolved || exit 0
+systemctl restart systemd-resolved
+timeout 20 sh -c 'until resolvectl dns | grep -q "eth0.*: *[0-9]"; do sleep 0.1; done'
+"""
 
 
 def steps(context: Context) -> list[Step]:
@@ -35,7 +37,7 @@ def steps(context: Context) -> list[Step]:
         pem = Path(bundle).read_text(encoding="ascii")
         found.append(Step(context.part("base_system/certificates"), Certificates(pem)))
     # Before what downloads: while it takes effect, nothing is looked up.
-    found.append(Step(context.part("base_system/names"), Files([_NAMES], [["sh", "-c", _RELOAD]])))
+    found.append(Step(context.part("base_system/names"), Files([_NAMES], [["sh", "-c", _RESTART]])))
     needs = [step.name for step in found]
     packages = Step(context.part("base_system/packages"), Packages(PACKAGES), needs)
     uv = Program(

@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 
 from agent.actions import Action, Download, Unpack
+from agent.files import File
 from agent.http import HealthRequest
+from agent.kinds.files import Files
 from agent.kinds.packages import Packages
 from agent.kinds.program import Program
 from agent.kinds.run import Run
@@ -133,10 +135,22 @@ def steps(context: Context) -> list[Step]:
         ),
         [packages.name, *(step.name for step in brought)],
     )
+    command = Step(context.part(f"{_NAME}/command"), Files([_command(context, directory)]))
     service = Step(
         context.part(f"{_NAME}/service"), _service(context, directory), [program.name, user.name]
     )
-    return [*brought, user, packages, program, service, *_programs(context, service)]
+    return [*brought, user, packages, program, command, service, *_programs(context, service)]
+
+
+def _command(context: Context, directory: str) -> File:
+    """The client on the machine's PATH."""
+    port = context.settings.ollama.port
+    return File(
+        "/usr/local/bin/ollama",
+        f'#!/bin/sh\nOLLAMA_HOST="${{OLLAMA_HOST:-127.0.0.1:{port}}}" '
+        f'exec {directory}/bin/ollama "$@"\n',
+        "0755",
+    )
 
 
 def _programs(context: Context, service: Step) -> list[Step]:

@@ -326,12 +326,17 @@ def run(
 ) -> Program:
     """Run the program with a stack and some settings changed, on a host as ``live``.
 
+    Of a group the keys that are given are changed.
+
     ``before`` is an earlier run, whose resources are in the state. With ``secret`` the secrets
     among the settings are encrypted. An error for ``live`` is what the read of the host ends in.
     ``late`` is what agents say while it runs that did not answer before.
     """
     config = dict(config_of(stack))
-    config |= {f"stt:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+    for key, value in settings.items():
+        if isinstance(value, dict):  # the other keys of the group stay
+            value = {**json.loads(config.get(f"stt:{key}", "{}")), **value}
+        config[f"stt:{key}"] = value if isinstance(value, str) else json.dumps(value)
     recorder = Recorder(before.registered if before else {})
     program = Program(recorder.registered)
     logger = logging.Logger("the program", logging.INFO)
