@@ -18,7 +18,7 @@ from declaration.source_files import digest
 from declaration.step import Step
 from declaration.urls import stt_url
 from declaration.venv import WHEELS
-from engines import ENGINES
+from engines import ENGINES, MODEL_ALIAS
 from engines.service import (
     AUTHORIZATION,
     HOME,
@@ -141,11 +141,18 @@ def _transcription(context: Context, engine: EngineService, recording: str) -> T
     )
 
 
-def curl_line(url: str, model: str, recording: str) -> str:
-    """A line to try the service with; the key comes from the environment."""
+def curl_line(context: Context, url: str) -> str:
+    """A line to try the service with; the key comes from the environment.
+
+    Pulumi shows 150 characters of an output.
+    """
+    recording = shlex.quote(context.settings.check.recording or RECORDING)
+    own = context.declaration.engine.self_contained  # it may not know the alias
+    name = context.declaration.service_on(context.machine).model.name
+    model = f"--form-string model={shlex.quote(name)}" if own else f"-F model={MODEL_ALIAS}"
     return (
-        f'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@{shlex.quote(recording)} '
-        f"--form-string model={shlex.quote(model)} {url}/audio/transcriptions"
+        f'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@{recording} {model} '
+        f"{url}/audio/transcriptions"
     )
 
 
@@ -163,7 +170,7 @@ def _outputs(context: Context) -> dict[str, Any]:
         "stt_api_key": secret(API_KEY),
         "stt_check": Result(context.part(f"{SERVICE}/verify")),
         "stt_times": [Result(name, "took") for name in timed if name in names],
-        "stt_curl": curl_line(url, model, context.settings.check.recording or RECORDING),
+        "stt_curl": curl_line(context, url),
     }
 
 

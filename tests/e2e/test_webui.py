@@ -250,6 +250,7 @@ def test_what_the_stt_service_is_asked(project: Project) -> None:
         done = project.shell(f"printf key-of-theirs | {own}")
         assert done.returncode == 0, done.stderr
         assert "key-of-theirs" not in project.up()
+        assert sign_in(project).text_of("hello_world") == "one two three"
         server.should_exit = True
         thread.join()
     expected = {"model": "whisper-1", "language": "en", "key": "Bearer key-of-theirs"}

@@ -290,7 +290,7 @@ def test_the_outputs() -> None:
         "stt_check": CHECK,
         "stt_times": {"check": 0.5, "restart": 0.5},
         "stt_curl": 'curl -H "Authorization: Bearer $STT_API_KEY" '
-        "-F file=@recordings/one_two_three.wav --form-string model=large-v3-turbo http://10.120.0.1:8000/v1/audio/transcriptions",
+        "-F file=@recordings/one_two_three.wav -F model=whisper-1 http://10.120.0.1:8000/v1/audio/transcriptions",
         "ollama_url": "http://10.120.0.1:11434",
         "webui_url": "http://localhost:3000",
         "webui_admin_email": "admin@incus-stt.internal",
