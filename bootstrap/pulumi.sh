@@ -28,6 +28,7 @@ remove_stale_locks() {
 }
 
 if [ "$verb" = drift ]; then
+    say "stack $stack"
     mkdir -p state
     work=$(mktemp -d -p state)
     trap 'rm -rf "$work"' EXIT

@@ -93,13 +93,18 @@ def _other_state(host: Host, step: Step, applied: AppliedStep, salt: str) -> lis
 
 
 def noted_digest(stdin: str, salt: str) -> str:
-    """The digest that a machine has of a step, once it has applied what the state has as stdin."""
+    """The digest that a machine has of a step, once it has applied what the state has as stdin.
+
+    Empty where it is not known: of secrets, without the machine's salt.
+    """
     try:
         data = json.loads(stdin)
         digest = digest_of(data["spec"])
     except (ValueError, KeyError, TypeError):
         return ""
-    return salted_with(salt, digest) if data.get("secret") else digest
+    if not data.get("secret"):
+        return digest
+    return salted_with(salt, digest) if salt else ""
 
 
 def _without_answer(host: Host, plan: MachinePlan) -> list[Difference]:

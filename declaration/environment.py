@@ -89,6 +89,8 @@ class Environment:
         )
 
     def _subnet(self, subnet: IPv4Network) -> IPv4Network:
+        if subnet.prefixlen != 24:
+            return subnet  # it is refused
         return IPv4Network(
             (int(subnet.network_address) + (self.number * SUBNETS << 8), subnet.prefixlen)
         )

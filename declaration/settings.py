@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationError
 
+from agent.words import words_of
 from declaration.checks import (
     check_duration,
     check_image,
@@ -240,6 +241,9 @@ def conflicting_settings(settings: Settings) -> list[Problem]:
             f"{show(settings.check.recording)} is not a WAV file. Name one, or leave it empty."
         )
         problems.append(Problem("stt:check.recording", message))
+    if settings.check.words and not words_of(settings.check.words):
+        message = f"{show(settings.check.words)} has no word. Name the words, or leave it empty."
+        problems.append(Problem("stt:check.words", message))
     if settings.caBundle and not Path(settings.caBundle).is_file():
         problems.append(
             Problem(

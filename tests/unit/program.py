@@ -55,6 +55,8 @@ KEPT = {
     "open_webui/admin-password": "password-of-the-test",
 }
 API_KEY = KEPT["stt_server/key"]
+#: Every machine's.
+SALT = "salt of the test"
 #: What the last step of each role says.
 CHECK = {"text": "one two three", "seconds": 0.1, "real_time_factor": 0.08}
 
@@ -424,14 +426,14 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
             objects[place] = found
         elif name.count("/") >= 2 and not command.step_kind:
             domain, machine, _ = name.split("/")
-            machines.setdefault((domain, machine), MachineState({}))
+            machines.setdefault((domain, machine), MachineState({}, salt=SALT))
     for name, command in program.steps.items():
         domain, machine, part = name.split("/", 2)
         applied = AppliedStep(
-            program.commands[STACK_ID].stdout, noted_digest(command.stdin, ""), []
+            program.commands[STACK_ID].stdout, noted_digest(command.stdin, SALT), []
         )
         old = machines[domain, machine]
-        machines[domain, machine] = MachineState({**old.steps, part: applied})
+        machines[domain, machine] = replace(old, steps={**old.steps, part: applied})
 
     def configs(kind: str) -> dict[str, Mapping[str, str]]:
         return {key[2]: item["config"] for key, item in objects.items() if key[0] == kind}

@@ -338,6 +338,10 @@ def test_what_was_applied_from_a_newer_state_is_drift() -> None:
             "applied: something else than this stack's state has -> as it has it"
         ]
     assert "key-of" not in str(found.drift) + str(found.log)
+    # An agent that does not tell its salt is one of an earlier version.
+    machines = {k: replace(state, salt="") for k, state in host_after(new).machines.items()}
+    silent = replace(host_after(new), machines=machines)
+    assert f"{stt}/secrets" not in run("cpu", silent, old, apiKey="x" * 9, secret=True).drift
     assert run("cpu", host_after(old), old, apiKey="key-of-the-old-state", secret=True).drift == {}
 
 

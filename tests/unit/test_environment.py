@@ -115,6 +115,9 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
     assert 'domains.lab.subnet: "10.7.32.0/24" leaves no room' in problem(
         tmp_path, lab(subnet="10.7.32.0/24")
     )
+    for environment in ("", "staging"):
+        found = problem(tmp_path, lab(subnet="10.7.0.0/16"), environment=environment)
+        assert 'subnet: "10.7.0.0/16" is not a /24' in found
     assert "is there twice" in problem(tmp_path, lab(["a", "a"]))
     assert "at most 8" in problem(tmp_path, lab([f"e{n}" for n in range(9)]))
     long = lab()

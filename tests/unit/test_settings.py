@@ -181,6 +181,9 @@ ENGINES_BAD: list[tuple[dict[str, Any], str]] = [
     ({"custom": {"unit": "README.md"}}, "stt:engine is speaches. Set stt:engine to custom"),
     ({"custom": {"unti": "x"}}, 'Did you mean "unit"?'),
     ({"custom": {"health": "health"}}, "is not a path of a URL"),
+    ({"check": {"recording": "README.md"}}, '"README.md" is not a WAV file. Name one'),
+    ({"check": {"recording": "nowhere.wav"}}, '"nowhere.wav" is not a WAV file. Name one'),
+    ({"check": {"words": "... !"}}, 'stt:check.words: "... !" has no word'),
     ({"keepAlive": "soon"}, "stt:keepAlive"),
     ({"force": "yes"}, "stt:force"),
 ]
