@@ -119,12 +119,17 @@ def read_script(connection: Connection, pool: str) -> str:
         run("gpu_processes", f"sh -c {shlex.quote(_GPU_PROCESSES)}", required=False)
     filters = [*(f"{key}={value}" for key, value in MARK.items()), "status=running"]
     columns = ["--all-projects", "--format", "csv", "--columns", "en"]
-    # Of a machine that is about to stop the client ends with 255, at which xargs would give up.
-    machine = (
-        "project=${1%%,*} name=${1#*,}; "
+    ask = (
         f"{remote_variable(connection)}timeout {MACHINE_DEADLINE} incus "
         f'--project "$project" exec "$name" -- {shlex.join([*AGENT_WORDS, "check"])} '
-        '</dev/null >"$2/machine $project $name" || :'
+        '</dev/null >"$answer"'
+    )
+    machine = (
+        'project=${1%%,*} name=${1#*,} answer="$2/machine ${1%%,*} ${1#*,}"; '
+        # Incus 6.0 loses what a program said, now and then: a success without words is no answer.
+        f'{ask} && [ ! -s "$answer" ] && {ask} || '
+        # Of a machine that is about to stop the client ends with 255, at which xargs would give up.
+        ":"
     )
     # The client has little to do for more than one core at a time.
     first = "export GOMAXPROCS=1\n"
