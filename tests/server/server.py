@@ -85,6 +85,19 @@ class Running:
             timeout=120,
         )
 
+    @property
+    def worked(self) -> float:
+        """The processor time that it has used; s."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wait_for_work(self, seconds: float = 30) -> None:
+        """Until it computes."""
+        begin, end = self.worked, time.monotonic() + seconds
+        while self.worked < begin + 0.2:
+            assert time.monotonic() < end, f"it does nothing within {seconds} s"
+            time.sleep(0.02)
+
     def wait_for_log(self, text: str, seconds: float) -> None:
         end = time.monotonic() + seconds
         while text not in self.log:

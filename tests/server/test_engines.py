@@ -189,7 +189,7 @@ def test_an_unload_waits_for_the_transcription_that_runs(slow: Running) -> None:
     audio = wav(np.tile(speech(), 4))
     client = threading.Thread(target=lambda: answers.append(slow.post(audio).status_code))
     client.start()
-    time.sleep(0.5)
+    slow.wait_for_work()
     assert httpx.delete(f"{slow.url}/api/ps/{NAME}", timeout=120).status_code == 200
     client.join()
     assert answers == [200]
