@@ -112,7 +112,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "--alias",
             "incus-stt/test/image",
         )
-        pool = sh("incus", "storage", "list", "--format", "csv", "--columns", "n").stdout.split()[0]
+        pools = sh("incus", "storage", "list", "--format", "csv", "--columns", "n").stdout.split()
+        pool = next((name for name in pools if name == "incus-stt-tests"), pools[0])
         incus("launch", "incus-stt/test/image", MACHINE, "--storage", pool, "--network", BRIDGE)
         yield MACHINE
     finally:

@@ -32,8 +32,15 @@ def make() -> None:
     if run("mount", "-t", "tmpfs", "-o", f"size={_SIZE}g", "tmpfs", str(PLACE)).returncode:
         PLACE.rmdir()
         return
-    (PLACE / "pool").mkdir()
-    incus("storage", "create", POOL, "dir", f"source={PLACE / 'pool'}")
+    add(POOL)
+
+
+def add(name: str) -> None:
+    """Make a pool of a test's own, in memory where there is enough of it."""
+    source = PLACE / name
+    if PLACE.is_mount():
+        source.mkdir()
+    incus("storage", "create", name, "dir", *([f"source={source}"] if PLACE.is_mount() else []))
 
 
 def remove() -> None:

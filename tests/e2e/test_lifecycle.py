@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e import memory_pool
 from tests.e2e.project import Project, everything, incus, left_of, light
 
 DOMAIN, SUBNET = "stt-e2e-l", "10.213.53"
@@ -155,7 +156,7 @@ def test_a_renamed_domain_keeps_addresses_and_models(project: Project) -> None:
 
 def test_another_storage_pool_takes_the_models_along(project: Project) -> None:
     if "stt-e2e-l-pool" not in incus("storage", "list", "--format", "csv"):
-        incus("storage", "create", "stt-e2e-l-pool", "dir")
+        memory_pool.add("stt-e2e-l-pool")
     before = project.settings.get("pool")
     try:
         project.set(pool="stt-e2e-l-pool")

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.e2e import memory_pool
 from tests.e2e.project import Project, incus, left_of, light
 
 DOMAIN, SUBNET, POOL = "stt-e2e-m", "10.213.46", "stt-e2e-m-pool"
@@ -38,7 +39,7 @@ def certificate(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    incus("storage", "create", POOL, "dir")
+    memory_pool.add(POOL)
     stack = Project(tmp_path_factory.mktemp("machines"), DOMAIN, SUBNET)
     try:
         (stack.root / "ca.pem").write_text(
