@@ -27,8 +27,8 @@ remove_stale_locks() {
     done
 }
 
+say "stack $stack"
 if [ "$verb" = drift ]; then
-    say "stack $stack"
     mkdir -p state
     work=$(mktemp -d -p state)
     trap 'rm -rf "$work"' EXIT
@@ -46,7 +46,6 @@ find_cli
 find_plugins
 find_state
 remove_stale_locks
-say "stack $stack"
 if [ "$verb" = outputs ]; then
     exec pulumi stack output --json --stack "$stack" "$@"
 fi

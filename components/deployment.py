@@ -146,7 +146,7 @@ class Deployment:
         machines: dict[str, dict[str, Any]] = {}
         repeated = False
         for name, context in self._contexts:
-            own = machines.setdefault(context.part("").rstrip("/"), {})
+            own = machines.setdefault(context.machine.full_name, {})
             for key, value in ROLES[name].outputs(context).items():
                 repeated = repeated or key in found
                 output = self._output(value)

@@ -33,7 +33,7 @@ class Machine(pulumi.ComponentResource):
         needs: list[IncusObject],
         opts: pulumi.ResourceOptions,
     ) -> None:
-        super().__init__("stt:incus:Machine", f"{plan.domain}/{plan.name}", None, opts)
+        super().__init__("stt:incus:Machine", plan.full_name, None, opts)
         self.plan = plan
         self.instance = IncusObject(
             plan.resource("instance"),

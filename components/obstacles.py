@@ -16,6 +16,7 @@ from host.objects import (
     ObjectType,
     has_other_owner,
     owner_of,
+    split_owner,
 )
 from host.read import Live
 from stack.declare import Declaration
@@ -139,6 +140,5 @@ def _objects(plan: DomainPlan) -> list[tuple[ObjectType, str, str]]:
 
 
 def _said(owner: str) -> str:
-    project, _, rest = owner.partition("/")
-    stack, _, identity = rest.partition("/")
+    project, stack, identity = split_owner(owner)
     return f"the stack {stack} of the project {project} (its id: {identity})"

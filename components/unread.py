@@ -27,7 +27,7 @@ def is_unread(host: Host, plan: MachinePlan) -> bool:
 def warn(plan: MachinePlan) -> None:
     """Say what a preview cannot know."""
     pulumi.log.warn(
-        f"{plan.domain}/{plan.name} does not answer: drift inside it was not checked. `make up` "
+        f"{plan.full_name} does not answer: drift inside it was not checked. `make up` "
         "starts the machine, checks it, and restores what differs."
     )
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from declaration.infra import BRIDGE_PREFIX, INTERFACE_NAME_MAX, Domain, Infra, Machine
+from declaration.infra import BRIDGE_PREFIX, INTERFACE_NAME_MAX, SUBNETS, Domain, Infra, Machine
 from declaration.problems import DeclarationError, Problem, show, suggest
 from declaration.settings import Settings
 
-#: /24 subnets of a trust level for each environment, and what is added to published ports.
-SUBNETS, PORTS = 32, 100
+#: What each environment adds to published ports.
+PORTS = 100
 _LISTEN = re.compile(r"(?P<address>(?:tcp|udp):.*:)(?P<ports>[\d,-]+)")
 
 
@@ -31,8 +31,13 @@ class Environment:
     @property
     def subnets(self) -> range:
         """The third numbers of its subnets."""
-        first = self.number * SUBNETS
+        first = self._added
         return range(first, first + SUBNETS) if self.listed else range(256)
+
+    @property
+    def _added(self) -> int:
+        """What is added to the third number of an address."""
+        return self.number * SUBNETS
 
     def domain(self, name: str) -> str:
         """A domain's name, and that of its Incus project."""
@@ -91,13 +96,13 @@ class Environment:
     def _subnet(self, subnet: IPv4Network) -> IPv4Network:
         if subnet.prefixlen != 24:
             return subnet  # it is refused
-        return IPv4Network(
-            (int(subnet.network_address) + (self.number * SUBNETS << 8), subnet.prefixlen)
-        )
+        return IPv4Network((self._moved(subnet.network_address), subnet.prefixlen))
+
+    def _moved(self, address: IPv4Address) -> IPv4Address:
+        return address + (self._added << 8)
 
     def _machine(self, machine: Machine) -> Machine:
-        moved = self.number * SUBNETS << 8
-        address = IPv4Address(int(machine.ip) + moved) if machine.ip else None
+        address = self._moved(machine.ip) if machine.ip else None
         return machine.model_copy(update={"ip": address, "devices": self._devices(machine.devices)})
 
     def _devices(self, devices: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:

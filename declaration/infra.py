@@ -25,8 +25,10 @@ TRUST_LEVELS = ("admin", "trusted", "semi-trusted", "untrusted", "disposable")
 BRIDGE_PREFIX = "net-"
 #: Linux' IFNAMSIZ, less the closing zero.
 INTERFACE_NAME_MAX = 15
-#: So many have room in the third number of an address (``declaration.environment``).
-ENVIRONMENTS_MAX = 8
+#: /24 subnets of a trust level for each environment; so many environments have room in the third
+#: number of an address.
+SUBNETS = 32
+ENVIRONMENTS_MAX = 256 // SUBNETS
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _NAME_RULE = "lower-case letters, digits and hyphens, starting with a letter"

@@ -38,9 +38,14 @@ class MachinePlan:
         """Whose card it has, if any."""
         return vendor_of(self.gpus[0]) if self.gpus else None
 
+    @property
+    def full_name(self) -> str:
+        """The name with the domain's."""
+        return f"{self.domain}/{self.name}"
+
     def resource(self, part: str) -> str:
         """The name of a resource within this machine."""
-        return f"{self.domain}/{self.name}/{part}"
+        return f"{self.full_name}/{part}"
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,7 @@ def plan_topology(
             continue
         if subnet is not None:
             used.add(subnet)
-            own = environment.domain(name)
-            machines = _addresses(own, domain, subnet, place, problems)
+            machines = _addresses(name, environment, domain, subnet, place, problems)
             domains.append(DomainPlan(name, environment, subnet, domain, machines))
     _check_overlaps(domains, shown, problems)
     _check_gpus(infra, domains, shown, problems)
@@ -204,7 +208,12 @@ def _next_subnet(
 
 
 def _addresses(
-    name: str, domain: Domain, subnet: IPv4Network, place: str, problems: list[Problem]
+    name: str,
+    environment: Environment,
+    domain: Domain,
+    subnet: IPv4Network,
+    place: str,
+    problems: list[Problem],
 ) -> tuple[MachinePlan, ...]:
     """Pinned addresses first; the other machines get the free ones, in file order."""
     allowed = f"{subnet[1]} to {subnet[LAST_MACHINE]}"
@@ -228,8 +237,9 @@ def _addresses(
             problems.append(Problem(f"{place}.machines.{machine_name}", message))
         else:
             gpus = tuple(_gpus(domain, machine).values())
-            where = f"{place.rpartition(': ')[2]}.machines.{machine_name}"
-            plans.append(MachinePlan(machine_name, name, where, address, machine, gpus))
+            where = f"domains.{name}.machines.{machine_name}"
+            own = environment.domain(name)
+            plans.append(MachinePlan(machine_name, own, where, address, machine, gpus))
     return tuple(plans)
 
 

@@ -48,6 +48,9 @@ class Holder:
     name: str
     mib: int
 
+    def __str__(self) -> str:
+        return f"{self.name} holds {self.mib / 1024:.1f} GiB"
+
 
 #: What nvidia-smi is asked, in this order.
 NVIDIA_SMI_FIELDS = "pci.bus_id,name,memory.total,compute_cap,driver_version"

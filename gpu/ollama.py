@@ -26,6 +26,14 @@ def ollama_memory(file_bytes: int) -> int:
     return round(file_bytes / 2**20 * _FACTOR) + _BASE
 
 
+def _listed(answer: str) -> list[Mapping[str, Any]]:
+    """The models of an answer; none where it is no answer."""
+    try:
+        return json.loads(answer).get("models") or []
+    except (ValueError, AttributeError):
+        return []
+
+
 def read_sizes(answer: str) -> dict[str, int]:
     """MiB of a card by model, from what Ollama answers: JSON, a line for each question.
 
@@ -33,11 +41,7 @@ def read_sizes(answer: str) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     for line in answer.splitlines():
-        try:
-            listed: list[Mapping[str, Any]] = json.loads(line).get("models") or []
-        except (ValueError, AttributeError):
-            continue
-        for model in listed:
+        for model in _listed(line):
             loaded = "size_vram" in model
             size = int(model["size"])
             sizes[model["name"]] = round(size / 2**20) if loaded else ollama_memory(size)
@@ -60,11 +64,7 @@ def undeclared_models(names: Sequence[str], answers: Sequence[str]) -> list[Hold
     """The models that hold memory of a card now (/api/ps), and are none of ``names``."""
     found: dict[str, Holder] = {}
     for answer in answers:
-        try:
-            listed: list[Mapping[str, Any]] = json.loads(answer).get("models") or []
-        except (ValueError, AttributeError):
-            continue
-        for model in listed:
+        for model in _listed(answer):
             name, held = model["name"], int(model.get("size_vram") or 0)
             if held and name not in map(_full, names):
                 found[name] = Holder(f"Ollama's {name}", round(held / 2**20))

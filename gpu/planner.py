@@ -104,8 +104,7 @@ def plan_gpu(
     room = budget(cards, ollama, holders, pinned=settings.ollama.keepAlive == "-1")
     kind, notes = asked, tuple[str, ...]()
     if asked == AUTO:
-        beside_ollama = bool(ollama) or OLLAMA_ROLE in service.machine.roles
-        small = beside_ollama and card.memory <= SMALL and SMALL_TYPE in allowed
+        small = _beside_ollama(service, ollama) and card.memory <= SMALL and SMALL_TYPE in allowed
         preferred = allowed[allowed.index(SMALL_TYPE) :] if small else allowed
         kind, why = _choose(model, preferred, room)
         why += ", beside Ollama on a card of this size" if small else ""
@@ -125,6 +124,11 @@ def plan_gpu(
         verdict.warnings,
         (*problems, *verdict.problems),
     )
+
+
+def _beside_ollama(service: SttService, ollama: Sequence[OllamaModel]) -> bool:
+    """Whether Ollama has the card too, with or without models of the stack."""
+    return bool(ollama) or OLLAMA_ROLE in service.machine.roles
 
 
 def _driver_problems(card: Card, with_ollama: bool) -> tuple[Problem, ...]:
@@ -185,7 +189,7 @@ def _judge(
     listed = [f"{each.name} about {each.mib / 1024:.1f} GiB" for each in ollama if each.mib]
     sizes = f"{service.model.name} in {kind} takes about {need} ({need.source.value})"
     sizes += f"; of Ollama {', '.join(listed)}" if listed else ""
-    sizes += "".join(f"; {each.name} holds {each.mib / 1024:.1f} GiB" for each in holders)
+    sizes += "".join(f"; {each}" for each in holders)
     unknown = tuple(
         f"{machine}: what {each.name} takes is known once it is pulled; it is not counted"
         for each in ollama
@@ -199,15 +203,14 @@ def _judge(
     if need.mib > room.beside_all:
         turns = f"{machine}: {shown}: {sizes}: {_turns(declaration)}"
         return GpuPlan(kind, (), (*unknown, turns))
-    busy = "; ".join(f"{each.name} holds {each.mib / 1024:.1f} GiB" for each in asking.now)
+    busy = "; ".join(map(str, asking.now))
     spare = (room.beside_all - need.mib - sum(each.mib for each in asking.now)) / 1024
     sizes += f"; now {busy}" if busy else ""
     if spare < 0:
         crowded = f"{machine}: {shown}: {sizes}: fits only once some of that is gone"
         return GpuPlan(kind, (), (*unknown, crowded))
     notes = [f"{machine}: {shown}: {sizes}: fits, {spare:.1f} GiB to spare"]
-    with_ollama = bool(ollama) or OLLAMA_ROLE in service.machine.roles
-    if with_ollama and sum(each.memory or 0 for each in cards) < TURNS_BELOW:
+    if _beside_ollama(service, ollama) and sum(each.memory or 0 for each in cards) < TURNS_BELOW:
         notes.append(
             f"{machine}: under 16 GiB, do not run a large language model and a transcription "
             "at the same time; `make vram` shows who holds what"

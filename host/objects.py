@@ -104,6 +104,13 @@ def owner_of(state: Mapping[str, Any]) -> str:
     return str((state.get("config") or {}).get(OWNER, ""))
 
 
+def split_owner(owner: str) -> tuple[str, str, str]:
+    """Project, stack and id of an owner."""
+    project, _, rest = owner.partition("/")
+    stack, _, identity = rest.partition("/")
+    return project, stack, identity
+
+
 def has_other_owner(state: Mapping[str, Any], owner: str) -> bool:
     """Whether an object names another owner than this one."""
     return owner_of(state) not in ("", owner)

@@ -10,7 +10,7 @@ from declaration.connection import Connection
 from declaration.stack_file import PROJECT
 from declaration.topology import MachinePlan
 from host.client import Client, HostError, shell
-from host.objects import owner_of
+from host.objects import owner_of, split_owner
 from stack.declare import Declaration
 
 #: Takes a program from stdin into a file, then runs the words that follow with it.
@@ -40,8 +40,7 @@ def refuse_others(declaration: Declaration, stack: str) -> None:
             found = client.get(f"/1.0/instances/{machine.name}?project={machine.domain}") or {}
         except HostError as error:
             raise OperationError(error.user_message) from None
-        project, _, rest = owner_of(found).partition("/")
-        other = rest.partition("/")[0]
+        project, other, _ = split_owner(owner_of(found))
         if project and (project, other) != (PROJECT, stack):
             raise OperationError(
                 f"{machine.name} belongs to the stack {other} of the project {project}, and this "

@@ -23,7 +23,7 @@ def stt_targets(declaration: Declaration) -> list[str]:
         why = "stt:enabled is false" if services else "no machine has the role stt_server"
         raise OperationError(f"there is no STT service in this stack: {why}.")
     for machine in (service.machine for service in services):
-        domain, name = machine.domain, machine.resource("").rstrip("/")
+        domain, name = machine.domain, machine.full_name
         volumes = sorted({volume for role in machine.roles for volume in ROLES[role].volumes})
         resources += [
             *(domain, f"{domain}/project", f"{domain}/network", f"{domain}/profile/*"),

@@ -43,12 +43,17 @@ ERROR_RATE = 0.34
 API_KEY = "stt_server/key"
 
 
+def _recording(context: Context) -> str:
+    """The file that has to be transcribed."""
+    return context.settings.check.recording or RECORDING
+
+
 def recording_step(context: Context, role: str) -> tuple[str, Step]:
     """Where the recording is in the machine, and the step that brings it.
 
     Each role has its own: what one takes away with itself stays there for the other.
     """
-    source = context.settings.check.recording or RECORDING
+    source = _recording(context)
     place = f"/opt/incus-stt/recording-{role}-{digest(Path(source))}.wav"
     upload = Upload(place, directory=False)
     return place, Step(context.part(f"{role}/recording"), upload, source=source)
@@ -124,7 +129,7 @@ def _secret_files(service: str) -> SecretFiles:
 
 def _transcription(context: Context, engine: EngineService, recording: str) -> Transcription:
     service = context.declaration.service_on(context.machine)
-    with wave.open(context.settings.check.recording or RECORDING) as audio:
+    with wave.open(_recording(context)) as audio:
         seconds = audio.getnframes() / audio.getframerate()
     return Transcription(
         url=stt_url(context.settings, context.machine),
@@ -146,7 +151,7 @@ def curl_line(context: Context, url: str) -> str:
 
     Pulumi shows 150 characters of an output.
     """
-    recording = shlex.quote(context.settings.check.recording or RECORDING)
+    recording = shlex.quote(_recording(context))
     own = context.declaration.engine.self_contained  # it may not know the alias
     name = context.declaration.service_on(context.machine).model.name
     model = f"--form-string model={shlex.quote(name)}" if own else f"-F model={MODEL_ALIAS}"

@@ -37,10 +37,11 @@ def make() -> None:
 
 def add(name: str) -> None:
     """Make a pool of a test's own, in memory where there is enough of it."""
-    source = PLACE / name
+    words = ["storage", "create", name, "dir"]
     if PLACE.is_mount():
-        source.mkdir()
-    incus("storage", "create", name, "dir", *([f"source={source}"] if PLACE.is_mount() else []))
+        (PLACE / name).mkdir()
+        words.append(f"source={PLACE / name}")
+    incus(*words)
 
 
 def remove() -> None:

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from declaration.environment import PORTS, SUBNETS, Environment, environment_of
-from declaration.infra import ENVIRONMENTS_MAX, TRUST_LEVELS, Infra
+from declaration.environment import PORTS, Environment, environment_of
+from declaration.infra import ENVIRONMENTS_MAX, SUBNETS, TRUST_LEVELS, Infra
 from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology
 from roles import ROLES
