@@ -15,6 +15,9 @@ COMPUTE_TYPES = {
     ),
     "cpu": ("int8", "int8_float32", "float32"),
 }
+#: OpenMP's threads sleep while they wait; by default they spin. On a busy CPU a transcription takes
+#: a third of the time then (docs/measurements.md).
+OPENMP = {"OMP_WAIT_POLICY": "PASSIVE"}
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 

@@ -17,6 +17,7 @@ from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import venv_actions
+from engines.ctranslate2 import OPENMP
 from engines.service import HOME, KEY, MODEL_ALIAS, MODELS, USER, EngineContext, EngineService
 
 PACKAGE = "stt_server"
@@ -157,7 +158,7 @@ def _variables(context: EngineContext, what: OwnServer, server: str, venv: str) 
         "ORT_DISABLE_TELEMETRY": "1",
     }
     if what.engine == "whisper":
-        variables["HF_HUB_OFFLINE"] = "1"
+        variables |= {"HF_HUB_OFFLINE": "1", **OPENMP}
     if context.device == "cuda":
         # CTranslate2 and ONNX Runtime load CUDA's libraries by name, from NVIDIA's wheels.
         variables |= {"LD_LIBRARY_PATH": f"{venv}/lib/cuda", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -176,6 +177,7 @@ def _check_step(
         user=USER,
         environment={
             "HF_HUB_OFFLINE": "1",
+            **(OPENMP if what.engine == "whisper" else {}),
             "ORT_DISABLE_TELEMETRY": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": server,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from engines.ctranslate2 import OPENMP
 from engines.whisper_models import WHISPER_MODELS
 from operations.host import OperationError, run_program
 from operations.machine.measure_whisper import SHAPES
@@ -60,6 +61,7 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
         python=f"{venv}/bin/python",
         environment=[
             "ORT_DISABLE_TELEMETRY=1",
+            *(f"{name}={value}" for name, value in OPENMP.items()),
             *([f"LD_LIBRARY_PATH={venv}/lib/cuda"] if device == "cuda" else []),
         ],
         deadline=LIMIT,

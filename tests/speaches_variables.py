@@ -15,12 +15,13 @@ from typing import Any
 
 from speaches.config import Config
 
-#: What the system, Python and CUDA read, and ONNX Runtime from a later version on.
+#: What the system, Python, CUDA and OpenMP read, and ONNX Runtime from a later version on.
 ELSEWHERE = frozenset(
     {
         "CUDA_DEVICE_ORDER",
         "HOME",
         "LD_LIBRARY_PATH",
+        "OMP_WAIT_POLICY",
         "ORT_DISABLE_TELEMETRY",
         "PYTHONDONTWRITEBYTECODE",
     }

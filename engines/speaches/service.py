@@ -22,6 +22,7 @@ from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import UV, UV_ENVIRONMENT
+from engines.ctranslate2 import OPENMP
 from engines.faster_whisper.service import FILES
 from engines.own_server import PACKAGE, fetch_from_hub, server_directory
 from engines.service import (
@@ -184,7 +185,11 @@ def _model_steps(context: EngineContext, checkout: str, programs: str) -> tuple[
         failure=f"stt:model {model.name} cannot be used (above: why). The running service was not "
         "touched. Choose another model, or repair this one.",
         user=USER,
-        environment={"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"},
+        environment={
+            "HF_HUB_OFFLINE": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
+            **OPENMP,
+        },
     )
     spec = Model(model.name, entry, load, fetch, f"{USER}:{USER}")
     steps.append(Step(context.name("model"), spec))
@@ -252,6 +257,7 @@ def _variables(context: EngineContext, checkout: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
         "PYTHONDONTWRITEBYTECODE": "1",
+        **OPENMP,
     }
     if context.device == "cuda":
         library = f"{checkout}/.venv/lib/cuda"

@@ -18,8 +18,11 @@ import pytest
 from tests.e2e import memory_pool, places
 from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
 
-#: Modules that take minutes: started last, one of them would run while the other processes wait.
-LONGEST = ("test_webui", "test_convergence", "test_drift", "test_speaches")
+#: Modules that take a minute or more, the longest first: started last, one would run by itself.
+LONGEST = (
+    *("test_webui", "test_speaches", "test_drift", "test_engines", "test_faults"),
+    *("test_convergence", "test_commands", "test_lifecycle", "test_load"),
+)
 
 
 def _process(worker_id: str) -> int:
@@ -147,4 +150,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    place = {module: number for number, module in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
