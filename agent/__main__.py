@@ -166,39 +166,42 @@ def _named(machine: Machine, path: str) -> bool:
 
 
 def check(machine: Machine) -> dict[str, Any]:
-    """Every recorded step with its differences. Changes nothing."""
+    """Every recorded step with its differences, and what services say (``Service.reports``).
+
+    The salt goes with them, so that the state's secrets can be compared with those that were
+    applied. Changes nothing.
+    """
     steps: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     for each in record.records(machine):
+        kind, found = _checked(machine, each)
         steps[each.step] = {
             "stack": each.stack,
             "digest": each.digest,
-            "differences": [vars(found) for found in _differences(machine, each)],
+            "differences": [vars(difference) for difference in found],
         }
+        if kind:
+            answers |= kind.answers(machine)
     for step in record.unfinished(machine):
         entry = steps.setdefault(step, {"stack": "", "digest": "", "differences": []})
         entry["differences"].append(vars(Difference("last change", "not finished", "finished")))
-    return steps
+    return {"steps": steps, "answers": answers, "salt": record.salt(machine)}
 
 
-def _differences(machine: Machine, each: Record) -> list[Difference]:
+def _checked(machine: Machine, each: Record) -> tuple[Kind | None, list[Difference]]:
+    """A recorded step's kind, as far as it can be read, and where the machine differs from it."""
+    kind = None
     try:
-        return _recorded_kind(each).check(machine, each.made)
+        kind = _recorded_kind(each)
+        return kind, kind.check(machine, each.made)
     except (StepError, OSError) as error:
-        return [Difference("state", f"cannot be read ({error})", "readable")]
+        found = Difference("state", f"cannot be read ({error})", "readable")
     except Exception as error:  # one step must not silence the others; its text may be a secret
-        return [Difference("state", f"cannot be read ({type(error).__name__})", "readable")]
-
-
-def answers(machine: Machine) -> dict[str, Any]:
-    """What the services of this machine have to say of themselves (``Service.reports``)."""
-    found: dict[str, Any] = {}
-    for each in record.records(machine):
-        cls = kind_named(each.kind)
-        if cls is None or cls.answers is Kind.answers:
-            continue
-        with contextlib.suppress(StepError):
-            found |= _recorded_kind(each, lenient=True).answers(machine)
-    return found
+        found = Difference("state", f"cannot be read ({type(error).__name__})", "readable")
+    if kind is None:  # of another version of this program
+        with contextlib.suppress(Exception):
+            kind = _recorded_kind(each, lenient=True)
+    return kind, [found]
 
 
 def remove(machine: Machine, step: str) -> None:
@@ -263,12 +266,7 @@ def main() -> int:
     machine = Machine(Path(options["root"]))
     try:
         if options["verb"] == "check":
-            said: dict[str, Any] = {
-                "steps": check(machine),
-                "answers": answers(machine),
-                # So that the state's secrets can be compared with those that were applied.
-                "salt": record.salt(machine),
-            }
+            said = check(machine)
         elif options["verb"] == "apply":
             text = machine.stdin.readline().decode(errors="replace")
             said = apply(machine, options["step"], options["stack"], text)

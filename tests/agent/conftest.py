@@ -277,7 +277,7 @@ class Agent:
 
     def check(self) -> dict[str, list[str]]:
         """The differences of every step."""
-        said = cli.check(self.machine)
+        said = cli.check(self.machine)["steps"]
         return {
             step: [f"{d['field']}: {d['found']} -> {d['wanted']}" for d in each["differences"]]
             for step, each in said.items()
