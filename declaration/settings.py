@@ -206,6 +206,11 @@ class Settings(StrictModel):
     protect: Flag = setting(
         False, "`true` refuses `destroy`, and every change that would delete something"
     )
+    authentication: Literal["key", "none"] = setting(
+        "key",
+        "What clients of the STT service must send. With `none` there is no key, and whoever "
+        "reaches the port can transcribe",
+    )
     apiKey: Annotated[Text, AfterValidator(check_key)] = setting(  # noqa: N815
         "",
         "The key that clients must send; empty: one is made, and kept",
@@ -225,6 +230,11 @@ class Settings(StrictModel):
     def keep_alive(self) -> int:
         """How long an idle STT model stays loaded, in seconds; -1: it never unloads."""
         return seconds(self.keepAlive)
+
+    @property
+    def asks_key(self) -> bool:
+        """Whether clients of the STT service must send its key."""
+        return self.authentication == "key"
 
     @property
     def host_connection(self) -> Connection:

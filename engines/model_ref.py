@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -29,7 +30,8 @@ class ModelRef:
 
     ``repository`` is what the engine calls it: a Hugging Face id, or a name of the engine's own.
     Otherwise it lies in a ``directory`` here, of which ``found`` is what the disk has. ``known`` is
-    what the engine knows of it, if anything.
+    what the engine knows of it, if anything, and ``other_names`` are those of the same model: its
+    short one, or its Hugging Face id.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ModelRef:
     directory: str = ""
     found: ModelDirectory | None = None
     known: SpeechModel | None = None
+    other_names: Sequence[str] = ()
 
     @property
     def slug(self) -> str:

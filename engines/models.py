@@ -27,7 +27,8 @@ def resolve_model(name: str, engine: Engine, found: ModelDirectory | None = None
         ValueError: the engine does not have such a model.
     """
     if model := engine.models.get(name):
-        return ModelRef(name, repository=model.id, known=model.spec)
+        others = [model.id] if _REPOSITORY.fullmatch(model.id) else []
+        return ModelRef(name, repository=model.id, known=model.spec, other_names=others)
     if engine.free_names:
         if not _FREE_NAME.fullmatch(name):
             raise ValueError(
@@ -49,6 +50,9 @@ def resolve_model(name: str, engine: Engine, found: ModelDirectory | None = None
             f"Leave stt:model empty for the engine's default. {_allowed(engine)}"
         )
     if engine.repositories and _REPOSITORY.fullmatch(name):
+        for short, model in engine.models.items():
+            if model.id == name:
+                return ModelRef(name, repository=name, known=model.spec, other_names=[short])
         return ModelRef(name, repository=name)
     raise ValueError(
         f"{show(name)} is not a known model.{suggest(name, engine.models)} {_allowed(engine)}"

@@ -18,7 +18,7 @@ from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import venv_actions
 from engines.ctranslate2 import OPENMP
-from engines.service import HOME, KEY, MODEL_ALIAS, MODELS, USER, EngineContext, EngineService
+from engines.service import HOME, MODELS, USER, EngineContext, EngineService
 
 PACKAGE = "stt_server"
 #: Seconds that the server gets to load its model.
@@ -147,13 +147,13 @@ def _variables(context: EngineContext, what: OwnServer, server: str, venv: str) 
         "STT_MODEL_DIR": what.directory,
         "STT_PROGRAM": what.program,
         "STT_MODEL_NAME": context.model.name,
-        "STT_MODEL_ALIASES": json.dumps([MODEL_ALIAS]),
+        "STT_MODEL_ALIASES": json.dumps(context.aliases),
         "STT_DEVICE": context.device,
         "STT_COMPUTE_TYPE": context.compute_type,
         "STT_LANGUAGE": settings.language,
         "STT_LANGUAGES": json.dumps(sorted(what.languages)),
         "STT_KEEP_ALIVE": str(settings.keep_alive),
-        "STT_API_KEY_FILE": KEY,
+        "STT_API_KEY_FILE": context.key_file,
         "PYTHONPATH": server,
         "ORT_DISABLE_TELEMETRY": "1",
     }

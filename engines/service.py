@@ -48,9 +48,24 @@ class EngineContext:
         return self.part(f"{SERVICE}/{step}")
 
     @property
+    def aliases(self) -> list[str]:
+        """What clients may call the model, beside its name."""
+        return [*self.model.other_names, MODEL_ALIAS]
+
+    @property
     def user_step(self) -> str:
         """The step that makes the service's user and its directories."""
         return self.name("user")
+
+    @property
+    def key_file(self) -> str:
+        """The file with the key that clients must send; empty: none is asked for."""
+        return KEY if self.settings.asks_key else ""
+
+    @property
+    def header_file(self) -> str:
+        """The file with the key as a header; empty: none is asked for."""
+        return AUTHORIZATION if self.settings.asks_key else ""
 
     @property
     def check_type(self) -> str:

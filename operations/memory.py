@@ -39,7 +39,7 @@ def _machines(declaration: Declaration) -> Iterator[tuple[MachinePlan, str]]:
             asked = {
                 "stt": f"http://{address}:{settings.port}" if stt else "",
                 "ollama": f"http://127.0.0.1:{settings.ollama.port}" if ollama else "",
-                "authorization": AUTHORIZATION,
+                "authorization": AUTHORIZATION if settings.asks_key else "",
             }
             yield machine, json.dumps(asked)
 

@@ -18,7 +18,8 @@ def stt_targets(declaration: Declaration) -> list[str]:
     Raises:
         OperationError: the stack has no STT service.
     """
-    services, resources = declaration.services, ["stack/id", API_KEY]
+    services = declaration.services
+    resources = ["stack/id", *([API_KEY] if declaration.settings.asks_key else [])]
     if not services or not declaration.settings.enabled:
         why = "stt:enabled is false" if services else "no machine has the role stt_server"
         raise OperationError(f"there is no STT service in this stack: {why}.")
@@ -40,9 +41,15 @@ def key_targets(root: Path, stack: str) -> list[str]:
     Nothing else: settings that were changed meanwhile wait for `up`.
 
     Raises:
-        OperationError: the operator's own key is in use.
+        OperationError: the operator's own key is in use, or none.
     """
-    if read_stack_file(root, stack).values.get("apiKey"):
+    values = read_stack_file(root, stack).values
+    if values.get("authentication") == "none":
+        raise OperationError(
+            f"there is no key to rotate: stack {stack} has stt:authentication: none. Set it to key "
+            "(pulumi config set stt:authentication key), then run `make up`."
+        )
+    if values.get("apiKey"):
         raise OperationError(
             f"nothing was rotated: stack {stack} uses the key of stt:apiKey. Set another one "
             f"(pulumi config set --secret stt:apiKey), or remove it (pulumi config rm stt:apiKey), "

@@ -51,6 +51,10 @@ def _stt_key(declaration: Declaration) -> str:
     return "" if declaration.settings.webui.stt_url else "stt:webui.stt_url names no other service"
 
 
+def _api_key(declaration: Declaration) -> str:
+    return "" if declaration.settings.asks_key else "stt:authentication is none"
+
+
 def _force(declaration: Declaration) -> str:
     on_card = any(service.device == "cuda" for service in declaration.services)
     return "" if on_card else "there is no card to plan for"
@@ -61,10 +65,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         [
             *("enabled", "engine", "model", "quantization", "language", "host", "port"),
-            *("keepAlive", "check"),
+            *("keepAlive", "check", "authentication"),
         ],
         _without(STT_ROLE),
     ),
+    "apiKey": _api_key,
     "force": _force,
     "ollama": _without(OLLAMA_ROLE),
     "webui": _without(WEBUI_ROLE),

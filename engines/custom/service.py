@@ -14,7 +14,7 @@ from agent.kinds.service import Service
 from declaration.custom import ENVIRONMENT_FILE
 from declaration.source_files import digest
 from declaration.step import Step
-from engines.service import KEY, MODEL_ALIAS, MODELS, EngineContext, EngineService
+from engines.service import MODEL_ALIAS, MODELS, EngineContext, EngineService
 
 _DEADLINE = 600
 
@@ -36,7 +36,7 @@ def service(context: EngineContext) -> EngineService:
         "STT_COMPUTE_TYPE": context.compute_type,
         "STT_LANGUAGE": settings.language,
         "STT_KEEP_ALIVE": str(settings.keep_alive),
-        "STT_API_KEY_FILE": KEY,
+        "STT_API_KEY_FILE": context.key_file,
         "STT_FILES": files,
         "STT_MODELS": MODELS,
     }

@@ -26,11 +26,9 @@ from engines.ctranslate2 import OPENMP
 from engines.faster_whisper.service import FILES
 from engines.own_server import PACKAGE, fetch_from_hub, server_directory
 from engines.service import (
-    AUTHORIZATION,
     ETC,
     HOME,
     KEY_ENVIRONMENT,
-    MODEL_ALIAS,
     MODELS,
     USER,
     VOLUME,
@@ -198,7 +196,8 @@ def _model_steps(context: EngineContext, checkout: str, programs: str) -> tuple[
 
 def _service(context: EngineContext, checkout: str, programs: str, repository: str) -> Service:
     settings = context.settings
-    aliases = {context.model.name: repository, MODEL_ALIAS: repository}
+    names = [context.model.name, *context.aliases]
+    aliases = dict.fromkeys(names, repository)
     return Service(
         unit="speaches",
         environment_file="/etc/incus-stt/speaches.env",
@@ -210,7 +209,10 @@ def _service(context: EngineContext, checkout: str, programs: str, repository: s
             "speaches_app:create_app",
             directory=ETC,
             writable=[HOME, HUB],
-            environment_files=["/etc/incus-stt/speaches.env", KEY_ENVIRONMENT],
+            environment_files=[
+                "/etc/incus-stt/speaches.env",
+                *([KEY_ENVIRONMENT] if settings.asks_key else []),
+            ],
             port=settings.port,
         ),
         files=[
@@ -226,7 +228,7 @@ def _service(context: EngineContext, checkout: str, programs: str, repository: s
                 f"{context.base_url}/api/ps/{repository}",
                 method="POST",
                 statuses=[201, 409],
-                header_file=AUTHORIZATION,
+                header_file=context.header_file,
                 decisive=True,
                 timeout=300,
             ),

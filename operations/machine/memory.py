@@ -1,7 +1,8 @@
 """Who holds a device's memory in this machine, and how to free it.
 
 ``memory.py status|flush JSON`` prints JSON. It runs by itself, with Python's standard library. In
-JSON: the URLs of ``stt`` and ``ollama`` (empty: there is none) and the file ``authorization``.
+JSON: the URLs of ``stt`` and ``ollama`` (empty: there is none) and the file ``authorization``
+(empty: no key is asked for).
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Services:
     authorization: str
 
     def key(self) -> dict[str, str]:
-        """The API key's header, which never leaves this machine."""
+        """The API key's header, which never leaves this machine; nothing where none is asked."""
+        if not self.authorization:
+            return {}
         name, _, value = Path(self.authorization).read_text("ascii").strip().partition(": ")
         return {name: value}
 

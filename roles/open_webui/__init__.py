@@ -11,7 +11,7 @@ from declaration.step import Step
 from declaration.urls import HTTPS, webui_url
 from roles.open_webui import proxy, service
 from roles.role import Context, Result, Role
-from roles.stt_server import API_KEY
+from roles.stt_server import api_key
 
 
 def steps(context: Context) -> list[Step]:
@@ -51,7 +51,7 @@ def _secrets(settings: Settings) -> dict[str, str]:
     found = {
         service.SESSION_KEY: "",
         service.ADMIN_PASSWORD: settings.adminPassword,
-        API_KEY: settings.apiKey,
+        **api_key(settings),
     }
     if settings.webui.sttKey:
         found[service.STT_KEY] = settings.webui.sttKey

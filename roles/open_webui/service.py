@@ -91,7 +91,7 @@ def stt_key(context: Context) -> str:
     settings = context.settings
     own = [stt_url(settings, each.machine) for each in context.declaration.services]
     if not settings.webui.stt_url or settings.webui.stt_url in own:
-        return secret(API_KEY)
+        return secret(API_KEY) if settings.asks_key else ""
     return secret(STT_KEY) if settings.webui.sttKey else ""
 
 

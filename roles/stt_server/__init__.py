@@ -7,11 +7,14 @@ import wave
 from pathlib import Path
 from typing import Any
 
+from agent.files import File
+from agent.kinds.files import Files
 from agent.kinds.prune import Prune
 from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.transcription import Transcription
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
+from agent.systemd import UNITS, unit_text
 from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.source_files import digest
@@ -39,6 +42,8 @@ from stack.declare import SttService
 RECORDING, WORDS = "recordings/one_two_three.wav", "one two three"
 #: How much of the words may be wrong: one of three.
 ERROR_RATE = 0.34
+#: The unit that documents and habits know the STT service by.
+SPEACHES = "speaches.service"
 #: The secret that clients have to send.
 API_KEY = "stt_server/key"
 
@@ -97,8 +102,11 @@ def steps(context: Context) -> list[Step]:
             [Directory(VOLUME, owner="root:root"), Directory(MODELS), *engine.directories],
         ),
     )
-    key = Step(context.part(f"{SERVICE}/secrets"), _secret_files(f"{SERVICE}/service"), [user.name])
-    service = Step(service_name, engine.service, [*engine.needs, key.name])
+    secrets = Step(
+        context.part(f"{SERVICE}/secrets"), _secret_files(f"{SERVICE}/service"), [user.name]
+    )
+    keys = [secrets] if context.settings.asks_key else []
+    service = Step(service_name, engine.service, [*engine.needs, *(step.name for step in keys)])
     place, recording = recording_step(context, SERVICE)
     verify = Step(
         context.part(f"{SERVICE}/verify"),
@@ -106,12 +114,34 @@ def steps(context: Context) -> list[Step]:
         [recording.name, *context.base("packages")],
         [service.name],
     )
-    found = [user, *engine.steps, key, service, recording, verify]
+    found = [user, *engine.steps, *keys, service, recording, verify]
+    if engine.service.unit_name != SPEACHES:
+        signpost = _signpost(engine.service.unit)
+        found.append(Step(context.part(f"{SERVICE}/signpost"), signpost, [service.name]))
     if not context.settings.keepModels and engine.models:
         prune = Prune([f"{MODELS}/*", f"{VOLUME}/huggingface/hub/models--*"], engine.models)
         # Only what is verified makes other models superfluous.
         found.append(Step(context.part(f"{SERVICE}/prune"), prune, [verify.name], [service.name]))
     return found
+
+
+def _signpost(unit: str) -> Files:
+    """What systemd says of `speaches`, the usual name, where another engine runs.
+
+    Its start fails in words, and those stand in its journal. A unit of that name in /etc, Speaches'
+    own, comes before it.
+    """
+    description = (
+        f"Speaches is not the STT engine of this machine: {unit} is. See systemctl status {unit} "
+        f"and journalctl -u {unit}"
+    )
+    sections = {
+        "Unit": {"Description": description, "AssertPathExists": f"{UNITS}/{SPEACHES}"},
+        "Service": {"Type": "oneshot", "ExecStart": "/bin/false"},
+    }
+    start = f"systemctl daemon-reload && {{ systemctl start {SPEACHES} 2>/dev/null || :; }}"
+    file = File(f"/usr/local/lib/systemd/system/{SPEACHES}", unit_text(sections))
+    return Files([file], [["sh", "-c", start]])
 
 
 def _secret_files(service: str) -> SecretFiles:
@@ -136,7 +166,7 @@ def _transcription(context: Context, engine: EngineService, recording: str) -> T
         model=service.model.name,
         recording=recording,
         seconds=round(seconds, 3),
-        header_file=AUTHORIZATION,
+        header_file=AUTHORIZATION if context.settings.asks_key else "",
         unit=engine.service.unit,
         engine=context.settings.engine,
         device=service.device,
@@ -155,10 +185,8 @@ def curl_line(context: Context, url: str) -> str:
     own = context.declaration.engine.self_contained  # it may not know the alias
     name = context.declaration.service_on(context.machine).model.name
     model = f"--form-string model={shlex.quote(name)}" if own else f"-F model={MODEL_ALIAS}"
-    return (
-        f'curl -H "Authorization: Bearer $STT_API_KEY" -F file=@{recording} {model} '
-        f"{url}/audio/transcriptions"
-    )
+    key = '-H "Authorization: Bearer $STT_API_KEY" ' if context.settings.asks_key else ""
+    return f"curl {key}-F file=@{recording} {model} {url}/audio/transcriptions"
 
 
 def _outputs(context: Context) -> dict[str, Any]:
@@ -172,7 +200,8 @@ def _outputs(context: Context) -> dict[str, Any]:
         "stt_health_url": url.removesuffix("/v1") + "/health",
         "stt_model": model,
         "stt_quantization": service.compute_type,
-        "stt_api_key": secret(API_KEY),
+        "stt_authentication": context.settings.authentication,
+        **({"stt_api_key": secret(API_KEY)} if context.settings.asks_key else {}),
         "stt_check": Result(context.part(f"{SERVICE}/verify")),
         "stt_times": [Result(name, "took") for name in timed if name in names],
         "stt_curl": curl_line(context, url),
@@ -188,6 +217,11 @@ def _warnings(context: Context) -> list[str]:
             f"{name}: any words will do as an answer of {service.model.name}, so the verification "
             "proves little. Name a recording in its language, and its words: stt:check."
         )
+    if not settings.asks_key:
+        found.append(
+            f"{name}: stt:authentication is none: whoever reaches "
+            f"{stt_url(settings, context.machine)} can transcribe there, without a key."
+        )
     if settings.host.is_loopback:
         found.append(
             f"{name}: with stt:host {settings.host} the STT service answers only inside {name}; so "
@@ -201,8 +235,9 @@ def _requires(settings: Settings) -> list[str]:
     return [] if engine and engine.self_contained else ["base_system"]
 
 
-def _secrets(settings: Settings) -> dict[str, str]:
-    return {API_KEY: settings.apiKey}
+def api_key(settings: Settings) -> dict[str, str]:
+    """The secret that clients have to send, by its name; none where none is asked for."""
+    return {API_KEY: settings.apiKey} if settings.asks_key else {}
 
 
 ROLE = Role(
@@ -211,7 +246,7 @@ ROLE = Role(
     steps,
     volumes={"models": VOLUME},
     caches={"wheels": WHEELS},
-    secrets=_secrets,
+    secrets=api_key,
     outputs=_outputs,
     requires=_requires,
     listens=lambda settings: {"stt:port": settings.port} if settings.enabled else {},

@@ -21,7 +21,7 @@ from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, r
 #: Modules that take a minute or more, the longest first: started last, one would run by itself.
 LONGEST = (
     *("test_webui", "test_speaches", "test_drift", "test_engines", "test_faults"),
-    *("test_convergence", "test_commands", "test_lifecycle", "test_load"),
+    *("test_convergence", "test_commands", "test_lifecycle", "test_service", "test_load"),
 )
 
 

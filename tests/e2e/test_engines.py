@@ -107,6 +107,8 @@ def test_parakeet_is_fetched_by_its_name(project: Project) -> None:
     (model,) = models(project)
     files = project.inside("ls", f"/srv/models/stt/{model}").split()
     assert "encoder-model.int8.onnx" in files and "encoder-model.onnx" not in files
+    for name in ("parakeet-tdt-0.6b-v3", "istupakov/parakeet-tdt-0.6b-v3-onnx", "whisper-1"):
+        assert project.transcribe("hello_world", name).status == 200
 
 
 def test_vosk_is_fetched_by_its_name(project: Project, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.e2e.documented import command, follow
 from tests.e2e.project import (
     RECORDINGS,
     Project,
@@ -28,7 +29,7 @@ COMMANDS = """
     {machine}/stt_server/user {machine}/stt_server/server {machine}/stt_server/program
     {machine}/stt_server/model-files {machine}/stt_server/model {machine}/stt_server/secrets
     {machine}/stt_server/service {machine}/stt_server/recording {machine}/stt_server/verify
-    {machine}/stt_server/prune
+    {machine}/stt_server/prune {machine}/stt_server/signpost
 """
 #: What follows a change of the service: its proof, and the removal of models nobody uses.
 FOLLOWING = ["prune", "service", "verify"]
@@ -129,6 +130,42 @@ def test_another_model_is_refused_by_name(project: Project, up: str) -> None:
     answer = project.transcribe("hello_world", model="large-v3")
     assert answer.status == 404
     assert "./models/tiny-digits" in answer.json["error"]["message"]
+
+
+def test_the_documented_commands_work(project: Project, up: str) -> None:
+    health = [command("curl -s http://localhost:8000/health"), command("10.120.0.1:8000/health")]
+    for line in health:
+        assert json.loads(follow(project, line).stdout)["status"] == "ok"
+    assert json.loads(follow(project, command("gpu-server:8000")).stdout)["text"] == "hello world"
+    # The document's engine is another one.
+    which = "Speaches is not the STT engine of this machine: faster-whisper is."
+    for line in (command("status speaches"), command("journalctl")):
+        assert which in follow(project, line).stdout
+        named = follow(project, line.replace("speaches", "faster-whisper")).stdout
+        assert "Speech to text: faster-whisper" in named
+    start = follow(project, command("status speaches").replace("status", "start"))
+    assert start.returncode != 0 and "Assertion failed" in start.stderr
+
+
+def test_authentication_takes_effect(project: Project, up: str) -> None:
+    without = command("gpu-server:8000").replace('-H "Authorization: Bearer $STT_API_KEY" ', "")
+    assert json.loads(follow(project, without).stdout)["error"]["code"] == "invalid_api_key"
+    project.set(authentication="none")
+    assert "stt:authentication is none: whoever reaches" in project.up()
+    outputs = project.outputs()
+    assert outputs["stt_authentication"] == "none" and "stt_api_key" not in outputs
+    assert json.loads(follow(project, without).stdout)["text"] == "hello world"
+    line = outputs["stt_curl"].replace("recordings/", f"{RECORDINGS}/")
+    assert json.loads(run("sh", "-c", line).stdout)["text"] == "one two three"
+    assert project.inside("ls", "/etc/incus-stt/stt_server").split() == []
+    assert project.unchanged() and project.drift() == []
+    for verb in ("vram", "flush"):
+        assert project.make(verb).returncode == 0
+    assert "stt:authentication: none" in project.make("rotate-key").stderr
+    project.set(authentication=None)
+    project.up()
+    assert json.loads(follow(project, without).stdout)["error"]["code"] == "invalid_api_key"
+    assert project.transcribe("hello_world").status == 200
 
 
 def test_a_second_up_changes_nothing(project: Project, up: str) -> None:

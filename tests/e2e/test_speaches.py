@@ -18,10 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.documented import command, follow
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,
     STACK,
+    Answer,
     Project,
     incus,
     left_of,
@@ -94,6 +96,38 @@ def test_without_the_key_there_is_no_transcription(project: Project) -> None:
     for key in ("", "wrong-key-wrong-key"):
         answer = post_recording(url, RECORDINGS / "hello_world.wav", "whisper-1", key)
         assert answer.status == 401
+
+
+def test_the_documented_commands_work(project: Project) -> None:
+    for line in (command("status speaches"), command("status ollama")):
+        assert "Active: active (running)" in follow(project, line).stdout
+    assert "loaded local/tiny-digits" in follow(project, command("journalctl")).stdout
+    assert follow(project, command("ffmpeg")).stdout.startswith("ffmpeg version")
+    assert json.loads(follow(project, command("gpu-server:8000")).stdout)["text"] == "hello world"
+    project.inside("apt-get", "-qy", "remove", "ffmpeg")
+    assert project.drift() == ["gpu-server/stt_server/packages: package ffmpeg: not there -> there"]
+    project.up()
+    assert follow(project, command("ffmpeg")).returncode == 0
+
+
+def test_one_model_is_served_by_its_names_and_nothing_is_open(project: Project) -> None:
+    outputs = project.outputs()
+    root = outputs["stt_url"].removesuffix("/v1")
+
+    def ask(method: str, path: str) -> Answer:
+        return request(f"{root}{path}", outputs["stt_api_key"], method=method)
+
+    names = [model["id"] for model in ask("GET", "/v1/models").json["data"]]
+    assert {"./models/tiny-digits", "whisper-1", "local/tiny-digits"} <= set(names)
+    other = project.transcribe("hello_world", "Systran/faster-whisper-large-v3")
+    assert (other.status, "'./models/tiny-digits' is" in other.json["detail"]) == (404, True)
+    assert ask("POST", "/v1/models/whisper-1").status == 201
+    fetched = ask("POST", "/v1/models/Systran/faster-whisper-tiny")
+    assert (fetched.status, "downloads none" in fetched.json["detail"]) == (404, True)
+    assert ask("DELETE", "/v1/models/local/tiny-digits").status == 405
+    for path in ("/docs", "/openapi.json", "/redoc"):
+        assert request(f"{root}{path}").status == 404
+    assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
 def variables(project: Project, *files: str) -> list[str]:

@@ -136,6 +136,17 @@ def test_a_model_of_other_engines_is_said_to_be_theirs() -> None:
         resolve_model("small", ENGINES["vosk"])
 
 
+@pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
+def test_a_model_of_the_catalogue_has_its_short_name_and_its_id(engine: str) -> None:
+    short = resolve_model("large-v3-turbo", ENGINES[engine])
+    long = resolve_model("deepdml/faster-whisper-large-v3-turbo-ct2", ENGINES[engine])
+    assert short.repository == long.repository == long.name
+    assert short.known is long.known is not None
+    assert (list(short.other_names), list(long.other_names)) == ([long.name], [short.name])
+    another = resolve_model("somebody/else", ENGINES[engine])
+    assert (another.known, list(another.other_names)) == (None, [])
+
+
 def test_a_compute_type_can_be_named() -> None:
     names = set(get_args(Quantization))
     for engine in ENGINES.values():

@@ -52,6 +52,7 @@ def test_make_stt_is_about_the_role_and_what_it_needs() -> None:
     assert not any("webui" in target or "ollama" in target for target in targets)
     with pytest.raises(OperationError, match="stt:enabled is false"):
         stt_targets(declared(enabled=False))
+    assert "**::stt_server/key" not in stt_targets(declared(authentication="none"))
 
 
 def test_a_key_of_the_operator_s_own_is_not_rotated(root: Path) -> None:
@@ -60,6 +61,9 @@ def test_a_key_of_the_operator_s_own_is_not_rotated(root: Path) -> None:
     assert "--replace=**::stt_server/key" in key_targets(root, "mine")
     file.write_text("config: {stt:apiKey: {secure: v1:abc}}\n")
     with pytest.raises(OperationError, match=r"uses the key of stt:apiKey.*config rm stt:apiKey"):
+        key_targets(root, "mine")
+    file.write_text("config: {stt:authentication: none}\n")
+    with pytest.raises(OperationError, match=r"no key to rotate.*stt:authentication: none"):
         key_targets(root, "mine")
 
 

@@ -146,8 +146,8 @@ def test_steps_that_have_nothing_to_do_with_each_other_run_side_by_side(stack: s
                  if each in program.steps}  # fmt: skip
         if step.step_kind in ("upload", "user", "packages"):
             assert not set(kinds.values()) & {"service", "model", "upload"}, name
-        if step.step_kind in ("upload", "user", "files"):
-            # Files are brought while packages are installed.
+        if step.step_kind in ("upload", "user", "files") and not name.endswith("/signpost"):
+            # Files are brought while packages are installed; the signpost tells what runs.
             assert not set(kinds.values()) & {"packages", "program", "service"}, name
         if step.step_kind in ("program", "model"):
             assert "service" not in kinds.values(), name
@@ -286,6 +286,7 @@ def test_the_outputs() -> None:
         "stt_health_url": "http://10.120.0.1:8000/health",
         "stt_model": "large-v3-turbo",
         "stt_quantization": "float16",
+        "stt_authentication": "key",
         "stt_api_key": API_KEY,
         "stt_check": CHECK,
         "stt_times": {"check": 0.5, "restart": 0.5},
@@ -297,6 +298,33 @@ def test_the_outputs() -> None:
         "webui_admin_password": "password-of-the-test",
         "webui_check": CHECK,
     }
+
+
+@pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
+def test_where_no_key_is_asked_for_there_is_none(engine: str) -> None:
+    program = run("cpu", engine=engine, authentication="none")
+    assert not any(
+        "stt_server/key" in name or f"{STT}/secrets" in name for name in program.commands
+    )
+    assert program.outputs["stt_authentication"] == "none"
+    assert "stt_api_key" not in program.outputs
+    assert "Authorization" not in program.outputs["stt_curl"]
+    service, verify = (program.steps[f"{STT}/{part}"].spec for part in ("service", "verify"))
+    assert "api-key" not in str(service) and verify["header_file"] == ""
+    assert any(
+        "stt:authentication is none: whoever reaches http://10.120.0.1:8000/v1" in warning
+        for warning in program.log
+    )
+
+
+@pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
+def test_the_name_speaches_leads_to_the_engine_that_runs(engine: str) -> None:
+    step = run("cpu", engine=engine).steps.get(f"{STT}/signpost")
+    assert (step is None) == (engine == "speaches")
+    if step:
+        [file] = step.spec["files"]
+        assert file["path"] == "/usr/local/lib/systemd/system/speaches.service"
+        assert f"not the STT engine of this machine: {engine} is" in file["content"]
 
 
 def test_disabled_stt_leaves_the_rest_with_the_key_and_the_models() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,16 @@ def test_a_setting_changes_exactly_what_the_table_says(engine: str, tmp_path: Pa
 def test_the_model_s_alias_is_in_the_file_that_the_table_names(tmp_path: Path) -> None:
     [aliases] = service("speaches", tmp_path, model="tiny").files
     assert aliases.path.endswith("/model_aliases.json")
-    assert '"whisper-1": "Systran/faster-whisper-tiny"' in aliases.content
+    assert json.loads(aliases.content) == dict.fromkeys(
+        ["tiny", "Systran/faster-whisper-tiny", "whisper-1"], "Systran/faster-whisper-tiny"
+    )
+
+
+def test_this_project_s_server_answers_to_every_name_of_the_model(tmp_path: Path) -> None:
+    variables = service("faster-whisper", tmp_path, model="tiny").variables
+    assert variables["STT_MODEL_NAME"] == "tiny"
+    others = ["Systran/faster-whisper-tiny", "whisper-1"]
+    assert json.loads(variables["STT_MODEL_ALIASES"]) == others
 
 
 @pytest.mark.parametrize("engine", ["faster-whisper", "parakeet", "vosk", "owhisper"])

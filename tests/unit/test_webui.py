@@ -142,7 +142,19 @@ def test_certificates_that_do_not_work_are_refused(webui: dict[str, Any], said: 
 def test_the_key_of_this_service_goes_to_this_service_only(
     webui: dict[str, Any], sent: str
 ) -> None:
-    made = run("cpu", secret=True, webui=webui).commands[f"{WEBUI}/secrets"]
-    [file] = made.spec["secrets"]
-    assert file["variables"]["AUDIO_STT_OPENAI_API_KEY"] == sent
+    assert sent_key(webui=webui) == sent
+
+
+def sent_key(**settings: Any) -> str:
+    """What Open WebUI sends with a recording."""
+    made = run("cpu", secret=True, **settings).commands[f"{WEBUI}/secrets"]
     assert made.secret_inputs == {"stdin"}
+    [file] = made.spec["secrets"]
+    key: str = file["variables"]["AUDIO_STT_OPENAI_API_KEY"]
+    return key
+
+
+def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
+    assert sent_key(authentication="none") == ""
+    theirs = {"stt_url": "https://api.example.com/v1", "sttKey": "key-of-theirs"}
+    assert sent_key(authentication="none", webui=theirs) == "key-of-theirs"

@@ -1,7 +1,10 @@
-"""Speaches, with the language of stt:language where a request names none.
+"""Speaches as this project declares it: one model, by all its names, in the declared language.
 
-Speaches itself has no such setting. It hands every request's language to faster-whisper, and there
-None means "detect": this is where the default goes in. It also logs what a model was loaded as.
+- Speaches has no setting for a language. It hands every request's to faster-whisper, and there None
+  means "detect": this is where ``stt:language`` goes in.
+- It serves and lists the declared model, not what else lies on the volume. It fetches and deletes
+  none: that is what `up` does.
+- It logs what a model was loaded as. Nothing about it can be read without the key.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from typing import Any, NoReturn
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before ONNX Runtime is loaded
 
@@ -52,7 +55,61 @@ for _pipeline in (faster_whisper.WhisperModel, faster_whisper.BatchedInferencePi
     _pipeline.transcribe = _with_language(_pipeline.transcribe)
 faster_whisper.WhisperModel.__init__ = _logged(faster_whisper.WhisperModel.__init__)
 
-from speaches import main  # noqa: E402  # after the default is in place
+# After the default is in place.
+from speaches import main  # noqa: E402
+from speaches.executors.shared.registry import ExecutorRegistry  # noqa: E402
+from speaches.executors.whisper import WhisperModelRegistry  # noqa: E402
+from speaches.model_aliases import load_model_id_aliases  # noqa: E402
+from speaches.routers import misc, models, stt  # noqa: E402
+
+# Whatever release it is: these carry the patches below.
+HTTPException: Any = main.HTTPException
+
+#: The model by each of its names, the one of ``stt:model`` first.
+ALIASES: dict[str, str] = load_model_id_aliases()
+NAME, SERVED = next(iter(ALIASES.items()))
+
+
+def _only_served(card_of: Callable[[str], Any]) -> Callable[[str], Any]:
+    @functools.wraps(card_of)
+    def card_of_served(model_id: str) -> Any:
+        if model_id != SERVED:
+            raise HTTPException(404, f"The model {model_id!r} is not served here; {NAME!r} is.")
+        return card_of(model_id)
+
+    return card_of_served
+
+
+def _by_every_name(list_models: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
+    @functools.wraps(list_models)
+    def list_names(self: Any) -> Iterator[Any]:
+        for model in list_models(self):
+            if model.id == SERVED:
+                for name in dict.fromkeys([*ALIASES, SERVED]):
+                    yield model.model_copy(update={"id": name})
+
+    return list_names
+
+
+def _fetch(self: Any, model_id: str) -> bool:
+    if model_id == SERVED:
+        return False  # it is here already
+    raise HTTPException(
+        404,
+        f"The model {model_id!r} is not here, and this server downloads none. Set stt:model and "
+        f"run `up`. {NAME!r} is served.",
+    )
+
+
+def _delete(model_id: str) -> NoReturn:
+    raise HTTPException(405, "This server deletes no models. Set stt:model and run `up`.")
+
+
+for _router in (misc, stt):
+    _router.get_model_card_data_or_raise = _only_served(_router.get_model_card_data_or_raise)
+WhisperModelRegistry.list_local_models = _by_every_name(WhisperModelRegistry.list_local_models)
+ExecutorRegistry.download_model_by_id = _fetch
+models.delete_local_model_repo = _delete
 
 #: Speaches logs this line as an error for every good answer.
 logging.getLogger("speaches.routers.stt").addFilter(
@@ -99,8 +156,13 @@ class Gate:
 
 
 def create_app() -> App:
-    """Speaches, with HTTP's own status for a missing key: clients expect 401, and it says 403."""
-    app: App = main.create_app()
+    """Speaches, with HTTP's own status for a missing key: clients expect 401, and it says 403.
+
+    Its own documentation is not served: it would be to everybody, with or without the key.
+    """
+    app: Any = main.create_app()
+    public = {app.docs_url, app.redoc_url, app.openapi_url, app.swagger_ui_oauth2_redirect_url}
+    app.router.routes[:] = [route for route in app.routes if route.path not in public]
     gate = Gate()
 
     async def with_status(scope: Scope, receive: Receive, send: Send) -> None:
