@@ -35,7 +35,8 @@ class Transcription(Kind):
 
     ``words`` are those that it has, and ``error_rate`` is the word error rate that is allowed;
     where they are empty any words will do, which proves less. ``seconds`` is the recording's
-    length. ``device``: what the model has to run on, where ``evidence`` tells it.
+    length. ``device``: what the model has to run on, where ``evidence`` tells it. ``header_file``
+    is empty where the service asks for no key.
     """
 
     kind: ClassVar = "transcription"
@@ -89,12 +90,13 @@ class Transcription(Kind):
 
     def _post(self, machine: Machine, step: str) -> str:
         look = f"See journalctl -u {self.unit} in the machine."
-        recording, header = machine.path(self.recording), machine.path(self.header_file)
+        recording = machine.path(self.recording)
+        key = ["-H", f"@{machine.path(self.header_file)}"] if self.header_file else []
         done = machine.run(
             [
                 *("curl", "--silent", "--show-error", "--noproxy", "*"),
                 *("--max-time", str(self.deadline), "--write-out", "\n%{http_code}"),
-                *("-H", f"@{header}", "-F", f"file=@{recording};type=audio/wav"),
+                *(*key, "-F", f"file=@{recording};type=audio/wav"),
                 *("--form-string", f"model={self.model}", "-F", "response_format=json"),
                 f"{self.url}/audio/transcriptions",
             ],

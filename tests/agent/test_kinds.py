@@ -525,9 +525,14 @@ def test_certificates(agent: Any) -> None:
 
 
 def _transcription(agent: Any, **more: Any) -> Transcription:
-    given = {"device": "cuda", "evidence": Evidence(f"{agent.systemd.url}/gpu"), **more}
+    given = {
+        "device": "cuda",
+        "evidence": Evidence(f"{agent.systemd.url}/gpu"),
+        "header_file": "/key",
+        **more,
+    }
     return Transcription(
-        "http://stt/v1", "m", "/r.wav", 3.0, "/key", "engine", "Engine", deadline=9, **given
+        "http://stt/v1", "m", "/r.wav", 3.0, unit="engine", engine="Engine", deadline=9, **given
     )
 
 
@@ -547,6 +552,8 @@ def test_transcription(agent: Any) -> None:
     line = " ".join(agent.systemd.log())
     assert f"-H @{agent.root}/key" in line and "--max-time 9" in line
     assert agent.leftovers() == [] and agent.drift() == []
+    agent.apply("stt/verify", _transcription(agent, device="cpu", header_file=""))
+    assert "-H" not in agent.systemd.log()[-1]
 
 
 def test_the_words_have_to_come_back(agent: Any) -> None:
