@@ -11,7 +11,7 @@ import pulumi
 
 from agent.difference import Difference, compare, compare_object
 from components.command import Command, Host, joined
-from host.objects import INSTANCE, NETWORK, UUID, VOLUME, ObjectType, Place, owner_of
+from host.objects import INSTANCE, NETWORK, UUID, VOLUME, ObjectType, Place, is_rebuilt, owner_of
 
 
 def host_command(host: Host, *words: str) -> str:
@@ -44,7 +44,8 @@ def find_drift(
     if actual is None:
         return host.gone(name, f"{kind.name} {place.name}")
     if kind is INSTANCE and is_another(host, name, actual):
-        return [Difference(f"machine {place.name}", "another one", "the one that was set up")]
+        what = "from another image" if is_rebuilt(actual) else "another one"
+        return [Difference(f"machine {place.name}", what, "the one that was set up")]
     running = {"status": "Running"} if kind is INSTANCE else {}
     applied = _recorded(host, name, "stdin") or desired
     found = compare_object({**applied, **running}, actual, kind.unnamed)
@@ -61,8 +62,11 @@ def _owner(host: Host, name: str, actual: Mapping[str, Any]) -> list[Difference]
 def is_another(host: Host, name: str, actual: Mapping[str, Any]) -> bool:
     """Whether a container is not the one that the resource ``name`` has set up, but bears its name.
 
-    A run that was cut off has made it anew, or somebody else has: nothing is in it.
+    A run that was cut off has made it anew, or somebody else has, or it was rebuilt from another
+    image: nothing is in it.
     """
+    if is_rebuilt(actual):
+        return True
     uuid = (_recorded(host, name, "stdout") or {}).get("uuid")
     return bool(uuid) and uuid != actual.get("config", {}).get(UUID, uuid)
 

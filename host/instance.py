@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from host.client import Client, HostError
-from host.objects import INSTANCE, UUID, Place, is_marked, merge
+from host.objects import BASE_IMAGE, IMAGE, INSTANCE, UUID, Place, is_marked, is_rebuilt, merge
 
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
 STAND_IN = "incus-stt/"
@@ -26,13 +26,14 @@ def apply_instance(
 ) -> dict[str, Any]:
     """Create the container, or give it its desired state; start it and wait until it has booted.
 
+    One that somebody has rebuilt from another image is created again.
     What was done, and the container's UUID.
 
     Raises:
         HostError: Incus refuses it, or it does not boot.
     """
     actual = client.get(place.path(INSTANCE))
-    if actual is not None and _half_created(actual):
+    if actual is not None and is_marked(actual) and (_half_created(actual) or is_rebuilt(actual)):
         client.call("delete", "--force", place.name, project=place.project)
         actual = None
     if actual is None:
@@ -41,6 +42,7 @@ def apply_instance(
         _edit(client, place, desired, actual)
         done = "edited"
     made = client.get(place.path(INSTANCE)) or {}
+    _note_image(client, place, made.get("config", {}))
     if made.get("status") != "Running":
         started = client.run("start", place.name, project=place.project)
         if started.returncode:
@@ -58,7 +60,7 @@ def _half_created(actual: Mapping[str, Any]) -> bool:
     """
     never_used = str(actual.get("last_used_at", "")).startswith(("0001-", "1970-"))
     created = (actual.get("config") or {}).get("volatile.apply_template")
-    return is_marked(actual) and never_used and not created
+    return never_used and not created
 
 
 def _create(client: Client, place: Place, desired: Mapping[str, Any], image: str) -> str:
@@ -73,6 +75,12 @@ def _create(client: Client, place: Place, desired: Mapping[str, Any], image: str
             "stt:image; `make up` builds one where no image server is reached."
         )
     return f"created from the image {image}"
+
+
+def _note_image(client: Client, place: Place, config: Mapping[str, Any]) -> None:
+    """Keep the fingerprint of the image, which Incus itself changes when a container is rebuilt."""
+    if IMAGE not in config and (base := config.get(BASE_IMAGE)):
+        client.call("config", "set", place.name, f"{IMAGE}={base}", project=place.project)
 
 
 def _edit(

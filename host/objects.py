@@ -19,6 +19,8 @@ from host.client import Client, HostError
 MARK = {"user.managed-by": "incus-stt"}
 #: The key of an object's owner: Pulumi project, stack, and the id that the stack made for itself.
 OWNER = "user.incus-stt.owner"
+#: The key of the fingerprint of the image that a container was made from, and Incus' own for it.
+IMAGE, BASE_IMAGE = "user.incus-stt.image", "volatile.base_image"
 #: Incus' key for what makes a container this one, and not another one of its name.
 UUID = "volatile.uuid"
 
@@ -38,8 +40,8 @@ class ObjectType:
 
     @property
     def unnamed(self) -> str:
-        """Matches configuration keys that no desired state names: Incus' own, and the owner."""
-        return f"{self.computed}|^{re.escape(OWNER)}$"
+        """Matches configuration keys that no desired state names: Incus' own, owner and image."""
+        return f"{self.computed}|^({re.escape(OWNER)}|{re.escape(IMAGE)})$"
 
 
 PROJECT = ObjectType("project", ("project",), "/1.0/projects/{name}", r"^(volatile|features)[.]")
@@ -114,6 +116,12 @@ def split_owner(owner: str) -> tuple[str, str, str]:
 def has_other_owner(state: Mapping[str, Any], owner: str) -> bool:
     """Whether an object names another owner than this one."""
     return owner_of(state) not in ("", owner)
+
+
+def is_rebuilt(state: Mapping[str, Any]) -> bool:
+    """Whether somebody has put another image into a container (`incus rebuild`)."""
+    config = state.get("config") or {}
+    return config.get(IMAGE, "") not in ("", config.get(BASE_IMAGE, ""))
 
 
 def is_marked(state: Mapping[str, Any]) -> bool:
