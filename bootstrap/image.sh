@@ -38,6 +38,17 @@ use() {
     exit 0
 }
 
+# Whose name is not its own says so each time.
+use_standin() {
+    described=$(incus query "/1.0/images/aliases/$(printf '%s' "$STANDIN" | sed 's|/|%2F|g')?project=default" 2>/dev/null </dev/null |
+        sed -n 's/.*"description": "\([^"]*\) in place of .*/\1/p')
+    case $(printf '%s' "$described" | tr 'A-Z ' 'a-z/') in
+        '' | "$alias") ;;
+        *) say "$described, which was built on this host, stands in for $IMAGE. When the server answers again: incus image alias delete $STANDIN" ;;
+    esac
+    use "$STANDIN"
+}
+
 check_local() {
     ! usable "$IMAGE" || use "$IMAGE"
     die "there is no local image $alias. Set stt:image to one of 'incus image list', or to a server's image such as images:ubuntu/24.04, then run this again."
@@ -108,7 +119,6 @@ adopt() {
     incus query -X POST "/1.0/images/aliases?project=default" >/dev/null </dev/null --data \
         "{\"name\": \"$STANDIN\", \"target\": \"$fingerprint\", \"description\": \"$(os_name) in place of $IMAGE, built on this host\"}" ||
         usable "$STANDIN" || return 1
-    say "$(os_name), which was built on this host earlier, stands in for $IMAGE: it is now called $STANDIN"
 }
 
 build() {
@@ -135,11 +145,11 @@ main() {
     { have incus && incus query /1.0 >/dev/null 2>&1 </dev/null; } ||
         die "Incus does not answer. Run 'sh $HERE/incus.sh' first."
     [ "$remote" != local ] || check_local
-    ! usable "$STANDIN" || use "$STANDIN"
+    ! usable "$STANDIN" || use_standin
     ! ask_server || use "$IMAGE"
     check_name
     check_host
-    ! adopt || use "$STANDIN"
+    ! adopt || use_standin
     say "WARNING: building $(os_name) from this host's own package sources, to stand in for $IMAGE"
     if ! is_root; then
         say "debootstrap needs root. Run:  sudo sh $(quote "$HERE/image.sh" "$IMAGE")"
@@ -147,13 +157,13 @@ main() {
         exit 3
     fi
     take_lock
-    ! usable "$STANDIN" || use "$STANDIN"
-    ! adopt || use "$STANDIN"
+    ! usable "$STANDIN" || use_standin
+    ! adopt || use_standin
     open_log image.log
     need_tools
     build
     adopt || die "Incus took the image but does not list it. Look at 'incus image list', then run this again."
-    use "$STANDIN"
+    use_standin
 }
 
 main

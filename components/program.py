@@ -15,9 +15,11 @@ from components.report import report
 from components.start import Start
 from declaration.problems import DeclarationError
 from host.client import HostError
+from host.instance import stood_in_by
+from host.objects import INSTANCE
 from host.read import Live, Reading
 from roles import ROLES
-from stack.declare import declare
+from stack.declare import Declaration, declare
 from stack.idle_settings import idle_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +40,16 @@ def read_host(reading: Reading | HostError | None) -> Live | None:
             raise
         pulumi.log.warn(f"Drift was not checked. {error.user_message}")
         return None
+
+
+def _stand_ins(declaration: Declaration, live: Live | None) -> list[str]:
+    """Which machines were made from another distribution than the configuration names."""
+    image, found = declaration.settings.image, []
+    for plan in declaration.topology.machines if live else ():
+        state = live.find(INSTANCE.name, plan.name, plan.domain) if live else None
+        if other := stood_in_by(image, state or {}):
+            found.append(f"{plan.full_name} is {other}, which stands in for stt:image {image}.")
+    return found
 
 
 def main(start: Start) -> None:
@@ -72,7 +84,7 @@ def main(start: Start) -> None:
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
     deployment = Deployment(declaration, host)
-    for warning in deployment.warnings():
+    for warning in [*deployment.warnings(), *_stand_ins(declaration, live)]:
         pulumi.log.warn(warning)
     if live:  # else nobody knows, and no report tells so
         report(host.drift)

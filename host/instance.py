@@ -21,6 +21,14 @@ def stand_in(image: str) -> str:
     return STAND_IN + image.replace(":", "/", 1)
 
 
+def stood_in_by(image: str, state: Mapping[str, Any]) -> str:
+    """What a container was made from, where that stands in for another distribution; else empty."""
+    config = state.get("config") or {}
+    made_from = str(config.get("image.description", "")).partition(",")[0]
+    same = made_from.lower().replace(" ", "/") == image.partition(":")[2]
+    return made_from if config.get("image.variant") == "incus-stt" and not same else ""
+
+
 def apply_instance(
     client: Client, place: Place, desired: Mapping[str, Any], image: str
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.project import Project, changed, incus
+from tests.e2e.project import Project, changed, incus, run
 
 UNIT = "/etc/systemd/system/faster-whisper.service"
 ETC = "/etc/incus-stt/stt_server"
@@ -218,6 +218,16 @@ def test_a_deleted_machine_is_made_again_with_all_that_was_in_it(project: Projec
     assert project.unchanged()
     assert project.transcribe("hello_world").json["text"] == "hello world"
     shell(project, "rm /srv/models/kept")  # the volume is the one that was there
+
+
+def test_a_machine_that_was_rebuilt_is_made_again_from_the_declared_image(project: Project) -> None:
+    words = ("rebuild", "--empty", "--force", "gpu-server")
+    run("incus", "--project", project.domain, *words)  # it cannot start so
+    line = "gpu-server/instance: machine gpu-server: from another image -> the one that was set up"
+    assert project.drift()[0] == line
+    project.up()
+    assert project.unchanged()
+    assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
 def test_a_deleted_domain_is_made_again(project: Project) -> None:

@@ -16,7 +16,7 @@ from agent.difference import Difference
 from components.state import STACK_ID
 from declaration.connection import Connection
 from host.client import HostError
-from host.objects import UUID
+from host.objects import BASE_IMAGE, IMAGE, UUID
 from host.read import AGENT, AppliedStep, Live, MachineState, parse_live, read_live
 from tests.unit.program import (
     EMPTY_HOST,
@@ -188,6 +188,32 @@ def test_a_machine_that_was_made_anew_has_lost_its_steps(
         "machine gpu-server: another one -> the one that was set up"
     ]
     assert drift[f"{STT}/service"] == ["step: not applied -> applied"]
+
+
+def test_a_machine_that_was_rebuilt_has_lost_its_steps(first: Program, live: Live) -> None:
+    place = ("instance", "ai-tools", "gpu-server")
+    before = live.objects[place]
+    noted = {**before["config"], IMAGE: "1a2b", BASE_IMAGE: "1a2b"}
+    assert run("gpu", replace(live, objects={**live.objects, place: {**before, "config": noted}}),
+               first).drift == {}  # fmt: skip
+    rebuilt = {**before, "config": {**noted, BASE_IMAGE: "3c4d"}}
+    drift = run("gpu", replace(live, objects={**live.objects, place: rebuilt}), first).drift
+    assert drift[f"{MACHINE}/instance"] == [
+        "machine gpu-server: from another image -> the one that was set up"
+    ]
+
+
+@pytest.mark.parametrize("os", ["Debian 12", "Ubuntu 24.04"])
+def test_a_machine_from_a_stand_in_is_named_where_its_distribution_is_another(
+    first: Program, live: Live, os: str
+) -> None:
+    place = ("instance", "ai-tools", "gpu-server")
+    before = live.objects[place]
+    made_from = {"image.variant": "incus-stt", "image.description": f"{os}, built on this host"}
+    other = {**before, "config": {**before["config"], **made_from}}
+    program = run("gpu", replace(live, objects={**live.objects, place: other}), first)
+    said = "gpu-server is Debian 12, which stands in for stt:image images:ubuntu/24.04."
+    assert program.drift == {} and (said in str(program.log)) == (os == "Debian 12")
 
 
 def changed(live: Live, kind: str, name: str, **more: Any) -> Live:
