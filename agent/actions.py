@@ -45,6 +45,10 @@ class Run:
         return done.stdout
 
 
+#: Downloads from this size on say how large they are; bytes.
+_LARGE = 50_000_000
+
+
 @dataclass(frozen=True)
 class Download:
     """A file from a URL; ``{architecture}`` in it is ``amd64`` or ``arm64``.
@@ -67,7 +71,7 @@ class Download:
         target = machine.path(self.to)
         target.parent.mkdir(parents=True, exist_ok=True)
         words = ["curl", "--fail", "--silent", "--show-error", "--location", "--retry", "3"]
-        say(f"downloading {url}")
+        say(f"downloading {url}{self._size(machine, [*words, url])}")
         fetch = [*words, "--continue-at", "-", "--output", str(target), url]
         done = machine.run(fetch, check=False, deadline=7200)
         if done.returncode == 33:  # the server sends whole files only
@@ -81,6 +85,14 @@ class Download:
             )
         if self.checksums:
             self._verify(machine, target, url.rsplit("/", 1)[1], [*words, self.checksums])
+
+    @staticmethod
+    def _size(machine: Machine, fetch: Sequence[str]) -> str:
+        """How much there is to download; empty where the server does not tell."""
+        asked = machine.run([*fetch, "--head"], check=False, deadline=60).stdout.lower()
+        sizes = [line.partition(":")[2] for line in asked.splitlines() if "content-length:" in line]
+        size = int(sizes[-1]) if sizes and sizes[-1].strip().isdigit() else 0
+        return f": {size / 1e9:.1f} GB" if size >= _LARGE else ""
 
     def _verify(self, machine: Machine, file: Path, name: str, fetch: Sequence[str]) -> None:
         import hashlib

@@ -78,11 +78,13 @@ class Machine:
         text: str = "",
         check: bool = True,
         deadline: float = 3600,
+        shown: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end, as ``user`` (root where empty); ``text`` is its stdin.
 
         It holds this run's locks too: where this run is killed, the next one waits until what it
-        started has ended. At the deadline it is killed with what it started itself.
+        started has ended. At the deadline it is killed with what it started itself. ``shown``: its
+        stderr goes to the operator as it comes.
 
         Raises:
             StepError: it failed (with ``check``), is not there, or took more than ``deadline`` s.
@@ -92,7 +94,7 @@ class Machine:
                 argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=None if shown else subprocess.PIPE,
                 text=True,
                 errors="replace",
                 cwd=self.path(directory),

@@ -49,6 +49,11 @@ class ModelRef:
         return re.sub(r"[^A-Za-z0-9._-]", "-", name).strip(".-") or "model"
 
     @property
+    def download(self) -> int:
+        """What fetching it downloads, in MB; 0 where that is not known."""
+        return self.known.download if self.known else 0
+
+    @property
     def weights(self) -> int | None:
         """The size of CTranslate2's weights in a directory, in bytes, where there are any."""
         return self.found.weights if self.found else None

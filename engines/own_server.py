@@ -190,5 +190,5 @@ def _check_step(
         },
     )
     fetch = [] if context.model.directory else what.fetch
-    spec = Model(name, what.directory, load, fetch, f"{USER}:{USER}")
+    spec = Model(name, what.directory, load, fetch, f"{USER}:{USER}", context.model.download)
     return Step(context.name("model"), spec, needs)

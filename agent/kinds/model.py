@@ -12,14 +12,14 @@ from agent.actions import Action, Run, give
 from agent.difference import Difference
 from agent.files import remove
 from agent.kinds.kind import Applied, Kind
-from agent.machine import Machine, StepError
+from agent.machine import Machine, StepError, say
 
 
 @dataclass(frozen=True)
 class Model(Kind):
     """A model's directory. Without ``fetch`` it is there already.
 
-    ``check`` loads the model and ends. What was fetched stays when the step goes.
+    ``check_load`` loads the model and ends. What was fetched stays when the step goes.
     """
 
     kind: ClassVar = "model"
@@ -28,6 +28,8 @@ class Model(Kind):
     check_load: Run
     fetch: Sequence[Action] = field(default_factory=list)
     owner: str = "root:root"
+    #: What fetching it downloads; MB, 0: not known.
+    download: int = 0
 
     @property
     def locks(self) -> list[str]:
@@ -55,6 +57,8 @@ class Model(Kind):
                 # Changed after it was complete: from the start. What was cut off goes on.
                 if spoiled:
                     remove(machine.path(self.directory))
+                if self.download:
+                    say(f"downloading {self.name}: {self.download / 1000:.1f} GB")
                 for action in self.fetch:
                     action.do(machine)
                 give(machine, self.directory, self.owner)

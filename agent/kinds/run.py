@@ -25,7 +25,8 @@ class Run(Kind):
     ``environment_files`` are read by systemd, as a service's are. ``script`` is a shell script,
     run by ``sh -eu``. ``creates`` is a path that is there afterwards; ``check_argv`` is a program
     that prints a JSON list of ``[field, found, wanted]`` where something differs. ``values`` are
-    not used: another value runs the program again. Only they may be secrets, since everybody in
+    not used: another value runs the program again. ``shown``: what it says on stderr goes to the
+    operator as it comes. Only they may be secrets, since everybody in
     the machine sees a program's arguments.
     """
 
@@ -44,6 +45,7 @@ class Run(Kind):
     #: Lock: what else must not be worked on meanwhile.
     works_on: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
+    shown: bool = False
     #: How long it may take; s.
     deadline: int = 3600
 
@@ -82,6 +84,7 @@ class Run(Kind):
             directory="/" if self.environment_files else self.directory,
             check=False,
             deadline=self.deadline,
+            shown=self.shown,
         )
         if done.returncode:
             raise StepError(

@@ -189,7 +189,7 @@ def _model_steps(context: EngineContext, checkout: str, programs: str) -> tuple[
             **OPENMP,
         },
     )
-    spec = Model(model.name, entry, load, fetch, f"{USER}:{USER}")
+    spec = Model(model.name, entry, load, fetch, f"{USER}:{USER}", model.download)
     steps.append(Step(context.name("model"), spec))
     return repository, steps
 

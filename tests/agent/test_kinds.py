@@ -8,6 +8,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -193,6 +194,15 @@ def test_run_with_secret_values_is_checked_without_its_spec(agent: Any) -> None:
     agent.apply("webui/administrator", spec, secret=True)
     assert agent.check() == {"webui/administrator": ["email: a@x -> b@x"]}
     assert "geh" not in agent.texts()
+
+
+def test_what_a_run_shows_comes_while_it_runs(
+    agent: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["sh", "-c", "echo on the way >&2; false"]
+    with pytest.raises(StepError, match=r"sh -c echo .* failed"):
+        agent.apply("stt/run", RunStep(argv, shown=True))
+    assert capfd.readouterr().err == "on the way\n"
 
 
 def test_run_that_cannot_be_asked_is_drift(agent: Any) -> None:
@@ -387,6 +397,12 @@ def test_model(agent: Any) -> None:
     assert weights.read_text() == "once\n" and agent.drift() == []
     agent.remove("stt/model")
     assert weights.exists(), "what was fetched stays"
+
+
+def test_a_model_says_how_much_it_downloads(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        agent.apply("stt/model", replace(_model(agent), download=1618))
+    assert capsys.readouterr().err == "downloading small: 1.6 GB\n"
 
 
 def test_what_cannot_be_fetched_is_no_drift_of_what_runs(agent: Any) -> None:
@@ -617,10 +633,13 @@ def test_what_the_journal_says_of_the_device(agent: Any) -> None:
 # actions
 
 
-def test_a_download_goes_on_or_starts_anew_and_is_checked(agent: Any) -> None:
+def test_a_download_goes_on_or_starts_anew_and_is_checked(
+    agent: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     agent.systemd.program(
         "curl",
         "#!/bin/sh\nfor last; do :; done\ncase $last in\n"
+        "--head) printf 'Content-Length: 3\\r\\n\\r\\nContent-Length: 1600000000\\r\\n';;\n"
         "*sums) printf foo | sha256sum | sed s,-,./x.zst,;;\n"
         "*) while [ $1 != --output ]; do shift; done\n"
         "   [ ! -e $2 ] || exit 33\n   printf foo >$2;;\nesac\n",
@@ -630,6 +649,7 @@ def test_a_download_goes_on_or_starts_anew_and_is_checked(agent: Any) -> None:
     part.parent.mkdir(parents=True)
     part.write_text("f")
     Download("http://x/x.zst", "/var/cache/x.zst", "http://x/sums").do(agent.machine)
+    assert "downloading http://x/x.zst: 1.6 GB" in capsys.readouterr().err
     assert part.read_text() == "foo"
     with pytest.raises(StepError, match="published checksum"):
         Download("http://x/y.zst", "/var/cache/x.zst", "http://x/sums").do(agent.machine)

@@ -21,6 +21,7 @@ from tests.model_hub import CARD, ModelHub
 FETCH = ROOT / "stt_server" / "fetch_model.py"
 CHECK = ROOT / "engines" / "speaches" / "machine" / "check_model.py"
 MEMORY = ROOT / "operations" / "machine" / "memory.py"
+MODELS = ROOT / "roles" / "ollama_server" / "machine" / "models.py"
 VERIFY = ROOT / "roles" / "open_webui" / "machine" / "verify.py"
 MODEL = ROOT / "models" / "tiny-digits"
 
@@ -252,6 +253,18 @@ def test_memory_of_the_stt_service(imitation: Imitation, asked: dict[str, str]) 
     del imitation.answers["GET /api/ps"]
     assert memory("flush", asked) == {"stt": "cannot"}
     assert memory("flush", asked | {"stt": "http://127.0.0.1:9"}) == {"stt": "silent"}
+
+
+def test_ollama_s_models_are_pulled_with_their_size(imitation: Imitation) -> None:
+    part = {"status": "pulling 1", "digest": "sha256:1", "total": 2_019_000_000}
+    imitation.answers = {"POST /api/pull": (200, part)}
+    port = str(imitation.server_address[1])
+    done = program(MODELS, "pull", port, "llama3.2")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"models": ["llama3.2"]})
+    assert done.stderr == "pulling llama3.2\npulling llama3.2: 2.0 GB\n"
+    imitation.answers = {"POST /api/pull": (200, {"error": "no such model"})}
+    done = program(MODELS, "pull", port, "nowhere")
+    assert (done.returncode, done.stderr) == (1, "pulling nowhere\nnowhere: no such model\n")
 
 
 def test_memory_of_ollama(imitation: Imitation, asked: dict[str, str]) -> None:

@@ -12,6 +12,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+#: Parts of a model from this size on are told; bytes.
+LARGE = 50_000_000
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -39,6 +41,14 @@ def has(port: int, model: str) -> bool:
         return False
 
 
+def tell(said: dict[str, Any], told: set[str], model: str) -> None:
+    """Say once how large each large part of a model is."""
+    part, size = said.get("digest", ""), said.get("total", 0)
+    if size >= LARGE and part not in told:
+        told.add(part)
+        print(f"pulling {model}: {size / 1e9:.1f} GB", file=sys.stderr, flush=True)
+
+
 def pull(port: int, model: str) -> None:
     """Fetch a model.
 
@@ -46,6 +56,7 @@ def pull(port: int, model: str) -> None:
         SystemExit: it cannot be fetched; Ollama says why.
     """
     print(f"pulling {model}", file=sys.stderr, flush=True)
+    told: set[str] = set()
     try:
         # Lines come as the download goes on.
         with call(port, "/api/pull", {"model": model}, 600) as answer:
@@ -53,6 +64,7 @@ def pull(port: int, model: str) -> None:
                 said = json.loads(line)
                 if "error" in said:
                     sys.exit(f"{model}: {said['error']}")
+                tell(said, told, model)
     except OSError as error:
         sys.exit(f"{model}: {error}")
 
