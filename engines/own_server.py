@@ -115,6 +115,7 @@ def own_server(context: EngineContext, what: OwnServer) -> EngineService:
         port=settings.port,
         health=[HealthRequest(f"{context.base_url}/health", fields={"model": model.name})],
         deadline=_DEADLINE,
+        holds_port=True,
     )
     return EngineService(
         steps,

@@ -9,12 +9,14 @@ import sys
 import uvicorn
 
 from stt_server.service import Service, create_app
-from stt_server.settings import SettingsError, read_settings
+from stt_server.settings import Settings, SettingsError, read_settings
 
 #: sysexits.h EX_CONFIG: systemd shows it as CONFIG.
 EX_CONFIG = 78
 #: How long SIGTERM lets a running transcription end; then uvicorn lets the signal end the process.
 GRACE_SECONDS = 5
+#: The first file descriptor that systemd passes.
+LISTEN_FDS_START = 3
 
 
 class Server(uvicorn.Server):
@@ -36,10 +38,29 @@ def notify(state: str) -> None:
             channel.send(state.encode())
 
 
+def held_socket(settings: Settings) -> list[socket.socket] | None:
+    """The socket that systemd listens on (sd_listen_fds(3)); None without one.
+
+    Raises:
+        SettingsError: it listens elsewhere than the settings say.
+    """
+    if (os.environ.get("LISTEN_PID"), os.environ.get("LISTEN_FDS")) != (str(os.getpid()), "1"):
+        return None
+    held = socket.socket(fileno=LISTEN_FDS_START)
+    if held.getsockname() != (settings.host, settings.port):
+        host, port = held.getsockname()[:2]
+        raise SettingsError(
+            f"STT_HOST and STT_PORT are {settings.host} and {settings.port}, and the socket of "
+            f"systemd listens on {host}, port {port}"
+        )
+    return [held]
+
+
 def main() -> int:
     """Serve until SIGTERM. Returns the exit status."""
     try:
         settings = read_settings(os.environ)
+        sockets = held_socket(settings)
         service = Service(settings)
     except SettingsError as error:
         print(f"stt_server: {error}.", file=sys.stderr)
@@ -52,7 +73,7 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    Server(config).run()
+    Server(config).run(sockets)
     return 0
 
 

@@ -45,6 +45,8 @@ class Service(Kind):
     sections: Mapping[str, Mapping[str, str | Sequence[str]]] = field(default_factory=dict)
     unit_text: str = ""
     files: Sequence[File] = field(default_factory=list)
+    #: systemd holds the port (socket activation): clients wait while the service restarts.
+    holds_port: bool = False
     #: URLs whose JSON is what the service says of itself, by the name of the answer.
     reports: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,12 +60,40 @@ class Service(Kind):
         """The unit with its suffix."""
         return f"{self.unit}.service"
 
+    @property
+    def units(self) -> list[str]:
+        """Its units, in the order in which they stop."""
+        socket = [systemd.socket_of(self.unit_name)] if self.holds_port else []
+        return [*socket, self.unit_name]
+
+    @property
+    def _address(self) -> str:
+        """What the socket listens on; empty where the service itself does."""
+        return f"{self.host}:{self.port}" if self.holds_port else ""
+
+    def _socket_files(self) -> list[File]:
+        listen = {
+            "ListenStream": self._address,
+            # Before the machine has its address, too.
+            "FreeBind": "yes",
+            # However often the service fails: a socket that gives up would close the port.
+            "TriggerLimitIntervalSec": "0",
+        }
+        sections = {
+            "Unit": {"Description": f"The port of {self.unit_name}"},
+            "Socket": listen,
+            "Install": {"WantedBy": "sockets.target"},
+        }
+        text = systemd.unit_text(sections)
+        return [systemd.unit_file(unit, text) for unit in self.units if unit != self.unit_name]
+
     def all_files(self) -> list[File]:
-        """The unit file, its environment file, and the service's own."""
+        """The unit files, its environment file, and the service's own."""
         text = self.unit_text or systemd.unit_text(self.sections)
         environment = systemd.environment_text(self.variables)
         return [
             systemd.unit_file(self.unit_name, text),
+            *self._socket_files(),
             File(self.environment_file, environment),
             *self.files,
         ]
@@ -149,7 +179,7 @@ class Service(Kind):
         """Start the unit; None once it works, else what is wrong after ``deadline`` s."""
         end = time.monotonic() + deadline
         try:
-            systemd.start(machine, self.unit_name, deadline)
+            systemd.start(machine, self.unit_name, deadline, self._address)
         except (StepError, OSError) as error:
             return str(error)
         return self.wait(machine, end - time.monotonic())
@@ -188,9 +218,11 @@ class Service(Kind):
         """Put the configuration before in place again, and say what happened."""
         said = ""
         with contextlib.suppress(StepError, OSError):
-            said = systemd.journal(machine, self.unit_name)
-        with contextlib.suppress(StepError, OSError):
-            systemd.stop(machine, self.unit_name)
+            said = "".join(systemd.journal(machine, unit) for unit in reversed(self.units))
+        if not (previous and previous.holds_port and self.units == previous.units):
+            with contextlib.suppress(StepError, OSError):
+                for unit in self.units:
+                    systemd.stop(machine, unit)
         # Without a record that can be read, its unit file is all that is known of the one before.
         unknown = previous is None and change.paths.get(f"{systemd.UNITS}/{self.unit_name}", False)
         back = None
@@ -227,8 +259,10 @@ class Service(Kind):
         """Files and state of the unit, somebody else's drop-ins, a change that is not finished."""
         found = [each for file in self.all_files() for each in files.check(machine, file)]
         state = systemd.settled(machine, self.unit_name)
-        found += compare(self.unit_name, "active", state.get("ActiveState", "not there"))
-        found += compare(self.unit_name, "enabled", state.get("UnitFileState") or "not there")
+        for unit in reversed(self.units):
+            state = state if unit == self.unit_name else systemd.show(machine, unit)
+            found += compare(unit, "active", state.get("ActiveState", "not there"))
+            found += compare(unit, "enabled", state.get("UnitFileState") or "not there")
         drop_ins = machine.path(f"{systemd.UNITS}/{self.unit_name}.d")
         if drop_ins.is_dir():
             names = ", ".join(sorted(path.name for path in drop_ins.iterdir()))
@@ -261,11 +295,12 @@ def _take_away(machine: Machine, paths: Sequence[str]) -> None:
 
 
 def _stop_units(machine: Machine, paths: Sequence[str]) -> None:
-    """Stop the services whose unit files are among the paths."""
-    for path in paths:
-        directory, _, unit = path.rpartition("/")
-        if directory == systemd.UNITS and unit.endswith(".service"):
-            systemd.stop(machine, unit)
+    """Stop the services whose unit files are among the paths, their sockets before them."""
+    for kind in (".socket", ".service"):
+        for path in paths:
+            directory, _, unit = path.rpartition("/")
+            if directory == systemd.UNITS and unit.endswith(kind):
+                systemd.stop(machine, unit)
 
 
 def applied_service(machine: Machine, step: str) -> Service | None:

@@ -205,8 +205,7 @@ def _service(context: EngineContext, checkout: str, programs: str, repository: s
         sections=hardened_unit(
             description="Speech to text: Speaches",
             user=USER,
-            command=f"{checkout}/.venv/bin/uvicorn --factory --app-dir {programs} "
-            "speaches_app:create_app",
+            command=f"{checkout}/.venv/bin/python {programs}/speaches_app.py",
             directory=ETC,
             writable=[HOME, HUB],
             environment_files=[
@@ -234,6 +233,7 @@ def _service(context: EngineContext, checkout: str, programs: str, repository: s
             ),
         ],
         deadline=_DEADLINE,
+        holds_port=True,
     )
 
 

@@ -47,13 +47,16 @@ show)
   [ ! -e "$S/enabled/$unit" ] || e=enabled
   r=0
   case $(cat "$S/active/$unit" 2>/dev/null) in *LOOPS*) a=activating r=3;; esac
-  printf 'ActiveState=%s\nUnitFileState=%s\nNRestarts=%s\nInvocationID=1\n' "$a" "$e" "$r";;
+  printf 'ActiveState=%s\nUnitFileState=%s\nNRestarts=%s\nInvocationID=1\n' "$a" "$e" "$r"
+  sed -n 's/^ListenStream=\(.*\)/Listen=\1 (Stream)/p' "$S/active/$unit" 2>/dev/null;;
 enable) [ -e "$file" ] || {{ echo "no $unit" >&2; exit 1; }}; : >"$S/enabled/$unit";;
 disable)
   [ -e "$file" ] || {{ echo "Unit file $unit does not exist." >&2; exit 1; }}
   rm -f "$S/enabled/$unit";;
 stop) rm -f "$S/active/$unit" "$S/failed/$unit";;
-restart)
+start|restart)
+  [ "${{unit%.socket}}" = "$unit" ] || [ ! -e "$S/active/${{unit%.socket}}.service" ] ||
+    {{ echo "Socket service already active, refusing." >&2; exit 1; }}
   rm -f "$S/active/$unit" "$S/failed/$unit"
   [ -e "$file" ] || {{ echo "Unit $unit not found." >&2; exit 5; }}
   etc="$R/etc/incus-stt"
@@ -143,16 +146,25 @@ class Systemd:
             state = "failed" if failed.exists() else "active" if active.exists() else "inactive"
             said = f"ActiveState={state}\nNRestarts=0\nInvocationID=1\n"
             said += f"UnitFileState={'enabled' if enabled.exists() else ''}\n"
+            text = active.read_text() if active.exists() else ""
+            said += "".join(
+                f"Listen={line.removeprefix('ListenStream=')} (Stream)\n"
+                for line in text.splitlines()
+                if line.startswith("ListenStream=")
+            )
         elif words[1] in ("enable", "disable"):
             code = 0 if file.exists() else 1
             if code == 0 and words[1] == "enable":
                 enabled.touch()
             elif code == 0:
                 enabled.unlink(missing_ok=True)
-        elif words[1] in ("stop", "restart"):
+        elif words[1] in ("stop", "start", "restart"):
             active.unlink(missing_ok=True)
             failed.unlink(missing_ok=True)
-            if words[1] == "restart":
+            service = active.with_name(f"{unit.removesuffix('.socket')}.service")
+            if unit.endswith(".socket") and words[1] == "start" and service.exists():
+                code = 1  # systemd refuses
+            elif words[1] != "stop":
                 etc = self.root / "etc/incus-stt"
                 sources = [file, etc / f"{unit.removesuffix('.service')}.env"]
                 text = "".join(each.read_text() for each in sources if each.exists())

@@ -66,6 +66,19 @@ def _other_unit(agent: Any, archive: Any) -> Change:
     return Change(agent.service("a"), agent.service("b", unit="other"))
 
 
+def _held_service(agent: Any, archive: Any) -> Change:
+    return Change(agent.service("a", holds_port=True), agent.service("b", holds_port=True))
+
+
+def _becomes_held(agent: Any, archive: Any) -> Change:
+    return Change(agent.service("a"), agent.service("b", holds_port=True))
+
+
+def _held_elsewhere(agent: Any, archive: Any) -> Change:
+    held = {"holds_port": True, "host": "127.0.0.2"}
+    return Change(agent.service("a", holds_port=True), agent.service("b", unit="other", **held))
+
+
 def _files(agent: Any, archive: Any) -> Change:
     old = [File("/etc/one", "1\n"), File("/etc/two", "2\n")]
     return Change(Files(old), Files([File("/etc/one", "changed\n")]))
@@ -119,6 +132,9 @@ CHANGES: list[Make] = [
     _service,
     _first_service,
     _other_unit,
+    _held_service,
+    _becomes_held,
+    _held_elsewhere,
     _files,
     _secrets,
     _programs,

@@ -139,8 +139,7 @@ def variables(project: Project, *files: str) -> list[str]:
 def unread_by_speaches(project: Project, *names: str) -> list[str]:
     """The variables that the installed Speaches reads nowhere."""
     unit = project.inside("systemctl", "show", "-P", "ExecStart", "speaches")
-    python = unit.partition("path=")[2].partition(" ")[0].replace("/uvicorn", "/python")
-    app = f"{unit.partition('--app-dir ')[2].partition(' ')[0]}/speaches_app.py"
+    python, app = unit.partition("argv[]=")[2].split()[:2]
     command = ("exec", "gpu-server", "--", python, "-", app, *names)
     program = (ROOT / "tests" / "speaches_variables.py").read_text()
     found: list[str] = json.loads(incus(*command, project=project.domain, stdin=program))

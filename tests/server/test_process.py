@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -70,6 +71,61 @@ def test_systemd_is_told_once_it_answers(tmp_path: Path, abstract: bool) -> None
         finally:
             process.kill()
             process.wait()
+
+
+#: Starts the server as systemd does with a socket, which is a descriptor of this process.
+HELD = [
+    sys.executable,
+    "-c",
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); "
+    "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+    "os.execv(sys.argv[2], sys.argv[2:])",
+]
+
+
+def test_clients_wait_at_a_held_port_while_it_restarts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port, fd = held.getsockname()[1], held.fileno()
+        command = [*HELD, str(fd), *COMMAND]
+        waiting = threading.Event()
+        statuses: list[int] = []
+
+        def client() -> None:
+            waiting.set()
+            statuses.append(httpx.get(f"http://127.0.0.1:{port}/health", timeout=60).status_code)
+
+        for _ in range(2):
+            clients = [threading.Thread(target=client) for _ in range(3)]
+            for each in clients:
+                each.start()
+            waiting.wait()
+            process = subprocess.Popen(
+                command,
+                env=settings(STT_PORT=str(port)),
+                cwd=tmp_path,
+                pass_fds=[fd],
+                stderr=subprocess.DEVNULL,
+            )
+            for each in clients:
+                each.join()
+            process.terminate()
+            process.wait()
+        assert statuses == [200] * 6
+
+
+def test_a_held_port_that_is_another_one_is_an_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        fd = held.fileno()
+        done = subprocess.run(
+            [*HELD, str(fd), *COMMAND],
+            env=settings(STT_PORT="9"),
+            cwd=tmp_path,
+            pass_fds=[fd],
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 78
+    assert "STT_PORT are 127.0.0.1 and 9, and the socket of systemd listens on 127" in done.stderr
 
 
 # The language

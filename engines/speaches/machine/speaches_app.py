@@ -14,12 +14,14 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, NoReturn
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before ONNX Runtime is loaded
 
 import faster_whisper
+import uvicorn
 
 # ASGI's own shapes; what Speaches is built on has them under names that change.
 Scope = MutableMapping[str, Any]
@@ -28,6 +30,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: The first file descriptor that systemd passes.
+LISTEN_FDS_START = 3
 LANGUAGE = os.environ["INCUS_STT_LANGUAGE"] or None
 
 
@@ -176,3 +180,13 @@ def create_app() -> App:
             await app(scope, receive, send_status)
 
     return with_status
+
+
+def serve() -> None:
+    """Serve on the socket that systemd listens on (sd_listen_fds(3)), until SIGTERM."""
+    config = uvicorn.Config(create_app, factory=True)
+    uvicorn.Server(config).run([socket.socket(fileno=LISTEN_FDS_START)])
+
+
+if __name__ == "__main__":
+    serve()
