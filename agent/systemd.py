@@ -62,8 +62,8 @@ def unit_file(unit: str, text: str) -> File:
 
 
 def show(machine: Machine, unit: str) -> dict[str, str]:
-    """State, restarts and invocation of a unit, and what a socket listens on."""
-    names = "ActiveState,SubState,UnitFileState,NRestarts,InvocationID,Listen"
+    """State, restarts and invocation of a unit."""
+    names = "ActiveState,SubState,UnitFileState,NRestarts,InvocationID"
     said = machine.run(
         ["systemctl", "show", "-p", names, unit], check=False, deadline=_DEADLINE
     ).stdout
@@ -108,10 +108,8 @@ def reload(machine: Machine) -> None:
     machine.run(["systemctl", "daemon-reload"], check=False, deadline=_DEADLINE)
 
 
-def start(machine: Machine, unit: str, deadline: float, address: str = "") -> None:
+def start(machine: Machine, unit: str, deadline: float) -> None:
     """Restart a unit, now and at every boot, however often it failed before.
-
-    ``address``: what its socket listens on, where it has one.
 
     Raises:
         StepError: it does not start, or not within ``deadline`` s.
@@ -119,8 +117,6 @@ def start(machine: Machine, unit: str, deadline: float, address: str = "") -> No
     reload(machine)
     machine.run(["systemctl", "reset-failed", unit], check=False, deadline=_DEADLINE)
     machine.run(["systemctl", "enable", "--quiet", unit], deadline=_DEADLINE)
-    if address:
-        _listen(machine, unit, address)
     machine.run(["systemctl", "restart", unit], deadline=deadline)
 
 
@@ -129,12 +125,19 @@ def socket_of(unit: str) -> str:
     return f"{unit.removesuffix('.service')}.socket"
 
 
-def _listen(machine: Machine, unit: str, address: str) -> None:
-    """Have a service's socket listen; one that does already goes on, and its clients wait."""
+def listen(machine: Machine, unit: str, *, again: bool) -> None:
+    """Have a service's socket listen; one that does already goes on, and its clients wait.
+
+    ``again``: its unit file is another one. systemd closes a socket whose address has changed, and
+    calls it active all the same.
+
+    Raises:
+        StepError: it cannot listen there.
+    """
     socket = socket_of(unit)
-    state = show(machine, socket)
+    reload(machine)
     machine.run(["systemctl", "enable", "--quiet", socket], deadline=_DEADLINE)
-    if state.get("ActiveState") == "active" and state.get("Listen") == f"{address} (Stream)":
+    if not again and show(machine, socket).get("ActiveState") == "active":
         return
     # The socket first, so that no client starts the service again; and a socket cannot start while
     # its service runs without it.

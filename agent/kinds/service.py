@@ -66,14 +66,9 @@ class Service(Kind):
         socket = [systemd.socket_of(self.unit_name)] if self.holds_port else []
         return [*socket, self.unit_name]
 
-    @property
-    def _address(self) -> str:
-        """What the socket listens on; empty where the service itself does."""
-        return f"{self.host}:{self.port}" if self.holds_port else ""
-
     def _socket_files(self) -> list[File]:
         listen = {
-            "ListenStream": self._address,
+            "ListenStream": f"{self.host}:{self.port}",
             # Before the machine has its address, too.
             "FreeBind": "yes",
             # However often the service fails: a socket that gives up would close the port.
@@ -111,7 +106,7 @@ class Service(Kind):
         stale = [path for path in dict.fromkeys([*earlier, *change.paths]) if path not in paths]
         if not cut_off:
             self._check_port(machine, previous)
-        name = os.urandom(8).hex()
+        name, listen_again = os.urandom(8).hex(), cut_off or self._moves(machine)
         try:
             change.begin([*paths, *stale], name)
         except OSError as error:
@@ -132,7 +127,7 @@ class Service(Kind):
             change.restore()
             systemd.reload(machine)
             if cut_off and previous:  # it may be stopped since then
-                previous.start(machine, previous.deadline)
+                previous.start(machine, previous.deadline, listen_again=True)
             raise StepError(
                 f"{step}: the new files could not be written: {error}.",
                 resolution="The files before were put back. Make room, then run up again.",
@@ -142,7 +137,7 @@ class Service(Kind):
         for path in stale:
             files.discard(machine, path)
         began = time.monotonic()
-        failure = self.start(machine, self.deadline)
+        failure = self.start(machine, self.deadline, listen_again=listen_again)
         if failure is not None:
             self._go_back(machine, step, change, previous, failure)
         took = round(time.monotonic() - began, 3)
@@ -175,11 +170,18 @@ class Service(Kind):
                     unchanged=True,
                 ) from None
 
-    def start(self, machine: Machine, deadline: float) -> str | None:
+    def _moves(self, machine: Machine) -> bool:
+        """Whether the socket's unit file is to change."""
+        mine = self._socket_files()
+        return any(files.read(machine.path(each.path)) != each.content for each in mine)
+
+    def start(self, machine: Machine, deadline: float, *, listen_again: bool) -> str | None:
         """Start the unit; None once it works, else what is wrong after ``deadline`` s."""
         end = time.monotonic() + deadline
         try:
-            systemd.start(machine, self.unit_name, deadline, self._address)
+            if self.holds_port:
+                systemd.listen(machine, self.unit_name, again=listen_again)
+            systemd.start(machine, self.unit_name, deadline)
         except (StepError, OSError) as error:
             return str(error)
         return self.wait(machine, end - time.monotonic())
@@ -229,7 +231,8 @@ class Service(Kind):
         try:
             change.restore()
             if previous:
-                back = previous.start(machine, previous.deadline)
+                moves = self._socket_files() != previous._socket_files()
+                back = previous.start(machine, previous.deadline, listen_again=moves)
             elif unknown:
                 systemd.start(machine, self.unit_name, self.deadline)
             else:

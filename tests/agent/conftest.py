@@ -47,8 +47,7 @@ show)
   [ ! -e "$S/enabled/$unit" ] || e=enabled
   r=0
   case $(cat "$S/active/$unit" 2>/dev/null) in *LOOPS*) a=activating r=3;; esac
-  printf 'ActiveState=%s\nUnitFileState=%s\nNRestarts=%s\nInvocationID=1\n' "$a" "$e" "$r"
-  sed -n 's/^ListenStream=\(.*\)/Listen=\1 (Stream)/p' "$S/active/$unit" 2>/dev/null;;
+  printf 'ActiveState=%s\nUnitFileState=%s\nNRestarts=%s\nInvocationID=1\n' "$a" "$e" "$r";;
 enable) [ -e "$file" ] || {{ echo "no $unit" >&2; exit 1; }}; : >"$S/enabled/$unit";;
 disable)
   [ -e "$file" ] || {{ echo "Unit file $unit does not exist." >&2; exit 1; }}
@@ -57,6 +56,10 @@ stop) rm -f "$S/active/$unit" "$S/failed/$unit";;
 start|restart)
   [ "${{unit%.socket}}" = "$unit" ] || [ ! -e "$S/active/${{unit%.socket}}.service" ] ||
     {{ echo "Socket service already active, refusing." >&2; exit 1; }}
+  held=${{unit%.service}}.socket
+  [ "$held" = "$unit.socket" ] || [ ! -e "$S/active/$held" ] ||
+    [ "$(cat "$S/active/$held")" = "$(cat "$R/etc/systemd/system/$held")" ] ||
+    {{ echo "$held: no open socket file descriptor left" >&2; exit 1; }}
   rm -f "$S/active/$unit" "$S/failed/$unit"
   [ -e "$file" ] || {{ echo "Unit $unit not found." >&2; exit 5; }}
   etc="$R/etc/incus-stt"
@@ -146,12 +149,6 @@ class Systemd:
             state = "failed" if failed.exists() else "active" if active.exists() else "inactive"
             said = f"ActiveState={state}\nNRestarts=0\nInvocationID=1\n"
             said += f"UnitFileState={'enabled' if enabled.exists() else ''}\n"
-            text = active.read_text() if active.exists() else ""
-            said += "".join(
-                f"Listen={line.removeprefix('ListenStream=')} (Stream)\n"
-                for line in text.splitlines()
-                if line.startswith("ListenStream=")
-            )
         elif words[1] in ("enable", "disable"):
             code = 0 if file.exists() else 1
             if code == 0 and words[1] == "enable":
@@ -162,8 +159,16 @@ class Systemd:
             active.unlink(missing_ok=True)
             failed.unlink(missing_ok=True)
             service = active.with_name(f"{unit.removesuffix('.socket')}.service")
+            held = active.with_name(f"{unit.removesuffix('.service')}.socket")
             if unit.endswith(".socket") and words[1] == "start" and service.exists():
                 code = 1  # systemd refuses
+            elif (
+                unit != held.name
+                and held.exists()
+                and words[1] == "restart"
+                and (held.read_text() != (file.parent / held.name).read_text())
+            ):
+                code = 1  # its address has changed, and systemd has closed it
             elif words[1] != "stop":
                 etc = self.root / "etc/incus-stt"
                 sources = [file, etc / f"{unit.removesuffix('.service')}.env"]
