@@ -199,8 +199,10 @@ def test_port_takes_effect(project: Project, up: str) -> None:
     assert project.transcribe("hello_world").json["text"] == "hello world"
     with pytest.raises(OSError, match="refused"):
         request(f"http://{project.subnet}.1:8000/health")
+    assert '"systemd"' in project.inside("ss", "-ltnp", "sport = :8123")  # it holds the port
     project.set(port=80)  # the service is not root, and may all the same
     project.up()
+    assert '"systemd"' in project.inside("ss", "-ltnp", "sport = :80")
     assert project.health()["status"] == "ok"
     project.set(port=None)
     project.up()

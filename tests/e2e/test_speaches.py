@@ -101,7 +101,7 @@ def test_without_the_key_there_is_no_transcription(project: Project) -> None:
 def test_the_documented_commands_work(project: Project) -> None:
     for line in (command("status speaches"), command("status ollama")):
         assert "Active: active (running)" in follow(project, line).stdout
-    assert "loaded local/tiny-digits" in follow(project, command("journalctl")).stdout
+    assert "INFO:speaches." in follow(project, command("journalctl")).stdout
     assert follow(project, command("ffmpeg")).stdout.startswith("ffmpeg version")
     assert json.loads(follow(project, command("gpu-server:8000")).stdout)["text"] == "hello world"
     project.inside("apt-get", "-qy", "remove", "ffmpeg")
