@@ -120,24 +120,26 @@ def start(machine: Machine, unit: str, deadline: float) -> None:
     machine.run(["systemctl", "restart", unit], deadline=deadline)
 
 
-def socket_of(unit: str) -> str:
-    """The socket unit of a service."""
-    return f"{unit.removesuffix('.service')}.socket"
+def holds(machine: Machine, address: str) -> bool:
+    """Whether systemd listens there.
+
+    Its own word is not enough: of a socket unit whose address has changed it closes the old one,
+    and calls the unit active all the same.
+    """
+    said = machine.run(["ss", "-Hltnp"], check=False, deadline=_DEADLINE).stdout
+    rows = (line.split() for line in said.splitlines() if '("systemd"' in line)
+    return any(len(row) > 3 and row[3] == address for row in rows)
 
 
-def listen(machine: Machine, unit: str, *, again: bool) -> None:
-    """Have a service's socket listen; one that does already goes on, and its clients wait.
-
-    ``again``: its unit file is another one. systemd closes a socket whose address has changed, and
-    calls it active all the same.
+def listen(machine: Machine, socket: str, unit: str, address: str) -> None:
+    """Have the socket of a service listen; one that does already goes on, and its clients wait.
 
     Raises:
         StepError: it cannot listen there.
     """
-    socket = socket_of(unit)
     reload(machine)
     machine.run(["systemctl", "enable", "--quiet", socket], deadline=_DEADLINE)
-    if not again and show(machine, socket).get("ActiveState") == "active":
+    if holds(machine, address) and show(machine, socket).get("ActiveState") == "active":
         return
     # The socket first, so that no client starts the service again; and a socket cannot start while
     # its service runs without it.

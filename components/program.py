@@ -44,10 +44,11 @@ def read_host(reading: Reading | HostError | None) -> Live | None:
 
 def _stand_ins(declaration: Declaration, live: Live | None) -> list[str]:
     """Which machines were made from another distribution than the configuration names."""
+    if live is None:
+        return []
     image, found = declaration.settings.image, []
-    for plan in declaration.topology.machines if live else ():
-        state = live.find(INSTANCE.name, plan.name, plan.domain) if live else None
-        if other := stood_in_by(image, state or {}):
+    for plan in declaration.topology.machines:
+        if other := stood_in_by(image, live.find(INSTANCE.name, plan.name, plan.domain) or {}):
             found.append(f"{plan.full_name} is {other}, which stands in for stt:image {image}.")
     return found
 

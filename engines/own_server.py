@@ -18,7 +18,7 @@ from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import venv_actions
 from engines.ctranslate2 import OPENMP
-from engines.service import HOME, MODELS, USER, EngineContext, EngineService
+from engines.service import HOME, MODELS, SOCKET, USER, EngineContext, EngineService
 
 PACKAGE = "stt_server"
 #: Seconds that the server gets to load its model.
@@ -115,7 +115,7 @@ def own_server(context: EngineContext, what: OwnServer) -> EngineService:
         port=settings.port,
         health=[HealthRequest(f"{context.base_url}/health", fields={"model": model.name})],
         deadline=_DEADLINE,
-        holds_port=True,
+        socket=SOCKET,
     )
     return EngineService(
         steps,

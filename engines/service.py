@@ -17,6 +17,8 @@ from engines.model_ref import ModelRef
 
 #: Name of the STT service in its machine, whichever engine runs.
 SERVICE = "stt_server"
+#: The socket unit that holds its port, whichever engine runs.
+SOCKET = "stt"
 USER, UID, HOME = "stt", 901, "/var/lib/stt"
 VOLUME = "/srv/models"
 MODELS = f"{VOLUME}/stt"

@@ -25,9 +25,9 @@ class Run(Kind):
     ``environment_files`` are read by systemd, as a service's are. ``script`` is a shell script,
     run by ``sh -eu``. ``creates`` is a path that is there afterwards; ``check_argv`` is a program
     that prints a JSON list of ``[field, found, wanted]`` where something differs. ``values`` are
-    not used: another value runs the program again. ``shown``: what it says on stderr goes to the
-    operator as it comes. Only they may be secrets, since everybody in
-    the machine sees a program's arguments.
+    not used: another value runs the program again. Only they may be secrets, since everybody in
+    the machine sees a program's arguments. ``shown``: what it says on stderr goes to the operator
+    as it comes.
     """
 
     kind: ClassVar = "run"

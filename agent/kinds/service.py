@@ -45,8 +45,9 @@ class Service(Kind):
     sections: Mapping[str, Mapping[str, str | Sequence[str]]] = field(default_factory=dict)
     unit_text: str = ""
     files: Sequence[File] = field(default_factory=list)
-    #: systemd holds the port (socket activation): clients wait while the service restarts.
-    holds_port: bool = False
+    #: A socket unit, without its suffix: systemd holds the port, and clients wait while the service
+    #: restarts or another one takes its place. Empty: the service listens by itself.
+    socket: str = ""
     #: URLs whose JSON is what the service says of itself, by the name of the answer.
     reports: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,26 +62,32 @@ class Service(Kind):
         return f"{self.unit}.service"
 
     @property
-    def units(self) -> list[str]:
-        """Its units, in the order in which they stop."""
-        socket = [systemd.socket_of(self.unit_name)] if self.holds_port else []
-        return [*socket, self.unit_name]
+    def _socket_name(self) -> str:
+        return f"{self.socket}.socket"
+
+    @property
+    def _address(self) -> str:
+        return f"{self.host}:{self.port}"
 
     def _socket_files(self) -> list[File]:
+        if not self.socket:
+            return []
         listen = {
-            "ListenStream": f"{self.host}:{self.port}",
+            "Service": self.unit_name,
+            "ListenStream": self._address,
             # Before the machine has its address, too.
             "FreeBind": "yes",
             # However often the service fails: a socket that gives up would close the port.
             "TriggerLimitIntervalSec": "0",
         }
         sections = {
-            "Unit": {"Description": f"The port of {self.unit_name}"},
+            "Unit": {
+                "Description": f"The port of {self.unit_name}, which it keeps while it restarts"
+            },
             "Socket": listen,
             "Install": {"WantedBy": "sockets.target"},
         }
-        text = systemd.unit_text(sections)
-        return [systemd.unit_file(unit, text) for unit in self.units if unit != self.unit_name]
+        return [systemd.unit_file(self._socket_name, systemd.unit_text(sections))]
 
     def all_files(self) -> list[File]:
         """The unit files, its environment file, and the service's own."""
@@ -106,7 +113,7 @@ class Service(Kind):
         stale = [path for path in dict.fromkeys([*earlier, *change.paths]) if path not in paths]
         if not cut_off:
             self._check_port(machine, previous)
-        name, listen_again = os.urandom(8).hex(), cut_off or self._moves(machine)
+        name = os.urandom(8).hex()
         try:
             change.begin([*paths, *stale], name)
         except OSError as error:
@@ -127,17 +134,19 @@ class Service(Kind):
             change.restore()
             systemd.reload(machine)
             if cut_off and previous:  # it may be stopped since then
-                previous.start(machine, previous.deadline, listen_again=True)
+                previous.start(machine, previous.deadline)
             raise StepError(
                 f"{step}: the new files could not be written: {error}.",
                 resolution="The files before were put back. Make room, then run up again.",
                 unchanged=True,
             ) from None
+        if stale and self.socket:  # its socket starts this one from now on, and not the one before
+            systemd.reload(machine)
         _stop_units(machine, stale)
         for path in stale:
             files.discard(machine, path)
         began = time.monotonic()
-        failure = self.start(machine, self.deadline, listen_again=listen_again)
+        failure = self.start(machine, self.deadline)
         if failure is not None:
             self._go_back(machine, step, change, previous, failure)
         took = round(time.monotonic() - began, 3)
@@ -170,17 +179,12 @@ class Service(Kind):
                     unchanged=True,
                 ) from None
 
-    def _moves(self, machine: Machine) -> bool:
-        """Whether the socket's unit file is to change."""
-        mine = self._socket_files()
-        return any(files.read(machine.path(each.path)) != each.content for each in mine)
-
-    def start(self, machine: Machine, deadline: float, *, listen_again: bool) -> str | None:
+    def start(self, machine: Machine, deadline: float) -> str | None:
         """Start the unit; None once it works, else what is wrong after ``deadline`` s."""
         end = time.monotonic() + deadline
         try:
-            if self.holds_port:
-                systemd.listen(machine, self.unit_name, again=listen_again)
+            if self.socket:
+                systemd.listen(machine, self._socket_name, self.unit_name, self._address)
             systemd.start(machine, self.unit_name, deadline)
         except (StepError, OSError) as error:
             return str(error)
@@ -220,19 +224,27 @@ class Service(Kind):
         """Put the configuration before in place again, and say what happened."""
         said = ""
         with contextlib.suppress(StepError, OSError):
-            said = "".join(systemd.journal(machine, unit) for unit in reversed(self.units))
-        if not (previous and previous.holds_port and self.units == previous.units):
-            with contextlib.suppress(StepError, OSError):
-                for unit in self.units:
-                    systemd.stop(machine, unit)
+            said = systemd.journal(machine, self.unit_name)
+            said += systemd.journal(machine, self._socket_name) if self.socket else ""
+        # A port that the one before holds, too, stays held.
+        held = previous is not None and previous.socket == self.socket != ""
+        same = previous is not None and previous.unit == self.unit
+        with contextlib.suppress(StepError, OSError):
+            if self.socket and not held:
+                systemd.stop(machine, self._socket_name)
+            if not (held and same):
+                systemd.stop(machine, self.unit_name)
         # Without a record that can be read, its unit file is all that is known of the one before.
         unknown = previous is None and change.paths.get(f"{systemd.UNITS}/{self.unit_name}", False)
         back = None
         try:
             change.restore()
             if previous:
-                moves = self._socket_files() != previous._socket_files()
-                back = previous.start(machine, previous.deadline, listen_again=moves)
+                if held and not same:
+                    systemd.reload(machine)
+                    # A client may have started it again meanwhile, by the socket.
+                    systemd.stop(machine, self.unit_name)
+                back = previous.start(machine, previous.deadline)
             elif unknown:
                 systemd.start(machine, self.unit_name, self.deadline)
             else:
@@ -262,10 +274,12 @@ class Service(Kind):
         """Files and state of the unit, somebody else's drop-ins, a change that is not finished."""
         found = [each for file in self.all_files() for each in files.check(machine, file)]
         state = systemd.settled(machine, self.unit_name)
-        for unit in reversed(self.units):
-            state = state if unit == self.unit_name else systemd.show(machine, unit)
-            found += compare(unit, "active", state.get("ActiveState", "not there"))
-            found += compare(unit, "enabled", state.get("UnitFileState") or "not there")
+        found += _compare_state(self.unit_name, state)
+        if self.socket:
+            state = systemd.show(machine, self._socket_name)
+            if state.get("ActiveState") == "active" and not systemd.holds(machine, self._address):
+                state["ActiveState"] = "closed"
+            found += _compare_state(self._socket_name, state)
         drop_ins = machine.path(f"{systemd.UNITS}/{self.unit_name}.d")
         if drop_ins.is_dir():
             names = ", ".join(sorted(path.name for path in drop_ins.iterdir()))
@@ -288,6 +302,13 @@ def abandon(machine: Machine, step: str) -> None:
     if change.pending:
         _take_away(machine, list(change.paths))
     change.end()
+
+
+def _compare_state(unit: str, state: Mapping[str, str]) -> list[Difference]:
+    return [
+        *compare(unit, "active", state.get("ActiveState", "not there")),
+        *compare(unit, "enabled", state.get("UnitFileState") or "not there"),
+    ]
 
 
 def _take_away(machine: Machine, paths: Sequence[str]) -> None:

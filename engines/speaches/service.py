@@ -30,6 +30,7 @@ from engines.service import (
     HOME,
     KEY_ENVIRONMENT,
     MODELS,
+    SOCKET,
     USER,
     VOLUME,
     EngineContext,
@@ -233,7 +234,7 @@ def _service(context: EngineContext, checkout: str, programs: str, repository: s
             ),
         ],
         deadline=_DEADLINE,
-        holds_port=True,
+        socket=SOCKET,
     )
 
 

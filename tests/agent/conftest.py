@@ -54,12 +54,19 @@ disable)
   rm -f "$S/enabled/$unit";;
 stop) rm -f "$S/active/$unit" "$S/failed/$unit";;
 start|restart)
-  [ "${{unit%.socket}}" = "$unit" ] || [ ! -e "$S/active/${{unit%.socket}}.service" ] ||
-    {{ echo "Socket service already active, refusing." >&2; exit 1; }}
-  held=${{unit%.service}}.socket
-  [ "$held" = "$unit.socket" ] || [ ! -e "$S/active/$held" ] ||
-    [ "$(cat "$S/active/$held")" = "$(cat "$R/etc/systemd/system/$held")" ] ||
-    {{ echo "$held: no open socket file descriptor left" >&2; exit 1; }}
+  case $unit in
+  *.socket)
+    service=$(sed -n s/^Service=//p "$file")
+    [ ! -e "$S/active/$service" ] ||
+      {{ echo "Socket service already active, refusing." >&2; exit 1; }};;
+  *)
+    for socket in "$R/etc/systemd/system/"*.socket; do
+      grep -qsx "Service=$unit" "$socket" && [ -e "$S/active/${{socket##*/}}" ] || continue
+      listens=$(grep -x 'ListenStream=.*' "$S/active/${{socket##*/}}")
+      grep -qx "$listens" "$socket" ||
+        {{ echo "$unit: no open socket file descriptor left" >&2; exit 1; }}
+    done;;
+  esac
   rm -f "$S/active/$unit" "$S/failed/$unit"
   [ -e "$file" ] || {{ echo "Unit $unit not found." >&2; exit 5; }}
   etc="$R/etc/incus-stt"
@@ -79,7 +86,15 @@ LOGGED = """#!/bin/sh
 echo "{name} $*" >>'{state}/log'
 {body}
 """
+#: Only where a socket is as its unit file says does systemd listen.
+SS = """for socket in '{state}/active/'*.socket; do
+  [ -e "$socket" ] || continue
+  address=$(sed -n s/^ListenStream=//p "$socket")
+  grep -qsx "ListenStream=$address" '{root}/etc/systemd/system/'"${{socket##*/}}" || continue
+  echo "LISTEN 0 4096 $address 0.0.0.0:* users:((\\"systemd\\",pid=1,fd=9))"
+done"""
 OTHERS = {
+    "ss": SS,
     "update-ca-certificates": "",
     "dpkg": "",
     "ip": "echo default via 10.0.0.1",
@@ -105,7 +120,7 @@ class Systemd:
         self.program("systemctl", SYSTEMCTL)
         self.program("journalctl", JOURNALCTL)
         for name, body in OTHERS.items():
-            filled = body.format(state=state)
+            filled = body.format(state=state, root=root)
             self.program(name, LOGGED.format(name=name, state=state, body=filled), ready=True)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -158,17 +173,8 @@ class Systemd:
         elif words[1] in ("stop", "start", "restart"):
             active.unlink(missing_ok=True)
             failed.unlink(missing_ok=True)
-            service = active.with_name(f"{unit.removesuffix('.socket')}.service")
-            held = active.with_name(f"{unit.removesuffix('.service')}.socket")
-            if unit.endswith(".socket") and words[1] == "start" and service.exists():
-                code = 1  # systemd refuses
-            elif (
-                unit != held.name
-                and held.exists()
-                and words[1] == "restart"
-                and (held.read_text() != (file.parent / held.name).read_text())
-            ):
-                code = 1  # its address has changed, and systemd has closed it
+            if words[1] != "stop" and not self._may_start(unit):
+                code = 1
             elif words[1] != "stop":
                 etc = self.root / "etc/incus-stt"
                 sources = [file, etc / f"{unit.removesuffix('.service')}.env"]
@@ -176,6 +182,20 @@ class Systemd:
                 code = 1 if "DIES" in text or not file.exists() else 0
                 (failed if code or "EXITS" in text else active).write_text(text)
         return subprocess.CompletedProcess(words, code, said, "")
+
+    def _may_start(self, unit: str) -> bool:
+        """Whether systemd would not refuse, for the sake of a socket."""
+        for active in (self.state / "active").glob("*.socket"):
+            file = self.root / UNITS.lstrip("/") / active.name
+            now, then = file.read_text() if file.exists() else "", active.read_text()
+            address = then.partition("ListenStream=")[2].partition("\n")[0]
+            if f"Service={unit}\n" in now and f"ListenStream={address}\n" not in now:
+                return False  # it has closed the old address, and listens nowhere
+        if unit.endswith(".socket"):
+            file = self.root / UNITS.lstrip("/") / unit
+            service = file.read_text().partition("Service=")[2].partition("\n")[0]
+            return not (self.state / "active" / service).exists()
+        return True
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         systemd = self

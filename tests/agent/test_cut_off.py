@@ -67,16 +67,23 @@ def _other_unit(agent: Any, archive: Any) -> Change:
 
 
 def _held_service(agent: Any, archive: Any) -> Change:
-    return Change(agent.service("a", holds_port=True), agent.service("b", holds_port=True))
+    return Change(agent.service("a", socket="port"), agent.service("b", socket="port"))
 
 
 def _becomes_held(agent: Any, archive: Any) -> Change:
-    return Change(agent.service("a"), agent.service("b", holds_port=True))
+    return Change(agent.service("a"), agent.service("b", socket="port"))
+
+
+def _held_by_another(agent: Any, archive: Any) -> Change:
+    return Change(
+        agent.service("a", socket="port"), agent.service("b", unit="other", socket="port")
+    )
 
 
 def _held_elsewhere(agent: Any, archive: Any) -> Change:
-    held = {"holds_port": True, "host": "127.0.0.2"}
-    return Change(agent.service("a", holds_port=True), agent.service("b", unit="other", **held))
+    return Change(
+        agent.service("a", socket="port"), agent.service("b", socket="port", host="127.0.0.2")
+    )
 
 
 def _files(agent: Any, archive: Any) -> Change:
@@ -134,6 +141,7 @@ CHANGES: list[Make] = [
     _other_unit,
     _held_service,
     _becomes_held,
+    _held_by_another,
     _held_elsewhere,
     _files,
     _secrets,

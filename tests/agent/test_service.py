@@ -62,34 +62,53 @@ def changes(agent: Any) -> list[str]:
 def test_a_port_that_is_held_stays_so_while_the_service_restarts(agent: Any) -> None:
     agent.apply(STEP, agent.service("a"))
     agent.systemd.log()
-    agent.apply(STEP, agent.service("a", holds_port=True))
+    agent.apply(STEP, agent.service("a", socket="port"))
     # systemd cannot listen where the service does.
-    first = ["stop engine.socket", "stop engine.service", "start engine.socket"]
+    first = ["stop port.socket", "stop engine.service", "start port.socket"]
     assert changes(agent) == [*first, "restart engine.service"]
-    assert agent.systemd.enabled() == agent.systemd.active() == ["engine.service", "engine.socket"]
-    socket_unit = agent.path("/etc/systemd/system/engine.socket").read_text()
+    assert agent.systemd.enabled() == agent.systemd.active() == ["engine.service", "port.socket"]
+    socket_unit = agent.path("/etc/systemd/system/port.socket").read_text()
     assert f"ListenStream=127.0.0.1:{agent.port}\n" in socket_unit
-    agent.apply(STEP, agent.service("b", holds_port=True))
+    agent.apply(STEP, agent.service("b", socket="port"))
     assert changes(agent) == ["restart engine.service"]
     # So it does where the new one does not work, and the old one comes back.
     with pytest.raises(StepError, match="the one before was put back"):
-        agent.apply(STEP, agent.service("DIES", holds_port=True))
+        agent.apply(STEP, agent.service("DIES", socket="port"))
     assert changes(agent) == ["restart engine.service"] * 2
     assert 'MODEL="b"' in agent.systemd.running("engine") and agent.drift() == []
-    agent.apply(STEP, agent.service("b", holds_port=True, host="127.0.0.2"))
+    agent.apply(STEP, agent.service("b", socket="port", host="127.0.0.2"))
     assert changes(agent) == [*first, "restart engine.service"]
-    (agent.systemd.state / "active" / "engine.socket").unlink()
-    assert agent.drift() == ["engine.socket: inactive -> active"]
+    socket_state = agent.systemd.state / "active" / "port.socket"
+    socket_state.write_text("[Socket]\nListenStream=127.0.0.1:9\n")
+    assert agent.drift() == ["port.socket: closed -> active"]
+    socket_state.unlink()
+    assert agent.drift() == ["port.socket: inactive -> active"]
     agent.apply(STEP, agent.service("b"))
     assert agent.systemd.active() == agent.systemd.enabled() == ["engine.service"]
     assert agent.drift() == [] and agent.leftovers() == []
 
 
+def test_a_port_stays_held_where_another_service_takes_the_place(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a", socket="port"))
+    agent.systemd.log()
+    agent.apply(STEP, agent.service("b", unit="other", socket="port"))
+    assert changes(agent) == ["stop engine.service", "restart other.service"]
+    assert agent.systemd.active() == agent.systemd.enabled() == ["other.service", "port.socket"]
+    with pytest.raises(StepError, match="the one before was put back"):
+        agent.apply(STEP, agent.service("DIES", socket="port"))
+    assert changes(agent) == [
+        *("stop other.service", "restart engine.service", "stop engine.service"),
+        *("stop engine.service", "restart other.service"),
+    ]
+    assert agent.systemd.active() == agent.systemd.enabled() == ["other.service", "port.socket"]
+    assert agent.drift() == [] and agent.leftovers() == []
+
+
 def test_a_first_one_that_holds_its_port_is_taken_away_with_it(agent: Any) -> None:
     with pytest.raises(StepError, match="it was taken away again"):
-        agent.apply(STEP, agent.service("DIES", holds_port=True))
+        agent.apply(STEP, agent.service("DIES", socket="port"))
     assert agent.systemd.active() == agent.systemd.enabled() == []
-    agent.apply(STEP, agent.service("a", holds_port=True))
+    agent.apply(STEP, agent.service("a", socket="port"))
     agent.remove(STEP)
     assert agent.systemd.active() == agent.systemd.enabled() == []
 

@@ -66,7 +66,7 @@ from speaches.executors.whisper import WhisperModelRegistry  # noqa: E402
 from speaches.model_aliases import load_model_id_aliases  # noqa: E402
 from speaches.routers import misc, models, stt  # noqa: E402
 
-# Whatever release it is: these carry the patches below.
+#: FastAPI's, as Speaches has it.
 HTTPException: Any = main.HTTPException
 
 #: The model by each of its names, the one of ``stt:model`` first.
