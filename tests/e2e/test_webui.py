@@ -354,7 +354,8 @@ def test_what_goes_wrong_is_said(settled: Project, tmp_path: Path) -> None:
     assert answer.status in (400, 500)
     assert re.search("audio", answer.json["detail"]), answer.json
 
-    settled.inside("systemctl", "stop", "faster-whisper")
+    # By the socket alone a request would start it again.
+    settled.inside("systemctl", "stop", "stt.socket", "faster-whisper")
     answer = admin.transcribe(RECORDINGS / "hello_world.wav")
     assert (answer.status, "Server Connection Error" in answer.json["detail"]) == (500, True)
     if CHROMIUM:
@@ -366,7 +367,7 @@ def test_what_goes_wrong_is_said(settled: Project, tmp_path: Path) -> None:
             page.wait_for_timeout(700)  # it slides in
             keep(page, "5-no-service")
             assert page.inner_text("#chat-input").strip() == "written before"
-    settled.inside("systemctl", "start", "faster-whisper")
+    settled.inside("systemctl", "start", "stt.socket", "faster-whisper")
 
     incus("stop", "--force", "gpu-server", project=settled.domain)
     began = time.monotonic()
