@@ -12,7 +12,7 @@ OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview drift outputs env destroy rotate-key vram flush measure-vram stt test check
 .PHONY: test-unit test-faults
-.PHONY: generate setup venv venv-dev
+.PHONY: generate setup ready venv venv-dev
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,10 +20,10 @@ help: ## List these commands
 up: setup ## Build or update everything, then print the outputs
 	@$(PULUMI) up $(ARGS)
 
-preview: setup ## Show what `up` would change (EXPECT_NO_CHANGES=1: fail if there is anything)
+preview: ready ## Show what `up` would change (EXPECT_NO_CHANGES=1: fail if there is anything)
 	@$(PULUMI) preview --diff $(if $(EXPECT_NO_CHANGES),--expect-no-changes) $(ARGS)
 
-drift: setup ## Show what was changed on the host by hand (fails if there is anything)
+drift: ready ## Show what was changed on the host by hand (fails if there is anything)
 	@$(PULUMI) drift
 
 outputs: venv ## Print the outputs as JSON (SHOW_SECRETS=1: with the key)
@@ -75,8 +75,12 @@ test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a m
 test-faults: setup venv-dev ## Break 200 runs off at random moments (STT_FAULT_SEED=… repeats a run)
 	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS)
 
-setup: venv
+setup: venv ## Set up this machine for a stack, as `up` does first: the Pulumi CLI, Incus, a pool, the image
 	@.venv/bin/python -m bootstrap.host $(STACK)
+
+# What only reads sets nothing up.
+ready:
+	@bootstrap/venv.sh --there requirements.txt
 
 venv:
 	@bootstrap/venv.sh requirements.txt

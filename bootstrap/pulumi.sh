@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs Pulumi on a stack. Usage: pulumi.sh STACK up|preview|drift|destroy|outputs [ARGUMENT…]
-# drift prints where the host differs from the stack; exit status 2 where it does.
+# drift prints where the host differs from the stack; exit status 2 where it does. preview and drift
+# change nothing.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib/say.sh
@@ -27,12 +28,31 @@ remove_stale_locks() {
     done
 }
 
-say "stack $stack"
-if [ "$verb" = drift ]; then
-    mkdir -p state
-    work=$(mktemp -d -p state)
+# A stack that was never built is previewed in a copy of the project: Pulumi needs a state for it.
+enter_copy() {
+    work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
-    if ! STT_DRIFT_REPORT=$PWD/$work/drift "$0" "$stack" preview >"$work/said" 2>&1 || [ ! -e "$work/drift" ]; then
+    for entry in * .venv; do
+        case $entry in
+            state) ;;
+            stacks | Pulumi.yaml) cp -R "$entry" "$work" ;;
+            *) ln -s "$PWD/$entry" "$work" ;;
+        esac
+    done
+    mkdir "$work/state"
+    cd "$work"
+    export PULUMI_HOME="$work/home"
+    if [ -z "${PULUMI_CONFIG_PASSPHRASE+set}" ] && [ -z "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; then
+        export PULUMI_CONFIG_PASSPHRASE=preview
+    fi
+    pulumi stack init --no-select "$stack" >/dev/null
+}
+
+if [ "$verb" = drift ]; then
+    say "stack $stack"
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    if ! STT_DRIFT_REPORT=$work/drift "$0" "$stack" preview >"$work/said" 2>&1 || [ ! -e "$work/drift" ]; then
         cat "$work/said" >&2
         exit 1
     fi
@@ -42,8 +62,16 @@ if [ "$verb" = drift ]; then
     exit 0
 fi
 
+say "stack $stack"
+[ "$verb" != preview ] || READ_ONLY=yes
 find_cli
 find_plugins
+if [ "$verb" = preview ]; then
+    if has_stack "$stack"; then find_state; else enter_copy; fi
+    set -- preview --stack "$stack" --suppress-progress "$@"
+    pulumi "$@"
+    exit
+fi
 find_state
 remove_stale_locks
 if [ "$verb" = outputs ]; then

@@ -1,15 +1,18 @@
 #!/bin/sh
 # Makes .venv from the pinned requirements; nothing to do where it is up to date.
-# Usage: venv.sh FILE…   (requirements.txt, requirements-dev.txt)
+# Usage: venv.sh [--there] FILE…   (requirements.txt, requirements-dev.txt); --there: only say whether it is.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib/say.sh
 . "$HERE/lib/say.sh"
 cd "$HERE/.."
 
+there=
+[ "$1" != --there ] || { there=yes; shift; }
 stamp=.venv/.requirements
 sums=$(sha256sum "$@")
 if [ -e "$stamp" ] && ! printf '%s\n' "$sums" | grep -qvxF -f "$stamp"; then exit 0; fi
+[ -z "$there" ] || die "this clone's Python packages are not installed, or not all of them. Run: make setup"
 
 for python in python3.13 python3.12 python3.11 python3; do
     if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then

@@ -56,11 +56,11 @@ def packed() -> bytes:
 
 @cache
 def agent_file() -> Path:
-    """The packed agent in the user's cache."""
+    """The packed agent in the user's cache, where `up` puts it; a preview writes nothing."""
     digest = hashlib.sha256(packed()).hexdigest()[:12]
     cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     path = Path(cache_home, "incus-stt", f"agent-{digest}.pyz")
-    if not path.exists():
+    if not path.exists() and not pulumi.runtime.is_dry_run():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
         part.write_bytes(packed())

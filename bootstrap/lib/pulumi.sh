@@ -8,6 +8,8 @@ GO_VERSION=1.25.11
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/incus-stt
 CLI=$CACHE/pulumi-$PULUMI_VERSION
 GO=$CACHE/go
+# Not empty: nothing is fetched, built or written.
+READ_ONLY=${READ_ONLY:-}
 # Directories that come before and after the operator's PATH.
 path_first=
 path_last=
@@ -88,6 +90,7 @@ build_cli() {
 find_cli() {
     ! have pulumi || return 0
     if [ ! -x "$CLI/pulumi" ]; then
+        [ -z "$READ_ONLY" ] || die "there is no Pulumi CLI here. Run: make setup"
         mkdir -p "$CACHE"
         exec 9>"$CACHE/pulumi.lock"
         flock -n 9 || { say "another process is getting the Pulumi CLI, waiting for it"; flock 9; }
@@ -113,7 +116,7 @@ find_cli() {
 # Whether Pulumi's own plugin is there, or came just now.
 have_command() {
     ! have pulumi-resource-command && [ ! -x "$installed/pulumi-resource-command" ] || return 0
-    ! out_of_reach command || return 1
+    [ -z "$READ_ONLY" ] && ! out_of_reach command || return 1
     say "fetching Pulumi's plugin command $COMMAND_VERSION"
     timeout 120 pulumi plugin install resource command "$COMMAND_VERSION" >/dev/null 2>&1 && return 0
     mkdir -p "$CACHE"
@@ -135,13 +138,19 @@ find_plugins() {
     export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true
 }
 
+# Whether the backend has the stack.
+has_stack() {
+    [ -e "state/.pulumi/stacks/stt/$1.json" ] ||
+        { [ -n "${PULUMI_BACKEND_URL:-}" ] && pulumi stack ls --json 2>/dev/null | grep -q "\"name\": \"$1\""; }
+}
+
 # Pulumi's file backend does not make its directory. A passphrase for the secrets in the state is
 # made once, where the operator has set none.
 find_state() {
-    mkdir -p state
+    [ -n "$READ_ONLY" ] || mkdir -p state
     if [ -z "${PULUMI_CONFIG_PASSPHRASE+set}" ] && [ -z "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; then
         export PULUMI_CONFIG_PASSPHRASE_FILE="$PWD/state/passphrase"
-        if [ ! -s "$PULUMI_CONFIG_PASSPHRASE_FILE" ]; then
+        if [ ! -s "$PULUMI_CONFIG_PASSPHRASE_FILE" ] && [ -z "$READ_ONLY" ]; then
             (umask 077; head -c 32 /dev/urandom | base64 >"$PULUMI_CONFIG_PASSPHRASE_FILE")
             say "made a passphrase for the secrets in the state: state/passphrase. Keep a copy."
         fi

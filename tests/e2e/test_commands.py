@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -41,6 +42,54 @@ def key(project: Project) -> str:
 
 def models_url(project: Project) -> str:
     return f"http://{project.subnet}.1:8000/v1/models"
+
+
+def tree(*places: Path) -> dict[str, tuple[int, int]]:
+    """Every file below some directories with its size and time, but what Python keeps compiled."""
+    files = [path for place in places for path in place.rglob("*") if not path.is_dir()]
+    return {
+        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in files
+        if "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A user's home with nothing but the Pulumi CLI in its cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "incus-stt")
+    [cli] = cache.glob("pulumi-[0-9]*")
+    (tmp_path / ".cache" / "incus-stt").mkdir(parents=True)
+    (tmp_path / ".cache" / "incus-stt" / cli.name).symlink_to(cli)
+    return tmp_path
+
+
+def test_a_preview_of_a_new_stack_changes_nothing(small: Project, home: Path) -> None:
+    variables = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    before = tree(small.root, home)
+    preview = small.make("preview", **variables)
+    assert "command:local:Command: (create)" in said(preview)
+    assert "incus-stt: no drift" in said(small.make("drift", **variables))
+    assert tree(small.root, home) == before
+    assert left_of(DOMAIN) == []
+
+
+def test_what_a_preview_lacks_is_named_and_not_set_up(small: Project, home: Path) -> None:
+    cache = home / ".cache" / "incus-stt"
+    [cli] = cache.iterdir()
+    cli.unlink()
+    path = os.pathsep.join(
+        each for each in os.environ["PATH"].split(os.pathsep) if not Path(each, "pulumi").exists()
+    )
+    variables = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PATH": path}
+    done = small.make("preview", **variables)
+    assert done.returncode != 0 and "there is no Pulumi CLI here. Run: make setup" in done.stderr
+    venv = small.root / ".venv"
+    venv.rename(small.root / ".venv-kept")
+    done = small.make("drift", **variables)
+    (small.root / ".venv-kept").rename(venv)
+    assert done.returncode != 0 and "packages are not installed" in done.stderr
+    assert list(cache.iterdir()) == []
 
 
 def test_make_stt_brings_the_role_up_on_an_empty_stack(small: Project) -> None:
