@@ -65,7 +65,9 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_a_preview_of_a_new_stack_changes_nothing(small: Project, home: Path) -> None:
-    variables = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    # At a user's first call the incus client writes a file of its own.
+    client = os.environ.get("INCUS_CONF") or str(Path.home() / ".config" / "incus")
+    variables = {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "INCUS_CONF": client}
     before = tree(small.root, home)
     preview = small.make("preview", **variables)
     assert "command:local:Command: (create)" in said(preview)
