@@ -28,10 +28,18 @@ remove_stale_locks() {
     done
 }
 
-# A stack that was never built is previewed in a copy of the project: Pulumi needs a state for it.
-enter_copy() {
+# A directory that goes with this script, however it ends.
+make_work() {
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+# A stack that was never built is previewed in a copy of the project: Pulumi needs a state for it.
+enter_copy() {
+    make_work
     for entry in * .venv; do
         case $entry in
             state) ;;
@@ -50,8 +58,7 @@ enter_copy() {
 
 if [ "$verb" = drift ]; then
     say "stack $stack"
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
+    make_work
     if ! STT_DRIFT_REPORT=$work/drift "$0" "$stack" preview >"$work/said" 2>&1 || [ ! -e "$work/drift" ]; then
         cat "$work/said" >&2
         exit 1
