@@ -114,18 +114,24 @@ def start(machine: Machine, unit: str, deadline: float) -> None:
     Raises:
         StepError: it does not start, or not within ``deadline`` s.
     """
-    reload(machine)
     machine.run(["systemctl", "reset-failed", unit], check=False, deadline=_DEADLINE)
     machine.run(["systemctl", "enable", "--quiet", unit], deadline=_DEADLINE)
     machine.run(["systemctl", "restart", unit], deadline=deadline)
 
 
-def holds(machine: Machine, address: str) -> bool:
-    """Whether systemd listens there.
+def show_socket(machine: Machine, socket: str, address: str) -> dict[str, str]:
+    """State of a socket unit: ``closed`` where it is active, and does not listen on ``address``.
 
-    Its own word is not enough: of a socket unit whose address has changed it closes the old one,
+    systemd's word is not enough: of a socket unit whose address has changed it closes the old one,
     and calls the unit active all the same.
     """
+    state = show(machine, socket)
+    if state.get("ActiveState") == "active" and not _holds(machine, address):
+        state["ActiveState"] = "closed"
+    return state
+
+
+def _holds(machine: Machine, address: str) -> bool:
     said = machine.run(["ss", "-Hltnp"], check=False, deadline=_DEADLINE).stdout
     rows = (line.split() for line in said.splitlines() if '("systemd"' in line)
     return any(len(row) > 3 and row[3] == address for row in rows)
@@ -137,9 +143,8 @@ def listen(machine: Machine, socket: str, unit: str, address: str) -> None:
     Raises:
         StepError: it cannot listen there.
     """
-    reload(machine)
     machine.run(["systemctl", "enable", "--quiet", socket], deadline=_DEADLINE)
-    if holds(machine, address) and show(machine, socket).get("ActiveState") == "active":
+    if show_socket(machine, socket, address).get("ActiveState") == "active":
         return
     # The socket first, so that no client starts the service again; and a socket cannot start while
     # its service runs without it.

@@ -124,10 +124,7 @@ adopt() {
 build() {
     free=$(df -Pk "$TMP" | awk 'NR == 2 { print int($4 / 1024) }')
     [ "$free" -ge 2048 ] || die "building needs 2048 MiB in $TMP and $free MiB are free. Free some, or set TMPDIR to another directory, then run this again."
-    trap clean_up EXIT
-    trap 'exit 129' HUP
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    clean_up_at_end
     work=$(mktemp -d "$TMP/incus-stt-image.XXXXXX")
     chmod 755 "$work"
     proxy=$(apt-config dump --format '%v' Acquire::http::Proxy 2>/dev/null || :)

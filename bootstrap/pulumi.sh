@@ -28,13 +28,10 @@ remove_stale_locks() {
     done
 }
 
-# A directory that goes with this script, however it ends.
+# A directory that goes with this script.
 make_work() {
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    trap 'exit 129' HUP
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
+    clean_up_at_end
 }
 
 # A stack that was never built is previewed in a copy of the project: Pulumi needs a state for it.
@@ -50,9 +47,7 @@ enter_copy() {
     mkdir "$work/state"
     cd "$work"
     export PULUMI_HOME="$work/home"
-    if [ -z "${PULUMI_CONFIG_PASSPHRASE+set}" ] && [ -z "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; then
-        export PULUMI_CONFIG_PASSPHRASE=preview
-    fi
+    has_passphrase || export PULUMI_CONFIG_PASSPHRASE=preview
     pulumi stack init --no-select "$stack" >/dev/null
 }
 
@@ -75,8 +70,7 @@ find_cli
 find_plugins
 if [ "$verb" = preview ]; then
     if has_stack "$stack"; then find_state; else enter_copy; fi
-    set -- preview --stack "$stack" --suppress-progress "$@"
-    pulumi "$@"
+    pulumi preview --stack "$stack" --suppress-progress "$@"
     exit
 fi
 find_state

@@ -29,6 +29,11 @@ KEY, AUTHORIZATION, KEY_ENVIRONMENT = f"{ETC}/api-key", f"{ETC}/authorization", 
 MODEL_ALIAS = "whisper-1"
 
 
+def header_file(settings: Settings) -> str:
+    """The file with the key as a header for curl; empty: none is asked for."""
+    return AUTHORIZATION if settings.asks_key else ""
+
+
 @dataclass(frozen=True)
 class EngineContext:
     """What an engine works with.
@@ -63,11 +68,6 @@ class EngineContext:
     def key_file(self) -> str:
         """The file with the key that clients must send; empty: none is asked for."""
         return KEY if self.settings.asks_key else ""
-
-    @property
-    def header_file(self) -> str:
-        """The file with the key as a header; empty: none is asked for."""
-        return AUTHORIZATION if self.settings.asks_key else ""
 
     @property
     def check_type(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declaration.topology import MachinePlan
-from engines.service import AUTHORIZATION
+from engines.service import header_file
 from gpu.processes import CGROUP
 from operations.host import on_host, run_program
 from stack.checks import OLLAMA_ROLE, STT_ROLE
@@ -39,7 +39,7 @@ def _machines(declaration: Declaration) -> Iterator[tuple[MachinePlan, str]]:
             asked = {
                 "stt": f"http://{address}:{settings.port}" if stt else "",
                 "ollama": f"http://127.0.0.1:{settings.ollama.port}" if ollama else "",
-                "authorization": AUTHORIZATION if settings.asks_key else "",
+                "authorization": header_file(settings),
             }
             yield machine, json.dumps(asked)
 

@@ -183,6 +183,7 @@ class Service(Kind):
         """Start the unit; None once it works, else what is wrong after ``deadline`` s."""
         end = time.monotonic() + deadline
         try:
+            systemd.reload(machine)
             if self.socket:
                 systemd.listen(machine, self._socket_name, self.unit_name, self._address)
             systemd.start(machine, self.unit_name, deadline)
@@ -245,10 +246,10 @@ class Service(Kind):
                     # A client may have started it again meanwhile, by the socket.
                     systemd.stop(machine, self.unit_name)
                 back = previous.start(machine, previous.deadline)
-            elif unknown:
-                systemd.start(machine, self.unit_name, self.deadline)
             else:
                 systemd.reload(machine)
+                if unknown:
+                    systemd.start(machine, self.unit_name, self.deadline)
         except (StepError, OSError) as error:
             back = str(error)
         if previous or unknown:
@@ -276,9 +277,7 @@ class Service(Kind):
         state = systemd.settled(machine, self.unit_name)
         found += _compare_state(self.unit_name, state)
         if self.socket:
-            state = systemd.show(machine, self._socket_name)
-            if state.get("ActiveState") == "active" and not systemd.holds(machine, self._address):
-                state["ActiveState"] = "closed"
+            state = systemd.show_socket(machine, self._socket_name, self._address)
             found += _compare_state(self._socket_name, state)
         drop_ins = machine.path(f"{systemd.UNITS}/{self.unit_name}.d")
         if drop_ins.is_dir():

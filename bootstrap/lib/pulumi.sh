@@ -95,10 +95,7 @@ find_cli() {
         exec 9>"$CACHE/pulumi.lock"
         flock -n 9 || { say "another process is getting the Pulumi CLI, waiting for it"; flock 9; }
         if [ ! -x "$CLI/pulumi" ]; then
-            trap clean_up EXIT
-            trap 'exit 129' HUP
-            trap 'exit 130' INT
-            trap 'exit 143' TERM
+            clean_up_at_end
             rm -rf "$CACHE"/pulumi-work.?????? "$CLI"
             work=$(mktemp -d "$CACHE/pulumi-work.XXXXXX")
             LOG=$CACHE/pulumi.log
@@ -144,11 +141,14 @@ has_stack() {
         { [ -n "${PULUMI_BACKEND_URL:-}" ] && pulumi stack ls --json 2>/dev/null | grep -q "\"name\": \"$1\""; }
 }
 
+# Whether the operator has set a passphrase.
+has_passphrase() { [ -n "${PULUMI_CONFIG_PASSPHRASE+set}" ] || [ -n "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; }
+
 # Pulumi's file backend does not make its directory. A passphrase for the secrets in the state is
 # made once, where the operator has set none.
 find_state() {
     [ -n "$READ_ONLY" ] || mkdir -p state
-    if [ -z "${PULUMI_CONFIG_PASSPHRASE+set}" ] && [ -z "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; then
+    if ! has_passphrase; then
         export PULUMI_CONFIG_PASSPHRASE_FILE="$PWD/state/passphrase"
         if [ ! -s "$PULUMI_CONFIG_PASSPHRASE_FILE" ] && [ -z "$READ_ONLY" ]; then
             (umask 077; head -c 32 /dev/urandom | base64 >"$PULUMI_CONFIG_PASSPHRASE_FILE")

@@ -88,6 +88,14 @@ stop_child() {
     child=
 }
 
+# Has the script's clean_up run when it ends, however it ends.
+clean_up_at_end() {
+    trap clean_up EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
 # write_file WHY FILE TEXT
 write_file() {
     if is_root; then

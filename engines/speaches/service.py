@@ -35,6 +35,7 @@ from engines.service import (
     VOLUME,
     EngineContext,
     EngineService,
+    header_file,
 )
 
 VERSION = "v0.9.0-rc.3"
@@ -228,7 +229,7 @@ def _service(context: EngineContext, checkout: str, programs: str, repository: s
                 f"{context.base_url}/api/ps/{repository}",
                 method="POST",
                 statuses=[201, 409],
-                header_file=context.header_file,
+                header_file=header_file(settings),
                 decisive=True,
                 timeout=300,
             ),

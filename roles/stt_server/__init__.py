@@ -34,6 +34,7 @@ from engines.service import (
     VOLUME,
     EngineContext,
     EngineService,
+    header_file,
 )
 from roles.role import Context, Result, Role
 from stack.declare import SttService
@@ -166,7 +167,7 @@ def _transcription(context: Context, engine: EngineService, recording: str) -> T
         model=service.model.name,
         recording=recording,
         seconds=round(seconds, 3),
-        header_file=AUTHORIZATION if context.settings.asks_key else "",
+        header_file=header_file(context.settings),
         unit=engine.service.unit,
         engine=context.settings.engine,
         device=service.device,

@@ -47,10 +47,12 @@ def test_what_each_change_loses(
     text = file.read_text()
     language = '"STT_LANGUAGE": settings.language,'
     assert language in text
-    file.write_text(text.replace(language, f'{language}\n        "STT_LANGAUGE": "",'))
-    with under_load(project) as load:
-        said = project.fails()
-    file.write_text(text)
+    try:
+        file.write_text(text.replace(language, f'{language}\n        "STT_LANGAUGE": "",'))
+        with under_load(project) as load:
+            said = project.fails()
+    finally:
+        file.write_text(text)
     assert "STT_LANGAUGE" in said and "the one before was put back" in said
     tell(capsys, "a service that fails at its start", load)
     assert load.failed == 0

@@ -173,16 +173,25 @@ def test_a_machine_that_does_not_answer_once_started_is_set_up_again(
     assert set(map(tuple, drift.values())) == {("step: not applied -> applied",)}
 
 
+def changed(live: Live, kind: str, name: str, **more: Any) -> Live:
+    """The host with an object that somebody has changed."""
+    place = (kind, "default" if kind == "network" else "ai-tools", name)
+    return replace(live, objects={**live.objects, place: {**live.objects[place], **more}})
+
+
+def configured(live: Live, status: str = "Running", **config: str) -> Live:
+    """The host with other configuration keys of the machine."""
+    before = live.objects["instance", "ai-tools", "gpu-server"]["config"]
+    return changed(live, "instance", "gpu-server", status=status, config={**before, **config})
+
+
 @pytest.mark.parametrize("status", ["Running", "Stopped"])
 def test_a_machine_that_was_made_anew_has_lost_its_steps(
     first: Program, live: Live, status: str
 ) -> None:
     """As a run leaves it that was cut off: all there is of it is a container of that name."""
-    place = ("instance", "ai-tools", "gpu-server")
-    before = live.objects[place]
-    other = {**before, "status": status, "config": {**before["config"], UUID: "another"}}
     found = without(live, f"{MACHINE}/agent", first.commands[f"{MACHINE}/agent"])
-    drift = run("gpu", replace(found, objects={**live.objects, place: other}), first).drift
+    drift = run("gpu", configured(found, status=status, **{UUID: "another"}), first).drift
     assert set(drift) == {name for name in first.commands if name.startswith(f"{MACHINE}/")}
     assert drift[f"{MACHINE}/instance"] == [
         "machine gpu-server: another one -> the one that was set up"
@@ -191,13 +200,9 @@ def test_a_machine_that_was_made_anew_has_lost_its_steps(
 
 
 def test_a_machine_that_was_rebuilt_has_lost_its_steps(first: Program, live: Live) -> None:
-    place = ("instance", "ai-tools", "gpu-server")
-    before = live.objects[place]
-    noted = {**before["config"], IMAGE: "1a2b", BASE_IMAGE: "1a2b"}
-    assert run("gpu", replace(live, objects={**live.objects, place: {**before, "config": noted}}),
-               first).drift == {}  # fmt: skip
-    rebuilt = {**before, "config": {**noted, BASE_IMAGE: "3c4d"}}
-    drift = run("gpu", replace(live, objects={**live.objects, place: rebuilt}), first).drift
+    noted = {IMAGE: "1a2b", BASE_IMAGE: "1a2b"}
+    assert run("gpu", configured(live, **noted), first).drift == {}
+    drift = run("gpu", configured(live, **{**noted, BASE_IMAGE: "3c4d"}), first).drift
     assert drift[f"{MACHINE}/instance"] == [
         "machine gpu-server: from another image -> the one that was set up"
     ]
@@ -207,19 +212,10 @@ def test_a_machine_that_was_rebuilt_has_lost_its_steps(first: Program, live: Liv
 def test_a_machine_from_a_stand_in_is_named_where_its_distribution_is_another(
     first: Program, live: Live, os: str
 ) -> None:
-    place = ("instance", "ai-tools", "gpu-server")
-    before = live.objects[place]
     made_from = {"image.variant": "incus-stt", "image.description": f"{os}, built on this host"}
-    other = {**before, "config": {**before["config"], **made_from}}
-    program = run("gpu", replace(live, objects={**live.objects, place: other}), first)
+    program = run("gpu", configured(live, **made_from), first)
     said = "gpu-server is Debian 12, which stands in for stt:image images:ubuntu/24.04."
     assert program.drift == {} and (said in str(program.log)) == (os == "Debian 12")
-
-
-def changed(live: Live, kind: str, name: str, **more: Any) -> Live:
-    """The host with an object that somebody has changed."""
-    place = (kind, "default" if kind == "network" else "ai-tools", name)
-    return replace(live, objects={**live.objects, place: {**live.objects[place], **more}})
 
 
 def test_an_object_is_compared_with_what_was_applied_last(first: Program, live: Live) -> None:
