@@ -65,9 +65,8 @@ generate: venv ## Write the generated tables and the schema
 # Exit status 5: ARGS selected none of these.
 test: setup check ## Run all tests, with a sample of the faults, on this machine's Incus
 	@bootstrap/browser.sh
-	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e and not serial' $(ARGS) || [ $$? = 5 ]
-	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m 'e2e and not serial' $(ARGS) || [ $$? = 5 ]
-	@.venv/bin/pytest -m serial $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m e2e $(ARGS) || [ $$? = 5 ]
 
 test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a minute
 	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(UNIT) $(ARGS)

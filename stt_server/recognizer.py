@@ -78,7 +78,11 @@ class Recognizer(Protocol):
         """
 
     def unload(self) -> None:
-        """Give the device's memory back."""
+        """Give the device's memory back.
+
+        Raises:
+            TimeoutError: the engine does not let go of the model.
+        """
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
         """Transcribe mono samples of 16 kHz."""

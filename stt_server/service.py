@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -57,7 +58,8 @@ class Service:
         while True:
             left = self.used + self.settings.keep_alive - time.monotonic()
             if left <= 0:
-                await self.unload(idle=True)
+                with contextlib.suppress(RequestError):  # it is in the log; again in a second
+                    await self.unload(idle=True)
             # A request can come at any time; it moves the moment by as much.
             await anyio.sleep(min(left, 5) if left > 0 else 1)
 
@@ -65,13 +67,20 @@ class Service:
         """Give the device's memory back after the transcription that runs; whether there was any.
 
         With ``idle``, only where nobody has come in between.
+
+        Raises:
+            RequestError: the engine does not let go of the model.
         """
         async with self.turn:
             if not self.recognizer.loaded:
                 return False
             if idle and time.monotonic() < self.used + self.settings.keep_alive:
                 return False
-            await anyio.to_thread.run_sync(self.recognizer.unload)
+            try:
+                await anyio.to_thread.run_sync(self.recognizer.unload)
+            except TimeoutError as error:
+                log.error("the model cannot be unloaded: %s", error)
+                raise RequestError(503, "The model cannot be unloaded now. Try again.") from error
             log.info("the model is unloaded%s", ": it was idle" if idle else "")
             return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -20,6 +21,8 @@ from stt_server.settings import Settings, SettingsError
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 #: OpenAI's names of what Whisper says of a segment.
 DETAILS = ("seek", "tokens", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob")
+#: Seconds.
+_UNLOAD_DEADLINE = 10
 
 
 class WhisperRecognizer:
@@ -66,8 +69,19 @@ class WhisperRecognizer:
         self.model = model
 
     def unload(self) -> None:
-        """Free the device; a card's model stays in the machine's memory, to be back at once."""
-        if self.model is not None:
+        """Free the device; a card's model stays in the machine's memory, to be back at once.
+
+        CTranslate2 does nothing, and does not say so, as long as a thread of its own has not
+        quite ended the last transcription.
+        """
+        if self.model is None:
+            return
+        end = time.monotonic() + _UNLOAD_DEADLINE
+        self.model.model.unload_model(to_cpu=self.device == "cuda")
+        while self.loaded:
+            if time.monotonic() > end:
+                raise TimeoutError(f"CTranslate2 still uses it after {_UNLOAD_DEADLINE} s")
+            time.sleep(0.01)
             self.model.model.unload_model(to_cpu=self.device == "cuda")
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:

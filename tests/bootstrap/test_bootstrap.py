@@ -189,13 +189,11 @@ def installs(host: Host) -> None:
 # incus.sh
 
 
-def test_nothing_to_do_is_silent_and_fast(host: Host) -> None:
+def test_nothing_to_do_is_silent(host: Host) -> None:
     host.user(1000)
     host.incus()
-    begin = time.monotonic()
     done = host.run("incus.sh")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - begin < 1
     assert "apt-get" not in host.calls and "storage create" not in host.calls
 
 

@@ -22,8 +22,6 @@ from openai import (
 
 from tests.server.server import KEY, NAME, RECORDINGS, SPEECH, Running, speech, wav
 
-pytestmark = pytest.mark.serial
-
 WORDS = "one two three"
 
 
@@ -297,6 +295,7 @@ def test_ten_at_once_are_all_right(server: Running) -> None:
 
 def test_health_answers_while_the_model_works(slow: Running) -> None:
     took = []
+    start = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(slow.post) for _ in range(2)]
         while not all(job.done() for job in jobs):
@@ -306,19 +305,20 @@ def test_health_answers_while_the_model_works(slow: Running) -> None:
             time.sleep(0.05)
     assert [job.result().status_code for job in jobs] == [200, 200]
     assert len(took) > 5, "the model was done at once"
-    assert max(took) < 1
+    assert max(took) < (time.monotonic() - start) / 4, "it waited for a transcription"
 
 
 def test_a_client_that_leaves_the_line_is_dropped(slow: Running) -> None:
+    left = slow.log.count("a client left")
     done = slow.log.count(" s of audio in ")
     # Four windows of 30 s, so that the turn is long on a fast machine too.
     minutes = wav(np.tile(np.append(speech(), np.zeros(1600)), 84))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(slow.post, minutes)
-        time.sleep(0.3)
+        slow.wait_for_work()
         with pytest.raises(httpx.ReadTimeout):
             _post_and_leave(slow, SPEECH.read_bytes(), 0.3)
-        slow.wait_for_log("a client left", 1)
+        slow.wait_for_log("a client left", 10, left + 1)
         assert not first.done(), "it left after its turn"
         assert first.result().status_code == 200
     assert slow.post().status_code == 200
@@ -340,7 +340,7 @@ def _post_and_leave(server: Running, audio: bytes, seconds: float) -> None:
         f"{server.url}/v1/audio/transcriptions",
         data={"model": NAME},
         files={"file": audio},
-        timeout=seconds,
+        timeout=httpx.Timeout(30, read=seconds),
     )
 
 

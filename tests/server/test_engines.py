@@ -196,6 +196,36 @@ def test_an_unload_waits_for_the_transcription_that_runs(slow: Running) -> None:
     assert slow.get("/api/ps").json() == {"models": []}
 
 
+class _Busy:
+    """A model that CTranslate2 still uses the first times, and so does not unload."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    @property
+    def model_is_loaded(self) -> bool:
+        return self.times >= 0
+
+    def unload_model(self, to_cpu: bool) -> None:
+        self.times -= 1
+
+
+def test_an_unload_is_done_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stt_server.recognizers import whisper
+    from stt_server.settings import read_settings
+
+    recognizer = whisper.create(read_settings(settings()))
+    recognizer.load()
+    assert recognizer.model is not None
+    monkeypatch.setattr(recognizer.model, "model", _Busy(3))
+    recognizer.unload()
+    assert not recognizer.loaded
+    monkeypatch.setattr(recognizer.model, "model", _Busy(1_000_000))
+    monkeypatch.setattr(whisper, "_UNLOAD_DEADLINE", 0.1)
+    with pytest.raises(TimeoutError, match="still uses it"):
+        recognizer.unload()
+
+
 def test_another_model_s_name_is_not_unloaded(server: Running) -> None:
     for method in ("POST", "DELETE"):
         url = f"{server.url}/api/ps/large-v3"

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -26,8 +25,6 @@ from tests.server.server import (
     speech,
     wav,
 )
-
-pytestmark = pytest.mark.serial
 
 
 @pytest.mark.parametrize(
@@ -165,10 +162,8 @@ def test_without_a_setting_the_language_is_detected(tmp_path: Path, many_languag
 def test_sigterm_ends_it(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         server.post()
-        began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(10) in (0, -signal.SIGTERM)
-        assert time.monotonic() - began < 2
+        assert server.process.wait(5) in (0, -signal.SIGTERM)
 
 
 def test_sigterm_ends_it_in_the_middle_of_a_transcription(tmp_path: Path, slow_model: Path) -> None:
@@ -176,7 +171,7 @@ def test_sigterm_ends_it_in_the_middle_of_a_transcription(tmp_path: Path, slow_m
     with running(tmp_path, STT_MODEL_DIR=str(slow_model)) as server:
         client = threading.Thread(target=_post_in_vain, args=(server, minutes))
         client.start()
-        time.sleep(2)
+        server.wait_for_work()
         assert " s of audio in " not in server.log
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) in (0, -signal.SIGTERM)
