@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from agent.files import chown_all, remove
 from agent.machine import Machine, StepError, last_lines, say
+from agent.pip import PipInstall
 from agent.wheels import SharedWheels
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -218,7 +219,7 @@ class Link:
             link.symlink_to(name)
 
 
-Action = Run | Download | Unpack | Git | Link | SharedWheels
+Action = Run | Download | Unpack | Git | Link | PipInstall | SharedWheels
 
 
 def give(machine: Machine, path: str, owner: str) -> None:

@@ -15,6 +15,7 @@ from typing import BinaryIO, ClassVar
 
 from agent.files import remove
 from agent.machine import Machine, StepError, flock, last_lines, poll, say
+from agent.pip import pip
 
 #: Seconds that fetching may take, that one machine waits for what another one fetches, and that
 #: copying may take: a machine that somebody has taken over can hold up the others no longer.
@@ -45,7 +46,6 @@ class SharedWheels:
     venv: str
     create: Sequence[str]
     uv: str
-    pip: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def do(self, machine: Machine) -> None:
@@ -82,15 +82,10 @@ class SharedWheels:
 
     def _fetch(self, machine: Machine, own: Path) -> None:
         say("fetching wheels for the machines of this domain")
-        done = machine.run(
-            [
-                *(self.pip, "--python", f"{self.venv}/bin/python", "download", "--quiet"),
-                *("--no-cache-dir", "--disable-pip-version-check", "--no-deps", "--prefer-binary"),
-                *("--require-hashes", "--dest", str(own), "--requirement", self.lock),
-            ],
-            check=False,
-            deadline=_FETCH_DEADLINE,
-        )
+        words = ["--no-cache-dir", "--no-deps", "--prefer-binary", "--require-hashes"]
+        words += ["--dest", str(own), "--requirement", self.lock]
+        python = f"{self.venv}/bin/python"
+        done = pip(machine, python, "download", words, text="", deadline=_FETCH_DEADLINE)
         if done.returncode:
             raise StepError("pip could not fetch them.", details=last_lines(done.stderr, 3))
 

@@ -8,7 +8,12 @@ from agent.wheels import SharedWheels
 #: Speaches' lock file wants uv ~= 0.8.14; its own image of v0.9.0-rc.3 brings this one.
 UV_VERSION = "0.8.22"
 UV_DIRECTORY = f"/opt/incus-stt/uv-{UV_VERSION}"
-UV, PIP = f"{UV_DIRECTORY}/bin/uv", f"{UV_DIRECTORY}/bin/pip"
+UV = f"{UV_DIRECTORY}/bin/uv"
+#: The wheels for amd64 and arm64.
+UV_LOCK = f"""uv=={UV_VERSION} \\
+    --hash=sha256:8efec4ef5acddc35f0867998c44e0b15fc4dace1e4c26d01443871a2fbb04bf6 \\
+    --hash=sha256:d6a33bd5309f8fb77d9fc249bb17f77a23426e6153e43b03ca1cd6640f0a423d
+"""
 #: Downloads are kept for the next program, in the machine.
 UV_ENVIRONMENT = {
     "UV_CACHE_DIR": "/var/cache/incus-stt/uv",
@@ -40,7 +45,7 @@ def venv_actions(
     words = ["--quiet", "--compile-bytecode", "--require-hashes"]
     words += [] if dependencies else ["--no-deps"]
     create = [UV, "venv", "--quiet", "--python", python, directory]
-    shared = SharedWheels(WHEELS, lock, directory, create, UV, PIP, UV_ENVIRONMENT)
+    shared = SharedWheels(WHEELS, lock, directory, create, UV, UV_ENVIRONMENT)
     return [
         Run(
             create,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.actions import Run
 from agent.files import File
 from agent.kinds.certificates import Certificates
 from agent.kinds.files import Files
 from agent.kinds.packages import Packages
 from agent.kinds.program import Program
+from agent.pip import PipInstall
 from declaration.step import Step
-from declaration.venv import PIP, UV_DIRECTORY, UV_VERSION
+from declaration.venv import UV_DIRECTORY, UV_LOCK, UV_VERSION
 from roles.role import Context, Role
 
 PACKAGES = ["ca-certificates", "curl", "python3", "python3-venv", "xz-utils", "zstd"]
@@ -44,10 +44,10 @@ def steps(context: Context) -> list[Step]:
         UV_DIRECTORY,
         f"uv {UV_VERSION}",
         [
-            Run(["python3", "-m", "venv", UV_DIRECTORY]),
-            Run(
-                [PIP, "install", "--quiet", "--disable-pip-version-check", f"uv=={UV_VERSION}"],
-                failure="pip could not install uv. Check that the machine reaches the Python "
+            PipInstall(
+                UV_DIRECTORY,
+                UV_LOCK,
+                "pip could not install uv. Check that the machine reaches the Python "
                 "package index, then run up again.",
             ),
         ],

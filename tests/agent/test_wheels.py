@@ -19,9 +19,9 @@ from agent.machine import Machine
 from agent.wheels import SharedWheels, _packages
 from declaration.source_files import ROOT
 
-#: Fetches what the lock file names and is not there yet, as `pip download` does.
+#: A Python with pip: fetches what the lock file names and is not there yet, as `pip download` does.
 PIP = r"""#!/bin/sh
-echo "pip $*" >>'{log}'
+echo "asked: $*" >>'{log}'
 while [ "$1" != --dest ]; do shift; done
 [ ! -e '{index}/offline' ] || {{ echo "no route to host" >&2; exit 1; }}
 sed -n 's/^\([a-z-]*\)==\([0-9.]*\).*/\1 \2/p' "$4" | while read -r name version; do
@@ -103,22 +103,21 @@ class Domain:
             directory.mkdir(parents=True, exist_ok=True)
         lock = root / "lock.txt"
         lock.write_text(self.lock(*packages or WHEELS))
-        for program, script in (("pip", PIP), ("uv", UV)):
-            file = root / program
+        for file, script in ((venv / "bin/python", PIP), (root / "uv", UV)):
+            file.parent.mkdir(exist_ok=True)
             file.write_text(script.format(log=self.log, index=self.index, installed=installed))
             file.chmod(0o755)
         create = ["mkdir", str(venv)]
-        SharedWheels(
-            str(self.shared), str(lock), str(venv), create, str(root / "uv"), str(root / "pip")
-        ).do(Machine())
-        assert not list(venv.iterdir()), "it left its copies"
+        uv = str(root / "uv")
+        SharedWheels(str(self.shared), str(lock), str(venv), create, uv).do(Machine())
+        assert {path.name for path in venv.iterdir()} <= {"bin"}, "it left its copies"
         found = {path.name.partition("-py3")[0]: path.read_bytes() for path in installed.iterdir()}
         shutil.rmtree(root)
         return found
 
     def fetches(self) -> int:
         """How often pip was asked."""
-        return self.log.read_text().count("pip ") if self.log.exists() else 0
+        return self.log.read_text().count("asked: ") if self.log.exists() else 0
 
     def kept(self) -> set[str]:
         """The packages that the domain has."""
@@ -126,7 +125,9 @@ class Domain:
 
 
 @pytest.fixture
-def domain(tmp_path: Path) -> Domain:
+def domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Domain:
+    monkeypatch.setattr("agent.pip._DIRECTORY", str(tmp_path))
+    (tmp_path / "pip-1-py3-none-any.whl").touch()
     return Domain(tmp_path)
 
 
