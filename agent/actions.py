@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from agent.files import chown_all, remove
 from agent.machine import Machine, StepError, last_lines, say
 from agent.pip import PipInstall
+from agent.specs import SpecError, decode, encode
 from agent.wheels import SharedWheels
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -220,6 +221,23 @@ class Link:
 
 
 Action = Run | Download | Unpack | Git | Link | PipInstall | SharedWheels
+
+
+@dataclass(frozen=True)
+class _Actions:
+    actions: Sequence[Action]
+
+
+def read(actions: Sequence[Action | Mapping[str, Any]]) -> Sequence[Action]:
+    """Actions, of which some may be as ``encode`` has them.
+
+    Raises:
+        StepError: one is not an action.
+    """
+    try:
+        return decode(_Actions, {"actions": encode(actions)}).actions
+    except SpecError as error:
+        raise StepError(f"an action cannot be read: {error}") from None
 
 
 def give(machine: Machine, path: str, owner: str) -> None:

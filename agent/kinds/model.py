@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent import seal
-from agent.actions import Action, Run, give
 from agent.difference import Difference
 from agent.files import remove
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, say
+
+if TYPE_CHECKING:
+    from agent.actions import Action, Run
+else:  # a check does without them, and starts sooner
+    Action = Run = Any
 
 
 @dataclass(frozen=True)
@@ -51,21 +55,24 @@ class Model(Kind):
     def _prepare(
         self, machine: Machine, took: dict[str, float], missing: bool, spoiled: bool
     ) -> None:
+        from agent.actions import give, read
+
+        check_load, *fetch = read([self.check_load, *self.fetch])
         began = time.monotonic()
-        if self.fetch:
+        if fetch:
             if missing:
                 # Changed after it was complete: from the start. What was cut off goes on.
                 if spoiled:
                     remove(machine.path(self.directory))
                 if self.download:
                     say(f"downloading {self.name}: {self.download / 1000:.1f} GB")
-                for action in self.fetch:
+                for action in fetch:
                     action.do(machine)
                 give(machine, self.directory, self.owner)
                 seal.seal(machine, self.directory)
             took["fetch"] = round(time.monotonic() - began, 3)
         began = time.monotonic()
-        self.check_load.do(machine)
+        check_load.do(machine)
         took["check"] = round(time.monotonic() - began, 3)
 
     def check(self, machine: Machine, made: Mapping[str, Any]) -> list[Difference]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent import seal
-from agent.actions import Action, give
 from agent.difference import Difference
 from agent.files import remove
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, say
+
+if TYPE_CHECKING:
+    from agent.actions import Action
+else:  # a check does without them, and starts sooner
+    Action = Any
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Program(Kind):
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Make it, where it is not there as it was made; the old one comes back on a failure."""
+        from agent.actions import give, read
+
         place = machine.path(self.directory)
         before = place.with_name(place.name + ".before")
         if seal.is_sealed(machine, self.directory):
@@ -48,7 +54,7 @@ class Program(Kind):
         place.parent.mkdir(parents=True, exist_ok=True)
         say(f"installing {self.description}")
         try:
-            for action in self.actions:
+            for action in read(self.actions):
                 action.do(machine)
             if self.requires and not machine.path(f"{self.directory}/{self.requires}").exists():
                 raise StepError(self.failure or f"{self.directory} has no {self.requires}.")

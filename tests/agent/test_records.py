@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from agent import seal
-from agent.actions import Run
+from agent.actions import Action, Run, read
 from agent.difference import compare_object, compare_text
 from agent.files import File
 from agent.kinds import kind_named, kinds
@@ -50,6 +50,8 @@ def _example(hint: Any, deep: bool) -> Any:
         return {"name": _example(args[1], deep)}
     if origin is not None:
         return [_example(args[0], deep)]
+    if hint is Any:  # an action: a check does not read them
+        return {"action": "run", "argv": ["true"]}
     return {str: "text", int: 7, float: 7.5, bool: True}[hint]
 
 
@@ -67,6 +69,16 @@ def test_a_spec_survives_json(name: str, deep: bool) -> None:
     for required in [key for key in data if not deep]:
         with pytest.raises(SpecError, match=required):
             decode(kinds()[name], {key: data[key] for key in data if key != required})
+
+
+@pytest.mark.parametrize("action", typing.get_args(Action), ids=lambda action: action.tag)
+def test_an_action_survives_json(action: Any) -> None:
+    for deep in (False, True):
+        made = _example(action, deep)
+        data = json.loads(json.dumps(encode(made)))
+        assert [*read([data]), *read([made])] == [made, made]
+    with pytest.raises(StepError, match="unknown key colour"):
+        read([{**data, "colour": "blue"}])
 
 
 def test_every_kind_is_found_by_its_module() -> None:
