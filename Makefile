@@ -10,7 +10,7 @@ PULUMI = bootstrap/pulumi.sh $(STACK)
 UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_settings.py
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
-.PHONY: help up preview drift outputs env destroy rotate-key vram flush measure-vram stt test check
+.PHONY: help up preview review drift outputs env destroy rotate-key vram flush measure-vram stt test check
 .PHONY: test-unit test-faults
 .PHONY: generate setup ready venv venv-dev
 
@@ -22,6 +22,9 @@ up: setup ## Build or update everything, then print the outputs
 
 preview: ready ## Show what `up` would change (EXPECT_NO_CHANGES=1: fail if there is anything)
 	@$(PULUMI) preview --diff $(if $(EXPECT_NO_CHANGES),--expect-no-changes) $(ARGS)
+
+review: ready ## Write a comment on what a pull request changes (BASE=COMMIT, HEAD=COMMIT, OFFLINE=1: without the host)
+	@$(PULUMI) review "--base=$${BASE:-origin/main}" "--head=$${HEAD:-HEAD}" $(ARGS)
 
 drift: ready ## Show what was changed on the host by hand (fails if there is anything)
 	@$(PULUMI) drift

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs Pulumi on a stack. Usage: pulumi.sh STACK up|preview|drift|destroy|outputs [ARGUMENT…]
-# drift prints where the host differs from the stack; exit status 2 where it does. preview and drift
-# change nothing.
+# Runs Pulumi on a stack. Usage: pulumi.sh STACK up|preview|review|drift|destroy|outputs [ARGUMENT…]
+# drift prints where the host differs from the stack; exit status 2 where it does. review writes a
+# comment on what changes from one commit to another. preview, review and drift change nothing.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib/say.sh
@@ -65,13 +65,21 @@ if [ "$verb" = drift ]; then
 fi
 
 say "stack $stack"
-[ "$verb" != preview ] || READ_ONLY=yes
+case $verb in preview | review) READ_ONLY=yes ;; esac
 find_cli
 find_plugins
 if [ "$verb" = preview ]; then
     if has_stack "$stack"; then find_state; else enter_copy; fi
     pulumi preview --stack "$stack" --suppress-progress "$@"
     exit
+fi
+if [ "$verb" = review ]; then
+    if [ -z "${OFFLINE:-}" ] && has_stack "$stack"; then
+        find_state
+        export PULUMI_BACKEND_URL="${PULUMI_BACKEND_URL:-file://$PWD/state}"
+        set -- --deployed "$@"
+    fi
+    exec .venv/bin/python -m review "$stack" "$@"
 fi
 find_state
 remove_stale_locks

@@ -17,6 +17,8 @@ from host.read import Reading
 #: Environment variable: send the debug messages of Pulumi's SDK, for ``pulumi … --debug``. The SDK
 #: waits for the engine after each of them, three times a resource.
 DEBUG = "STT_DEBUG"
+#: Environment variable: a preview does not read the host, as where there is none.
+UNREAD = "STT_HOST_UNREAD"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def _start_reading() -> Reading | HostError | None:
         connection = parse_connection(raw_setting("connection", "local"))
     except ValueError:
         return None  # what is wrong is said once all settings are checked
+    if os.environ.get(UNREAD):
+        return HostError(f"The host was not read, for {UNREAD} is set.")
     try:
         return Reading(connection, raw_setting("pool", "default"))
     except HostError as error:

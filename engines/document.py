@@ -1,6 +1,6 @@
-"""Write the tables of docs/engines.md from the engines: ``python -m engines.document``.
+"""Write the tables that are the engines' from them: ``python -m engines.document``.
 
-Each table stands between two marker lines; the rest of the page is written by hand.
+Each table stands between two marker lines of a page in docs/; the rest is written by hand.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from engines import DEFAULT_ENGINE, ENGINES, Engine
 from engines.speech_model import Memory, Source, SpeechModel
 from engines.whisper_models import DEFAULT_MODELS, WHISPER_MODELS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "engines.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 COMMAND = "make generate"
 _BLOCK = "<!-- {name}: begin (generated, {command}) -->\n{text}\n<!-- {name}: end -->"
 _NONE = "–"
@@ -174,40 +174,52 @@ def sources_list() -> str:
     return "\n".join(f"- ({letter}) {source.value}" for source, letter in _LETTERS.items())
 
 
-def blocks() -> dict[str, str]:
-    """Every generated part of the page by its name."""
+def restarts_table() -> str:
+    """How long requests wait while an engine restarts."""
+    return _table(
+        ("engine", "wait"),
+        ((each.name, each.restart) for each in ENGINES.values() if each.restart),
+    )
+
+
+def blocks() -> dict[str, dict[str, str]]:
+    """Every generated part by its page and its name."""
     return {
-        "engines": engines_table(),
-        "choices": choices_table(),
-        "quantization": quantization_table(),
-        "whisper": whisper_table(),
-        "others": others_table(),
-        "sources": sources_list(),
+        "engines.md": {
+            "engines": engines_table(),
+            "choices": choices_table(),
+            "quantization": quantization_table(),
+            "whisper": whisper_table(),
+            "others": others_table(),
+            "sources": sources_list(),
+        },
+        "changes.md": {"restarts": restarts_table()},
     }
 
 
-def page(text: str) -> str:
+def page(name: str, text: str) -> str:
     """A page's text with its generated parts as they should be.
 
     Raises:
         ValueError: the page does not have the marker lines of a part.
     """
-    for name, block in blocks().items():
-        pattern = rf"<!-- {name}: begin .*?-->\n.*?<!-- {name}: end -->"
-        wanted = _BLOCK.format(name=name, command=COMMAND, text=block)
+    for part, block in blocks()[name].items():
+        pattern = rf"<!-- {part}: begin .*?-->\n.*?<!-- {part}: end -->"
+        wanted = _BLOCK.format(name=part, command=COMMAND, text=block)
         found = re.findall(pattern, text, re.DOTALL)
         if len(found) != 1:
-            raise ValueError(f"docs/engines.md needs these lines once:\n{wanted}")
+            raise ValueError(f"docs/{name} needs these lines once:\n{wanted}")
         text = text.replace(found[0], wanted)
     return text
 
 
 def main() -> None:
-    """Write the page where it is stale, and name it."""
-    text = PAGE.read_text(encoding="utf-8")
-    if (wanted := page(text)) != text:
-        PAGE.write_text(wanted, encoding="utf-8")
-        print("incus-stt: wrote docs/engines.md", file=sys.stderr)
+    """Write the pages that are stale, and name them."""
+    for name in blocks():
+        text = (DOCS / name).read_text(encoding="utf-8")
+        if (wanted := page(name, text)) != text:
+            (DOCS / name).write_text(wanted, encoding="utf-8")
+            print(f"incus-stt: wrote docs/{name}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ class Engine:
         strengths: What speaks for it, for the documentation; Markdown.
         limitations: What speaks against it, for the documentation; Markdown.
         license: The licences of its program and of its models, for the documentation.
+        restart: How long requests wait while it restarts, with the smallest model on two CPU
+            cores; empty: it holds no port, and they are refused.
         compute_types: The compute types by device (``cuda``, ``cpu``), the best first. The engine
             does not run on a device that is missing here.
         service: How it is installed and configured: its steps, and the service they end in.
@@ -63,6 +65,7 @@ class Engine:
     strengths: str = ""
     limitations: str = ""
     license: str = ""
+    restart: str = ""
 
     @property
     def devices(self) -> tuple[str, ...]:

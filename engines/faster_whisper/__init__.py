@@ -11,6 +11,7 @@ ENGINE = Engine(
     strengths="light (450 MB), with packages of PyPI only; refuses settings that have no effect",
     limitations="one request at a time; no batches",
     license="MIT",
+    restart="0.5 s",
     compute_types=COMPUTE_TYPES,
     service=service,
     sources=("models",),

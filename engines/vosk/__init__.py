@@ -10,6 +10,7 @@ ENGINE = Engine(
     strengths="models of 40 MB that take 300 MB of memory, according to its makers",
     limitations="CPU only; less accurate; no punctuation; one language per model",
     license="Apache-2.0",
+    restart="0.4 s",
     compute_types={"cpu": ("float32",)},
     service=service,
     sources=("vosk",),

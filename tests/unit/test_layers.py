@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "host": {"declaration", "agent"},
     "bootstrap": {"declaration"},
     "stt_server": set(),
+    "review": {"declaration", "engines"},
     "operations": {"declaration", "engines", "stack", "gpu", "roles", "agent", "host"},
 }
 #: The rooms that a room may not import, where it may import the rest.

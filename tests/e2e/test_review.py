@@ -1,0 +1,161 @@
+"""`make review` on a git repository with branches: the comment of a pull request."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from review.comment import LIMIT
+from tests.e2e.project import Project, left_of, light, machine, request, run
+
+DOMAIN, SUBNET = "stt-e2e-r", "10.213.61"
+#: What a runner without Incus, state and secrets has.
+NOTHING = {"OFFLINE": "1", "INCUS_SOCKET": "/nowhere", "PULUMI_CONFIG_PASSPHRASE": "wrong"}
+
+
+def git(project: Project, *words: str) -> str:
+    done = run("git", *words, cwd=project.root)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def commit(project: Project, text: str) -> str:
+    """Everything as it is now; the commit's hash."""
+    git(project, "add", "--all")
+    git(project, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", text)
+    return git(project, "rev-parse", "HEAD")
+
+
+def files(root: Path) -> dict[str, int]:
+    """Every file with its time, but what Python keeps compiled."""
+    found = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path): path.stat().st_mtime_ns for path in found}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A stack that is up, in a repository whose branch main has it."""
+    project = Project(tmp_path_factory.mktemp("review"), DOMAIN, SUBNET)
+    light(project)
+    project.machines["other"] = machine(cache=False)
+    project.write()
+    git(project, "init", "--quiet", "--initial-branch", "main")
+    (project.root / ".git" / "info" / "exclude").write_text(".venv\n")
+    commit(project, "as it is")
+    try:
+        project.up()
+        yield project
+    finally:
+        project.destroy()
+    assert left_of(DOMAIN) == []
+
+
+@pytest.fixture
+def branch(repository: Project) -> Iterator[Project]:
+    """A branch of its own; the checkout is on main again afterwards."""
+    salt = (repository.root / "stacks" / "Pulumi.e2e.yaml").read_text()
+    git(repository, "checkout", "--quiet", "-B", "change", "main")
+    yield repository
+    git(repository, "checkout", "--quiet", "--force", "main")
+    settings, machines = repository.settings, repository.machines
+    settings.pop("port", None)
+    machines.setdefault("other", machine(cache=False))
+    repository.write()
+    (repository.root / "stacks" / "Pulumi.e2e.yaml").write_text(salt)
+
+
+def comment(project: Project, base: str = "main", **environment: str) -> str:
+    """The comment; nothing may be written for it, here, in the state or on the host."""
+    before = files(project.root)
+    done = project.make("review", f"BASE={base}", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert files(project.root) == before
+    assert len(done.stdout) <= LIMIT
+    return html.unescape(done.stdout)
+
+
+def test_a_commit_beside_itself_changes_nothing(repository: Project) -> None:
+    said = comment(repository, "HEAD")
+    assert "### <code>e2e</code>: nothing changes\n" in said
+    assert "|---|" not in said
+    assert "nothing changes" in comment(repository, "HEAD", **NOTHING)
+
+
+def test_a_setting_of_the_service(branch: Project) -> None:
+    branch.set(port=8100)
+    commit(branch, "another port")
+    for environment in ({}, NOTHING):
+        said = comment(branch, **environment)
+        assert ": 1 service restarts, nothing is replaced\n" in said
+        assert "| <code>stt:port</code> | <code>(default)</code> | <code>8100</code> |" in said
+        row = next(line for line in said.splitlines() if line.startswith(f"| <code>{DOMAIN}/"))
+        assert "service changed, verify changed" in row
+        assert f"clients use <code>http://{SUBNET}.1:8100/v1</code> from then on" in row
+        assert "the STT service restarts: requests are refused meanwhile" in row
+    assert "Pulumi's own diff" in comment(branch)
+    assert request(f"http://{SUBNET}.1:8000/health").status == 200  # as it was
+
+
+def test_what_is_removed_and_what_drifted(branch: Project) -> None:
+    del branch.machines["other"]
+    branch.write()
+    commit(branch, "one machine less")
+    variable = "/etc/incus-stt/custom.env"
+    branch.inside("sh", "-c", f"cp -p {variable} /root/; echo BY_HAND=1 >>{variable}")
+    try:
+        said = comment(branch)
+    finally:
+        branch.inside("cp", "-p", "/root/custom.env", variable)
+    assert "**1 machine replaced or deleted**" in said
+    assert f"- instance <code>{DOMAIN}/other/instance</code>\n" in said
+    assert "**Changed on the host by hand; `up` takes it back:**" in said
+    assert "BY_HAND" in said
+    assert f"- instance <code>{DOMAIN}/other/instance</code>\n" in comment(branch, **NOTHING)
+
+
+def test_a_wrong_setting_is_told_and_is_no_markup(branch: Project) -> None:
+    branch.set(language="</pre><script>alert(1)</script>")
+    commit(branch, "a wrong language")
+    branch.settings.pop("language")
+    for environment in ({}, NOTHING):
+        done = branch.make("review", "BASE=main", **environment)
+        assert done.returncode == 0, done.stderr
+        assert "the preview fails" in done.stdout and "stt:language" in done.stdout
+        assert "<script" not in done.stdout
+
+
+def test_a_new_stack_is_compared_with_nothing(branch: Project) -> None:
+    stacks = branch.root / "stacks"
+    text = "\n".join(
+        line
+        for line in (stacks / "Pulumi.e2e.yaml").read_text().splitlines()
+        if not line.startswith("encryptionsalt")
+    )
+    (stacks / "Pulumi.fresh.yaml").write_text(text)
+    commit(branch, "another stack")
+    line = ("make", "-s", "review", "STACK=fresh", "BASE=main")
+    done = run(*line, cwd=branch.root, env=branch.variables(OFFLINE="1"))
+    assert done.returncode == 0, done.stderr
+    assert "the machine is made" in done.stdout
+
+
+def test_a_commit_that_is_not_there_is_said(repository: Project, tmp_path: Path) -> None:
+    for words in (("BASE=nowhere",), ("BASE=main", "HEAD=nowhere"), ("BASE=--output=nowhere",)):
+        done = repository.make("review", *words)
+        assert done.returncode != 0
+        assert re.search("there is no commit '(--output=)?nowhere' here", done.stderr), done.stderr
+    # The name of a branch is not this project's: in the environment make and the shell leave it be.
+    made = tmp_path / "made"
+    for name in (
+        f"$(touch {made})",
+        f"`touch {made}`",
+        f'"; touch {made}; "',
+        f"$(shell touch {made})",
+    ):
+        done = repository.make("review", BASE=name, HEAD="main")
+        assert done.returncode != 0 and "there is no commit" in done.stderr
+        assert not made.exists()

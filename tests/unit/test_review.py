@@ -1,0 +1,313 @@
+"""The comment on a pull request: what previews tell, what it means, and text that is no markup."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from declaration.stack_file import ENCRYPTED, StackFile
+from review.__main__ import changed_settings
+from review.changes import SECRET, UNKNOWN, Change, Field, Op, Preview, compare, read_preview
+from review.comment import LIMIT, MARKER, Review, code, comment, headline
+from review.effects import Weight, effect
+from tests.unit.values import change_rows
+
+URN = "urn:pulumi:s::stt::stt:incus:Domain$command:local:Command::{}"
+
+
+def inputs(kind: str = "service", *, triggers: Any = ("local",), **spec: Any) -> dict[str, Any]:
+    return {
+        "stdin": json.dumps({"kind": kind, "spec": spec}),
+        "triggers": list(triggers),
+        "create": "apply",
+        "delete": "remove",
+    }
+
+
+def step(op: str, name: str, old: Any = None, new: Any = None, **more: Any) -> dict[str, Any]:
+    """A step of ``pulumi preview --json``."""
+    found: dict[str, Any] = {"op": op, "urn": URN.format(name)}
+    for key, each in (("oldState", old), ("newState", new)):
+        if each is not None:
+            state = {"urn": found["urn"], "type": "command:local:Command", "inputs": each}
+            found[key] = {**state, **more}
+    return found
+
+
+def document(*steps: dict[str, Any], **said: str) -> dict[str, Any]:
+    diagnostics = [{"severity": key, "message": text} for key, text in said.items()]
+    return {"steps": list(steps), "diagnostics": diagnostics}
+
+
+def reviewed(*changes: Change, **more: Any) -> Review:
+    found = {"stack": "s", "base": "a", "head": "b", "engine": "faster-whisper"}
+    return Review(**{**found, "preview": Preview(changes), **more})
+
+
+SERVICE = "ai-tools/gpu-server/stt_server/service"
+
+
+# What a preview tells.
+
+
+def test_a_change_is_told_field_by_field() -> None:
+    old = inputs(variables={"STT_KEEP_ALIVE": "300", "A": "1"}, health=[{"url": "x"}])
+    new = inputs(variables={"STT_KEEP_ALIVE": "3600", "B": "2"}, health=[{"url": "y"}])
+    (change,) = read_preview(document(step("update", SERVICE, old, new))).changes
+    assert (change.name, change.op, change.kind) == (SERVICE, Op.UPDATE, "service")
+    assert {(each.path, each.old, each.new) for each in change.fields} == {
+        ("variables.STT_KEEP_ALIVE", "300", "3600"),
+        ("variables.A", "1", "–"),
+        ("variables.B", "–", "2"),
+        ("health[0].url", "x", "y"),
+    }
+
+
+def test_a_replacement_is_one_change_and_pulumi_s_own_resources_are_none() -> None:
+    old, new = inputs("program"), inputs("program", triggers=["ssh:a@b"])
+    steps = [step(op, SERVICE, old, new) for op in ("delete-replaced", "replace", "same")]
+    steps.append(step("create-replacement", SERVICE, old, new))
+    stack = {"op": "update", "urn": "x::stack", "newState": {"type": "pulumi:pulumi:Stack"}}
+    (change,) = read_preview(document(*steps, stack)).changes
+    assert change.op is Op.REPLACE
+    assert change.fields == (Field("identity[0]", "local", "ssh:a@b"),)
+
+
+def test_drift_is_told_without_its_time_and_only_where_it_is_new() -> None:
+    told = {"environment": {"DRIFT": "port: 1, not 2\n@2026-01-01T00:00:00+00:00"}}
+    drifted = step("update", SERVICE, inputs(), {**inputs(), **told})
+    (change,) = read_preview(document(drifted)).changes
+    assert change.drift == ("port: 1, not 2",)
+    restored = step("update", SERVICE, {**inputs(), **told}, {**inputs(a=1), **told})
+    assert read_preview(document(restored)).changes[0].drift == ()
+
+
+def test_secrets_are_named_and_not_shown() -> None:
+    old = {**inputs("secret_files"), "stdin": SECRET}
+    for stdin in (UNKNOWN, "[secret] "):
+        name = "ai-tools/gpu-server/stt_server/secrets"
+        preview = read_preview(document(step("update", name, old, {**old, "stdin": stdin})))
+        assert preview.changes[0].fields == (
+            Field("secrets", "(not shown)", "(others, not shown)"),
+        )
+
+
+def test_an_object_that_stays_on_the_host_is_told_as_that() -> None:
+    volume = {"triggers": ["local", "volume", "models"], "stdin": "{}"}
+    kept = read_preview(document(step("delete", "ai-tools/volume/models", volume))).changes[0]
+    assert kept.kept and effect(kept, "")[0] is Weight.IN_PLACE
+    gone = step("delete", "ai-tools/volume/models", {**volume, "delete": "incus …"})
+    assert effect(read_preview(document(gone)).changes[0], "")[0] is Weight.LOSS
+
+
+def test_what_the_program_says_is_told_and_not_what_pulumi_says_of_its_plugins() -> None:
+    said = document(info="auto: int8\n", warning="warning: using x from $PATH at /x\n")
+    assert read_preview(said) == Preview((), ("auto: int8",))
+
+
+# Two commits without a host.
+
+
+def test_two_previews_of_nothing_are_compared() -> None:
+    machine, volume = "ai-tools/gpu-server/instance", "ai-tools/volume/models"
+    name = URN.format(machine)
+    base = document(
+        step("create", machine, new=inputs(triggers=["local", "instance", "debian/12", UNKNOWN])),
+        step("create", SERVICE, new=inputs(a=1), deletedWith=name),
+        step("create", volume, new=inputs(b=UNKNOWN)),
+        step("create", "ai-tools/old", new=inputs()),
+    )
+    head = document(
+        step("create", machine, new=inputs(triggers=["local", "instance", "debian/13", "known"])),
+        step("create", SERVICE, new=inputs(a=1), deletedWith=name),
+        step("create", volume, new=inputs(b=2)),
+        step("create", "ai-tools/new", new=inputs()),
+    )
+    found = {change.name: change for change in compare(base, head).changes}
+    assert {name: str(change.op) for name, change in found.items()} == {
+        machine: "replace",
+        SERVICE: "replace",
+        "ai-tools/new": "create",
+        "ai-tools/old": "delete",
+    }
+    assert Field("identity[2]", "debian/12", "debian/13") in found[machine].fields
+    assert compare(base, base).changes == ()
+
+
+def test_settings_are_compared_and_their_secrets_hidden() -> None:
+    secure = {"secure": "v1:abc"}
+    before = StackFile("s", {"port": 8000, "apiKey": ENCRYPTED, "webui": {"signup": True}})
+    after = StackFile("s", {"model": "tiny", "webui": {"signup": False, "sttKey": secure}})
+    assert changed_settings(before, after) == [
+        Field("stt:port", "8000", "(default)"),
+        Field("stt:apiKey", "(secret)", "(default)"),
+        Field("stt:webui.signup", "true", "false"),
+        Field("stt:model", "(default)", "tiny"),
+        Field("stt:webui.sttKey", "(default)", "(secret)"),
+    ]
+
+
+# Effects.
+
+#: What docs/changes.md calls steps, and what they are here.
+ROLES = {
+    "stt": "gpu-server/stt_server",
+    "ollama": "gpu-server/ollama_server",
+    "webui": "webui/open_webui",
+    "proxy": "webui/webui_proxy",
+}
+
+
+def _touched(name: str) -> Change:
+    role, _, part = name.partition(" ")
+    full = f"ai-tools/{ROLES[role]}/{part}" if role in ROLES and part else name
+    return Change(full, Op.UPDATE, {"secrets": "secret_files"}.get(part, part))
+
+
+#: Rows about steps: what is replaced or removed is told by other words.
+STEPS = [row for row in change_rows() if not re.search("replaced|removed|deleted", row[3])]
+
+
+@pytest.mark.parametrize("row", STEPS, ids=lambda row: row[0])
+def test_effects_are_those_of_the_table(row: list[str]) -> None:
+    """Where docs/changes.md says that a service restarts the comment does, and nowhere else."""
+    _, _, cell, said = row
+    touched = re.findall(r"`([^`]+)`", cell)
+    weights = [effect(_touched(name), "faster-whisper")[0] for name in touched]
+    restarts = bool(touched) and re.search(r"restarts?\b", said) is not None
+    assert (Weight.RESTART in weights) == restarts, (touched, said)
+
+
+@pytest.mark.parametrize(
+    ("change", "weight", "words"),
+    [
+        (Change(SERVICE, Op.UPDATE, "service"), Weight.RESTART, "requests wait, 0.5 s; none is"),
+        (Change("a/m/open_webui/service", Op.UPDATE), Weight.RESTART, "Open WebUI restarts"),
+        (Change("a/m/stt_server/model", Op.UPDATE, "model"), Weight.IN_PLACE, "beside what runs"),
+        (Change("a/m/instance", Op.REPLACE, "instance"), Weight.REPLACEMENT, "its volumes stay"),
+        (Change("a/m/instance", Op.DELETE, "instance"), Weight.REPLACEMENT, "is deleted"),
+        (Change("a/m/instance", Op.UPDATE, "instance"), Weight.IN_PLACE, "in place"),
+        (Change("a/volume/m", Op.DELETE, "volume"), Weight.LOSS, "with all that is on it"),
+        (Change("stt_server/key", Op.REPLACE), Weight.RESTART, "clients need the new key"),
+    ],
+)
+def test_what_a_change_does(change: Change, weight: Weight, words: str) -> None:
+    found, text = effect(change, "faster-whisper")
+    assert found is weight and words in text
+
+
+def test_an_engine_of_the_operator_s_own_refuses_while_it_restarts() -> None:
+    assert "refused meanwhile" in effect(Change(SERVICE, Op.UPDATE, "service"), "custom")[1]
+
+
+# The comment.
+
+
+def test_headlines() -> None:
+    service = Change(SERVICE, Op.UPDATE, "service")
+    webui = Change("ai-tools/webui/open_webui/service", Op.UPDATE, "service")
+    machine = Change("ai-tools/webui/instance", Op.REPLACE, "instance")
+    volume = Change("ai-tools/volume/webui", Op.DELETE, "volume")
+    note = "gpu-server: card: small takes about 2 GiB: fits, 1.9 GiB to spare"
+    fits = Preview((service, webui), (note,))
+    assert headline(reviewed()) == "nothing changes"
+    assert headline(reviewed(preview=fits)) == (
+        "2 services restart, nothing is replaced, fits on the card with 1.9 GiB to spare"
+    )
+    assert headline(reviewed(service)) == "1 service restarts, nothing is replaced"
+    assert headline(reviewed(machine, volume)) == (
+        "**1 volume deleted, with data**, no services restart, **1 machine replaced or deleted**"
+    )
+    drifted = Change(SERVICE, Op.UPDATE, "service", drift=("port: 1, not 2",))
+    assert "drift in 1 place is taken back" in headline(reviewed(drifted))
+    assert headline(reviewed(failed="no")) == "the preview fails"
+
+
+def test_the_comment_tells_settings_services_drift_and_removals() -> None:
+    moved = Change(
+        SERVICE.replace("/service", "/verify"),
+        Op.UPDATE,
+        "transcription",
+        (Field("url", "http://10.0.0.1:8000/v1", "http://10.0.0.1:8100/v1"),),
+        ("port: 1, not 2",),
+    )
+    gone = Change("ai-tools/webui/instance", Op.DELETE, "instance")
+    text = html.unescape(
+        comment(
+            reviewed(
+                Change(SERVICE, Op.UPDATE, "service"),
+                moved,
+                gone,
+                settings=[Field("stt:port", "(default)", "8100")],
+                before=Preview((), ("gpu-server: fits, 3.0 GiB to spare",)),
+                diff="~ stdin: a => b",
+            )
+        )
+    )
+    assert text.startswith(MARKER.format(stack="s"))
+    assert "| <code>stt:port</code> | <code>(default)</code> | <code>8100</code> |" in text
+    assert "service changed, verify changed | the STT service restarts" in text
+    assert "clients use <code>http://10.0.0.1:8100/v1</code> from then on" in text
+    assert "- instance <code>ai-tools/webui/instance</code>\n" in text
+    assert "<code>port: 1, not 2</code>" in text
+    assert "- before: gpu-server: fits, 3.0 GiB to spare" in text
+    assert "~ stdin: a => b" in text
+
+
+def test_a_failure_is_told_with_its_words() -> None:
+    text = comment(reviewed(failed="stt:model is 'x' </pre><script>"))
+    assert "the preview fails" in text and "&lt;script&gt;" in text and "<script" not in text
+
+
+ATTACKS = st.one_of(
+    st.text(max_size=300),
+    st.sampled_from(
+        [
+            "</code><img src=x onerror=alert(1)>",
+            "`x` | **b** | [a](http://x) ![i](http://x)",
+            "@everyone #1 <!-- incus-stt review: other -->",
+            "a\n\n# heading\n\n| x |\n",
+            "</pre></details><script>",
+            "x&#60;script&#62; \\| ~~a~~ https://x.example www.x.example",
+        ]
+    ),
+)
+
+
+@given(ATTACKS)
+def test_no_text_is_markup(text: str) -> None:
+    """Between the tags there are only letters, digits and numbers of characters."""
+    shown = code(text)
+    inner = shown.removeprefix("<code>").removesuffix("</code>")
+    assert re.fullmatch(r"(?:[A-Za-z0-9 ,–…]|&#\d+;)*", inner)
+    whole = comment(
+        reviewed(
+            Change(
+                f"a/{text}/stt_server/service", Op.UPDATE, "service", (Field(text, text, text),)
+            ),
+            settings=[Field(text, text, text)],
+            preview=Preview((Change(text, Op.DELETE, drift=(text,)),), (text,), (text,)),
+            before=Preview((), ("x", text)),
+            diff=text,
+            failed="",
+        )
+    )
+    tags = set(re.findall(r"<[^>]*>", whole))
+    ours = {"code", "pre", "details", "summary"}
+    allowed = {f"<{end}{tag}>" for tag in ours for end in ("", "/")}
+    assert tags <= allowed | {MARKER.format(stack="s")}
+    assert "@" not in whole.split("<pre>")[0] and "](" not in whole.split("<pre>")[0]
+
+
+def test_it_is_never_too_long() -> None:
+    fields = tuple(Field(f"f{number}", "<" * 90, "x" * 90) for number in range(2000))
+    changes = [Change(f"a/m{n}/r/service", Op.UPDATE, "service", fields) for n in range(300)]
+    text = comment(reviewed(*changes, diff="y&" * 50_000))
+    assert len(text) <= LIMIT and "… and 240 more" in text and "(cut off)" in text
+    assert text.count("<details>") == text.count("</details>")
