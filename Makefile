@@ -55,7 +55,7 @@ measure-vram: venv ## Measure what models take of the card (MODELS="tiny small")
 stt: setup ## Bring up only the STT role, with whatever it needs
 	@set -f; targets=$$($(OPERATION) stt-targets) || exit 1; $(PULUMI) up $$targets $(ARGS)
 
-destroy: venv ## Remove everything that `up` made; without STACK= it asks first
+destroy: venv ## Remove everything that `up` made, after a list of it; asks at a terminal
 	@$(UNNAMED) $(PULUMI) destroy $(ARGS)
 
 check: venv-dev ## Check style and types

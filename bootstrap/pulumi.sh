@@ -28,6 +28,14 @@ remove_stale_locks() {
     done
 }
 
+# Asks where somebody is there to answer, and goes on where not.
+confirm() {
+    [ -t 0 ] || return 0
+    printf '%s [y/N] ' "$1" >&2
+    read -r answer
+    case $answer in [yY] | [yY][eE][sS]) ;; *) die "nothing was changed" ;; esac
+}
+
 # A directory that goes with this script.
 make_work() {
     work=$(mktemp -d)
@@ -90,11 +98,11 @@ select_stack "$stack"
 case "$verb $*" in
     *--preview-only*) ;;
     destroy*)
-        if [ -z "${UNNAMED:-}" ]; then
-            set -- --yes --skip-preview "$@"
-        elif [ ! -t 0 ]; then # else Pulumi asks
-            die "name the stack to destroy: make destroy STACK=$stack"
-        fi
+        [ -z "${UNNAMED:-}" ] || [ -t 0 ] || die "name the stack to destroy: make destroy STACK=$stack"
+        state=$(pulumi stack export --stack "$stack")
+        printf '%s' "$state" | .venv/bin/python -m operations removal --stack "$stack" >&2
+        case " $* " in *' --yes '*) ;; *) confirm "Destroy stack $stack?" ;; esac
+        set -- --yes --skip-preview "$@"
         ;;
     up*) set -- --yes --skip-preview "$@" ;;
 esac

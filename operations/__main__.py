@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from declaration.problems import DeclarationError
 from operations.host import OperationError, refuse_others
 from operations.measure import measure
 from operations.memory import flush, report
+from operations.removal import removal
 from operations.stack import ROOT, read_stack
 from operations.targets import key_targets, stt_targets
 
@@ -16,10 +18,14 @@ from operations.targets import key_targets, stt_targets
 def main() -> int:
     """Do one thing; returns the exit status."""
     parser = argparse.ArgumentParser(prog="operations")
-    parser.add_argument("verb", choices=["vram", "flush", "measure", "stt-targets", "key-targets"])
+    verbs = ["vram", "flush", "measure", "removal", "stt-targets", "key-targets"]
+    parser.add_argument("verb", choices=verbs)
     parser.add_argument("--stack", required=True)
     parser.add_argument("--models", default="", help="names with spaces between, for measure")
     options = parser.parse_args()
+    if options.verb == "removal":
+        print("".join(f"{line}\n" for line in removal(json.load(sys.stdin))), end="")
+        return 0
     if options.verb == "key-targets":
         print(" ".join(key_targets(ROOT, options.stack)))
         return 0

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 
 import pytest
 
@@ -164,6 +165,24 @@ def test_a_shell_for_plain_pulumi(small: Project) -> None:
     history = json.loads(small.shell("pulumi stack history --json").stdout)
     assert {entry["kind"] for entry in history} >= {"update", "refresh"}
     assert all(entry["result"] == "succeeded" for entry in history)
+
+
+def test_destroy_asks_where_somebody_is_there(small: Project) -> None:
+    """At a terminal, also where the stack is named; anything but yes changes nothing."""
+    ours, theirs = os.openpty()
+    line = ("make", "-s", "destroy", f"STACK={STACK}")
+    with subprocess.Popen(
+        line, cwd=small.root, env=small.variables(), stdin=theirs, stdout=PIPE, stderr=STDOUT
+    ) as process:
+        os.write(ours, b"n\n")
+        answer = process.communicate(timeout=120)[0].decode()
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode != 0
+    asked = re.search(r"removes:\n(.*)Destroy stack e2e\? \[y/N\] ", answer, re.DOTALL)
+    assert asked and f"  machine {DOMAIN}/other, with all in it" in asked[1]
+    assert "nothing was changed" in answer
+    assert small.unchanged()
 
 
 def test_without_a_name_it_is_the_stack_that_is_selected(small: Project) -> None:
