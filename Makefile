@@ -10,7 +10,7 @@ PULUMI = bootstrap/pulumi.sh $(STACK)
 UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_settings.py
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
-.PHONY: help up preview review drift outputs env destroy rotate-key vram flush measure-vram stt test check
+.PHONY: help up preview review drift outputs env destroy rotate-key status vram flush measure-vram stt test check
 .PHONY: test-unit test-faults
 .PHONY: generate setup ready venv venv-dev
 
@@ -42,6 +42,9 @@ rotate-key: setup ## Make another API key; the STT service and Open WebUI restar
 	        echo "incus-stt: the new key: make outputs STACK=$(STACK) SHOW_SECRETS=1" >&2 ;; \
 	    *) echo "incus-stt: error: the stack has no key to rotate; \`make up\` makes one." >&2; exit 1 ;; \
 	esac
+
+status: venv ## Show what runs, since when and on what (JSON=1; fails where something does not run)
+	@$(OPERATION) status $(if $(JSON),--json)
 
 vram: venv ## Show who holds the memory of the cards
 	@$(OPERATION) vram

@@ -1,4 +1,4 @@
-"""``agent apply STEP``, ``agent check``, ``agent remove STEP``: see the functions below.
+"""``agent apply STEP``, ``check``, ``remove STEP``, ``status``: see the functions below.
 
 A preview starts this in every machine, so what is imported here is little.
 """
@@ -25,7 +25,7 @@ from agent.specs import SpecError, decode
 
 #: Paths of programs that steps of this machine have made, each until it is removed.
 _PATHS = f"{record.STEPS}/paths.list"
-_USAGE = "check, compile, apply STEP [--stack ID], remove STEP [--stack ID]; --root DIR for tests"
+_USAGE = "check, compile, status, (apply|remove) STEP [--stack ID]; --root DIR for tests"
 #: What stands beside a program's path meanwhile, and beside a file's afterwards.
 _BESIDE = ("", ".part", ".before", ".unpacked", ".seal", f".seal{PART}")
 
@@ -252,7 +252,7 @@ def _options(words: Sequence[str]) -> dict[str, str]:
             options[name] = rest[place + 1]
             del rest[place : place + 2]
     match rest:
-        case ["check" | "compile" as verb]:
+        case ["check" | "compile" | "status" as verb]:
             return {**options, "verb": verb, "step": ""}
         case ["apply" | "remove" as verb, step]:
             return {**options, "verb": verb, "step": step}
@@ -267,6 +267,10 @@ def main() -> int:
     try:
         if options["verb"] == "check":
             said = check(machine)
+        elif options["verb"] == "status":
+            from agent.status import status  # not at the top: a check does without
+
+            said = status(machine)
         elif options["verb"] == "apply":
             text = machine.stdin.readline().decode(errors="replace")
             said = apply(machine, options["step"], options["stack"], text)

@@ -61,9 +61,10 @@ def unit_file(unit: str, text: str) -> File:
     return File(f"{UNITS}/{unit}", text)
 
 
-def show(machine: Machine, unit: str) -> dict[str, str]:
-    """State, restarts and invocation of a unit."""
+def show(machine: Machine, unit: str, more: str = "") -> dict[str, str]:
+    """State, restarts and invocation of a unit, and ``more`` properties."""
     names = "ActiveState,SubState,UnitFileState,NRestarts,InvocationID"
+    names += f",{more}" if more else ""
     said = machine.run(
         ["systemctl", "show", "-p", names, unit], check=False, deadline=_DEADLINE
     ).stdout

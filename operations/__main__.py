@@ -7,6 +7,7 @@ import json
 import sys
 
 from declaration.problems import DeclarationError
+from operations import status
 from operations.host import OperationError, refuse_others
 from operations.measure import measure
 from operations.memory import flush, report
@@ -18,9 +19,10 @@ from operations.targets import key_targets, stt_targets
 def main() -> int:
     """Do one thing; returns the exit status."""
     parser = argparse.ArgumentParser(prog="operations")
-    verbs = ["vram", "flush", "measure", "removal", "stt-targets", "key-targets"]
+    verbs = ["status", "vram", "flush", "measure", "removal", "stt-targets", "key-targets"]
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--stack", required=True)
+    parser.add_argument("--json", action="store_true", help="for status")
     parser.add_argument("--models", default="", help="names with spaces between, for measure")
     options = parser.parse_args()
     if options.verb == "removal":
@@ -35,6 +37,12 @@ def main() -> int:
         return 0
     print(f"incus-stt: stack {options.stack}", file=sys.stderr)
     refuse_others(declaration, options.stack)
+    if options.verb == "status":
+        answers = status.ask(declaration)
+        text = json.dumps(answers, indent=2, ensure_ascii=False)
+        shown = [text] if options.json else status.lines(answers, status.coloured(sys.stdout))
+        print("\n".join(shown))
+        return 0 if status.works(answers) else 1
     if options.verb == "vram":
         print("\n".join(report(declaration)))
         return 0

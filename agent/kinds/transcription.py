@@ -79,7 +79,7 @@ class Transcription(Kind):
             "seconds": took,
             "real_time_factor": round(took / self.seconds, 3),
         }
-        found = self._evidence(machine)
+        found = self.runs_on(machine)
         if self.device == "cuda" and self.evidence != Evidence() and found.get("device") != "cuda":
             raise StepError(
                 f"{self.engine} runs on the CPU and not on the GPU (it says: "
@@ -120,7 +120,8 @@ class Transcription(Kind):
                 resolution=look,
             ) from None
 
-    def _evidence(self, machine: Machine) -> Mapping[str, str]:
+    def runs_on(self, machine: Machine) -> Mapping[str, str]:
+        """The device and the compute type, where the service tells them."""
         if self.evidence.url:
             said = ask(machine, HealthRequest(self.evidence.url)).json
             keys = ("device", "compute_type")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,34 @@ def test_the_service_says_what_really_runs(project: Project, up: str) -> None:
     assert health["model"] == "./models/tiny-digits"
     # int8 weights on a CPU compute the rest in float32, and CTranslate2 calls that so.
     assert (health["device"], health["compute_type"]) == ("cpu", "int8_float32")
+
+
+def test_status_says_what_runs(project: Project, up: str) -> None:
+    def status() -> tuple[int, Any]:
+        done = project.make("status", "JSON=1")
+        return done.returncode, json.loads(done.stdout)[f"{project.domain}/gpu-server"]
+
+    code, before = status()
+    service = before["services"]["stt_server/service"]
+    assert (code, before["address"], service["unit"]) == (0, f"{project.subnet}.1", UNIT)
+    assert (service["state"], service["model"]) == ("active", "./models/tiny-digits")
+    assert (service["device"], service["compute_type"]) == ("cpu", "int8_float32")
+    assert service["seconds"] < 3600 and service["memory"] > 20 << 20
+    assert project.transcribe("hello_world").status == 200
+    assert (
+        post_recording(project.outputs()["stt_url"], RECORDINGS / "hello_world.wav", "x").status
+        == 401
+    )
+    after = status()[1]["services"]["stt_server/service"]
+    assert after["requests"] - service["requests"] == 2
+    assert after["failed"] - service["failed"] == 1
+    project.inside("systemctl", "stop", "stt.socket", UNIT)
+    try:
+        code, stopped = status()
+        assert (code != 0, stopped["services"]["stt_server/service"]["state"]) == (True, "inactive")
+        assert "faster-whisper: inactive" in project.make("status").stdout
+    finally:
+        project.inside("systemctl", "start", "stt.socket", UNIT)
 
 
 def test_it_starts_again_with_its_machine(project: Project, up: str) -> None:

@@ -1,0 +1,111 @@
+"""``make status``: what runs, since when, on what, and what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TextIO
+
+from declaration.topology import MachinePlan
+from host.client import Client, HostError
+from host.read import AGENT_WORDS
+from stack.declare import Declaration
+
+_GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
+_COLOURS = {"active": _GREEN, "activating": _YELLOW, "reloading": _YELLOW}
+_WORDS = {"active": "running", "activating": "starting"}
+#: Seconds that a machine may take.
+_DEADLINE = 120
+
+
+def ask(declaration: Declaration) -> dict[str, Any]:
+    """What each machine says, by its full name: ``services``, or why there is no answer."""
+    client = Client(declaration.settings.host_connection)
+    machines = list(declaration.topology.machines)
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda machine: _ask(client, machine), machines)
+    return {
+        machine.full_name: {"address": str(machine.address), **answer}
+        for machine, answer in zip(machines, answers, strict=True)
+    }
+
+
+def _ask(client: Client, machine: MachinePlan) -> dict[str, Any]:
+    words = ["exec", machine.name, "--", *AGENT_WORDS, "status"]
+    try:
+        found: dict[str, Any] = json.loads(
+            client.call(*words, project=machine.domain, deadline=_DEADLINE)
+        )
+    except (HostError, ValueError) as error:
+        said = getattr(error, "user_message", "it said nothing").strip().splitlines()
+        return {"services": {}, "error": said[-1] if said else "it said nothing"}
+    return found
+
+
+def works(answers: dict[str, Any]) -> bool:
+    """Whether every machine answers and every service runs."""
+    return all(
+        "error" not in answer
+        and all(each["state"] == "active" for each in answer["services"].values())
+        for answer in answers.values()
+    )
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether a terminal shows it, and nobody has said NO_COLOR."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def lines(answers: dict[str, Any], colour: bool) -> list[str]:
+    """The lines to show."""
+    found: list[str] = []
+    for name, answer in answers.items():
+        found.append(f"{name}  {answer['address']}")
+        if "error" in answer:
+            text = f"does not answer: {answer['error']}"
+            found.append(f"  {_paint(text, _RED, colour)}")
+        elif not answer["services"]:
+            found.append("  no services")
+        for each in answer["services"].values():
+            found += _service(each, colour)
+    return found
+
+
+def _service(each: dict[str, Any], colour: bool) -> list[str]:
+    state = each["state"]
+    shown = _paint(_WORDS.get(state, state), _COLOURS.get(state, _RED), colour)
+    parts = [shown + (f" for {age(each['seconds'])}" if each["seconds"] is not None else "")]
+    parts.append(f"port {each['port']}")
+    if each["memory"]:
+        parts.append(f"{each['memory'] / 2**30:.1f} GiB of memory")
+    if each.get("model"):
+        kind = f" in {each['compute_type']}" if each.get("compute_type") else ""
+        device = f" on {each['device']}" if each.get("device") else ""
+        parts.append(f"{each['model']}{kind}{device}")
+    if each["requests"]:
+        failed = f", {each['failed']} of them failed" if each["failed"] else ""
+        noun = "request" if each["requests"] == 1 else "requests"
+        parts.append(f"{each['requests']} {noun} since its start{failed}")
+    if each["restarts"]:
+        text = f"started again {each['restarts']} times by systemd"
+        parts.append(_paint(text, _YELLOW, colour))
+    found = [f"  {each['unit'].removesuffix('.service')}: {', '.join(parts)}"]
+    if each["last_error"]:
+        found.append(f"    last error: {each['last_error']}")
+    return found
+
+
+def _paint(text: str, colour: str, wanted: bool) -> str:
+    return f"{colour}{text}{_PLAIN}" if wanted else text
+
+
+def age(seconds: int) -> str:
+    """A time in its two largest units."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    found: list[str] = []
+    for name, size in units:
+        if seconds >= size or found:
+            found.append(f"{seconds // size} {name}")
+            seconds %= size
+    return " ".join(found[:2]) or "0 s"

@@ -1,0 +1,43 @@
+"""What a machine says of its services for `make status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.status import status
+
+STEP = "stt_server/service"
+JOURNAL = """\
+INFO:     10.0.0.9:1 - "POST /v1/audio/transcriptions HTTP/1.1" 200 OK
+INFO:     10.0.0.9:1 - "POST /v1/audio/transcriptions HTTP/1.1" 401 Unauthorized
+INFO:     127.0.0.1:1 - "POST /api/ps/small HTTP/1.1" 409 Conflict
+INFO:     127.0.0.1:1 - "GET /health HTTP/1.1" 200 OK
+[GIN] 2026/01/01 - 10:00:00 | 500 |  1.2s |  10.0.0.9 | POST     "/api/chat"
+[GIN] 2026/01/01 - 10:00:00 | 200 |  1.2ms |  10.0.0.9 | GET      "/api/tags"
+RuntimeError: CUDA out of memory
+ERROR the second
+INFO:     all is well
+"""
+
+
+def test_requests_for_work_and_the_last_error(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    (agent.systemd.state / "journal").write_text(JOURNAL)
+    before = agent.tree()
+    (found,) = status(agent.machine)["services"].values()
+    assert (found["unit"], found["state"], found["restarts"]) == ("engine.service", "active", 0)
+    assert (found["requests"], found["failed"]) == (3, 2)
+    assert found["last_error"] == "ERROR the second"
+    assert agent.tree() == before, "it changes nothing"
+
+
+def test_a_service_that_was_stopped_and_one_that_is_quiet(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    (agent.systemd.state / "active" / "engine.service").unlink()
+    (found,) = status(agent.machine)["services"].values()
+    assert (found["state"], found["seconds"], found["last_error"]) == ("inactive", None, "")
+    assert (found["requests"], found["failed"]) == (0, 0)
+
+
+def test_a_machine_without_services(agent: Any) -> None:
+    assert status(agent.machine) == {"services": {}}
