@@ -84,7 +84,13 @@ fi
 if [ "$verb" = review ]; then
     if [ -z "${OFFLINE:-}" ] && has_stack "$stack"; then
         find_state
-        export PULUMI_BACKEND_URL="${PULUMI_BACKEND_URL:-file://$PWD/state}"
+        # The previews run in other directories.
+        case ${PULUMI_BACKEND_URL:=file://./state} in
+            file://./*) PULUMI_BACKEND_URL=file://$PWD/${PULUMI_BACKEND_URL#file://./} ;;
+        esac
+        export PULUMI_BACKEND_URL
+        [ -z "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ] ||
+            PULUMI_CONFIG_PASSPHRASE_FILE=$(realpath "$PULUMI_CONFIG_PASSPHRASE_FILE")
         set -- --deployed "$@"
     fi
     exec .venv/bin/python -m review "$stack" "$@"
@@ -99,9 +105,14 @@ case "$verb $*" in
     *--preview-only*) ;;
     destroy*)
         [ -z "${UNNAMED:-}" ] || [ -t 0 ] || die "name the stack to destroy: make destroy STACK=$stack"
-        state=$(pulumi stack export --stack "$stack")
-        printf '%s' "$state" | .venv/bin/python -m operations removal --stack "$stack" >&2
-        case " $* " in *' --yes '*) ;; *) confirm "Destroy stack $stack?" ;; esac
+        case " $* " in
+            *' --target'*) ;; # not all of it
+            *)
+                pulumi stack export --stack "$stack" | .venv/bin/python -m operations removal --stack "$stack" >&2 ||
+                    say "what goes cannot be listed"
+                ;;
+        esac
+        case " $* " in *' --yes '* | *' -y '*) ;; *) confirm "Destroy stack $stack?" ;; esac
         set -- --yes --skip-preview "$@"
         ;;
     up*) set -- --yes --skip-preview "$@" ;;

@@ -41,7 +41,8 @@ class Host:
 
     ``live`` is None where a preview cannot read the host. ``stack`` is the stack's own id.
     ``adopt``: somebody else's objects are taken over. ``former_name`` gives a resource's name
-    before a rename. ``drift`` gathers what was found, by resource, for the report.
+    before a rename. ``compared``: the preview is set beside another one, and texts have the names
+    of secrets, not their values. ``drift`` gathers what was found, by resource, for the report.
     """
 
     connection: Connection
@@ -50,6 +51,7 @@ class Host:
     stack: pulumi.Input[str] = ""
     adopt: bool = False
     former_name: Callable[[str], str] = _same
+    compared: bool = False
     drift: dict[str, Sequence[Difference]] = field(default_factory=dict)
     now: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 

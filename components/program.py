@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pulumi
@@ -12,7 +13,7 @@ from components.config import fail, read_config
 from components.deployment import Deployment
 from components.obstacles import obstacles, other_owners
 from components.report import report
-from components.start import Start
+from components.start import UNREAD, Start
 from declaration.problems import DeclarationError
 from host.client import HostError
 from host.instance import stood_in_by
@@ -72,6 +73,7 @@ def main(start: Start) -> None:
             stack=start.stack,
             adopt=settings.adopt,
             former_name=topology.former_name,
+            compared=bool(os.environ.get(UNREAD)),
         )
         if live:
             problems = [

@@ -17,7 +17,8 @@ from host.read import Reading
 #: Environment variable: send the debug messages of Pulumi's SDK, for ``pulumi … --debug``. The SDK
 #: waits for the engine after each of them, three times a resource.
 DEBUG = "STT_DEBUG"
-#: Environment variable: a preview does not read the host, as where there is none.
+#: Environment variable: a preview is made to be compared with another one. It does not read the
+#: host, and has the names of secrets where their values would be.
 UNREAD = "STT_HOST_UNREAD"
 
 

@@ -161,7 +161,7 @@ class StepCommand(Command):
             host,
             create=self._create(step, plan, host),
             delete=remove_command(host, plan, step),
-            stdin=_stdin(text, names, secrets),
+            stdin=_named(text, names) if host.compared else _stdin(text, names, secrets),
             after={AFTER: _said(after)} if after else None,
             identity=[agent.id],
             drift=step_drift(host, plan, step, restored),
@@ -185,6 +185,12 @@ class StepCommand(Command):
             where = ["--project", plan.domain, step.source, plan.name, "--"]
             command = host_command(host, "upload", *where, *AGENT_WORDS, *words)
         return joined(f"{command} ", host.stack)
+
+
+def _named(text: str, names: list[str]) -> str:
+    """Kind and spec, with the names of secrets in their places."""
+    values = {name: f"(the secret {name})" for name in names}
+    return json.dumps(_filled(json.loads(text), values), ensure_ascii=False)
 
 
 def _stdin(text: str, names: list[str], secrets: Secrets) -> pulumi.Input[str]:

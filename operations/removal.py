@@ -55,7 +55,9 @@ def _objects(state: Mapping[str, Any]) -> Iterator[_Object]:
     for resource in (state.get("deployment") or {}).get("resources") or []:
         inputs = resource.get("inputs") or {}
         triggers = inputs.get("triggers") or []
-        if resource.get("type") != _COMMAND or len(triggers) < 3 or triggers[1] not in _WORDS:
+        if resource.get("type") != _COMMAND or len(triggers) < 3:
+            continue
+        if not isinstance(triggers[1], str) or triggers[1] not in _WORDS:
             continue
         words = shlex.split(str(inputs.get("create")))
         options = dict(itertools.pairwise(words))

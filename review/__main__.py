@@ -1,23 +1,31 @@
 """``python -m review STACK --base COMMIT [--head COMMIT] [--deployed]``: write the comment.
 
-Both commits are previewed in directories of their own. ``--deployed``: with the stack's state and
-its host, read and not changed; else with an empty state and no host, so that nothing secret is
-needed. The program of each commit runs, with what that may do; nothing else of it does.
+The head commit, and the one where it parted from the base, are previewed in directories of their
+own. ``--deployed``: with the stack's state and its host, read and not changed; else with an empty
+state and no host, so that nothing secret is needed. The program of each commit runs, with what that
+may do; nothing else of it does.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from yaml import YAMLError
 
 from declaration.problems import DeclarationError
 from declaration.settings import Settings
 from declaration.stack_file import ENCRYPTED, StackFile
+from declaration.yaml_values import YamlError
 from review.changes import Field, compare, read_preview
 from review.comment import NONE, Review, comment
 from review.tree import (
@@ -26,7 +34,9 @@ from review.tree import (
     Tree,
     git,
     keep_salt,
+    merge_base,
     resolve,
+    same_packages,
     setting_values,
     unpack,
 )
@@ -46,23 +56,39 @@ def _shown(value: Any) -> str:
         return "(default)"
     if value is ENCRYPTED:
         return "(secret)"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+#: What a program that is not trusted gets to see of this machine's environment.
+_PASSED = re.compile(
+    r"PATH|HOME|USER|TMPDIR|LANG|LC_\w+|\w+_PROXY|\w+_proxy|\w+_CERTS?_\w+|INCUS_\w+"
+)
+_PULUMI = ("PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
+
+
+def _environment(into: Path, deployed: bool) -> dict[str, str]:
+    """What a commit's previews run with; without the host, nothing secret."""
+    if deployed:
+        return dict(os.environ)
+    state, home = into.with_name(f"{into.name}-state"), into.with_name(f"{into.name}-home")
+    state.mkdir()
+    home.mkdir()
+    own = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi", "plugins")
+    if own.is_dir():
+        (home / "plugins").symlink_to(own)
+    passed = {k: v for k, v in os.environ.items() if _PASSED.fullmatch(k) or k in _PULUMI}
+    return {
+        **passed,
+        "PULUMI_BACKEND_URL": f"file://{state}",
+        "PULUMI_HOME": str(home),
+        "PULUMI_CONFIG_PASSPHRASE": "review",
+        UNREAD: "1",
+    }
 
 
 def _tree(commit: str, into: Path, stack: str, deployed: bool) -> Tree:
     unpack(ROOT, commit, into)
-    environment = {}
-    if not deployed:
-        state, home = into.with_name(f"{into.name}-state"), into.with_name(f"{into.name}-home")
-        state.mkdir()
-        environment = {
-            "PULUMI_BACKEND_URL": f"file://{state}",
-            "PULUMI_HOME": str(home),
-            "PULUMI_CONFIG_PASSPHRASE": "review",
-            "PULUMI_CONFIG_PASSPHRASE_FILE": "",
-            UNREAD: "1",
-        }
-    tree = Tree(into, stack, environment)
+    tree = Tree(into, stack, _environment(into, deployed))
     if tree.file.exists():
         if deployed:
             keep_salt(ROOT, tree)
@@ -71,8 +97,35 @@ def _tree(commit: str, into: Path, stack: str, deployed: bool) -> Tree:
     return tree
 
 
-def _stack_file(tree: Tree) -> StackFile:
-    return tree.stack_file() if tree.file.exists() else StackFile(tree.file.name, {})
+@dataclass
+class _Look:
+    """A commit's preview and settings, or why there is none."""
+
+    name: str
+    file: StackFile | None = None
+    document: dict[str, Any] | None = None
+    tree: Tree | None = None
+    failed: str = ""
+
+    @property
+    def engine(self) -> str:
+        """Its engine."""
+        return str((self.file.values if self.file else {}).get("engine", Settings().engine))
+
+
+def _look(name: str, commit: str, work: Path, stack: str, deployed: bool) -> _Look:
+    found = _Look(name, StackFile(stack, {}))
+    try:
+        tree = found.tree = _tree(commit, work / name, stack, deployed)
+        if tree.file.exists():
+            found.file = None
+            found.file = tree.stack_file()
+            found.document = tree.preview()
+    except (ReviewError, DeclarationError, YamlError) as error:
+        found.failed = str(error)
+    except (OSError, ValueError, TypeError, AttributeError, YAMLError) as error:
+        found.failed = f"{type(error).__name__}: {error}"
+    return found
 
 
 def review(stack: str, base: str, head: str, *, deployed: bool, work: Path) -> Review:
@@ -81,49 +134,62 @@ def review(stack: str, base: str, head: str, *, deployed: bool, work: Path) -> R
     Raises:
         ReviewError: there is no such commit, or the head commit has no such stack.
     """
-    commits = {"base": resolve(ROOT, base), "head": resolve(ROOT, head)}
-    trees: dict[str, Tree] = {}
-    documents: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    settings: dict[str, StackFile] = {}
-
-    def look(name: str) -> None:
-        try:
-            tree = trees[name] = _tree(commits[name], work / name, stack, deployed)
-            settings[name] = _stack_file(tree)
-            documents[name] = tree.preview() if tree.file.exists() else {}
-        except (ReviewError, DeclarationError) as error:
-            failed[name] = str(error)
-
+    last = resolve(ROOT, head)
+    first = merge_base(ROOT, resolve(ROOT, base), last)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(look, commits))
+        looks = [
+            pool.submit(_look, name, commit, work, stack, deployed)
+            for name, commit in (("base", first), ("head", last))
+        ]
+    before, after = (each.result() for each in looks)
     found = Review(
         stack,
-        commits["base"][:10],
-        commits["head"][:10],
-        engine=Settings().engine,
+        first[:10],
+        last[:10],
+        engines=tuple(dict.fromkeys((before.engine, after.engine))),
         preview=NONE,
         deployed=deployed,
+        failed=after.failed,
+        remarks=list(_remarks(before, after)),
     )
-    if "head" in settings and "base" in settings:
-        changed = changed_settings(settings["base"], settings["head"])
-        engine = str(settings["head"].values.get("engine", found.engine))
-        found = replace(found, settings=changed, engine=engine)
-    if "head" in failed:
-        return replace(found, failed=failed["head"])
-    if not trees["head"].file.exists():
-        raise ReviewError(f"the commit {head} has no stack {stack}: {trees['head'].file.name}")
+    if before.file and after.file:
+        found = replace(found, settings=changed_settings(before.file, after.file))
+    if after.failed:
+        return found
+    if after.document is None or after.tree is None:
+        raise ReviewError(f"the commit {head} has no stack {stack}. Name another with STACK=NAME.")
     if deployed:
-        preview = read_preview(documents["head"])
-        before = read_preview(documents.get("base", {}))
-        found = replace(found, preview=preview, before=before, diff=trees["head"].diff())
-    elif "base" in failed:
-        return replace(found, failed=f"the base commit has no preview:\n{failed['base']}")
-    else:
-        preview = compare(documents["base"], documents["head"])
-        before = compare({}, documents["base"])
-        found = replace(found, preview=preview, before=before)
-    return found
+        return replace(
+            found,
+            preview=read_preview(after.document),
+            before=read_preview(before.document or {}),
+            diff=_diff(after.tree),
+        )
+    if before.failed:
+        return replace(found, failed=f"the base commit has no preview:\n{before.failed}")
+    return replace(
+        found,
+        preview=compare(before.document or {}, after.document),
+        before=compare({}, before.document or {}),
+    )
+
+
+def _diff(tree: Tree) -> str:
+    try:
+        return tree.diff()
+    except ReviewError as error:
+        return f"It could not be had: {error}"
+
+
+def _remarks(before: _Look, after: _Look) -> Iterator[str]:
+    if before.failed:
+        yield f"The base commit has no preview: {before.failed}"
+    for look in (before, after):
+        if look.tree and not same_packages(ROOT, look.tree):
+            yield (
+                f"The {look.name} commit's requirements.txt is another than that of the checkout, "
+                "whose packages were used."
+            )
 
 
 def main() -> None:

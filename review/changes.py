@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +15,10 @@ _COMMAND = "command:local:Command"
 #: What depends on the machine of Pulumi, or is not for people.
 _IGNORED = {"interpreter", "logging", "addPreviousOutputInEnv", "create", "delete"}
 _MISSING = "–"
+#: Pulumi's word on its plugins.
+_PLUGIN = re.compile(r"using pulumi-(language|resource)-[a-z]+ from \$PATH at \S+")
+#: What becomes of an object, by whether it has a command that deletes it.
+_AT_DESTROY = {True: "deleted", False: "kept"}
 
 
 class Op(StrEnum):
@@ -32,6 +37,9 @@ class Field:
     path: str
     old: str
     new: str
+
+
+_OTHER_SECRETS = Field("secrets", "(not shown)", "(others, not shown)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,10 @@ def read_preview(document: Mapping[str, Any]) -> Preview:
         if op in set(Op) and state.get("type") == _COMMAND:
             old = (step.get("oldState") or {}).get("inputs") or {}
             new = (step.get("newState") or {}).get("inputs") or {}
-            found.append(_change(step["urn"], Op(op), old, new))
+            change = _change(step["urn"], Op(op), old, new)
+            if SECRET == old.get("stdin") == new.get("stdin") and "stdin" in _told(step):
+                change = replace(change, fields=(*change.fields, _OTHER_SECRETS))
+            found.append(change)
     return Preview(tuple(found), *_said(document))
 
 
@@ -83,10 +94,10 @@ def compare(base: Mapping[str, Any], head: Mapping[str, Any]) -> Preview:
         old, new = before.get(urn), after.get(urn)
         if old is None or new is None:
             op = Op.CREATE if old is None else Op.DELETE
-        elif new.get("deletedWith") in replaced or _known_triggers(old, new):
+        elif _is_replaced(old, new, replaced):
             op = Op.REPLACE
             replaced.add(urn)
-        elif list(_fields(old["inputs"], new["inputs"])):
+        elif _is_changed(old["inputs"], new["inputs"]):
             op = Op.UPDATE
         else:
             continue
@@ -105,9 +116,29 @@ def _said(document: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]
     found: dict[str, list[str]] = {"info": [], "warning": []}
     for each in document.get("diagnostics") or []:
         text = str(each.get("message", "")).strip().removeprefix("warning: ")
-        if each.get("severity") in found and "from $PATH at" not in text:
+        if each.get("severity") in found and not _PLUGIN.fullmatch(text):
             found[each["severity"]].append(text)
     return tuple(found["info"]), tuple(found["warning"])
+
+
+def _told(step: Mapping[str, Any]) -> set[str]:
+    """The inputs of which Pulumi says that they differ."""
+    return {re.split(r"[.\[]", path)[0] for path in step.get("detailedDiff") or {}}
+
+
+def _is_replaced(old: Mapping[str, Any], new: Mapping[str, Any], replaced: set[str]) -> bool:
+    """Whether an object is another one: by what it is known by, or by what that depends on."""
+    depends = (new.get("propertyDependencies") or {}).get("triggers") or []
+    within = new.get("deletedWith") in replaced or bool(replaced & set(depends))
+    return within or _known_triggers(old, new)
+
+
+def _is_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether anything differs that is known, the command itself too."""
+    commands = [(old.get(key), new.get(key)) for key in ("create", "delete")]
+    return any(one != two and UNKNOWN not in (one, two) for one, two in commands) or any(
+        True for _ in _fields(old, new)
+    )
 
 
 def _known_triggers(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -125,7 +156,7 @@ def _change(urn: str, op: Op, old: Mapping[str, Any], new: Mapping[str, Any]) ->
         _kind(new or old),
         tuple(_fields(old, new)) if both else (),
         tuple(_drift(old, new)),
-        kept=op is Op.DELETE and not old.get("delete"),
+        kept=op in (Op.DELETE, Op.REPLACE) and not old.get("delete"),
     )
 
 
@@ -148,10 +179,13 @@ def _fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Field]:
     for key in sorted({*old, *new} - _IGNORED - {"environment", "triggers", "stdin"}):
         yield from _differences(key, old.get(key), new.get(key))
     yield from _differences("identity", _shown_triggers(old), _shown_triggers(new))
+    if bool(old.get("delete")) != bool(new.get("delete")):
+        kept = [_AT_DESTROY[bool(each.get("delete"))] for each in (old, new)]
+        yield Field("at destroy", *kept)
     before, after = old.get("stdin"), new.get("stdin")
     if SECRET in (before, after):
         if before != after:
-            yield Field("secrets", "(not shown)", "(others, not shown)")
+            yield _OTHER_SECRETS
         return
     before, after = _parsed(before), _parsed(after)
     if (

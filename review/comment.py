@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from review.changes import Change, Field, Op, Preview
-from review.effects import Weight, effect, is_url
+from review.effects import KEY, Weight, effect, is_service, is_url, new_address, role_of
 
 #: Characters; GitHub's limit is 65,536.
 LIMIT = 64_000
 #: What a script finds its comment by, to edit it in place.
 MARKER = "<!-- incus-stt review: {stack} -->"
-#: Characters of a value, and rows of a table, that are shown.
-_VALUE, _ROWS = 160, 60
+#: Characters of a value, and rows of a table, that are shown; characters kept for folded parts.
+_VALUE, _ROWS, _FOLDED = 160, 60, 8_000
 _SPARE = re.compile(r"fits, (-?\d+\.\d GiB) to spare")
 _VERBS = {
     Op.CREATE: "new",
@@ -23,7 +24,8 @@ _VERBS = {
     Op.REPLACE: "replaced",
     Op.DELETE: "removed",
 }
-
+#: What is said where nobody looked at the host.
+_UNREAD = ("Drift was not checked.", "What fits on the card was not checked")
 #: A preview without a change.
 NONE = Preview(())
 
@@ -33,97 +35,136 @@ class Review:
     """What the comment tells.
 
     ``settings`` are the stack's settings that differ between the two commits. ``preview`` is of the
-    head commit, and ``before`` of the base commit. ``deployed``: both are of the stack's state and
-    host; else nothing is known of these. ``diff``: Pulumi's own. ``failed``: why the head commit
-    has no preview.
+    head commit, and ``before`` of the base commit. ``engines`` are those of both. ``deployed``:
+    the previews are of the stack's state and host; else nothing is known of these. ``diff``:
+    Pulumi's own. ``failed``: why the head commit has no preview. ``remarks``: what else to know.
     """
 
     stack: str
     base: str
     head: str
-    engine: str
+    engines: Sequence[str]
     preview: Preview
     before: Preview = NONE
     settings: Sequence[Field] = field(default_factory=tuple)
     deployed: bool = True
     diff: str = ""
     failed: str = ""
+    remarks: Sequence[str] = ()
 
 
-def code(text: str) -> str:
-    """A text as code on one line: nothing in it is Markdown, HTML, a mention or a link."""
-    short = text if len(text) <= _VALUE else f"{text[: _VALUE - 1]}…"
-    return f"<code>{_inert(short)}</code>" if short else ""
+def code(text: str, limit: int = _VALUE) -> str:
+    """A text as code on one line: nothing in it is Markdown, HTML, a mention or a link.
 
-
-def _inert(text: str) -> str:
-    """Each character that means something to Markdown, HTML or a forge as its number."""
-    line = re.sub(r"\s+", " ", text)
-    return re.sub(r"[^A-Za-z0-9 ,–…]", lambda found: f"&#{ord(found[0])};", line)
-
-
-def _plain(text: str) -> str:
-    """A sentence of the program's, which may quote the pull request.
-
-    A forge makes links of @names and #numbers outside of code, whatever stands for these letters: a
-    word joiner after them keeps it from that.
+    Forges make links of names, numbers and addresses in all text that is not code, whatever stands
+    for its letters; so every text of a pull request goes through here.
     """
-    return re.sub("(&#(?:35|64);)", "\\1&#8288;", _inert(text))
+    line = re.sub(r"\s+", " ", _visible(text))
+    short = line if len(line) <= limit else f"{line[: limit - 1]}…"
+    inert = re.sub(r"[^A-Za-z0-9 ,–…]", lambda found: f"&#{ord(found[0])};", short)
+    return f"<code>{inert}</code>" if inert.strip() else ""
+
+
+def _visible(text: str) -> str:
+    """Without characters that nobody sees, and those that turn the direction of what follows."""
+    return "".join(
+        each for each in text if each in "\n\t" or unicodedata.category(each) not in ("Cc", "Cf")
+    )
 
 
 def comment(review: Review) -> str:
     """The whole comment, at most ``LIMIT`` characters."""
-    head = [MARKER.format(stack=review.stack), f"### {code(review.stack)}: {headline(review)}", ""]
-    where = "the host as it is" if review.deployed else "no host, no state"
-    head.append(
-        f"From {code(review.base)} to {code(review.head)}, with {where}. "
-        + ("" if review.deployed else "What a secret changes is not seen this way.")
+    lines = [MARKER.format(stack=review.stack), f"### {code(review.stack)}: {headline(review)}", ""]
+    base, head = code(review.base), code(review.head)
+    lines.append(
+        f"What `up` of {head} would do on the host as it is now; the settings are compared with "
+        f"those of {base}."
+        if review.deployed
+        else f"From {base} to {head}, without the host. What a secret's value changes is not seen."
     )
+    lines += ["", *(f"- {code(each, 600)}" for each in review.remarks)]
     if review.failed:
-        head += ["", f"<pre>{html.escape(review.failed[-4000:])}</pre>"]
-        return "\n".join(head) + "\n"
-    parts = [*head, *_settings(review), *_services(review), *_removed(review), *_drift(review)]
-    parts += [*_card(review), *_warnings(review)]
-    text = "\n".join(parts) + "\n"
+        lines += ["", f"<pre>{html.escape(_visible(review.failed)[-4000:])}</pre>"]
+        return "\n".join(lines) + "\n"
+    parts = (_removed, _warnings, _services, _drift, _settings, _card)
+    text = _fitting([*lines, *(line for part in parts for line in part(review))])
     for title, body in (
         ("Each changed field", _fields(review.preview.changes)),
         ("Pulumi's own diff", review.diff),
     ):
         text += _details(title, body, LIMIT - len(text))
-    return text if len(text) <= LIMIT else f"{text[: LIMIT - 20]}\n\n(cut off)\n"
+    return text
+
+
+def _fitting(lines: Iterable[str]) -> str:
+    """Whole lines, as many as there is room for."""
+    text = ""
+    for line in lines:
+        if len(text) + len(line) > LIMIT - _FOLDED:
+            return f"{text}\n\n**There is more, which does not fit here.**\n"
+        text += f"{line}\n"
+    return text
 
 
 def headline(review: Review) -> str:
     """The whole in one line."""
     if review.failed:
         return "the preview fails"
-    weighed = [effect(change, review.engine) for change in review.preview.changes]
-    if not weighed:
+    changes = review.preview.changes
+    if not changes:
         return "nothing changes"
-    services = {
-        change.name.rpartition("/")[0]
-        for change, (weight, _) in zip(review.preview.changes, weighed, strict=True)
-        if weight is Weight.RESTART and change.op is not Op.DELETE and "/" in change.name
-    }
-    services = {name for name in services if name.count("/") == 2}
-    lost = sum(weight is Weight.LOSS for weight, _ in weighed)
-    machines = [each for each in review.preview.changes if each.kind == "instance"]
-    replaced = [each for each in machines if each.op in (Op.REPLACE, Op.DELETE)]
-    others = sum(weight is Weight.REPLACEMENT for weight, _ in weighed) - len(replaced)
-    words = [f"**{_count(lost, 'volume')} deleted, with data**"] if lost else []
-    words.append(f"{_count(len(services), 'service')} restart{'s' if len(services) == 1 else ''}")
-    if replaced or others:
-        words += [f"**{_count(len(replaced), 'machine')} replaced or deleted**"] if replaced else []
-        words += [f"{_count(others, 'other object')} replaced or deleted"] if others else []
-    else:
-        words.append("nothing is replaced")
-    if any(change.drift for change in review.preview.changes):
-        drifted = sum(bool(change.drift) for change in review.preview.changes)
+    words = [*_losses(review), *_restarts(review), *_replacements(changes)]
+    new = [each for each in changes if each.op is Op.CREATE and is_service(each)]
+    words += [f"{_count(len(new), 'service')} new"] if new else []
+    if drifted := sum(bool(change.drift) for change in changes):
         words.append(f"drift in {_count(drifted, 'place')} is taken back")
     if spare := [found[1] for note in review.preview.notes if (found := _SPARE.search(note))]:
         least = min(spare, key=lambda text: float(text.split()[0]))
         words.append(f"fits on the card with {least} to spare")
     return ", ".join(words)
+
+
+def _losses(review: Review) -> Iterator[str]:
+    changes = review.preview.changes
+    lost = sum(effect(change, review.engines)[0] is Weight.LOSS for change in changes)
+    removed = [each for each in changes if each.op is Op.DELETE and is_service(each)]
+    if lost:
+        yield f"**{_count(lost, 'volume')} deleted, with data**"
+    if removed:
+        yield f"**{_count(len(removed), 'service')} removed**"
+    if any(each.name == KEY and each.op is not Op.CREATE for each in changes):
+        yield "**clients need another key**"
+
+
+def _restarts(review: Review) -> Iterator[str]:
+    gone = {
+        each.name.rpartition("/")[0]
+        for each in review.preview.changes
+        if each.op is Op.DELETE and is_service(each)
+    }
+    services = {
+        change.name.rpartition("/")[0]
+        for change in review.preview.changes
+        if change.name.count("/") == 3 and effect(change, review.engines)[0] is Weight.RESTART
+    } - gone
+    if services or not any(each.op is Op.CREATE for each in review.preview.changes):
+        yield f"{_count(len(services), 'service')} restart{'s' if len(services) == 1 else ''}"
+
+
+def _replacements(changes: Iterable[Change]) -> Iterator[str]:
+    objects = [
+        each
+        for each in changes
+        if each.op in (Op.REPLACE, Op.DELETE) and each.name.count("/") < 3 and each.kind
+    ]
+    machines = [each for each in objects if each.kind == "instance"]
+    others = [each for each in objects if each.kind not in ("instance", "volume")]
+    if machines:
+        yield f"**{_count(len(machines), 'machine')} replaced or deleted**"
+    if others:
+        yield f"{_count(len(others), 'other object')} replaced or deleted"
+    if not objects:
+        yield "nothing is replaced"
 
 
 def _count(number: int, what: str) -> str:
@@ -132,9 +173,14 @@ def _count(number: int, what: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     every = [f"| {' | '.join(row)} |" for row in rows]
-    more = [f"\n… and {len(every) - _ROWS} more"] if len(every) > _ROWS else []
+    more = ["", f"… and {len(every) - _ROWS} more"] if len(every) > _ROWS else []
     ruler = "|" + "---|" * len(head)
     return ["", f"| {' | '.join(head)} |", ruler, *every[:_ROWS], *more] if every else []
+
+
+def _list(title: str, items: Sequence[str]) -> list[str]:
+    more = [f"- … and {len(items) - _ROWS} more"] if len(items) > _ROWS else []
+    return ["", title, "", *(f"- {item}" for item in items[:_ROWS]), *more] if items else []
 
 
 def _settings(review: Review) -> list[str]:
@@ -150,56 +196,61 @@ def _services(review: Review) -> list[str]:
         groups.setdefault(name, []).append(change)
     rows = []
     for name, changes in groups.items():
-        weighed = [effect(change, review.engine) for change in changes]
+        weighed = [effect(change, review.engines) for change in changes]
         heaviest = max(weight for weight, _ in weighed)
         words = dict.fromkeys(text for weight, text in weighed if weight is heaviest)
-        moved = [
-            code(each.new) for change in changes for each in change.fields if is_url(change, each)
-        ]
-        words |= dict.fromkeys(f"clients use {url} from then on" for url in moved)
-        steps = [
-            f"{_inert(change.name.rpartition('/')[2])} {_VERBS[change.op]}" for change in changes
-        ]
-        what = ", ".join(steps) if len(changes) > 1 or "/" in name else _VERBS[changes[0].op]
+        moved = [each.new for change in changes for each in change.fields if is_url(change, each)]
+        if moved:  # nobody waits at an address that is given up
+            words = dict.fromkeys(new_address(code(url)) for url in moved)
+        verbs = dict.fromkeys(_VERBS[change.op] for change in changes)
+        if name.count("/") == 2:
+            steps = (
+                f"{code(change.name.rpartition('/')[2])} {_VERBS[change.op]}" for change in changes
+            )
+            what = ", ".join(steps) if role_of(changes[0]) else ", ".join(verbs)
+        else:
+            what = ", ".join(verbs)
         rows.append((code(name), what, "; ".join(words)))
     return _table(("what", "change", "what it does to those who use it"), rows)
 
 
 def _removed(review: Review) -> list[str]:
-    found = [
-        change
-        for change in review.preview.changes
-        if change.op is Op.DELETE and change.kind in ("instance", "volume", "network", "project")
-    ]
-    if not found:
-        return []
-    return ["", "**Removed from the host:**", ""] + [
-        f"- {change.kind} {code(change.name)}" + (": stays, unmanaged" if change.kept else "")
-        for change in found
-    ]
+    gone = [each for each in review.preview.changes if each.op is Op.DELETE]
+    kept_in = {each.name.split("/")[0] for each in gone if each.kept and each.kind == "volume"}
+    found = []
+    for change in gone:
+        project = change.kind == "project" and change.name.split("/")[0] in kept_in
+        if change.kept or project:
+            found.append(f"{change.kind} {code(change.name)}: stays, unmanaged")
+        elif change.kind in ("instance", "volume", "network", "project"):
+            found.append(f"{change.kind} {code(change.name)}")
+    return _list("**Removed from the host:**", found)
 
 
 def _drift(review: Review) -> list[str]:
     lines = [
-        f"- {code(change.name)}: {code(line)}"
+        f"{code(change.name)}: {code(line)}"
         for change in review.preview.changes
         for line in change.drift
     ]
-    title = "**Changed on the host by hand; `up` takes it back:**"
-    return ["", title, "", *lines[:_ROWS]] if lines else []
+    return _list("**Changed on the host by hand; `up` takes it back:**", lines)
 
 
 def _card(review: Review) -> list[str]:
+    """What the planner says; for the base commit too where it says something else."""
     before, after = review.before.notes, review.preview.notes
-    if before == after:
-        return ["", *(f"- {_plain(note)}" for note in after)] if after else []
-    rows = [f"- before: {_plain(note)}" for note in before if note not in after]
-    return ["", *rows, *(f"- after: {_plain(note)}" for note in after)]
+    gone = [f"before: {code(note, 600)}" for note in before if note not in after]
+    new = [f"{'after: ' if note not in before else ''}{code(note, 600)}" for note in after]
+    return _list("**The plan:**", [*gone, *new])
 
 
 def _warnings(review: Review) -> list[str]:
-    said = [each for each in review.preview.warnings if review.deployed or "not check" not in each]
-    return ["", "**Warnings:**", "", *(f"- {_plain(each)}" for each in said)] if said else []
+    said = [
+        code(each, 600)
+        for each in review.preview.warnings
+        if review.deployed or not each.startswith(_UNREAD)
+    ]
+    return _list("**Warnings:**", said)
 
 
 def _fields(changes: Iterable[Change]) -> str:
@@ -214,10 +265,10 @@ def _fields(changes: Iterable[Change]) -> str:
 def _details(title: str, body: str, room: int) -> str:
     """A folded part; what does not fit is left out, and that is said."""
     frame = f"\n<details><summary>{title}</summary>\n\n<pre>{{}}</pre>\n</details>\n"
-    text = html.escape(body.strip())
+    text = html.escape(_visible(body).strip())
     room -= len(frame) + 40
     if not text or room < 200:
         return ""
     if len(text) > room:
         text = re.sub(r"&[^;]*$", "", text[:room]) + "\n… (cut off)"
-    return frame.format(text)
+    return frame.replace("{}", text)

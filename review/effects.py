@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import IntEnum
 
 from engines import ENGINES
@@ -18,6 +19,7 @@ class Weight(IntEnum):
     LOSS = 4
 
 
+STT_ROLE = "stt_server"
 #: The services by their role: what clients notice of a restart.
 _RESTARTS = {
     "ollama_server": "Ollama restarts: answers that it is writing are cut off",
@@ -32,79 +34,112 @@ _OBJECTS = {
     "profile": "the profile",
     "volume": "the volume",
 }
+KEY = "stt_server/key"
 _KEPT_VALUES = {
-    "stt_server/key": "clients need the new key",
+    KEY: "clients need another key",
     "open_webui/session-key": "everybody signs in to Open WebUI again",
     "open_webui/admin-password": "Open WebUI's administrator gets another password",
 }
+#: Steps of a machine that do their work beside what runs.
+_BESIDE = ("model", "program", "programs", "packages")
 
 
-def effect(change: Change, engine: str) -> tuple[Weight, str]:
-    """How much, and what, in words; ``engine`` is the one that the stack is to have."""
+def effect(change: Change, engines: Collection[str]) -> tuple[Weight, str]:
+    """How much, and what, in words; ``engines`` are the stack's, before and after."""
     if change.name in _KEPT_VALUES:
-        return _of_value(change)
+        new = change.op is Op.CREATE
+        return (Weight.IN_PLACE, "made, once") if new else (_key_weight(change), _key_text(change))
     if change.kind in _OBJECTS:
         return _of_object(change, _OBJECTS[change.kind])
-    return _of_step(change, engine)
+    return _of_step(change, engines)
 
 
-def _of_value(change: Change) -> tuple[Weight, str]:
-    if change.op is Op.CREATE:
-        return Weight.IN_PLACE, "is made, once"
-    if change.op is Op.DELETE:
-        return Weight.RESTART, "is forgotten"
-    return Weight.RESTART, _KEPT_VALUES[change.name]
+def _key_weight(change: Change) -> Weight:
+    return Weight.RESTART if change.name == KEY else Weight.IN_PLACE
+
+
+def _key_text(change: Change) -> str:
+    if change.name == KEY and change.op is Op.DELETE:
+        return "clients need the key of stt:apiKey, or none with stt:authentication none"
+    return _KEPT_VALUES[change.name]
 
 
 def _of_object(change: Change, what: str) -> tuple[Weight, str]:
-    machine = change.kind == "instance"
+    machine, volume = change.kind == "instance", change.kind == "volume"
     match change.op:
         case Op.CREATE:
             return Weight.IN_PLACE, f"{what} is made"
         case Op.UPDATE:
-            return Weight.IN_PLACE, f"{what} is changed in place"
+            kept = any(each.path == "at destroy" for each in change.fields)
+            more = "; `destroy` treats it differently from then on" if kept else ""
+            return Weight.IN_PLACE, f"{what} is changed in place{more}"
         case Op.REPLACE if machine:
             text = "deleted and made again: its services are away until all is installed; its "
             return Weight.REPLACEMENT, f"{what} is {text}address and its volumes stay"
+        case Op.REPLACE if change.kept:
+            return Weight.REPLACEMENT, f"{what} stays where it is, and a new, empty one is made"
+        case Op.REPLACE if volume:
+            return Weight.LOSS, "the volume is deleted with all that is on it, and made again"
         case Op.REPLACE:
             return Weight.REPLACEMENT, f"{what} is deleted and made again"
         case _ if change.kept:
             return Weight.IN_PLACE, f"{what} stays on the host, and no stack manages it any more"
         case _ if machine:
             return Weight.REPLACEMENT, f"{what} is deleted; its volumes stay"
-        case _ if change.kind == "volume":
+        case _ if volume:
             return Weight.LOSS, "the volume is deleted, with all that is on it"
         case _:
             return Weight.REPLACEMENT, f"{what} is deleted"
 
 
-def _of_step(change: Change, engine: str) -> tuple[Weight, str]:
-    role, _, part = change.name.rpartition("/")
-    role = role.rpartition("/")[2]
-    runs = change.kind == "service" or part in ("service", "secrets")
-    if change.op is Op.DELETE:
-        return (Weight.RESTART, "the service is removed") if runs else (Weight.IN_PLACE, "removed")
-    if change.op is Op.CREATE:
-        return Weight.IN_PLACE, "the service starts" if runs else "new"
+def is_service(change: Change) -> bool:
+    """Whether it is the step that a service runs by."""
+    return change.kind == "service" or change.name.endswith("/service")
+
+
+def role_of(change: Change) -> str:
+    """The role of a step."""
+    return change.name.rpartition("/")[0].rpartition("/")[2]
+
+
+def _of_step(change: Change, engines: Collection[str]) -> tuple[Weight, str]:
+    role, part = role_of(change), change.name.rpartition("/")[2]
+    service, secrets = is_service(change), part == "secrets"
+    if change.op is Op.REPLACE:
+        return Weight.IN_PLACE, "made again with its machine"
+    if change.op is Op.CREATE and not secrets:
+        return Weight.IN_PLACE, "the service is new" if service else "new"
+    if change.op is Op.DELETE and service:
+        return Weight.REPLACEMENT, "the service is removed"
+    if change.op is Op.DELETE and not secrets:
+        return Weight.IN_PLACE, "removed"
     if part == "verify":
         return Weight.NOTHING, "a recording is transcribed, as proof"
-    if runs and role == "stt_server":
-        return Weight.RESTART, stt_restart(engine)
-    if runs and role in _RESTARTS:
+    if (service or secrets) and role == STT_ROLE:
+        return Weight.RESTART, stt_restart(engines)
+    if (service or secrets) and role in _RESTARTS:
         return Weight.RESTART, _RESTARTS[role]
-    if part in ("model", "program", "programs", "packages"):
+    if part == "agent":
+        return Weight.IN_PLACE, "what carries out the steps is sent again"
+    if part in _BESIDE:
         return Weight.IN_PLACE, "fetched and tried beside what runs"
     return Weight.IN_PLACE, "in place"
 
 
 def is_url(change: Change, field: Field) -> bool:
     """Whether a field is the address that clients use."""
-    return change.name.endswith("/stt_server/verify") and field.path == "url"
+    return change.name.endswith(f"/{STT_ROLE}/verify") and field.path == "url"
 
 
-def stt_restart(engine: str) -> str:
+def new_address(shown: str) -> str:
+    """What clients notice of another address of the STT service."""
+    return f"refused at the old address from then on; clients use {shown}"
+
+
+def stt_restart(engines: Collection[str]) -> str:
     """What clients notice of a restart of the STT service."""
-    found = ENGINES.get(engine)
-    if found is None or not found.restart:
+    known = [ENGINES.get(name) for name in engines]
+    if not all(each and each.restart for each in known):
         return "the STT service restarts: requests are refused meanwhile"
-    return f"the STT service restarts: requests wait, {found.restart}; none is refused"
+    waits = " or ".join(dict.fromkeys(each.restart for each in known[-1:] if each))
+    return f"the STT service restarts: requests wait ({waits}), and none is refused"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from declaration.stack_file import ENCRYPTED, StackFile, read_stack_file, stack_directory
+from declaration.yaml_values import parse
 
 #: Seconds that a preview may take.
 _DEADLINE = 600
@@ -27,14 +27,15 @@ class ReviewError(Exception):
     """There is no preview; the text is for the operator."""
 
 
-def git(root: Path, *words: str) -> bytes:
-    """What git says.
+def git(root: Path, *words: str, index: Path | None = None) -> bytes:
+    """What git says; with an ``index`` of its own, where it needs one.
 
     Raises:
         ReviewError: it failed.
     """
     command = ["git", "--no-optional-locks", *words]
-    done = subprocess.run(command, cwd=root, capture_output=True, check=False)  # noqa: S603  # git of the operator's
+    environment = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {})}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False)  # noqa: S603  # git of the operator's
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         raise ReviewError(f"git {words[0]}: {said}")
@@ -68,8 +69,15 @@ class Tree:
 
     @property
     def file(self) -> Path:
-        """The stack's file."""
-        return stack_directory(self.root) / f"Pulumi.{self.stack}.yaml"
+        """The stack's file.
+
+        Raises:
+            ReviewError: it is somewhere else than in the commit.
+        """
+        found = stack_directory(self.root) / f"Pulumi.{self.stack}.yaml"
+        if found.is_symlink() or not found.resolve().is_relative_to(self.root.resolve()):
+            raise ReviewError(f"{found.name} is not a file of the commit's own.")
+        return found
 
     def stack_file(self) -> StackFile:
         """What the stack sets in this commit.
@@ -85,39 +93,55 @@ class Tree:
         Raises:
             ReviewError: it failed.
         """
-        document: dict[str, Any] = json.loads(self._pulumi("preview", "--json"))
+        said = self._pulumi("preview", "--json", "--stack", self.stack)
+        document: dict[str, Any] = json.loads(said)
         return document
 
     def diff(self) -> str:
         """Pulumi's own diff."""
-        words = ("--diff", "--color", "never", "--suppress-progress", "--suppress-permalink")
+        words = ("--diff", "--color", "never", "--suppress-progress", "--stack", self.stack)
         return self._pulumi("preview", *words)
 
     def initialize(self) -> None:
-        """Make the stack in the state, with something in the place of each of its secrets."""
-        content = yaml.safe_load(self.file.read_text(encoding="utf-8")) or {}
-        secrets = _take_secrets(content.get("config") or {})
-        content.pop("encryptionsalt", None)
-        self.file.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-        self._pulumi("stack", "init", "--no-select", self.stack, here=())
-        for path in secrets:
-            self._pulumi("config", "set", "--secret", "--path", path, text=_PLACEHOLDER)
+        """Make the stack in the state, with something in the place of each of its secrets.
 
-    def _pulumi(self, *words: str, text: str = "", here: Sequence[str] | None = None) -> str:
-        stack = ("--stack", self.stack) if here is None else here
-        done = subprocess.run(  # noqa: S603  # the words are this program's
-            ["pulumi", *words, *stack, "--non-interactive"],  # noqa: S607  # pulumi.sh found it
+        Raises:
+            ReviewError: it cannot be made.
+            YamlError: its file is no YAML.
+        """
+        content = parse(self.file.read_bytes())
+        content = content if isinstance(content, dict) else {}
+        config = content.get("config")
+        secrets = _take_secrets(config) if isinstance(config, dict) else []
+        content.pop("encryptionsalt", None)
+        # JSON is YAML, and every reader takes its values for the same.
+        self.file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        self._pulumi("stack", "init", "--no-select", "--", self.stack)
+        for path in secrets:
+            words = ("config", "set", "--secret", "--path", "--stack", self.stack, "--", path)
+            self._pulumi(*words, text=_PLACEHOLDER)
+
+    def _pulumi(self, *words: str, text: str = "") -> str:
+        with subprocess.Popen(  # noqa: S603  # the words are this program's
+            ["pulumi", "--non-interactive", *words],  # noqa: S607  # pulumi.sh found it
             cwd=self.root,
-            env={**os.environ, **self.environment},
-            input=text,
-            capture_output=True,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=_DEADLINE,
-        )
-        if done.returncode:
-            raise ReviewError(_why(done.stdout, done.stderr))
-        return done.stdout
+            start_new_session=True,
+        ) as process:
+            try:
+                stdout, stderr = process.communicate(text, _DEADLINE)
+            except BaseException as error:
+                os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise ReviewError(f"no preview within {_DEADLINE} s") from None
+                raise
+        if process.returncode:
+            raise ReviewError(_why(stdout, stderr))
+        return stdout
 
 
 def _why(stdout: str, stderr: str) -> str:
@@ -132,7 +156,7 @@ def _why(stdout: str, stderr: str) -> str:
 
 
 def _take_secrets(config: dict[str, Any]) -> list[str]:
-    """The paths of the encrypted values, which are taken out."""
+    """The paths of the encrypted values, which are taken out. No setting has one within a list."""
     found: list[str] = []
     for key in list(config):
         value = config[key]
@@ -140,25 +164,20 @@ def _take_secrets(config: dict[str, Any]) -> list[str]:
             del config[key]
             found.append(key)
         elif isinstance(value, dict):
-            inner = _take_secrets(value)
-            found += [f"{key}.{name}" for name in inner]
+            found += [f"{key}.{name}" for name in _take_secrets(value)]
     return found
 
 
 def unpack(root: Path, commit: str, into: Path) -> None:
-    """A commit's files; the virtual environment is the one that there is.
+    """A commit's files, as a checkout has them; the virtual environment is the one that there is.
 
     Raises:
         ReviewError: it cannot be had.
     """
     into.mkdir()
-    words = ["tar", "--extract", "--no-same-owner", "--directory", str(into)]
-    done = subprocess.run(  # noqa: S603  # the words are this program's
-        words, input=git(root, "archive", commit), capture_output=True, check=False
-    )
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise ReviewError(f"the commit {commit} cannot be unpacked: {said}")
+    index = into.with_name(f"{into.name}-index")
+    git(root, "read-tree", commit, index=index)
+    git(root, "checkout-index", "--all", f"--prefix={into}/", index=index)
     try:
         (into / ".venv").symlink_to(root / ".venv")
     except FileExistsError:
@@ -177,6 +196,20 @@ def keep_salt(root: Path, tree: Tree) -> None:
     text = tree.file.read_text(encoding="utf-8")
     if salts and "\nencryptionsalt: " not in f"\n{text}":
         tree.file.write_text(f"{salts[0]}\n{text}", encoding="utf-8")
+
+
+def same_packages(root: Path, tree: Tree) -> bool:
+    """Whether a commit asks for the packages that the checkout's virtual environment has."""
+    name = "requirements.txt"
+    return (tree.root / name).read_bytes() == (root / name).read_bytes()
+
+
+def merge_base(root: Path, base: str, head: str) -> str:
+    """Where the two part: what was done on the base's branch since then is not the head's."""
+    try:
+        return git(root, "merge-base", base, head).decode().strip()
+    except ReviewError:  # they have nothing in common, or history was not fetched
+        return base
 
 
 def setting_values(file: StackFile) -> dict[str, Any]:

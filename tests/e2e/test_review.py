@@ -93,9 +93,8 @@ def test_a_setting_of_the_service(branch: Project) -> None:
         assert ": 1 service restarts, nothing is replaced\n" in said
         assert "| <code>stt:port</code> | <code>(default)</code> | <code>8100</code> |" in said
         row = next(line for line in said.splitlines() if line.startswith(f"| <code>{DOMAIN}/"))
-        assert "service changed, verify changed" in row
-        assert f"clients use <code>http://{SUBNET}.1:8100/v1</code> from then on" in row
-        assert "the STT service restarts: requests are refused meanwhile" in row
+        assert "<code>service</code> changed, <code>verify</code> changed" in row
+        assert f"from then on; clients use <code>http://{SUBNET}.1:8100/v1</code> |" in row
     assert "Pulumi's own diff" in comment(branch)
     assert request(f"http://{SUBNET}.1:8000/health").status == 200  # as it was
 
@@ -126,6 +125,70 @@ def test_a_wrong_setting_is_told_and_is_no_markup(branch: Project) -> None:
         assert done.returncode == 0, done.stderr
         assert "the preview fails" in done.stdout and "stt:language" in done.stdout
         assert "<script" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (
+            "language: no",
+            "| <code>stt:language</code> | <code>(default)</code> | <code>no</code> |",
+        ),
+        ("pool: fast", "**2 machines replaced or deleted**"),
+        ("webui: {adminEmail: me@example.com}", "cpu</code>: 1 service restarts, nothing"),
+        ("enabled: false", "**1 service removed**, 1 service restarts"),
+    ],
+)
+def test_what_can_be_seen_without_a_host(branch: Project, setting: str, told: str) -> None:
+    """Of the shipped stack cpu, whose base is where the branch began, not what main has since."""
+    with (branch.root / "stacks" / "Pulumi.cpu.yaml").open("a") as file:
+        file.write(f"\n  stt:{setting}\n")
+    commit(branch, setting)
+    line = ("make", "-s", "review", "STACK=cpu", "BASE=main")
+    done = run(*line, cwd=branch.root, env=branch.variables(**NOTHING))
+    assert done.returncode == 0, done.stderr
+    said = html.unescape(done.stdout)
+    assert told in said, said
+    assert "the preview fails" not in said
+
+
+def test_what_a_program_sees_that_is_not_trusted(branch: Project) -> None:
+    program = branch.root / "__main__.py"
+    program.write_text(
+        f'import os\nprint("SEEN", sorted(os.environ.values()))\n{program.read_text()}'.replace(
+            "from __future__ import annotations\n", ""
+        )
+    )
+    commit(branch, "a program that tells")
+    said = comment(branch, SOME_TOKEN="token-of-the-runner", **NOTHING)
+    assert "SEEN" in said and "token-of-the-runner" not in said
+
+
+def test_a_settings_file_elsewhere_is_refused(branch: Project, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "Pulumi.e2e.yaml"
+    elsewhere.write_text("config: {}\n")
+    file = branch.root / "stacks" / "Pulumi.e2e.yaml"
+    file.unlink()
+    file.symlink_to(elsewhere)
+    commit(branch, "a link")
+    for environment in ({}, NOTHING):
+        done = branch.make("review", "BASE=main", **environment)
+        assert "is not a file of the commit" in html.unescape(done.stdout), done.stderr
+        assert elsewhere.read_text() == "config: {}\n"
+    file.unlink()
+
+
+def test_what_main_did_meanwhile_is_not_the_branch_s(branch: Project) -> None:
+    branch.set(port=8100)
+    commit(branch, "another port")
+    git(branch, "checkout", "--quiet", "-B", "later", "main")
+    branch.settings.pop("port")
+    branch.set(keepAlive="1h")
+    commit(branch, "meanwhile")
+    branch.settings.pop("keepAlive")
+    git(branch, "checkout", "--quiet", "change")
+    said = comment(branch, "later", **NOTHING)
+    assert "stt:port" in said and "stt:keepAlive" not in said
 
 
 def test_a_new_stack_is_compared_with_nothing(branch: Project) -> None:

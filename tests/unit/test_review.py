@@ -46,7 +46,7 @@ def document(*steps: dict[str, Any], **said: str) -> dict[str, Any]:
 
 
 def reviewed(*changes: Change, **more: Any) -> Review:
-    found = {"stack": "s", "base": "a", "head": "b", "engine": "faster-whisper"}
+    found = {"stack": "s", "base": "a", "head": "b", "engines": ["faster-whisper"]}
     return Review(**{**found, "preview": Preview(changes), **more})
 
 
@@ -101,13 +101,15 @@ def test_secrets_are_named_and_not_shown() -> None:
 def test_an_object_that_stays_on_the_host_is_told_as_that() -> None:
     volume = {"triggers": ["local", "volume", "models"], "stdin": "{}"}
     kept = read_preview(document(step("delete", "ai-tools/volume/models", volume))).changes[0]
-    assert kept.kept and effect(kept, "")[0] is Weight.IN_PLACE
+    assert kept.kept and effect(kept, [])[0] is Weight.IN_PLACE
     gone = step("delete", "ai-tools/volume/models", {**volume, "delete": "incus …"})
-    assert effect(read_preview(document(gone)).changes[0], "")[0] is Weight.LOSS
+    assert effect(read_preview(document(gone)).changes[0], [])[0] is Weight.LOSS
 
 
 def test_what_the_program_says_is_told_and_not_what_pulumi_says_of_its_plugins() -> None:
-    said = document(info="auto: int8\n", warning="warning: using x from $PATH at /x\n")
+    said = document(
+        info="auto: int8\n", warning="warning: using pulumi-resource-command from $PATH at /x\n"
+    )
     assert read_preview(said) == Preview((), ("auto: int8",))
 
 
@@ -138,6 +140,37 @@ def test_two_previews_of_nothing_are_compared() -> None:
     }
     assert Field("identity[2]", "debian/12", "debian/13") in found[machine].fields
     assert compare(base, base).changes == ()
+
+
+def test_what_depends_on_what_is_replaced_is_replaced_too() -> None:
+    """Its own name for that is known only while `up` runs."""
+    pool = {"triggers": ["local", "profile", "default", UNKNOWN], "stdin": "{}"}
+    machine = {"triggers": ["local", "instance", "m", UNKNOWN], "stdin": "{}"}
+    depends = {"triggers": [URN.format("a/profile/default")]}
+
+    def declared(name: str) -> dict[str, Any]:
+        profile = {**pool, "triggers": [*pool["triggers"], name]}
+        return document(
+            step("create", "a/profile/default", new=profile),
+            step("create", "a/m/instance", new=machine, propertyDependencies=depends),
+        )
+
+    ops = [change.op for change in compare(declared("one"), declared("two")).changes]
+    assert ops == [Op.REPLACE, Op.REPLACE]
+
+
+def test_another_command_is_a_change_and_so_is_what_destroy_does() -> None:
+    sent, kept = inputs(), inputs()
+    del kept["delete"]
+    (change,) = compare(
+        document(step("create", "a/m/agent", new={**sent, "create": "x-1.pyz"})),
+        document(step("create", "a/m/agent", new={**sent, "create": "x-2.pyz"})),
+    ).changes
+    assert change.op is Op.UPDATE
+    (change,) = compare(
+        document(step("create", SERVICE, new=kept)), document(step("create", SERVICE, new=sent))
+    ).changes
+    assert change.fields == (Field("at destroy", "kept", "deleted"),)
 
 
 def test_settings_are_compared_and_their_secrets_hidden() -> None:
@@ -179,7 +212,7 @@ def test_effects_are_those_of_the_table(row: list[str]) -> None:
     """Where docs/changes.md says that a service restarts the comment does, and nowhere else."""
     _, _, cell, said = row
     touched = re.findall(r"`([^`]+)`", cell)
-    weights = [effect(_touched(name), "faster-whisper")[0] for name in touched]
+    weights = [effect(_touched(name), ["faster-whisper"])[0] for name in touched]
     restarts = bool(touched) and re.search(r"restarts?\b", said) is not None
     assert (Weight.RESTART in weights) == restarts, (touched, said)
 
@@ -187,23 +220,35 @@ def test_effects_are_those_of_the_table(row: list[str]) -> None:
 @pytest.mark.parametrize(
     ("change", "weight", "words"),
     [
-        (Change(SERVICE, Op.UPDATE, "service"), Weight.RESTART, "requests wait, 0.5 s; none is"),
+        (
+            Change(SERVICE, Op.UPDATE, "service"),
+            Weight.RESTART,
+            "requests wait (0.5 s), and none is",
+        ),
         (Change("a/m/open_webui/service", Op.UPDATE), Weight.RESTART, "Open WebUI restarts"),
         (Change("a/m/stt_server/model", Op.UPDATE, "model"), Weight.IN_PLACE, "beside what runs"),
         (Change("a/m/instance", Op.REPLACE, "instance"), Weight.REPLACEMENT, "its volumes stay"),
         (Change("a/m/instance", Op.DELETE, "instance"), Weight.REPLACEMENT, "is deleted"),
         (Change("a/m/instance", Op.UPDATE, "instance"), Weight.IN_PLACE, "in place"),
         (Change("a/volume/m", Op.DELETE, "volume"), Weight.LOSS, "with all that is on it"),
-        (Change("stt_server/key", Op.REPLACE), Weight.RESTART, "clients need the new key"),
+        (Change("stt_server/key", Op.REPLACE), Weight.RESTART, "clients need another key"),
+        (Change("stt_server/key", Op.DELETE), Weight.RESTART, "the key of stt:apiKey, or none"),
+        (Change(SERVICE, Op.DELETE, "service"), Weight.REPLACEMENT, "is removed"),
+        (Change(SERVICE, Op.REPLACE, "service"), Weight.IN_PLACE, "with its machine"),
+        (Change("a/m/stt_server/secrets", Op.DELETE), Weight.RESTART, "none is refused"),
+        (Change("a/volume/m", Op.REPLACE, "volume"), Weight.LOSS, "with all that is on it"),
     ],
 )
 def test_what_a_change_does(change: Change, weight: Weight, words: str) -> None:
-    found, text = effect(change, "faster-whisper")
+    found, text = effect(change, ["faster-whisper"])
     assert found is weight and words in text
 
 
 def test_an_engine_of_the_operator_s_own_refuses_while_it_restarts() -> None:
-    assert "refused meanwhile" in effect(Change(SERVICE, Op.UPDATE, "service"), "custom")[1]
+    change = Change(SERVICE, Op.UPDATE, "service")
+    for engines in (["custom"], ["custom", "speaches"], ["speaches", "custom"]):
+        assert "refused meanwhile" in effect(change, engines)[1]
+    assert "2.5 to 3.0 s" in effect(change, ["vosk", "speaches"])[1]
 
 
 # The comment.
@@ -227,6 +272,15 @@ def test_headlines() -> None:
     drifted = Change(SERVICE, Op.UPDATE, "service", drift=("port: 1, not 2",))
     assert "drift in 1 place is taken back" in headline(reviewed(drifted))
     assert headline(reviewed(failed="no")) == "the preview fails"
+    removed = Change(SERVICE, Op.DELETE, "service")
+    assert headline(reviewed(removed, webui)) == (
+        "**1 service removed**, 1 service restarts, nothing is replaced"
+    )
+    assert "**clients need another key**" in headline(
+        reviewed(Change("stt_server/key", Op.REPLACE))
+    )
+    new = Change(SERVICE, Op.CREATE, "service")
+    assert headline(reviewed(new)) == "nothing is replaced, 1 service new"
 
 
 def test_the_comment_tells_settings_services_drift_and_removals() -> None:
@@ -252,11 +306,11 @@ def test_the_comment_tells_settings_services_drift_and_removals() -> None:
     )
     assert text.startswith(MARKER.format(stack="s"))
     assert "| <code>stt:port</code> | <code>(default)</code> | <code>8100</code> |" in text
-    assert "service changed, verify changed | the STT service restarts" in text
-    assert "clients use <code>http://10.0.0.1:8100/v1</code> from then on" in text
+    assert "<code>service</code> changed, <code>verify</code> changed | refused at the old" in text
+    assert "from then on; clients use <code>http://10.0.0.1:8100/v1</code> |" in text
     assert "- instance <code>ai-tools/webui/instance</code>\n" in text
     assert "<code>port: 1, not 2</code>" in text
-    assert "- before: gpu-server: fits, 3.0 GiB to spare" in text
+    assert "- before: <code>gpu-server: fits, 3.0 GiB to spare</code>" in text
     assert "~ stdin: a => b" in text
 
 
@@ -274,6 +328,7 @@ ATTACKS = st.one_of(
             "@everyone #1 <!-- incus-stt review: other -->",
             "a\n\n# heading\n\n| x |\n",
             "</pre></details><script>",
+            "[[http://evil.example/x.png]] GH-1 0123456789abcdef @octocat\u202e\x1b",
             "x&#60;script&#62; \\| ~~a~~ https://x.example www.x.example",
         ]
     ),
@@ -302,7 +357,9 @@ def test_no_text_is_markup(text: str) -> None:
     ours = {"code", "pre", "details", "summary"}
     allowed = {f"<{end}{tag}>" for tag in ours for end in ("", "/")}
     assert tags <= allowed | {MARKER.format(stack="s")}
-    assert "@" not in whole.split("<pre>")[0] and "](" not in whole.split("<pre>")[0]
+    # All of it is within code or pre, where no forge makes links.
+    outside = re.sub(r"<(code|pre)>.*?</\1>", "", whole, flags=re.DOTALL)
+    assert "&#" not in outside and not re.search(r"[@\[\]]", outside), outside
 
 
 def test_it_is_never_too_long() -> None:
@@ -310,4 +367,9 @@ def test_it_is_never_too_long() -> None:
     changes = [Change(f"a/m{n}/r/service", Op.UPDATE, "service", fields) for n in range(300)]
     text = comment(reviewed(*changes, diff="y&" * 50_000))
     assert len(text) <= LIMIT and "… and 240 more" in text and "(cut off)" in text
+    gone = Change("a/m/instance", Op.DELETE, "instance")
+    settings = [Field("<" * 160, "<" * 160, "<" * 160)] * 60
+    text = comment(reviewed(gone, settings=settings, preview=Preview((gone,), (), ("careful",))))
+    assert len(text) <= LIMIT and "Removed from the host" in text and "careful" in text
+    assert "There is more, which does not fit here" in text
     assert text.count("<details>") == text.count("</details>")
