@@ -25,7 +25,7 @@ from agent.specs import SpecError, decode
 
 #: Paths of programs that steps of this machine have made, each until it is removed.
 _PATHS = f"{record.STEPS}/paths.list"
-_USAGE = "check, compile, status, (apply|remove) STEP [--stack ID]; --root DIR for tests"
+_USAGE = "check, compile, status, apply|remove STEP [--stack ID]; --root DIR for tests"
 #: What stands beside a program's path meanwhile, and beside a file's afterwards.
 _BESIDE = ("", ".part", ".before", ".unpacked", ".seal", f".seal{PART}")
 
