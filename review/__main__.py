@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def changed_settings(before: StackFile, after: StackFile) -> list[Field]:
-    """The settings that differ; of a secret only that it is another one, where that is known."""
+    """The settings that differ; of a secret only whether it is set."""
     old, new = setting_values(before), setting_values(after)
     pairs = [(key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new])]
     return [Field(key, _shown(one), _shown(two)) for key, one, two in pairs if one != two]

@@ -200,8 +200,9 @@ def keep_salt(root: Path, tree: Tree) -> None:
 
 def same_packages(root: Path, tree: Tree) -> bool:
     """Whether a commit asks for the packages that the checkout's virtual environment has."""
-    name = "requirements.txt"
-    return (tree.root / name).read_bytes() == (root / name).read_bytes()
+    files = [each / "requirements.txt" for each in (tree.root, root)]
+    texts = [file.read_bytes() if file.is_file() else b"" for file in files]
+    return texts[0] == texts[1]
 
 
 def merge_base(root: Path, base: str, head: str) -> str:
