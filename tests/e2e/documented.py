@@ -13,7 +13,7 @@ _AUDIO = "/root/audio.wav"
 def commands() -> list[str]:
     """The lines of "Is it working?", each whole."""
     page = (ROOT / "docs" / "operations.md").read_text()
-    block = page.partition("## Is it working?\n\n```sh\n")[2].partition("```")[0]
+    block = page.partition("## Is it working?")[2].partition("```sh\n")[2].partition("```")[0]
     lines = block.replace("\\\n", " ").splitlines()
     return [" ".join(line.split()) for line in lines if line and not line.startswith("#")]
 
