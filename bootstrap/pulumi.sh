@@ -54,6 +54,9 @@ enter_copy() {
     done
     mkdir "$work/state"
     cd "$work"
+    plugins=${PULUMI_HOME:-$HOME/.pulumi}/plugins
+    mkdir "$work/home"
+    [ ! -d "$plugins" ] || ln -s "$plugins" "$work/home"
     export PULUMI_HOME="$work/home"
     has_passphrase || export PULUMI_CONFIG_PASSPHRASE=preview
     pulumi stack init --no-select "$stack" >/dev/null

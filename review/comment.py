@@ -265,10 +265,10 @@ def _fields(changes: Iterable[Change]) -> str:
 def _details(title: str, body: str, room: int) -> str:
     """A folded part; what does not fit is left out, and that is said."""
     frame = f"\n<details><summary>{title}</summary>\n\n<pre>{{}}</pre>\n</details>\n"
-    text = html.escape(_visible(body).strip())
+    text = html.escape(_visible(body.strip()[:LIMIT]))
     room -= len(frame) + 40
     if not text or room < 200:
         return ""
-    if len(text) > room:
+    if len(text) > room or len(body.strip()) > LIMIT:
         text = re.sub(r"&[^;]*$", "", text[:room]) + "\n… (cut off)"
     return frame.replace("{}", text)

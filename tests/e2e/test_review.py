@@ -90,12 +90,12 @@ def test_a_setting_of_the_service(branch: Project) -> None:
     commit(branch, "another port")
     for environment in ({}, NOTHING):
         said = comment(branch, **environment)
+        assert ("Pulumi's own diff" in said) == (not environment)
         assert ": 1 service restarts, nothing is replaced\n" in said
         assert "| <code>stt:port</code> | <code>(default)</code> | <code>8100</code> |" in said
         row = next(line for line in said.splitlines() if line.startswith(f"| <code>{DOMAIN}/"))
         assert "<code>service</code> changed, <code>verify</code> changed" in row
         assert f"from then on; clients use <code>http://{SUBNET}.1:8100/v1</code> |" in row
-    assert "Pulumi's own diff" in comment(branch)
     assert request(f"http://{SUBNET}.1:8000/health").status == 200  # as it was
 
 
@@ -171,7 +171,7 @@ def test_a_settings_file_elsewhere_is_refused(branch: Project, tmp_path: Path) -
     file.unlink()
     file.symlink_to(elsewhere)
     commit(branch, "a link")
-    for environment in ({}, NOTHING):
+    for environment in (NOTHING, {}):
         done = branch.make("review", "BASE=main", **environment)
         assert "is not a file of the commit" in html.unescape(done.stdout), done.stderr
         assert elsewhere.read_text() == "config: {}\n"
