@@ -173,8 +173,20 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
     if kind is PROJECT and (volumes := _volumes(client, place.name)):
         _disown(client, place.name, volumes)
         return {"done": "kept", "why": _kept_volumes(place.name, volumes)}
-    client.call(*kind.words, "delete", *place.words, project=place.project)
+    for attempt in range(_ATTEMPTS):
+        try:
+            client.call(*kind.words, "delete", *place.words, project=place.project)
+        except HostError as error:
+            if attempt == _ATTEMPTS - 1 or _ANOTHER_BRIDGE not in str(error):
+                raise
+        else:
+            break
     return {"done": "deleted"}
+
+
+#: What Incus 6.0 says where another bridge of the host goes while it looks through all of them for
+#: what is attached to this one; and how often it is asked then.
+_ANOTHER_BRIDGE, _ATTEMPTS = "Failed to delete bridge children interfaces", 3
 
 
 def _still_used(client: Client, project: str, said: str) -> str:

@@ -1,0 +1,51 @@
+"""Deleting Incus objects."""
+
+from __future__ import annotations
+
+import pytest
+
+from declaration.connection import parse_connection
+from host.client import Client, HostError
+from host.objects import NETWORK, Place, delete_object
+
+#: What Incus 6.0 said while another daemon removed its own bridge.
+RACE = (
+    "Error: Failed to delete bridge children interfaces: Failed to run: ip -d -j link show "
+    'net-other: exit status 1 (Device "net-other" does not exist.)'
+)
+
+
+@pytest.mark.parametrize(
+    ("failures", "message", "calls"), [(1, "", 2), (2, "", 3), (3, "children", 3)]
+)
+def test_a_bridge_goes_although_another_one_goes_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, failures: int, message: str, calls: int
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def call(_: Client, *words: str, **__: str) -> str:
+        asked.append(words)
+        if len(asked) <= failures:
+            raise HostError(RACE)
+        return ""
+
+    monkeypatch.setattr(Client, "get", lambda *_: {"config": {}})
+    monkeypatch.setattr(Client, "call", call)
+    client, place = Client(parse_connection("local")), Place("net-lab", "default")
+    if message:
+        with pytest.raises(HostError, match=message):
+            delete_object(client, NETWORK, place, "")
+    else:
+        assert delete_object(client, NETWORK, place, "") == {"done": "deleted"}
+    assert len(asked) == calls
+
+
+def test_another_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(_: Client, *words: str, **__: str) -> str:
+        raise HostError("the network is in use")
+
+    monkeypatch.setattr(Client, "get", lambda *_: {"config": {}})
+    monkeypatch.setattr(Client, "call", call)
+    client, place = Client(parse_connection("local")), Place("net-lab", "default")
+    with pytest.raises(HostError, match="in use"):
+        delete_object(client, NETWORK, place, "")
