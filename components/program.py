@@ -13,7 +13,8 @@ from components.config import fail, read_config
 from components.deployment import Deployment
 from components.obstacles import obstacles, other_owners
 from components.report import report
-from components.start import UNREAD, Start
+from components.start import Start
+from declaration.connection import UNREAD
 from declaration.problems import DeclarationError
 from host.client import HostError
 from host.instance import stood_in_by

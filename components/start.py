@@ -10,16 +10,13 @@ import pulumi
 
 from components.config import raw_setting
 from components.state import State, read_state
-from declaration.connection import parse_connection
+from declaration.connection import UNREAD, parse_connection
 from host.client import HostError
 from host.read import Reading
 
 #: Environment variable: send the debug messages of Pulumi's SDK, for ``pulumi … --debug``. The SDK
 #: waits for the engine after each of them, three times a resource.
 DEBUG = "STT_DEBUG"
-#: Environment variable: a preview is made to be compared with another one. It does not read the
-#: host, and has the names of secrets where their values would be.
-UNREAD = "STT_HOST_UNREAD"
 
 
 @dataclass(frozen=True)

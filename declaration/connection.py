@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+#: Environment variable: a preview is made to be compared with another one. It does not read the
+#: host, and has the names of secrets where their values would be.
+UNREAD = "STT_HOST_UNREAD"
 _WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
 
 

@@ -23,6 +23,9 @@ OWNER = "user.incus-stt.owner"
 IMAGE, BASE_IMAGE = "user.incus-stt.image", "volatile.base_image"
 #: Incus' key for what makes a container this one, and not another one of its name.
 UUID = "volatile.uuid"
+#: What Incus 6.0 says where another bridge of the host goes while it looks through all of them for
+#: what is attached to this one; and how often it is asked then.
+_ANOTHER_BRIDGE, _ATTEMPTS = "Failed to delete bridge children interfaces", 3
 
 
 @dataclass(frozen=True)
@@ -182,11 +185,6 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
         else:
             break
     return {"done": "deleted"}
-
-
-#: What Incus 6.0 says where another bridge of the host goes while it looks through all of them for
-#: what is attached to this one; and how often it is asked then.
-_ANOTHER_BRIDGE, _ATTEMPTS = "Failed to delete bridge children interfaces", 3
 
 
 def _still_used(client: Client, project: str, said: str) -> str:

@@ -35,7 +35,7 @@ def removal(state: Mapping[str, Any]) -> list[str]:
     objects = list(_objects(state))
     if not objects:
         return []
-    gone = [each for each in objects if not each.kept and each.kind in _WORDS]
+    gone = [each for each in objects if not each.kept]
     kept = [each for each in objects if each.kept]
     kept_projects = {each.project for each in kept}
     lines = [f"On {objects[0].connection}, destroy removes:"]

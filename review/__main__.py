@@ -22,6 +22,7 @@ from typing import Any
 
 from yaml import YAMLError
 
+from declaration.connection import UNREAD
 from declaration.problems import DeclarationError
 from declaration.settings import Settings
 from declaration.stack_file import ENCRYPTED, StackFile
@@ -29,7 +30,6 @@ from declaration.yaml_values import YamlError
 from review.changes import Field, compare, read_preview
 from review.comment import NONE, Review, comment
 from review.tree import (
-    UNREAD,
     ReviewError,
     Tree,
     git,

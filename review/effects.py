@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from enum import IntEnum
 
 from engines import ENGINES
+from engines.service import SERVICE
 from review.changes import Change, Field, Op
 
 
@@ -19,7 +20,6 @@ class Weight(IntEnum):
     LOSS = 4
 
 
-STT_ROLE = "stt_server"
 #: The services by their role: what clients notice of a restart.
 _RESTARTS = {
     "ollama_server": "Ollama restarts: answers that it is writing are cut off",
@@ -34,7 +34,7 @@ _OBJECTS = {
     "profile": "the profile",
     "volume": "the volume",
 }
-KEY = "stt_server/key"
+KEY = f"{SERVICE}/key"
 _KEPT_VALUES = {
     KEY: "clients need another key",
     "open_webui/session-key": "everybody signs in to Open WebUI again",
@@ -44,24 +44,24 @@ _KEPT_VALUES = {
 _BESIDE = ("model", "program", "programs", "packages")
 
 
-def effect(change: Change, engines: Collection[str]) -> tuple[Weight, str]:
+def effect(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
     """How much, and what, in words; ``engines`` are the stack's, before and after."""
     if change.name in _KEPT_VALUES:
-        new = change.op is Op.CREATE
-        return (Weight.IN_PLACE, "made, once") if new else (_key_weight(change), _key_text(change))
+        return _of_value(change)
     if change.kind in _OBJECTS:
         return _of_object(change, _OBJECTS[change.kind])
     return _of_step(change, engines)
 
 
-def _key_weight(change: Change) -> Weight:
-    return Weight.RESTART if change.name == KEY else Weight.IN_PLACE
-
-
-def _key_text(change: Change) -> str:
-    if change.name == KEY and change.op is Op.DELETE:
-        return "clients need the key of stt:apiKey, or none with stt:authentication none"
-    return _KEPT_VALUES[change.name]
+def _of_value(change: Change) -> tuple[Weight, str]:
+    if change.op is Op.CREATE:
+        return Weight.IN_PLACE, "made, once"
+    if change.name != KEY:
+        return Weight.IN_PLACE, _KEPT_VALUES[change.name]
+    if change.op is Op.DELETE:
+        text = "clients need the key of stt:apiKey, or none with stt:authentication none"
+        return Weight.RESTART, text
+    return Weight.RESTART, _KEPT_VALUES[KEY]
 
 
 def _of_object(change: Change, what: str) -> tuple[Weight, str]:
@@ -102,7 +102,7 @@ def role_of(change: Change) -> str:
     return change.name.rpartition("/")[0].rpartition("/")[2]
 
 
-def _of_step(change: Change, engines: Collection[str]) -> tuple[Weight, str]:
+def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
     role, part = role_of(change), change.name.rpartition("/")[2]
     service, secrets = is_service(change), part == "secrets"
     if change.op is Op.REPLACE:
@@ -115,7 +115,7 @@ def _of_step(change: Change, engines: Collection[str]) -> tuple[Weight, str]:
         return Weight.IN_PLACE, "removed"
     if part == "verify":
         return Weight.NOTHING, "a recording is transcribed, as proof"
-    if (service or secrets) and role == STT_ROLE:
+    if (service or secrets) and role == SERVICE:
         return Weight.RESTART, stt_restart(engines)
     if (service or secrets) and role in _RESTARTS:
         return Weight.RESTART, _RESTARTS[role]
@@ -128,7 +128,7 @@ def _of_step(change: Change, engines: Collection[str]) -> tuple[Weight, str]:
 
 def is_url(change: Change, field: Field) -> bool:
     """Whether a field is the address that clients use."""
-    return change.name.endswith(f"/{STT_ROLE}/verify") and field.path == "url"
+    return change.name.endswith(f"/{SERVICE}/verify") and field.path == "url"
 
 
 def new_address(shown: str) -> str:
@@ -136,10 +136,10 @@ def new_address(shown: str) -> str:
     return f"refused at the old address from then on; clients use {shown}"
 
 
-def stt_restart(engines: Collection[str]) -> str:
+def stt_restart(engines: Sequence[str]) -> str:
     """What clients notice of a restart of the STT service."""
     known = [ENGINES.get(name) for name in engines]
     if not all(each and each.restart for each in known):
         return "the STT service restarts: requests are refused meanwhile"
-    waits = " or ".join(dict.fromkeys(each.restart for each in known[-1:] if each))
-    return f"the STT service restarts: requests wait ({waits}), and none is refused"
+    wait = ENGINES[engines[-1]].restart
+    return f"the STT service restarts: requests wait ({wait}), and none is refused"

@@ -17,8 +17,6 @@ from declaration.yaml_values import parse
 
 #: Seconds that a preview may take.
 _DEADLINE = 600
-#: Environment variable: the program does not read the host (components/start.py).
-UNREAD = "STT_HOST_UNREAD"
 #: What stands for a secret where it cannot be decrypted.
 _PLACEHOLDER = "0123456789abcdef-not-the-secret"
 

@@ -391,3 +391,22 @@ def changed(said: str, prefix: str = "") -> list[str]:
     """The Commands that an ``up`` ran, sorted, without ``prefix``."""
     done = r"command:local:Command (\S+) (?:created|updated|replaced|deleted)\b"
     return sorted({name.removeprefix(prefix) for name in re.findall(done, said)})
+
+
+def two_machines(root: Path, domain: str, subnet: str) -> Project:
+    """A stack with an engine that is up in seconds, and a second machine."""
+    project = Project(root, domain, subnet)
+    light(project)
+    project.machines["other"] = machine(cache=False)
+    project.write()
+    return project
+
+
+def tree(*places: Path) -> dict[str, tuple[int, int]]:
+    """Every file below some directories with its size and time, but what Python keeps compiled."""
+    files = [path for place in places for path in place.rglob("*") if not path.is_dir()]
+    return {
+        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in files
+        if "__pycache__" not in path.parts
+    }

@@ -14,7 +14,7 @@ from subprocess import PIPE, STDOUT
 
 import pytest
 
-from tests.e2e.project import STACK, Project, changed, left_of, light, machine, request, run
+from tests.e2e.project import STACK, Project, changed, left_of, request, run, tree, two_machines
 
 DOMAIN, SUBNET = "stt-e2e-t", "10.213.51"
 
@@ -22,10 +22,7 @@ DOMAIN, SUBNET = "stt-e2e-t", "10.213.51"
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A stack with an engine that is up in seconds, and a second machine."""
-    project = Project(tmp_path_factory.mktemp("commands"), DOMAIN, SUBNET)
-    light(project)
-    project.machines["other"] = machine(cache=False)
-    project.write()
+    project = two_machines(tmp_path_factory.mktemp("commands"), DOMAIN, SUBNET)
     yield project
     project.destroy()
     assert left_of(DOMAIN) == []
@@ -43,16 +40,6 @@ def key(project: Project) -> str:
 
 def models_url(project: Project) -> str:
     return f"http://{project.subnet}.1:8000/v1/models"
-
-
-def tree(*places: Path) -> dict[str, tuple[int, int]]:
-    """Every file below some directories with its size and time, but what Python keeps compiled."""
-    files = [path for place in places for path in place.rglob("*") if not path.is_dir()]
-    return {
-        str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
-        for path in files
-        if "__pycache__" not in path.parts
-    }
 
 
 @pytest.fixture

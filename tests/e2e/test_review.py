@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from review.comment import LIMIT
-from tests.e2e.project import Project, left_of, light, machine, request, run
+from tests.e2e.project import Project, left_of, machine, request, run, tree, two_machines
 
 DOMAIN, SUBNET = "stt-e2e-r", "10.213.61"
 #: What a runner without Incus, state and secrets has.
@@ -30,19 +30,10 @@ def commit(project: Project, text: str) -> str:
     return git(project, "rev-parse", "HEAD")
 
 
-def files(root: Path) -> dict[str, int]:
-    """Every file with its time, but what Python keeps compiled."""
-    found = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path): path.stat().st_mtime_ns for path in found}
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A stack that is up, in a repository whose branch main has it."""
-    project = Project(tmp_path_factory.mktemp("review"), DOMAIN, SUBNET)
-    light(project)
-    project.machines["other"] = machine(cache=False)
-    project.write()
+    project = two_machines(tmp_path_factory.mktemp("review"), DOMAIN, SUBNET)
     git(project, "init", "--quiet", "--initial-branch", "main")
     (project.root / ".git" / "info" / "exclude").write_text(".venv\n")
     commit(project, "as it is")
@@ -70,10 +61,10 @@ def branch(repository: Project) -> Iterator[Project]:
 
 def comment(project: Project, base: str = "main", **environment: str) -> str:
     """The comment; nothing may be written for it, here, in the state or on the host."""
-    before = files(project.root)
+    before = tree(project.root)
     done = project.make("review", f"BASE={base}", **environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert files(project.root) == before
+    assert tree(project.root) == before
     assert len(done.stdout) <= LIMIT
     return html.unescape(done.stdout)
 
