@@ -19,7 +19,7 @@ COMMAND = "make generate"
 _BLOCK = "<!-- {name}: begin (generated, {command}) -->\n{text}\n<!-- {name}: end -->"
 _NONE = "–"
 #: Each figure has the letter of its source.
-_LETTERS = dict(zip(Source, "MDFSE", strict=True))
+_LETTERS = dict(zip(Source, "ME", strict=True))
 #: The words of the service's document: speed and accuracy by compute type.
 _RATINGS = {
     "float16": ("Fast", "Best"),

@@ -11,10 +11,7 @@ class Source(Enum):
     """Where a figure of memory comes from."""
 
     MEASURED = "measured by this project (docs/measurements.md)"
-    DOCUMENT = "the service's document (OpenAI's own figures, rounded)"
-    FASTER_WHISPER = "faster-whisper's README: large-v2, batches of 8, RTX 3070 Ti"
-    SAME_TYPE = "the same as int8_float16: CTranslate2 keeps the rest of a float16 model as it is"
-    DERIVED = "derived: another type's figure, with the weights in this one"
+    DERIVED = "derived: another figure, with this type's weights or this model's"
 
 
 @dataclass(frozen=True)

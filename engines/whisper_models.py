@@ -1,6 +1,6 @@
 """The Whisper family: sizes, languages, and memory, for every engine that runs these models.
 
-Where each figure of memory comes from stands with it (``Source``). Parameters: the model cards of
+Memory is measured (docs/measurements.md) or derived from what was. Parameters: the model cards of
 OpenAI and of Hugging Face (the distilled models). Repositories: the ids to which faster-whisper
 itself maps these names (``faster_whisper.utils``), except for large-v3-turbo: Speaches refuses the
 one that faster-whisper names, because of its README. Download sizes: the weights in float16, in MB.
@@ -8,7 +8,10 @@ one that faster-whisper names, because of its README. Download sizes: the weight
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from declaration.languages import LANGUAGES
+from engines.ctranslate2 import weight_bytes
 from engines.engine import EngineModel
 from engines.speech_model import Memory, Source, SpeechModel
 
@@ -21,25 +24,51 @@ DEFAULT_MODELS = {"cuda": "large-v3-turbo", "cpu": "small"}
 #: Working memory beside the weights on a CPU in faster-whisper's batches of 8, in MiB per unit of
 #: the model's width: its README has small (width 768) at 4230 MB in float32; 976 are weights.
 _CPU_WORK = (4230 - 976) / 768
-#: MiB beside the weights of large-v2 in float16, in batches of 8; no Whisper model has more.
-_LARGE_WORK = 6090 - 2 * 1550
 #: MiB on a CPU in batches of 8, measured (docs/measurements.md), by parameters: float32, and int8.
-_CPU_MEASURED = {39: (829, 893), 74: (1147, 974), 244: (2154, 1629)}
+_CPU_MEASURED = {39: (882, 763), 74: (1214, 1187), 244: (2406, 1777)}
 
 
-def _gpu(parameters: int, half: Memory, int8_float16: Memory | None) -> dict[str, Memory]:
-    """All compute types on a GPU, from the figure for float16."""
-    int8 = int8_float16 or Memory(half.mib - parameters, Source.DERIVED)
-    work = min(half.mib - 2 * parameters, _LARGE_WORK)
+#: MiB of an H100 in batches of 8, measured with 50 tokens a window (docs/measurements.md), by
+#: parameters: float16 (and bfloat16), int8 with the rest in float16 (CTranslate2 keeps what it does
+#: not convert as it is stored), float32, and int8 with the rest in float32 where it was measured.
+_GPU_MEASURED: Mapping[int, tuple[int, int, int, int | None]] = {
+    39: (979, 855, 1431, 983),
+    74: (1271, 1047, 1783, None),
+    244: (2069, 1655, 2999, 2231),
+    769: (4023, 2999, 6871, None),
+    756: (3607, 2743, 6359, None),
+    809: (3639, 2807, 6391, 3799),
+    1550: (6389, 4855, 12055, 7255),
+}
+
+
+def _tokens(decoder: int, width: int, value_bytes: int) -> int:
+    """MiB of 50 more tokens a window: 8 windows of 5 beams keep keys and values of each layer.
+
+    A window of speech has about 100 tokens. CTranslate2 holds them twice while it sorts the beams.
+    """
+    return round(2 * 50 * 8 * 5 * decoder * 2 * width * value_bytes / 2**20)
+
+
+def _gpu(parameters: int, width: int, decoder: int) -> dict[str, Memory]:
+    """All compute types on a GPU, of a shape that was measured."""
+    half, int8, whole, int8_whole = _GPU_MEASURED[parameters]
+    more, more_whole = (_tokens(decoder, width, size) for size in (2, 4))
+    float16 = Memory(half + more, Source.MEASURED)
+    int8_float16 = Memory(int8 + more, Source.MEASURED)
+    if int8_whole is None:
+        # A weight takes three bytes less.
+        int8_float32 = Memory(whole + more_whole - 3 * parameters * 10**6 // 2**20, Source.DERIVED)
+    else:
+        int8_float32 = Memory(int8_whole + more_whole, Source.MEASURED)
     return {
-        "float16": half,
-        "bfloat16": Memory(half.mib, Source.DERIVED),
-        "int8_float16": int8,
-        "int8_bfloat16": Memory(int8.mib, Source.DERIVED),
-        "int8": Memory(int8.mib, Source.SAME_TYPE),
-        # The working memory has twice the bytes.
-        "float32": Memory(4 * parameters + 2 * work, Source.DERIVED),
-        "int8_float32": Memory(parameters + 2 * work, Source.DERIVED),
+        "float16": float16,
+        "bfloat16": float16,
+        "int8_float16": int8_float16,
+        "int8_bfloat16": int8_float16,
+        "int8": int8_float16,
+        "float32": Memory(whole + more_whole, Source.MEASURED),
+        "int8_float32": int8_float32,
     }
 
 
@@ -59,65 +88,55 @@ def _cpu(parameters: int, width: int) -> dict[str, Memory]:
 def _whisper(
     parameters: int,
     width: int,
-    half: Memory,
-    *,
-    int8_float16: Memory | None = None,
+    decoder: int,
     languages: frozenset[str] = BEFORE_V3,
     accuracy: str = "",
+    gpu: Mapping[str, Memory] | None = None,
 ) -> SpeechModel:
+    """A model by its millions of parameters, its width, and its decoder's layers."""
     return SpeechModel(
         parameters=parameters,
         download=round(parameters * 2.0),  # weights in float16
         languages=languages,
-        gpu=_gpu(parameters, half, int8_float16),
+        gpu=gpu or _gpu(parameters, width, decoder),
         cpu=_cpu(parameters, width),
         accuracy=accuracy,
     )
 
 
-def _english(parameters: int, width: int, half: Memory) -> SpeechModel:
-    return _whisper(parameters, width, half, languages=ENGLISH)
+def _english(
+    parameters: int, width: int, decoder: int, gpu: Mapping[str, Memory] | None = None
+) -> SpeechModel:
+    return _whisper(parameters, width, decoder, ENGLISH, gpu=gpu)
 
 
-def _document(gib: int) -> Memory:
-    return Memory(gib * 1024, Source.DOCUMENT)
-
-
-def _distilled(teacher: Memory, missing: int) -> Memory:
+def _distilled(teacher: Mapping[str, Memory], missing: int) -> dict[str, Memory]:
     """The memory of a model that has ``missing`` million fewer weights than its teacher."""
-    return Memory(teacher.mib - 2 * missing, Source.DERIVED)
+    return {
+        kind: Memory(
+            figure.mib - round(missing * 10**6 * weight_bytes(kind) / 2**20), Source.DERIVED
+        )
+        for kind, figure in teacher.items()
+    }
 
-
-#: large-v2 in batches of 8. large-v3 is the same, except for one language and 48 mel bands. Better
-#: known than the document's 10 GB, which is openai-whisper's.
-_LARGE, _LARGE_INT8 = Memory(6090, Source.FASTER_WHISPER), Memory(4500, Source.FASTER_WHISPER)
 
 #: The models from the smallest to the largest. The planner names smaller ones in this order.
 WHISPER_MODELS: dict[str, SpeechModel] = {
-    "tiny": _whisper(39, 384, _document(1), accuracy="Low"),
-    "tiny.en": _english(39, 384, _document(1)),
-    "base": _whisper(74, 512, _document(1), accuracy="Fair"),
-    "base.en": _english(74, 512, _document(1)),
-    "distil-small.en": _english(166, 768, _distilled(_document(2), 244 - 166)),
-    "small": _whisper(244, 768, _document(2), accuracy="Good"),
-    "small.en": _english(244, 768, _document(2)),
-    "distil-medium.en": _english(394, 1024, _distilled(_document(4), 769 - 394)),
-    "medium": _whisper(769, 1024, _document(4), accuracy="Very good"),
-    "medium.en": _english(769, 1024, _document(4)),
-    "distil-large-v2": _english(756, 1280, _distilled(_LARGE, 1550 - 756)),
-    "distil-large-v3": _english(756, 1280, _distilled(_LARGE, 1550 - 756)),
-    "large-v3-turbo": _whisper(
-        809,
-        1280,
-        _document(6),
-        int8_float16=_document(4),
-        languages=LANGUAGES,
-        accuracy="Excellent",
-    ),
-    "large-v2": _whisper(1550, 1280, _LARGE, int8_float16=_LARGE_INT8),
-    "large-v3": _whisper(
-        1550, 1280, _LARGE, int8_float16=_LARGE_INT8, languages=LANGUAGES, accuracy="Best"
-    ),
+    "tiny": _whisper(39, 384, 4, accuracy="Low"),
+    "tiny.en": _english(39, 384, 4),
+    "base": _whisper(74, 512, 6, accuracy="Fair"),
+    "base.en": _english(74, 512, 6),
+    "distil-small.en": _english(166, 768, 4, _distilled(_gpu(244, 768, 12), 244 - 166)),
+    "small": _whisper(244, 768, 12, accuracy="Good"),
+    "small.en": _english(244, 768, 12),
+    "distil-medium.en": _english(394, 1024, 2, _distilled(_gpu(769, 1024, 24), 769 - 394)),
+    "medium": _whisper(769, 1024, 24, accuracy="Very good"),
+    "medium.en": _english(769, 1024, 24),
+    "distil-large-v2": _english(756, 1280, 2),
+    "distil-large-v3": _english(756, 1280, 2),
+    "large-v3-turbo": _whisper(809, 1280, 4, LANGUAGES, "Excellent"),
+    "large-v2": _whisper(1550, 1280, 32),
+    "large-v3": _whisper(1550, 1280, 32, LANGUAGES, "Best"),
 }
 
 _REPOSITORIES = {

@@ -88,6 +88,18 @@ class Recognizer(Protocol):
         """Transcribe mono samples of 16 kHz."""
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an engine says that its device's memory is full.
+
+    Their words: CTranslate2 "CUDA failed with error out of memory", cuBLAS
+    "CUBLAS_STATUS_ALLOC_FAILED" (and "…_NOT_INITIALIZED" where not even its own fits), ONNX Runtime
+    "Failed to allocate memory".
+    """
+    said = str(error).lower()
+    words = ("out of memory", "alloc_failed", "cublas_status_not_initialized")
+    return any(word in said for word in (*words, "failed to allocate memory"))
+
+
 def load_recognizer(settings: Settings) -> Recognizer:
     """The engine of ``STT_ENGINE`` with its model loaded.
 
@@ -101,9 +113,13 @@ def load_recognizer(settings: Settings) -> Recognizer:
     except SettingsError:
         raise
     except Exception as error:
-        raise SettingsError(
-            f"STT_MODEL_DIR is {str(settings.model_dir)!r}, which does not run: {error}"
-        ) from error
+        place = f"STT_MODEL_DIR is {str(settings.model_dir)!r}"
+        if out_of_memory(error):
+            raise SettingsError(
+                f"{place}, for which the device {settings.device} has too little free memory. "
+                f"See what holds it (nvidia-smi), or choose a smaller model ({error})"
+            ) from error
+        raise SettingsError(f"{place}, which does not run: {error}") from error
     known = recognizer.languages
     if settings.language and known is not None and settings.language not in known:
         raise SettingsError(

@@ -24,10 +24,11 @@ from starlette.types import ASGIApp
 from stt_server.audio import AudioError, decode
 from stt_server.formats import FORMATS, Transcript
 from stt_server.guard import Guard, RequestError, on_error
-from stt_server.recognizer import Options, load_recognizer
+from stt_server.recognizer import Options, load_recognizer, out_of_memory
 from stt_server.settings import Settings
 
 log = logging.getLogger("uvicorn.error")
+_FULL = "The device's memory is full: another program holds it. Try again."
 
 
 class Service:
@@ -93,9 +94,8 @@ class Service:
             self.recognizer.load()
         except Exception as error:
             log.error("the model cannot be loaded: %s", error)
-            raise RequestError(
-                503, "The model cannot be loaded now: the device's memory may be full. Try again."
-            ) from error
+            message = _FULL if out_of_memory(error) else "The model cannot be loaded. Try again."
+            raise RequestError(503, message) from error
         log.info("the model is loaded again after %.2f s", time.perf_counter() - began)
 
     async def health(self, request: Request) -> Response:
@@ -255,6 +255,11 @@ class Service:
                 if gone.is_set():
                     return None
                 segments.append(segment)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            log.error("no transcription: %s", error)
+            raise RequestError(503, _FULL) from error
         finally:
             self.used = time.monotonic()
         took = time.monotonic() - began

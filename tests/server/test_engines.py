@@ -11,14 +11,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
-from tests.server.server import NAME, Running, running, settings
+from tests.server.server import NAME, SPEECH, Running, running, settings
 from tests.tiny_parakeet import make_model as make_parakeet
 from tests.tiny_vosk import make_model as make_vosk
 
 LANGUAGES = {"parakeet": ["de", "en", "fr"], "vosk": ["en"]}
+FULL = "The device's memory is full"
 TYPES = {"parakeet": "int8", "vosk": "float32"}
 
 
@@ -224,6 +226,58 @@ def test_an_unload_is_done_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(whisper, "_UNLOAD_DEADLINE", 0.1)
     with pytest.raises(TimeoutError, match="still uses it"):
         recognizer.unload()
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "message"),
+    [
+        ("CUDA failed with error out of memory", 503, FULL),
+        ("cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED", 503, FULL),
+        ("Failed to allocate memory for requested buffer", 503, FULL),
+        ("something else", 500, "The transcription failed: RuntimeError"),
+    ],
+)
+def test_a_full_card_is_said_and_the_next_request_is_heard(
+    monkeypatch: pytest.MonkeyPatch, says: str, status: int, message: str
+) -> None:
+    """The words are the engines' own; the first was seen on a card that was full."""
+    from stt_server.service import Service, create_app
+    from stt_server.settings import read_settings
+
+    service = Service(read_settings(settings()))
+    heard = service.recognizer.transcribe
+    answers: list[httpx.Response] = []
+
+    def full(*_: object) -> None:
+        raise RuntimeError(says)
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            for transcribe in (full, heard):
+                monkeypatch.setattr(service.recognizer, "transcribe", transcribe)
+                files = {"file": SPEECH.read_bytes()}
+                answers.append(
+                    await client.post("/v1/audio/transcriptions", data={"model": NAME}, files=files)
+                )
+
+    anyio.run(ask)
+    first, second = answers
+    assert (first.status_code, second.status_code) == (status, 200)
+    assert message in first.json()["error"]["message"]
+    assert second.json()["text"] == "one two three"
+
+
+def test_a_model_that_finds_no_room_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stt_server.service import Service
+    from stt_server.settings import SettingsError, read_settings
+
+    def load(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA failed with error out of memory")
+
+    monkeypatch.setattr("faster_whisper.WhisperModel", load)
+    with pytest.raises(SettingsError, match=r"too little free memory\. See what holds it"):
+        Service(read_settings(settings()))
 
 
 def test_another_model_s_name_is_not_unloaded(server: Running) -> None:

@@ -208,6 +208,6 @@ def test_the_page_has_the_document_s_models_and_types() -> None:
     }.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
         assert row.endswith(f"| {accuracy} |")
-    assert "| `float16` | 6.0 GiB (D) | Fast | Best |" in text
+    assert "| `float16` | 3.6 GiB (M) | Fast | Best |" in text
     for source in Source:
         assert source.value in text

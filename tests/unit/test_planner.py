@@ -41,15 +41,18 @@ def plan(cards: Card | list[Card], *ollama: OllamaModel, **settings: Any) -> Gpu
     return plan_gpu(declaration, declaration.services[0], every, ollama)
 
 
-def test_the_document_s_figures_stand_in_the_catalogue() -> None:
-    """``~6/~4/~3 GB`` and the table by model; what is better known says where it is from."""
-    turbo = WHISPER_MODELS["large-v3-turbo"].gpu
-    assert (turbo["float16"].mib, turbo["int8_float16"].mib) == (6 * 1024, 4 * 1024)
-    assert turbo["int8"].source is Source.SAME_TYPE
-    for name, gib in {"tiny": 1, "base": 1, "small": 2, "medium": 4, "large-v3-turbo": 6}.items():
-        figure = WHISPER_MODELS[name].gpu["float16"]
-        assert (figure.mib, figure.source) == (gib * 1024, Source.DOCUMENT)
-    assert WHISPER_MODELS["large-v3"].gpu["float16"].source is Source.FASTER_WHISPER
+def test_the_catalogue_holds_what_was_measured() -> None:
+    """The document's ``~6/~4/~3 GB`` and its table by model are rounded up; no figure is above."""
+    gpu = {name: model.gpu for name, model in WHISPER_MODELS.items()}
+    document = {"small": 2, "medium": 4, "large-v3-turbo": 6, "large-v3": 10}
+    for name, gib in document.items():
+        figure = gpu[name]["float16"]
+        assert figure.mib < (gib + 0.5) * 1024 and figure.source is Source.MEASURED, name
+    assert gpu["large-v3-turbo"]["int8"].mib < 3 * 1024
+    # As much text as was measured takes what was measured; full windows of medium took 5100 MiB.
+    assert (gpu["tiny"]["float16"].mib, gpu["large-v3"]["float16"].mib) == (979 + 23, 6389 + 625)
+    growth = gpu["medium"]["float16"].mib - 4023
+    assert 5100 < 4023 + growth * (224 - 50) / 50 < 5100 * 1.1
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
@@ -78,8 +81,8 @@ def test_what_fits_is_said_with_what_is_left() -> None:
     found = plan(card(12))
     assert (found.compute_type, found.problems, found.warnings) == ("float16", (), ())
     text = " ".join(found.notes)
-    assert "large-v3-turbo in float16 takes about 6.0 GiB" in text
-    assert "fits, 5.5 GiB to spare" in text
+    assert "large-v3-turbo in float16 takes about 3.6 GiB" in text
+    assert "fits, 7.9 GiB to spare" in text
     assert "under 16 GiB" in text  # the document's advice
 
 
@@ -145,13 +148,13 @@ def test_what_is_on_the_card_now_counts_by_name() -> None:
         "00000000:01:00.0, 15, [N/A], 0::/user.slice",
     )
     log = "\n".join(run("gpu", replace(host, gpu_processes="\n".join(lines)), first).log)
-    assert "now games_box: minecraft holds 3.0 GiB; process 13 holds 4.0 GiB: fits, 10.5" in log
+    assert "now games_box: minecraft holds 3.0 GiB; process 13 holds 4.0 GiB: fits, 12.9" in log
     assert run("gpu", replace(host, gpu_processes="\n".join(lines)), first).done == {}
 
 
 def test_auto_leaves_room_for_ollama_where_it_can() -> None:
-    assert plan(card(12), LLAMA).compute_type == "int8_float16"
-    assert plan(card(16), LLAMA).compute_type == "float16"
+    assert plan(card(9.5), LLAMA).compute_type == "int8_float16"
+    assert plan(card(12), LLAMA).compute_type == "float16"
     assert "while Ollama's models are unloaded" in plan(card(8), LLAMA).notes[0]
 
 
@@ -176,11 +179,12 @@ def test_a_second_card_takes_ollama() -> None:
 def test_a_refusal_names_what_would_fit_the_nearest_first() -> None:
     message = str(plan(card(4), model="large-v3", quantization="float16").problems[0])
     near = message.partition("the nearest first: ")[2].split("; ")
-    assert near[0].startswith("medium in int8_float16")
-    assert near[1].startswith("small in float16")
-    assert all("large" not in each and ".en" not in each for each in near[:4])
-    same = str(plan(card(5.5), model="large-v3", quantization="float16").problems[0])
-    assert "nearest first: large-v3 in int8_float16 (4.4 GiB)" in same
+    assert near[0].startswith("large-v3-turbo in int8_float16 (2.8 GiB)")
+    assert near[1].startswith("medium in int8_float16")
+    assert near[2].startswith("small in float16")
+    assert all("large-v3 " not in each and ".en" not in each for each in near[:4])
+    same = str(plan(card(6.5), model="large-v3", quantization="float16").problems[0])
+    assert "nearest first: large-v3 in int8_float16 (5.4 GiB)" in same
 
 
 def test_a_model_that_nobody_knows_is_not_guessed(tmp_path: Path) -> None:

@@ -107,12 +107,12 @@ def test_an_address_of_one_machine_is_none_of_two(infra: Any) -> None:
 def test_a_card_that_two_services_share_is_counted_once(infra: Any) -> None:
     """The second one fits beside the first, or is refused."""
     both = {name: {"roles": STT, **GPU} for name in ("one", "two")}
-    program = run("gpu", host_with(replace(CARD, memory=12 * 1024)), infra=infra(both, "shared"))
+    program = run("gpu", host_with(replace(CARD, memory=7680)), infra=infra(both, "shared"))
     services = [variables(program, name, "stt_server") for name in ("one", "two")]
     chosen = [service["WHISPER__COMPUTE_TYPE"] for service in services]
     assert chosen == ["float16", "int8_float16"]
-    with pytest.raises(Exception, match=r"STT service of one holds 6\.0 GiB"):
-        run("gpu", host_with(replace(CARD, memory=10 * 1024)), infra=infra(both, "shared"))
+    with pytest.raises(Exception, match=r"STT service of one holds 3\.6 GiB"):
+        run("gpu", host_with(replace(CARD, memory=6656)), infra=infra(both, "shared"))
 
 
 def test_what_ollama_holds_of_a_shared_card_counts_wherever_it_is(infra: Any) -> None:
