@@ -12,7 +12,7 @@ OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview review drift outputs env destroy rotate-key status vram flush measure-vram stt test check
 .PHONY: test-unit test-faults
-.PHONY: generate setup ready venv venv-dev
+.PHONY: generate setup tools ready venv venv-dev
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,7 +23,7 @@ up: setup ## Build or update everything, then print the outputs
 preview: ready ## Show what `up` would change (EXPECT_NO_CHANGES=1: fail if there is anything)
 	@$(PULUMI) preview --diff $(if $(EXPECT_NO_CHANGES),--expect-no-changes) $(ARGS)
 
-review: ready ## Write a comment on what a pull request changes (BASE=COMMIT, HEAD=COMMIT, OFFLINE=1: without the host)
+review: ready ## Write a comment on what a pull request changes (BASE=…, HEAD=…, OFFLINE=1, SANDBOX=1)
 	@$(PULUMI) review "--base=$${BASE:-origin/main}" "--head=$${HEAD:-HEAD}" $(ARGS)
 
 drift: ready ## Show what was changed on the host by hand (fails if there is anything)
@@ -70,7 +70,7 @@ generate: venv ## Write the generated tables and the schema
 
 # Exit status 5: ARGS selected none of these.
 test: setup check ## Run all tests, with a sample of the faults, on this machine's Incus
-	@bootstrap/browser.sh
+	@bootstrap/tests.sh
 	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(ARGS) || [ $$? = 5 ]
 	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m e2e $(ARGS) || [ $$? = 5 ]
 
@@ -82,6 +82,9 @@ test-faults: setup venv-dev ## Break 200 runs off at random moments (STT_FAULT_S
 
 setup: venv ## Set up this machine for a stack, as `up` does first: the Pulumi CLI, Incus, a pool, the image
 	@.venv/bin/python -m bootstrap.host $(STACK)
+
+tools: venv ## Get what `preview` and `review` need: Python's packages and the Pulumi CLI
+	@bootstrap/cli.sh >/dev/null
 
 # What only reads sets nothing up.
 ready:

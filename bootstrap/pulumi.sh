@@ -85,7 +85,9 @@ if [ "$verb" = preview ]; then
     exit
 fi
 if [ "$verb" = review ]; then
-    if [ -z "${OFFLINE:-}" ] && has_stack "$stack"; then
+    if [ -n "${SANDBOX:-}" ]; then
+        set -- --sandbox "$@"
+    elif [ -z "${OFFLINE:-}" ] && has_stack "$stack"; then
         find_state
         # The previews run in other directories.
         case ${PULUMI_BACKEND_URL:=file://./state} in

@@ -1,9 +1,11 @@
-"""``python -m review STACK --base COMMIT [--head COMMIT] [--deployed]``: write the comment.
+"""``python -m review STACK --base COMMIT [--head COMMIT] [--deployed|--sandbox]``.
+
+It writes the comment on a pull request.
 
 The head commit, and the one where it parted from the base, are previewed in directories of their
 own. ``--deployed``: with the stack's state and its host, read and not changed; else with an empty
 state and no host, so that nothing secret is needed. The program of each commit runs, with what that
-may do; nothing else of it does.
+may do; nothing else of it does. ``--sandbox``: where it can do little (``sandbox.py``).
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from declaration.stack_file import ENCRYPTED, StackFile
 from declaration.yaml_values import YamlError
 from review.changes import Field, compare, read_preview
 from review.comment import NONE, Review, comment
+from review.sandbox import SandboxError, check_sandbox, give, wrap
 from review.tree import (
     ReviewError,
     Tree,
@@ -66,19 +71,36 @@ _PASSED = re.compile(
 _PULUMI = ("PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
 
 
-def _environment(into: Path, deployed: bool) -> dict[str, str]:
+class Way(Enum):
+    """How the two commits are previewed."""
+
+    DEPLOYED = "with the stack's state and host"
+    OFFLINE = "without either"
+    SANDBOX = "without either, and in a sandbox"
+
+
+def _own(into: Path) -> list[Path]:
+    """A commit's files, its state and its home."""
+    return [into, into.with_name(f"{into.name}-state"), into.with_name(f"{into.name}-home")]
+
+
+def _plugins() -> Path:
+    return Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi", "plugins")
+
+
+def _environment(into: Path, way: Way) -> dict[str, str]:
     """What a commit's previews run with; without the host, nothing secret."""
-    if deployed:
+    if way is Way.DEPLOYED:
         return dict(os.environ)
-    state, home = into.with_name(f"{into.name}-state"), into.with_name(f"{into.name}-home")
+    _, state, home = _own(into)
     state.mkdir()
     home.mkdir()
-    own = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi", "plugins")
-    if own.is_dir():
-        (home / "plugins").symlink_to(own)
+    if _plugins().is_dir():
+        (home / "plugins").symlink_to(_plugins())
     passed = {k: v for k, v in os.environ.items() if _PASSED.fullmatch(k) or k in _PULUMI}
     return {
         **passed,
+        **({"HOME": str(home), "TMPDIR": "/tmp"} if way is Way.SANDBOX else {}),  # noqa: S108
         "PULUMI_BACKEND_URL": f"file://{state}",
         "PULUMI_HOME": str(home),
         "PULUMI_CONFIG_PASSPHRASE": "review",
@@ -86,11 +108,15 @@ def _environment(into: Path, deployed: bool) -> dict[str, str]:
     }
 
 
-def _tree(commit: str, into: Path, stack: str, deployed: bool) -> Tree:
+def _tree(commit: str, into: Path, stack: str, way: Way) -> Tree:
     unpack(ROOT, commit, into)
-    tree = Tree(into, stack, _environment(into, deployed))
+    tree = Tree(into, stack, _environment(into, way))
+    if way is Way.SANDBOX:
+        own, path = _own(into), tree.environment["PATH"]
+        give(*own)
+        tree = replace(tree, wrap=partial(wrap, root=ROOT, own=own, path=path, more=[_plugins()]))
     if tree.file.exists():
-        if deployed:
+        if way is Way.DEPLOYED:
             keep_salt(ROOT, tree)
         else:
             tree.initialize()
@@ -105,6 +131,7 @@ class _Look:
     file: StackFile | None = None
     document: dict[str, Any] | None = None
     tree: Tree | None = None
+    same_packages: bool = True
     failed: str = ""
 
     @property
@@ -113,10 +140,12 @@ class _Look:
         return str((self.file.values if self.file else {}).get("engine", Settings().engine))
 
 
-def _look(name: str, commit: str, work: Path, stack: str, deployed: bool) -> _Look:
+def _look(name: str, commit: str, work: Path, stack: str, way: Way) -> _Look:
     found = _Look(name, StackFile(stack, {}))
     try:
-        tree = found.tree = _tree(commit, work / name, stack, deployed)
+        tree = found.tree = _tree(commit, work / name, stack, way)
+        # Before its program runs: from then on its files may be anything.
+        found.same_packages = same_packages(ROOT, tree)
         if tree.file.exists():
             found.file = None
             found.file = tree.stack_file()
@@ -128,17 +157,22 @@ def _look(name: str, commit: str, work: Path, stack: str, deployed: bool) -> _Lo
     return found
 
 
-def review(stack: str, base: str, head: str, *, deployed: bool, work: Path) -> Review:
+def review(stack: str, base: str, head: str, *, way: Way, work: Path) -> Review:
     """Preview both commits.
 
     Raises:
         ReviewError: there is no such commit, or the head commit has no such stack.
+        SandboxError: this machine cannot make a sandbox.
     """
+    if way is Way.SANDBOX:
+        check_sandbox()
+        work.chmod(0o711)  # nobody has to get to its own directories
+    deployed = way is Way.DEPLOYED
     last = resolve(ROOT, head)
     first = merge_base(ROOT, resolve(ROOT, base), last)
     with ThreadPoolExecutor(2) as pool:
         looks = [
-            pool.submit(_look, name, commit, work, stack, deployed)
+            pool.submit(_look, name, commit, work, stack, way)
             for name, commit in (("base", first), ("head", last))
         ]
     before, after = (each.result() for each in looks)
@@ -185,7 +219,7 @@ def _remarks(before: _Look, after: _Look) -> Iterator[str]:
     if before.failed:
         yield f"The base commit has no preview: {before.failed}"
     for look in (before, after):
-        if look.tree and not same_packages(ROOT, look.tree):
+        if not look.same_packages:
             yield (
                 f"The {look.name} commit's requirements.txt is another than that of the checkout, "
                 "whose packages were used."
@@ -202,7 +236,9 @@ def main() -> None:
     parser.add_argument("stack")
     parser.add_argument("--base", required=True)
     parser.add_argument("--head", default="HEAD")
-    parser.add_argument("--deployed", action="store_true")
+    parser.add_argument("--deployed", dest="way", action="store_const", const=Way.DEPLOYED)
+    parser.add_argument("--sandbox", dest="way", action="store_const", const=Way.SANDBOX)
+    parser.set_defaults(way=Way.OFFLINE)
     options = parser.parse_args()
     if options.head == "HEAD" and git(ROOT, "status", "--porcelain", "--untracked-files=no"):
         print("incus-stt: what is not committed is not in the review", file=sys.stderr, flush=True)
@@ -212,10 +248,10 @@ def main() -> None:
                 options.stack,
                 options.base,
                 options.head,
-                deployed=options.deployed,
+                way=options.way,
                 work=Path(work),
             )
-        except ReviewError as error:
+        except (ReviewError, SandboxError) as error:
             sys.exit(f"incus-stt: error: {error}")
     print(comment(found), end="")
 

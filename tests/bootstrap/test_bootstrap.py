@@ -566,32 +566,33 @@ def test_certificates_that_no_package_brings(tmp_path: Path) -> None:
     assert sorted(path.read_text() for path in out.iterdir()) == [pem(own), pem("C" * 10)]
 
 
-# browser.sh
+# tests.sh
 
 
-def test_a_browser_that_is_there_is_silent(host: Host) -> None:
-    host.fake("chromium")
-    host.fake("certutil")
-    done = host.run("browser.sh")
+def test_what_the_tests_use_is_silent_where_it_is_there(host: Host) -> None:
+    for name in ("chromium", "certutil", "bwrap"):
+        host.fake(name)
+    done = host.run("tests.sh")
     assert (done.returncode, done.stderr) == (0, "")
     assert "apt-get" not in host.calls
 
 
-def test_what_the_tests_lack_for_a_browser_is_installed(host: Host) -> None:
+def test_what_the_tests_lack_is_installed(host: Host) -> None:
     host.fake("chromium")
-    done = host.run("browser.sh")
+    done = host.run("tests.sh")
     assert done.returncode == 0, done.stderr
-    assert "install --no-install-recommends libnss3-tools" in host.calls
-    assert "the tests use a browser: env DEBIAN_FRONTEND" in done.stderr
+    assert "install --no-install-recommends libnss3-tools bubblewrap" in host.calls
+    assert "the tests use libnss3-tools bubblewrap: env DEBIAN_FRONTEND" in done.stderr
 
 
-def test_without_root_or_a_package_the_tests_in_a_browser_are_skipped(host: Host) -> None:
+def test_without_root_or_a_package_the_tests_that_use_it_are_skipped(host: Host) -> None:
     host.user(1000)
-    done = host.run("browser.sh")
+    done = host.run("tests.sh")
     assert done.returncode == 0
-    assert "sudo apt-get install chromium libnss3-tools" in done.stderr
+    assert "sudo apt-get install chromium libnss3-tools bubblewrap" in done.stderr
     host.write("etc/os-release", NOBLE)
-    done = host.run("browser.sh")
+    done = host.run("tests.sh")
     assert done.returncode == 0
     assert "tests in a browser are skipped" in done.stderr
+    assert "sudo apt-get install bubblewrap" in done.stderr
     assert "apt-get" not in host.calls

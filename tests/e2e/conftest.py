@@ -11,6 +11,7 @@ import copy
 import fcntl
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ LONGEST = (
     *("test_webui", "test_speaches", "test_drift", "test_engines", "test_faults"),
     *("test_convergence", "test_commands", "test_lifecycle", "test_service", "test_load"),
 )
+
+
+#: Held by every process of a run.
+_LOCK = Path(tempfile.gettempdir()) / "incus-stt-e2e.lock"
 
 
 def _process(worker_id: str) -> int:
@@ -46,8 +51,7 @@ def incus_ready(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Ite
     directory = tmp_path_factory.getbasetemp()
     if worker_id != "master":
         directory = directory.parent  # each process has its own in the run's
-    place = Path(tempfile.gettempdir())
-    with (place / "incus-stt-e2e.lock").open("w") as lock:
+    with _LOCK.open("w") as lock:
         with (directory / "prepare.lock").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             prepared = directory / "prepared"
@@ -55,7 +59,7 @@ def incus_ready(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Ite
                 fcntl.flock(lock, fcntl.LOCK_SH)
             else:
                 # One run at a time waits, so that none gets in while this one gives up LOCK_EX.
-                with (place / "incus-stt-e2e.queue").open("w") as queue:
+                with _LOCK.with_suffix(".queue").open("w") as queue:
                     fcntl.flock(queue, fcntl.LOCK_EX)
                     fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the processes of another run
                     _prepare()
@@ -140,8 +144,11 @@ def project(stack: Project, up: str, request: pytest.FixtureRequest) -> Iterator
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take away what the run's processes shared."""
-    if not hasattr(session.config, "workerinput"):
+    """Take away what the processes shared, unless the next run has made it its own already."""
+    if hasattr(session.config, "workerinput"):
+        return
+    with _LOCK.open("w") as lock, suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         memory_pool.remove()
 
 

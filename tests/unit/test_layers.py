@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "bootstrap": {"declaration"},
     "stt_server": set(),
     "review": {"declaration", "engines"},
+    "forge": set(),
     "operations": {"declaration", "engines", "stack", "gpu", "roles", "agent", "host"},
 }
 #: The rooms that a room may not import, where it may import the rest.

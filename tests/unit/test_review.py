@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from review.__main__ import changed_settings
 from review.changes import SECRET, UNKNOWN, Change, Field, Op, Preview, compare, read_preview
 from review.comment import LIMIT, MARKER, Review, code, comment, headline
 from review.effects import Weight, effect
+from review.sandbox import SandboxError, check_sandbox, wrap
 from tests.unit.values import change_rows
 
 URN = "urn:pulumi:s::stt::stt:incus:Domain$command:local:Command::{}"
@@ -373,3 +375,28 @@ def test_it_is_never_too_long() -> None:
     assert len(text) <= LIMIT and "Removed from the host" in text and "careful" in text
     assert "There is more, which does not fit here" in text
     assert text.count("<details>") == text.count("</details>")
+
+
+def test_a_sandbox_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(SandboxError, match="needs root"):
+        check_sandbox()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "bwrap" else name)
+    with pytest.raises(SandboxError, match="apt-get install bubblewrap"):
+        check_sandbox()
+
+
+def test_what_a_sandbox_shows_of_the_machine_is_programs(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("pulumi", "secrets"):
+        (tmp_path / "bin" / name).touch()
+    own = [tmp_path / "tree", tmp_path / "state"]
+    words = wrap(["pulumi", "preview"], tmp_path, own, f"{tmp_path / 'bin'}:/usr/bin")
+    bound = [words[i + 1] for i, word in enumerate(words) if word in ("--bind", "--ro-bind")]
+    assert {"/usr", "/etc", str(tmp_path / "bin" / "pulumi")} <= set(bound)
+    assert str(tmp_path / "bin" / "secrets") not in bound and str(tmp_path) not in bound
+    writable = [words[i + 1] for i, word in enumerate(words) if word == "--bind"]
+    assert writable == [str(each) for each in own]
+    assert {"--unshare-net", "--unshare-pid", "--no-new-privs"} <= set(words)
+    assert words[-2:] == ["pulumi", "preview"]

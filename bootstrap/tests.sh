@@ -1,0 +1,32 @@
+#!/bin/sh
+# Makes ready what the tests use besides Incus: Bubblewrap, Chromium, and certutil, with which Chromium
+# trusts a CA. Where a package cannot be had, the tests that need it say so and are skipped.
+set -eu
+HERE=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=lib/say.sh
+. "$HERE/lib/say.sh"
+# shellcheck source=lib/apt.sh
+. "$HERE/lib/apt.sh"
+
+missing=""
+# lacks PROGRAM PACKAGE
+lacks() { command -v "$1" >/dev/null || missing="$missing${missing:+ }$2"; }
+
+lacks chromium chromium
+lacks certutil libnss3-tools
+# Ubuntu's chromium is a way to a snap, which needs a snapd that runs.
+if [ -n "$missing" ] && [ "$(os_release ID)" != debian ]; then
+    say "this distribution has no Chromium package: tests in a browser are skipped"
+    missing=""
+fi
+lacks bwrap bubblewrap
+[ -n "$missing" ] || exit 0
+if ! is_root; then
+    say "there is no $missing: the tests that use it are skipped. For them: sudo apt-get install $missing"
+    exit 0
+fi
+open_log tests.log
+# shellcheck disable=SC2119  # no arguments of ours
+apt_lists_fresh "$(os_release VERSION_CODENAME)" || apt_update
+# shellcheck disable=SC2086  # words
+apt_install "the tests use $missing" $missing
