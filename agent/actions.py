@@ -69,16 +69,20 @@ class Download:
         """Fetch it."""
         import platform  # not at the top: a check does without, and starts sooner
 
+        from agent.progress import amount, on_disk, progress
+
         url = self.url.format(architecture=_ARCHITECTURES.get(platform.machine(), "amd64"))
         target = machine.path(self.to)
         target.parent.mkdir(parents=True, exist_ok=True)
         words = ["curl", "--fail", "--silent", "--show-error", "--location", "--retry", "3"]
-        say(f"downloading {url}{self._size(machine, [*words, url])}")
+        size = self._size(machine, [*words, url])
+        say(f"downloading {url}" + (f": {amount(size)}" if size >= _LARGE else ""))
         fetch = [*words, "--continue-at", "-", "--output", str(target), url]
-        done = machine.run(fetch, check=False, deadline=7200)
-        if done.returncode == 33:  # the server sends whole files only
-            target.unlink(missing_ok=True)
+        with progress(url.rsplit("/", 1)[1], lambda: on_disk(target), size):
             done = machine.run(fetch, check=False, deadline=7200)
+            if done.returncode == 33:  # the server sends whole files only
+                target.unlink(missing_ok=True)
+                done = machine.run(fetch, check=False, deadline=7200)
         # A file that is whole already cannot be continued (HTTP 416).
         if done.returncode and not (done.returncode == 22 and "416" in done.stderr):
             raise StepError(
@@ -89,12 +93,11 @@ class Download:
             self._verify(machine, target, url.rsplit("/", 1)[1], [*words, self.checksums])
 
     @staticmethod
-    def _size(machine: Machine, fetch: Sequence[str]) -> str:
-        """How much there is to download; empty where the server does not tell."""
+    def _size(machine: Machine, fetch: Sequence[str]) -> int:
+        """How many bytes there are to download; 0 where the server does not tell."""
         asked = machine.run([*fetch, "--head"], check=False, deadline=60).stdout.lower()
         sizes = [line.partition(":")[2] for line in asked.splitlines() if "content-length:" in line]
-        size = int(sizes[-1]) if sizes and sizes[-1].strip().isdigit() else 0
-        return f": {size / 1e9:.1f} GB" if size >= _LARGE else ""
+        return int(sizes[-1]) if sizes and sizes[-1].strip().isdigit() else 0
 
     def _verify(self, machine: Machine, file: Path, name: str, fetch: Sequence[str]) -> None:
         import hashlib

@@ -56,6 +56,7 @@ class Model(Kind):
         self, machine: Machine, took: dict[str, float], missing: bool, spoiled: bool
     ) -> None:
         from agent.actions import give, read
+        from agent.progress import amount, on_disk, progress
 
         check_load, *fetch = read([self.check_load, *self.fetch])
         began = time.monotonic()
@@ -64,10 +65,13 @@ class Model(Kind):
                 # Changed after it was complete: from the start. What was cut off goes on.
                 if spoiled:
                     remove(machine.path(self.directory))
-                if self.download:
-                    say(f"downloading {self.name}: {self.download / 1000:.1f} GB")
-                for action in fetch:
-                    action.do(machine)
+                size = self.download * 1_000_000
+                if size:
+                    say(f"downloading {self.name}: {amount(size)}")
+                place = machine.path(self.directory)
+                with progress(self.name, lambda: on_disk(place), size):
+                    for action in fetch:
+                        action.do(machine)
                 give(machine, self.directory, self.owner)
                 seal.seal(machine, self.directory)
             took["fetch"] = round(time.monotonic() - began, 3)

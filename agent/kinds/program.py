@@ -40,6 +40,7 @@ class Program(Kind):
     def apply(self, machine: Machine, step: str) -> Applied:
         """Make it, where it is not there as it was made; the old one comes back on a failure."""
         from agent.actions import give, read
+        from agent.progress import progress, receiving
 
         place = machine.path(self.directory)
         before = place.with_name(place.name + ".before")
@@ -54,8 +55,9 @@ class Program(Kind):
         place.parent.mkdir(parents=True, exist_ok=True)
         say(f"installing {self.description}")
         try:
-            for action in read(self.actions):
-                action.do(machine)
+            with progress(f"{self.description}, received", receiving(machine)):
+                for action in read(self.actions):
+                    action.do(machine)
             if self.requires and not machine.path(f"{self.directory}/{self.requires}").exists():
                 raise StepError(self.failure or f"{self.directory} has no {self.requires}.")
             give(machine, self.directory, "root:root")

@@ -267,6 +267,23 @@ def test_ollama_s_models_are_pulled_with_their_size(imitation: Imitation) -> Non
     assert (done.returncode, done.stderr) == (1, "pulling nowhere\nnowhere: no such model\n")
 
 
+def test_ollama_s_models_tell_how_far_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from roles.ollama_server.machine import models
+
+    now = iter([0.0, 5.0, 20.0, 40.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    progress = models.Progress("llama3.2")
+    for came in (0, 50_000_000, 400_000_000, 400_000_000):
+        progress.tell({"digest": "sha256:1", "total": 2_000_000_000, "completed": came})
+    assert capsys.readouterr().err.splitlines() == [
+        "pulling llama3.2: 2.0 GB",
+        "pulling llama3.2: 0.4 of 2.0 GB, 20 MB/s, about 1 min left",
+        "pulling llama3.2: 0.4 of 2.0 GB, 0 MB/s",
+    ]
+
+
 def test_memory_of_ollama(imitation: Imitation, asked: dict[str, str]) -> None:
     loaded = {"name": "tiny", "size": 1, "size_vram": 2, "expires_at": "x", "digest": "y"}
     imitation.answers = {"GET /api/ps": (200, {"models": [loaded]})}

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
 from typing import Any
 
 #: Parts of a model from this size on are told; bytes.
 LARGE = 50_000_000
+#: Seconds between two lines on how much has come.
+EVERY = 15.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -41,12 +44,30 @@ def has(port: int, model: str) -> bool:
         return False
 
 
-def tell(said: dict[str, Any], told: set[str], model: str) -> None:
-    """Say once how large each large part of a model is."""
-    part, size = said.get("digest", ""), said.get("total", 0)
-    if size >= LARGE and part not in told:
-        told.add(part)
-        print(f"pulling {model}: {size / 1e9:.1f} GB", file=sys.stderr, flush=True)
+class Progress:
+    """Says how large each large part of a model is, and now and then how much of it has come."""
+
+    def __init__(self, model: str) -> None:
+        self.model, self.part = model, ""
+        self.moment, self.came = 0.0, 0
+
+    def tell(self, said: dict[str, Any]) -> None:
+        """A line of Ollama's, which has many of them a second."""
+        part, size = said.get("digest", ""), said.get("total", 0)
+        came, now = said.get("completed", 0), time.monotonic()
+        if size < LARGE:
+            return
+        if part != self.part:
+            self.part, self.moment, self.came = part, now, came
+            self._print(f"{size / 1e9:.1f} GB")
+        elif now - self.moment >= EVERY:
+            speed = (came - self.came) / (now - self.moment)
+            left = f", about {(size - came) / speed / 60:.0f} min left" if speed > 0 else ""
+            self.moment, self.came = now, came
+            self._print(f"{came / 1e9:.1f} of {size / 1e9:.1f} GB, {speed / 1e6:.0f} MB/s{left}")
+
+    def _print(self, text: str) -> None:
+        print(f"pulling {self.model}: {text}", file=sys.stderr, flush=True)
 
 
 def pull(port: int, model: str) -> None:
@@ -56,7 +77,7 @@ def pull(port: int, model: str) -> None:
         SystemExit: it cannot be fetched; Ollama says why.
     """
     print(f"pulling {model}", file=sys.stderr, flush=True)
-    told: set[str] = set()
+    progress = Progress(model)
     try:
         # Lines come as the download goes on.
         with call(port, "/api/pull", {"model": model}, 600) as answer:
@@ -64,7 +85,7 @@ def pull(port: int, model: str) -> None:
                 said = json.loads(line)
                 if "error" in said:
                     sys.exit(f"{model}: {said['error']}")
-                tell(said, told, model)
+                progress.tell(said)
     except OSError as error:
         sys.exit(f"{model}: {error}")
 

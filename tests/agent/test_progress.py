@@ -1,0 +1,95 @@
+"""What is said while something long goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import progress
+from agent.actions import Download
+from agent.progress import line, on_disk, receiving, time_left
+
+
+@pytest.mark.parametrize(
+    ("came", "total", "speed", "said"),
+    [
+        (430_000_000, 0, 12e6, "  … pip: 430 MB so far, 12 MB/s"),
+        (1_200_000_000, 4_500_000_000, 33e6, "1.2 GB of 4.5 GB (26 %), 33 MB/s, about 2 min left"),
+        (4_490_000_000, 4_500_000_000, 10e6, "4.5 GB of 4.5 GB (99 %), 10 MB/s, about 1 s left"),
+        (5_000, 0, 0, "  … pip: 0 MB so far, nothing came for 15 s"),
+        # More than was expected is no reason for a percentage above it.
+        (2_000_000, 1_000_000, 1e6, "2 MB of 1 MB (99 %), 1 MB/s"),
+    ],
+)
+def test_a_line(came: int, total: int, speed: float, said: str) -> None:
+    assert line("pip", came, total, speed).endswith(said)
+
+
+def test_time_is_told_as_people_do() -> None:
+    assert [time_left(each) for each in (0.2, 45, 89, 91, 3600)] == [
+        *("about 1 s left", "about 45 s left", "about 89 s left"),
+        *("about 2 min left", "about 60 min left"),
+    ]
+
+
+def test_what_is_over_soon_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.progress("x", lambda: 1):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_the_innermost_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+    with progress.progress("outer", lambda: 1):
+        with progress.progress("inner", lambda: 2):
+            time.sleep(0.2)
+        within = capsys.readouterr().err
+        time.sleep(0.2)
+        after = capsys.readouterr().err
+    assert "inner" in within and "outer" not in within
+    assert "outer" in after and "inner" not in after
+
+
+def test_a_download_tells_how_far_it_is(
+    agent: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in for curl that writes half of 200 MB, waits, and writes the rest."""
+    monkeypatch.setattr(progress, "EVERY", 0.05)
+    agent.systemd.program(
+        "curl",
+        "#!/bin/sh\nfor last; do :; done\ncase $last in\n"
+        "--head) printf 'Content-Length: 200000000\\r\\n';;\n"
+        "*) while [ $1 != --output ]; do shift; done\n"
+        "   head -c 100000000 /dev/zero >$2; sync $2; sleep 0.5\n"
+        "   head -c 100000000 /dev/zero >>$2;;\n"
+        "esac\n",
+        ready=True,
+    )
+    Download("http://x/model.zst", "/var/cache/model.zst").do(agent.machine)
+    said = capsys.readouterr().err
+    assert "  … model.zst: 100 MB of 200 MB (50 %), " in said
+
+
+def test_bytes_are_counted_from_the_start(agent: Any) -> None:
+    """As Linux has it: two lines of titles, and received bytes first."""
+    table = agent.path("/proc/net/dev")
+    table.parent.mkdir(parents=True)
+    head = "Inter-|   Receive\n face |bytes    packets\n"
+    table.write_text(f"{head}    lo: 900 1 0 0\n  eth0: 1000 9 0 0\n")
+    came = receiving(agent.machine)
+    assert came() == 0
+    table.write_text(f"{head}    lo: 999 1 0 0\n  eth0: 5000 9 0 0\n")
+    assert came() == 4000
+
+
+def test_what_is_reserved_and_not_written_does_not_count(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(10**9)
+    (tmp_path / "b").write_bytes(b"x" * 50_000)
+    assert 50_000 <= on_disk(tmp_path) < 10**6
+    assert on_disk(tmp_path / "b") >= 50_000 and on_disk(tmp_path / "nothing") == 0
