@@ -123,8 +123,12 @@ class Domain(pulumi.ComponentResource):
                 host,
                 settings,
                 desired,
-                [project, profiles["default"], *(made[name] for name in mounts)],
-                [network, *(profiles[name] for name in machine.machine.profiles)],
+                [project, profiles["default"]],
+                # A machine gets another volume in place, as it gets another profile.
+                [
+                    *(network, *(profiles[name] for name in machine.machine.profiles)),
+                    *(made[name] for name in mounts),
+                ],
                 mine,
             )
         self.register_outputs({})

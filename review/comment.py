@@ -9,7 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from review.changes import Change, Field, Op, Preview
-from review.effects import KEY, Weight, effect, is_service, is_url, new_address, role_of
+from review.effects import (
+    AGAIN,
+    KEY,
+    OBJECTS,
+    Weight,
+    effect,
+    is_service,
+    is_url,
+    new_address,
+    role_of,
+)
 
 #: Characters; GitHub's limit is 65,536.
 LIMIT = 64_000
@@ -145,10 +155,24 @@ def _restarts(review: Review) -> Iterator[str]:
     services = {
         change.name.rpartition("/")[0]
         for change in review.preview.changes
-        if change.name.count("/") == 3 and effect(change, review.engines)[0] is Weight.RESTART
+        if change.name.count("/") == 3
+        and effect(change, review.engines)[0] is Weight.RESTART
+        and _machine(change.name) not in _made_again(review.preview.changes)
     } - gone
     if services or not any(each.op is Op.CREATE for each in review.preview.changes):
         yield f"{_count(len(services), 'service')} restart{'s' if len(services) == 1 else ''}"
+
+
+def _machine(name: str) -> str:
+    """The machine that a resource is of or in: ``DOMAIN/MACHINE``."""
+    return "/".join(name.split("/")[:2])
+
+
+def _made_again(changes: Iterable[Change]) -> set[str]:
+    """The machines that are deleted and made again, with all that is in them."""
+    return {
+        _machine(each.name) for each in changes if each.kind == "instance" and each.op is Op.REPLACE
+    }
 
 
 def _replacements(changes: Iterable[Change]) -> Iterator[str]:
@@ -194,11 +218,13 @@ def _services(review: Review) -> list[str]:
     for change in review.preview.changes:
         name = change.name.rpartition("/")[0] if change.name.count("/") == 3 else change.name
         groups.setdefault(name, []).append(change)
-    rows = []
+    rows, again = [], _made_again(review.preview.changes)
     for name, changes in groups.items():
         weighed = [effect(change, review.engines) for change in changes]
         heaviest = max(weight for weight, _ in weighed)
         words = dict.fromkeys(text for weight, text in weighed if weight is heaviest)
+        if name.count("/") == 2 and _machine(name) in again and changes[0].kind != "instance":
+            words = {AGAIN: None}
         moved = [each.new for change in changes for each in change.fields if is_url(change, each)]
         if moved:  # nobody waits at an address that is given up
             words = dict.fromkeys(new_address(code(url)) for url in moved)
@@ -220,6 +246,8 @@ def _removed(review: Review) -> list[str]:
     found = []
     for change in gone:
         project = change.kind == "project" and change.name.split("/")[0] in kept_in
+        if change.kind not in OBJECTS:  # it goes with its machine, or is a value of the state
+            continue
         if change.kept or project:
             found.append(f"{change.kind} {code(change.name)}: stays, unmanaged")
         elif change.kind in ("instance", "volume", "network", "project"):

@@ -27,13 +27,14 @@ _RESTARTS = {
     "webui_proxy": "the HTTPS proxy restarts: its connections are cut off",
 }
 #: What an Incus object, or a value that is made once, is called.
-_OBJECTS = {
+OBJECTS = {
     "instance": "the machine",
     "network": "the bridge",
     "project": "the Incus project",
     "profile": "the profile",
     "volume": "the volume",
 }
+AGAIN = "made again with its machine"
 KEY = f"{SERVICE}/key"
 _KEPT_VALUES = {
     KEY: "clients need another key",
@@ -48,8 +49,8 @@ def effect(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
     """How much, and what, in words; ``engines`` are the stack's, before and after."""
     if change.name in _KEPT_VALUES:
         return _of_value(change)
-    if change.kind in _OBJECTS:
-        return _of_object(change, _OBJECTS[change.kind])
+    if change.kind in OBJECTS:
+        return _of_object(change, OBJECTS[change.kind])
     return _of_step(change, engines)
 
 
@@ -106,7 +107,7 @@ def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
     role, part = role_of(change), change.name.rpartition("/")[2]
     service, secrets = is_service(change), part == "secrets"
     if change.op is Op.REPLACE:
-        return Weight.IN_PLACE, "made again with its machine"
+        return Weight.IN_PLACE, AGAIN
     if change.op is Op.CREATE and not secrets:
         return Weight.IN_PLACE, "the service is new" if service else "new"
     if change.op is Op.DELETE and service:

@@ -55,3 +55,17 @@ def test_a_machine_does_not_trust_what_another_one_changed(project: Project) -> 
     installed = "/opt/incus-stt/faster-whisper-*/lib/python3*/site-packages"
     assert "taken over" not in inside("second", f"cat {installed}/click/__init__.py")
     assert project.unchanged()
+
+
+def test_a_machine_comes_and_goes_and_the_other_stays(project: Project) -> None:
+    """The volume that they share is attached and detached while the service runs."""
+    words = ("config", "get", "gpu-server", "volatile.uuid")
+    before, second = incus(*words, project=DOMAIN), project.machines.pop("second")
+    project.write()
+    assert f"{DOMAIN}/volume/wheels deleted" in project.up()
+    assert project.unchanged() and not inside("gpu-server", f"ls -A {WHEELS} || true")
+    project.machines["second"] = second
+    project.write()
+    project.up()
+    assert incus(*words, project=DOMAIN) == before
+    assert inside("gpu-server", f"ls {WHEELS}/*.whl")

@@ -387,6 +387,24 @@ def test_a_sandbox_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
         check_sandbox()
 
 
+def test_what_goes_with_a_machine_is_said_once() -> None:
+    """Its services do not restart: they are made again. Its agent, and values, are no losses."""
+    changes = (
+        Change("a/gpu-server/instance", Op.REPLACE, "instance"),
+        Change("a/gpu-server/agent", Op.REPLACE),
+        Change("a/gpu-server/stt_server/service", Op.REPLACE, "service"),
+        Change("a/gpu-server/stt_server/secrets", Op.DELETE, "secret_files", kept=True),
+        Change("open_webui/admin-password", Op.DELETE, kept=True),
+        Change("a/volume/webui", Op.DELETE, "volume", kept=True),
+    )
+    text = html.unescape(comment(Review("gpu", "1", "2", ("speaches",), Preview(changes))))
+    assert ": no services restart, **1 machine replaced or deleted**\n" in text
+    row = next(line for line in text.splitlines() if "a/gpu-server/stt_server" in line)
+    assert row.endswith("| made again with its machine |")
+    removed = text.partition("**Removed from the host:**")[2].partition("| what")[0]
+    assert removed.strip() == "- volume <code>a/volume/webui</code>: stays, unmanaged"
+
+
 def test_what_a_sandbox_shows_of_the_machine_is_programs(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     for name in ("pulumi", "secrets"):

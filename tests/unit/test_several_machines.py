@@ -12,7 +12,7 @@ import yaml
 from declaration.problems import DeclarationError
 from roles import ROLES
 from stack.declare import declare
-from tests.unit.program import Program, host_with, run
+from tests.unit.program import Program, host_after, host_with, run
 from tests.unit.values import CARD, DEFAULTS
 
 STT, OLLAMA = ["base_system", "stt_server"], ["base_system", "ollama_server"]
@@ -119,3 +119,16 @@ def test_what_ollama_holds_of_a_shared_card_counts_wherever_it_is(infra: Any) ->
     machines = {"one": {"roles": STT, **GPU}, "two": {"roles": OLLAMA, **GPU}}
     program = run("gpu", infra=infra(machines, "shared"), ollama={"models": ["llama3.1:8b"]})
     assert any("what llama3.1:8b takes is known once it is pulled" in each for each in program.log)
+
+
+def test_another_machine_does_not_replace_the_first(infra: Any) -> None:
+    """They share a volume that one by itself does not have: it comes to the first in place."""
+    one = {"one": {"roles": STT}}
+    first = run("cpu", infra=infra(one, "shared"))
+    both = run(
+        "cpu", host_after(first), first, infra=infra({**one, "two": {"roles": STT}}, "shared")
+    )
+    assert both.done["lab/one/instance"] == "update"
+    assert both.done["lab/volume/wheels"] == "create"
+    again = run("cpu", host_after(both), both, infra=infra(one, "shared"))
+    assert again.done["lab/one/instance"] == "update"
