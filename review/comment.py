@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from review.changes import Change, Field, Op, Preview
 from review.effects import (
-    AGAIN,
     KEY,
     OBJECTS,
     Weight,
@@ -147,18 +146,18 @@ def _losses(review: Review) -> Iterator[str]:
 
 
 def _restarts(review: Review) -> Iterator[str]:
-    gone = {
+    new_or_gone = {
         each.name.rpartition("/")[0]
         for each in review.preview.changes
-        if each.op is Op.DELETE and is_service(each)
+        if each.op in (Op.CREATE, Op.DELETE) and is_service(each)
     }
     services = {
         change.name.rpartition("/")[0]
         for change in review.preview.changes
         if change.name.count("/") == 3
         and effect(change, review.engines)[0] is Weight.RESTART
-        and _machine(change.name) not in _made_again(review.preview.changes)
-    } - gone
+        and _machine(change.name) not in _machines(review.preview.changes, Op.REPLACE)
+    } - new_or_gone
     if services or not any(each.op is Op.CREATE for each in review.preview.changes):
         yield f"{_count(len(services), 'service')} restart{'s' if len(services) == 1 else ''}"
 
@@ -168,11 +167,9 @@ def _machine(name: str) -> str:
     return "/".join(name.split("/")[:2])
 
 
-def _made_again(changes: Iterable[Change]) -> set[str]:
-    """The machines that are deleted and made again, with all that is in them."""
-    return {
-        _machine(each.name) for each in changes if each.kind == "instance" and each.op is Op.REPLACE
-    }
+def _machines(changes: Iterable[Change], *ops: Op) -> set[str]:
+    """The machines to which one of these happens."""
+    return {_machine(each.name) for each in changes if each.kind == "instance" and each.op in ops}
 
 
 def _replacements(changes: Iterable[Change]) -> Iterator[str]:
@@ -218,13 +215,15 @@ def _services(review: Review) -> list[str]:
     for change in review.preview.changes:
         name = change.name.rpartition("/")[0] if change.name.count("/") == 3 else change.name
         groups.setdefault(name, []).append(change)
-    rows, again = [], _made_again(review.preview.changes)
+    rows, lost = [], _machines(review.preview.changes, Op.REPLACE, Op.DELETE)
     for name, changes in groups.items():
-        weighed = [effect(change, review.engines) for change in changes]
+        service = [each for each in changes if is_service(each) and each.op is not Op.UPDATE]
+        gone = [each for each in service if each.op is Op.DELETE]
+        if _machine(name) in lost and changes[0].kind != "instance" and not gone:
+            continue  # the machine's own row says it
+        weighed = [effect(change, review.engines) for change in service or changes]
         heaviest = max(weight for weight, _ in weighed)
         words = dict.fromkeys(text for weight, text in weighed if weight is heaviest)
-        if name.count("/") == 2 and _machine(name) in again and changes[0].kind != "instance":
-            words = {AGAIN: None}
         moved = [each.new for change in changes for each in change.fields if is_url(change, each)]
         if moved:  # nobody waits at an address that is given up
             words = dict.fromkeys(new_address(code(url)) for url in moved)

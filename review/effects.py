@@ -34,7 +34,6 @@ OBJECTS = {
     "profile": "the profile",
     "volume": "the volume",
 }
-AGAIN = "made again with its machine"
 KEY = f"{SERVICE}/key"
 _KEPT_VALUES = {
     KEY: "clients need another key",
@@ -58,7 +57,8 @@ def _of_value(change: Change) -> tuple[Weight, str]:
     if change.op is Op.CREATE:
         return Weight.IN_PLACE, "made, once"
     if change.name != KEY:
-        return Weight.IN_PLACE, _KEPT_VALUES[change.name]
+        gone = change.op is Op.DELETE
+        return Weight.IN_PLACE, "removed" if gone else _KEPT_VALUES[change.name]
     if change.op is Op.DELETE:
         text = "clients need the key of stt:apiKey, or none with stt:authentication none"
         return Weight.RESTART, text
@@ -107,7 +107,7 @@ def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
     role, part = role_of(change), change.name.rpartition("/")[2]
     service, secrets = is_service(change), part == "secrets"
     if change.op is Op.REPLACE:
-        return Weight.IN_PLACE, AGAIN
+        return Weight.IN_PLACE, "made again with its machine"
     if change.op is Op.CREATE and not secrets:
         return Weight.IN_PLACE, "the service is new" if service else "new"
     if change.op is Op.DELETE and service:

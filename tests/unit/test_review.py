@@ -399,10 +399,24 @@ def test_what_goes_with_a_machine_is_said_once() -> None:
     )
     text = html.unescape(comment(Review("gpu", "1", "2", ("speaches",), Preview(changes))))
     assert ": no services restart, **1 machine replaced or deleted**\n" in text
-    row = next(line for line in text.splitlines() if "a/gpu-server/stt_server" in line)
-    assert row.endswith("| made again with its machine |")
+    rows = [line for line in text.splitlines() if line.startswith("| <code>")]
+    assert [row.split("</code>")[0].removeprefix("| <code>") for row in rows] == [
+        *("a/gpu-server/instance", "open_webui/admin-password", "a/volume/webui"),
+    ]
     removed = text.partition("**Removed from the host:**")[2].partition("| what")[0]
     assert removed.strip() == "- volume <code>a/volume/webui</code>: stays, unmanaged"
+
+
+def test_a_new_machine_s_service_is_new_and_does_not_restart() -> None:
+    changes = (
+        Change("a/more/instance", Op.CREATE, "instance"),
+        Change("a/more/stt_server/secrets", Op.CREATE, "secret_files"),
+        Change("a/more/stt_server/service", Op.CREATE, "service"),
+    )
+    text = html.unescape(comment(Review("gpu", "1", "2", ("speaches",), Preview(changes))))
+    assert ": nothing is replaced, 1 service new\n" in text
+    row = next(line for line in text.splitlines() if "a/more/stt_server" in line)
+    assert row.endswith("| the service is new |")
 
 
 def test_what_a_sandbox_shows_of_the_machine_is_programs(tmp_path: Path) -> None:
