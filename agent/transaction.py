@@ -1,4 +1,4 @@
-"""Files that are replaced together: all of them, or none."""
+"""Files that are replaced together: all of them, or none. And what a new version changes itself."""
 
 from __future__ import annotations
 
@@ -44,20 +44,26 @@ class Transaction:
         """The paths that are kept, and whether something was there."""
         return dict(self._noted().get("paths", {}))
 
-    def begin(self, paths: Sequence[str], target: str) -> None:
-        """Keep what is at ``paths`` now. What a pending change keeps stays as it is.
+    @property
+    def data(self) -> dict[str, bool]:
+        """The same of files that are not this project's own: they are kept, and never removed."""
+        return dict(self._noted().get("data", {}))
+
+    def begin(self, paths: Sequence[str], target: str, data: Sequence[str] = ()) -> None:
+        """Keep what is at ``paths``, and at ``data``, now. What a pending change keeps stays.
 
         Raises:
             OSError: there is no room; nothing was changed.
         """
-        kept = self.paths
+        kept, kept_data = self.paths, self.data
         if not self.pending:
             remove(self._machine.path(self.directory))
-        for path in paths:
-            # One that is in its place again already is kept again.
-            if path not in kept or (kept[path] and not self._copy(path).exists()):
-                kept[path] = self._keep(path)
-        text = json.dumps({"paths": kept, "target": target})
+        for found, wanted in ((kept, paths), (kept_data, data)):
+            for path in wanted:
+                # One that is in its place again already is kept again.
+                if path not in found or (found[path] and not self._copy(path).exists()):
+                    found[path] = self._keep(path)
+        text = json.dumps({"paths": kept, "data": kept_data, "target": target})
         write(self._machine, File(self._list, text, "0600"))
 
     def _keep(self, path: str) -> bool:
@@ -70,9 +76,21 @@ class Transaction:
     def _copy(self, path: str) -> Path:
         return self._machine.path(f"{self.directory}/files{path}")
 
+    def put_data_back(self) -> None:
+        """Give a change that was cut off the data as it was before; what is kept stays kept.
+
+        Raises:
+            OSError: there is no room.
+        """
+        for path, existed in self.data.items():
+            if not existed:
+                self._machine.path(path).unlink(missing_ok=True)
+            elif self._copy(path).exists():
+                _clone(self._copy(path), self._machine.path(path))
+
     def restore(self) -> None:
         """Put everything back. It takes no room: kept files are renamed into place."""
-        for path, existed in self.paths.items():
+        for path, existed in {**self.paths, **self.data}.items():
             copy, place = self._copy(path), self._machine.path(path)
             if not existed:
                 discard(self._machine, path)

@@ -50,6 +50,10 @@ class Service(Kind):
     socket: str = ""
     #: URLs whose JSON is what the service says of itself, by the name of the answer.
     reports: Mapping[str, str] = field(default_factory=dict)
+    #: Files of the program's own that another ``version`` of it changes at its start, such as a
+    #: database. Copies are kept until that version works, and come back with the one before.
+    data: Sequence[str] = field(default_factory=list)
+    version: str = ""
 
     @property
     def locks(self) -> list[str]:
@@ -114,11 +118,20 @@ class Service(Kind):
         if not cut_off:
             self._check_port(machine, previous)
         name = os.urandom(8).hex()
+        migrates = previous is not None and previous.version != self.version
+        data = self.data if migrates else []
         try:
-            change.begin([*paths, *stale], name)
-        except OSError as error:
+            if data and previous:  # nothing writes into what is copied
+                systemd.stop(machine, previous.unit_name)
+            change.begin([*paths, *stale], name, data)
+            if cut_off and change.data:  # whichever version has begun to change it
+                systemd.stop(machine, self.unit_name)
+                change.put_data_back()
+        except (OSError, StepError) as error:
             if not cut_off:
                 change.end()
+                if data and previous:
+                    previous.start(machine, previous.deadline)
             raise StepError(
                 f"{step}: the files in use could not be kept: {error}.",
                 resolution="The running service was not touched. Make room, then run up again.",
@@ -133,7 +146,7 @@ class Service(Kind):
                 _stop_units(machine, stale)
             change.restore()
             systemd.reload(machine)
-            if cut_off and previous:  # it may be stopped since then
+            if (cut_off or data) and previous:  # it may be stopped since then
                 previous.start(machine, previous.deadline)
             raise StepError(
                 f"{step}: the new files could not be written: {error}.",

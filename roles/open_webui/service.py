@@ -31,6 +31,8 @@ NAME = "open_webui"
 USER, UID = "webui", 903
 VOLUME = "/srv/webui"
 HOME = f"{VOLUME}/open-webui"
+#: What a new version changes at its start: users and chats, and the index of documents.
+_DATABASES = ("webui.db", "webui.db-wal", "webui.db-shm", "vector_db/chroma.sqlite3")
 SECRETS = f"/etc/incus-stt/{NAME}/secrets.env"
 ENVIRONMENT = "/etc/incus-stt/open-webui.env"
 #: This project's programs for Open WebUI, with its lock file.
@@ -166,6 +168,8 @@ def _service(context: Context) -> Service:
         port=port,
         health=[HealthRequest(f"http://127.0.0.1:{port}/ready")],
         deadline=_DEADLINE,
+        data=[f"{HOME}/data/{name}" for name in _DATABASES],
+        version=VERSION,
     )
 
 

@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,8 @@ class Systemd:
 
     def __init__(self, state: Path, root: Path) -> None:
         self.state, self.root = state, root
+        #: What a program does at its start, by what it runs with (for ``systemctl``).
+        self.starts: Callable[[str], None] = lambda text: None
         self.bin = state / "bin"
         for each in ("bin", "active", "enabled", "failed", "packages"):
             (state / each).mkdir(parents=True)
@@ -180,6 +183,7 @@ class Systemd:
                 sources = [file, etc / f"{unit.removesuffix('.service')}.env"]
                 text = "".join(each.read_text() for each in sources if each.exists())
                 code = 1 if "DIES" in text or not file.exists() else 0
+                self.starts(text)
                 (failed if code or "EXITS" in text else active).write_text(text)
         return subprocess.CompletedProcess(words, code, said, "")
 
@@ -461,6 +465,16 @@ class Fault:
 
 
 FAULT = Fault()
+
+
+@contextmanager
+def unarmed() -> Iterator[None]:
+    """What somebody else does meanwhile is not cut off."""
+    root, FAULT.root = FAULT.root, ""
+    try:
+        yield
+    finally:
+        FAULT.root = root
 
 
 @pytest.fixture

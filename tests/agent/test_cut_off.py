@@ -18,6 +18,7 @@ from agent.kinds.model import Model
 from agent.kinds.program import Program
 from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.upload import Upload
+from tests.agent.conftest import unarmed
 
 STEP = "stt/step"
 SECRET = "kein-wort-davon"
@@ -86,6 +87,35 @@ def _held_elsewhere(agent: Any, archive: Any) -> Change:
     )
 
 
+DATABASE = "/srv/engine/data.db"
+
+
+def migrate(agent: Any) -> None:
+    """The programs ``a`` and ``b``: the second one changes the database, which breaks the first."""
+    place = agent.path(DATABASE)
+    place.parent.mkdir(parents=True)
+    place.write_text("as a has it")
+
+    def starts(text: str) -> None:
+        if "MODEL=" in text:
+            now = place.read_text()
+            wrong = 'MODEL="a"' in text and now != "as a has it"
+            with unarmed():
+                place.write_text(
+                    "broken" if wrong else f"as {text[text.find('MODEL=') + 7]} has it"
+                )
+
+    agent.systemd.starts = starts
+
+
+def _migrating(agent: Any, archive: Any) -> Change:
+    migrate(agent)
+    old, new = (
+        agent.service(model, data=[DATABASE, f"{DATABASE}-wal"], version=model) for model in "ab"
+    )
+    return Change(old, new)
+
+
 def _files(agent: Any, archive: Any) -> Change:
     old = [File("/etc/one", "1\n"), File("/etc/two", "2\n")]
     return Change(Files(old), Files([File("/etc/one", "changed\n")]))
@@ -148,6 +178,7 @@ CHANGES: list[Make] = [
     _programs,
     _mended_program,
     _mended_upload,
+    _migrating,
     _models,
     _upload,
     _uploaded_file,
@@ -233,7 +264,9 @@ def test_a_process_that_exits_at_once(agent: Any, archive: Any, number: int) -> 
     assert 'MODEL="b"' in agent.systemd.running("engine")
 
 
-@pytest.mark.parametrize("make", [_service, _other_unit, _files, _secrets, _programs, _upload])
+@pytest.mark.parametrize(
+    "make", [_service, _other_unit, _migrating, _files, _secrets, _programs, _upload]
+)
 def test_the_next_run_may_go_back_instead(agent: Any, archive: Any, make: Make) -> None:
     agent.quick = True
     change = make(agent, archive)
@@ -245,6 +278,8 @@ def test_the_next_run_may_go_back_instead(agent: Any, archive: Any, make: Make) 
     for number in range(2, LIMIT, 3):
         back()
         ended = agent.cut(number, lambda: agent.apply(STEP, change.after, **more))
+        if make is _migrating and _records(agent) != before[1]:
+            break  # it has proven itself: from then on its database is the new version's
         agent.apply(STEP, change.before, **more)
         assert agent.drift() == [] and agent.leftovers() == [], number
         assert (_shown(agent), _records(agent)) == before, number

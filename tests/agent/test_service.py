@@ -292,3 +292,28 @@ def test_a_control_character_is_refused_without_showing_the_value(agent: Any) ->
     with pytest.raises(StepError, match="control characters") as failed:
         agent.apply(STEP, bad)
     assert "geheim" not in str(failed.value) and agent.check() == {}
+
+
+def test_a_version_that_does_not_come_up_leaves_the_database_as_it_was(agent: Any) -> None:
+    """It changes the database at its start, and the one before could not read that any more."""
+    agent.quick = True
+    database, rest = agent.path("/srv/engine/data.db"), agent.path("/srv/engine/data.db-wal")
+    database.parent.mkdir(parents=True)
+    database.write_text("old")
+
+    def starts(text: str) -> None:
+        if "SICK" in text:
+            database.write_text("migrated")
+            rest.write_text("left behind")
+
+    agent.systemd.starts = starts
+    data = ["/srv/engine/data.db", "/srv/engine/data.db-wal"]
+    agent.apply("stt/service", agent.service("one", data=data, version="1"))
+    with pytest.raises(StepError, match="the one before was put back"):
+        agent.apply("stt/service", agent.service("SICK", data=data, version="2", deadline=1))
+    assert database.read_text() == "old" and not rest.exists()
+    assert 'MODEL="one"' in agent.systemd.running("engine") and agent.drift() == []
+    # Another setting of the same version keeps no copy: a database can be large.
+    with pytest.raises(StepError, match="the one before was put back"):
+        agent.apply("stt/service", agent.service("SICK", data=data, version="1", deadline=1))
+    assert database.read_text() == "migrated"
