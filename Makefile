@@ -2,7 +2,7 @@
 # the stack that is selected: that of the last command, or of `pulumi stack select`; dev where none is.
 ifndef STACK
 UNNAMED = UNNAMED=1
-STACK = $(eval STACK := $(shell bootstrap/selected.sh))$(STACK)
+STACK = $(eval STACK := $(or $(shell bootstrap/selected.sh),$(error no stack is known; name it: STACK=NAME)))$(STACK)
 endif
 # More words for Pulumi, or for pytest: make preview ARGS='--target …', make test ARGS='-k key'.
 ARGS ?=

@@ -12,7 +12,8 @@ cd "$HERE/.."
 find_cli
 find_plugins
 if [ $# -gt 0 ]; then
-    find_state
+    find_backend
+    find_state "$1"
     select_stack "$1" >&2
 fi
 # shellcheck disable=SC2016 # the reader's PATH

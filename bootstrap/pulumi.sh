@@ -17,7 +17,9 @@ shift 2
 runs() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null; }
 
 # Pulumi's own lock outlives a run that was killed; one of a process that has ended must not block the next run.
+# A shared backend's locks are Pulumi's and their owners' matter: the run may be anywhere.
 remove_stale_locks() {
+    [ -z "$shared" ] || return 0
     for lock in state/.pulumi/locks/organization/stt/"$stack"/*.json; do
         [ -e "$lock" ] || continue
         pid=$(sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$lock")
@@ -53,17 +55,24 @@ enter_copy() {
         esac
     done
     mkdir "$work/state"
+    if ! has_passphrase; then
+        if [ -s state/passphrase ]; then
+            export PULUMI_CONFIG_PASSPHRASE_FILE="$PWD/state/passphrase"
+        else
+            export PULUMI_CONFIG_PASSPHRASE=preview
+        fi
+    fi
     cd "$work"
     plugins=${PULUMI_HOME:-$HOME/.pulumi}/plugins
     mkdir "$work/home"
     [ ! -d "$plugins" ] || ln -s "$plugins" "$work/home"
-    export PULUMI_HOME="$work/home"
-    has_passphrase || export PULUMI_CONFIG_PASSPHRASE=preview
+    export PULUMI_HOME="$work/home" PULUMI_BACKEND_URL="file://$work/state"
     pulumi stack init --no-select "$stack" >/dev/null
 }
 
+find_backend
+say "stack $stack${shared:+, whose state others share (its locks: docs/team.md): $backend}"
 if [ "$verb" = drift ]; then
-    say "stack $stack"
     make_work
     if ! STT_DRIFT_REPORT=$work/drift "$0" "$stack" preview >"$work/said" 2>&1 || [ ! -e "$work/drift" ]; then
         cat "$work/said" >&2
@@ -75,12 +84,11 @@ if [ "$verb" = drift ]; then
     exit 0
 fi
 
-say "stack $stack"
 case $verb in preview | review) READ_ONLY=yes ;; esac
 find_cli
 find_plugins
 if [ "$verb" = preview ]; then
-    if has_stack "$stack"; then find_state; else enter_copy; fi
+    if has_stack "$stack"; then find_state "$stack"; else enter_copy; fi
     pulumi preview --stack "$stack" --suppress-progress "$@"
     exit
 fi
@@ -88,19 +96,17 @@ if [ "$verb" = review ]; then
     if [ -n "${SANDBOX:-}" ]; then
         set -- --sandbox "$@"
     elif [ -z "${OFFLINE:-}" ] && has_stack "$stack"; then
-        find_state
-        # The previews run in other directories.
-        case ${PULUMI_BACKEND_URL:=file://./state} in
-            file://./*) PULUMI_BACKEND_URL=file://$PWD/${PULUMI_BACKEND_URL#file://./} ;;
-        esac
-        export PULUMI_BACKEND_URL
+        find_state "$stack"
+        # The previews run in other directories, and a commit may name another backend.
+        case $backend in file://./*) backend=file://$PWD/${backend#file://./} ;; esac
+        export PULUMI_BACKEND_URL="$backend"
         [ -z "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ] ||
             PULUMI_CONFIG_PASSPHRASE_FILE=$(realpath "$PULUMI_CONFIG_PASSPHRASE_FILE")
         set -- --deployed "$@"
     fi
     exec .venv/bin/python -m review "$stack" "$@"
 fi
-find_state
+find_state "$stack"
 remove_stale_locks
 if [ "$verb" = outputs ]; then
     exec pulumi stack output --json --stack "$stack" "$@"

@@ -8,5 +8,10 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 . "$HERE/lib/pulumi.sh"
 cd "$HERE/.."
 have pulumi || PATH=$CLI:$PATH
-selected=$(pulumi stack --show-name --non-interactive 2>/dev/null) || selected=
+have pulumi || { echo dev; exit; }
+if ! selected=$(pulumi stack --show-name --non-interactive 2>/dev/null); then
+    # None is selected, or Pulumi cannot say: then `dev` would be a guess.
+    find_backend
+    [ -z "$shared" ] || pulumi whoami --non-interactive >/dev/null || exit 1
+fi
 printf '%s\n' "${selected:-dev}"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes ready what the tests use besides Incus: Bubblewrap, Chromium, and certutil, with which Chromium
-# trusts a CA. Where a package cannot be had, the tests that need it say so and are skipped.
+# Makes ready what the tests use besides Incus: Bubblewrap, PostgreSQL, Chromium, and certutil, with
+# which Chromium trusts a CA. Where a package cannot be had, the tests that need it say so and are skipped.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib/say.sh
@@ -20,12 +20,26 @@ if [ -n "$missing" ] && [ "$(os_release ID)" != debian ]; then
     missing=""
 fi
 lacks bwrap bubblewrap
+# Its programs are not on PATH.
+set -- "$ROOT"/usr/lib/postgresql/*/bin/initdb
+[ -x "$1" ] || missing="$missing${missing:+ }postgresql"
 [ -n "$missing" ] || exit 0
 if ! is_root; then
     say "there is no $missing: the tests that use it are skipped. For them: sudo apt-get install $missing"
     exit 0
 fi
 open_log tests.log
+# Debian's package of PostgreSQL makes and starts a server, unless this says not to: the tests start their own.
+setting=$ROOT/etc/postgresql-common/createcluster.d/incus-stt-tests.conf
+# shellcheck disable=SC2317,SC2329 # the traps call it
+clean_up() {
+    stop_child
+    rm -f "$setting"
+}
+clean_up_at_end
+case " $missing " in
+    *' postgresql '*) write_file "no server of PostgreSQL's own" "$setting" "create_main_cluster = false" ;;
+esac
 # shellcheck disable=SC2119  # no arguments of ours
 apt_lists_fresh "$(os_release VERSION_CODENAME)" || apt_update
 # shellcheck disable=SC2086  # words

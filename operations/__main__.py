@@ -26,7 +26,10 @@ def main() -> int:
     parser.add_argument("--models", default="", help="names with spaces between, for measure")
     options = parser.parse_args()
     if options.verb == "removal":
-        print("".join(f"{line}\n" for line in removal(json.load(sys.stdin))), end="")
+        state = sys.stdin.read()
+        if not state:
+            return 1  # Pulumi has said why
+        print("".join(f"{line}\n" for line in removal(json.loads(state))), end="")
         return 0
     if options.verb == "key-targets":
         print(" ".join(key_targets(ROOT, options.stack)))

@@ -135,29 +135,65 @@ find_plugins() {
     export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true
 }
 
+# Where the states are, as Pulumi finds it: PULUMI_BACKEND_URL, else Pulumi.yaml. `shared` is not
+# empty where that is not state/ in this checkout, which only this checkout uses.
+find_backend() {
+    backend=${PULUMI_BACKEND_URL:-$(sed -n "/^backend:/,/^[^ #]/s/^  *url: *[\"']*\([^\"' ]*\).*/\1/p" Pulumi.yaml)}
+    shared=yes
+    case $backend in file://./state | file://./state\?*) shared= ;; esac
+    password=
+    case ${backend%%\?*} in *://*:*@*) password=yes ;; esac
+    case $backend in *[?\&]password=*) password=yes ;; esac
+    [ -z "$password" ] ||
+        die "the backend's URL (PULUMI_BACKEND_URL, else backend: url: in Pulumi.yaml) has a password, which Pulumi's messages would show. Take it out, and put it into ~/.pgpass: docs/team.md"
+}
+
 # Whether the backend has the stack.
 has_stack() {
-    [ -e "state/.pulumi/stacks/stt/$1.json" ] ||
-        { [ -n "${PULUMI_BACKEND_URL:-}" ] && pulumi stack ls --json 2>/dev/null | grep -q "\"name\": \"$1\""; }
+    if [ -z "$shared" ]; then
+        [ -e "state/.pulumi/stacks/stt/$1.json" ]
+        return
+    fi
+    rc=0
+    said=$(pulumi stack --show-name --non-interactive --stack "$1" 2>&1) || rc=$?
+    # Older versions of Pulumi do not end with 6 where there is no such stack.
+    case $rc:$said in
+        0:*) ;;
+        6:* | *"no stack named"*) return 1 ;;
+        *) die "the backend does not answer: $said" ;;
+    esac
 }
 
 # Whether the operator has set a passphrase.
 has_passphrase() { [ -n "${PULUMI_CONFIG_PASSPHRASE+set}" ] || [ -n "${PULUMI_CONFIG_PASSPHRASE_FILE:-}" ]; }
 
-# Pulumi's file backend does not make its directory. A passphrase for the secrets in the state is
-# made once, where the operator has set none.
+# Whether a line of the stack's file begins with a key.
+file_has() { grep -q "^$2:" "stacks/Pulumi.$1.yaml" 2>/dev/null; }
+
+# Makes ready what Pulumi needs for a stack's state. Pulumi's file backend does not make its directory.
+# A passphrase for the secrets is made once, where the operator has set none: not for a stack that has
+# one already, and not where others need the same.
 find_state() {
     [ -n "$READ_ONLY" ] || mkdir -p state
-    if ! has_passphrase; then
-        export PULUMI_CONFIG_PASSPHRASE_FILE="$PWD/state/passphrase"
-        if [ ! -s "$PULUMI_CONFIG_PASSPHRASE_FILE" ] && [ -z "$READ_ONLY" ]; then
-            (umask 077; head -c 32 /dev/urandom | base64 >"$PULUMI_CONFIG_PASSPHRASE_FILE")
-            say "made a passphrase for the secrets in the state: state/passphrase. Keep a copy."
-        fi
+    ! has_passphrase || return 0
+    export PULUMI_CONFIG_PASSPHRASE_FILE="$PWD/state/passphrase"
+    [ ! -s "$PULUMI_CONFIG_PASSPHRASE_FILE" ] || return 0
+    ways="Put the right one into state/passphrase (mode 600), or name its file in PULUMI_CONFIG_PASSPHRASE_FILE."
+    if [ -n "$shared" ]; then
+        # Pulumi's own service, and a provider such as a cloud's, keep secrets without a passphrase.
+        case $backend in https://*) return ;; esac
+        ! file_has "$1" secretsprovider || return 0
+        die "there is no passphrase here, and stack $1 is shared: all its operators need the same. $ways docs/team.md says how a team makes its first."
     fi
+    if file_has "$1" encryptionsalt || has_stack "$1"; then
+        die "stack $1 has secrets of a passphrase that is not here. $ways Where it is lost: docs/team.md, \"A lost passphrase\"."
+    fi
+    [ -z "$READ_ONLY" ] || return 0
+    (umask 077; head -c 32 /dev/urandom | base64 >"$PULUMI_CONFIG_PASSPHRASE_FILE")
+    say "made a passphrase for the secrets in the state: state/passphrase. Keep a copy."
 }
 
 select_stack() {
     pulumi stack select "$1" 2>/dev/null || pulumi stack init "$1" ||
-        die "Pulumi has no stack $1 and cannot make it (above: why). Where the passphrase is wrong: name the right one in PULUMI_CONFIG_PASSPHRASE_FILE. Where it is lost: remove the line encryptionsalt and all secrets from the stack's file, then set them again."
+        die "Pulumi has no stack $1 and cannot make it (above: why). Where the passphrase is wrong: name the right one in PULUMI_CONFIG_PASSPHRASE_FILE. Where it is lost: docs/team.md, \"A lost passphrase\"."
 }

@@ -572,6 +572,7 @@ def test_certificates_that_no_package_brings(tmp_path: Path) -> None:
 def test_what_the_tests_use_is_silent_where_it_is_there(host: Host) -> None:
     for name in ("chromium", "certutil", "bwrap"):
         host.fake(name)
+    host.fake("initdb", where=host.root / "usr/lib/postgresql/17/bin/initdb")
     done = host.run("tests.sh")
     assert (done.returncode, done.stderr) == (0, "")
     assert "apt-get" not in host.calls
@@ -579,6 +580,7 @@ def test_what_the_tests_use_is_silent_where_it_is_there(host: Host) -> None:
 
 def test_what_the_tests_lack_is_installed(host: Host) -> None:
     host.fake("chromium")
+    host.fake("initdb", where=host.root / "usr/lib/postgresql/15/bin/initdb")
     done = host.run("tests.sh")
     assert done.returncode == 0, done.stderr
     assert "install --no-install-recommends libnss3-tools bubblewrap" in host.calls
@@ -589,10 +591,20 @@ def test_without_root_or_a_package_the_tests_that_use_it_are_skipped(host: Host)
     host.user(1000)
     done = host.run("tests.sh")
     assert done.returncode == 0
-    assert "sudo apt-get install chromium libnss3-tools bubblewrap" in done.stderr
+    assert "sudo apt-get install chromium libnss3-tools bubblewrap postgresql" in done.stderr
     host.write("etc/os-release", NOBLE)
     done = host.run("tests.sh")
     assert done.returncode == 0
     assert "tests in a browser are skipped" in done.stderr
-    assert "sudo apt-get install bubblewrap" in done.stderr
+    assert "sudo apt-get install bubblewrap postgresql" in done.stderr
     assert "apt-get" not in host.calls
+
+
+def test_postgresql_is_installed_without_a_server(host: Host) -> None:
+    setting = "etc/postgresql-common/createcluster.d/incus-stt-tests.conf"
+    host.fake("apt-get", f"cat {host.root / setting} >>{host.calls_file}")
+    done = host.run("tests.sh")
+    assert done.returncode == 0, done.stderr
+    assert "bubblewrap postgresql" in host.calls
+    assert "create_main_cluster = false" in host.calls
+    assert not (host.root / setting).exists()

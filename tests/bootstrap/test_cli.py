@@ -1,4 +1,7 @@
-"""Where the Pulumi CLI comes from (bootstrap/lib/pulumi.sh), with fake programs on a PATH."""
+"""bootstrap/lib/pulumi.sh: where the Pulumi CLI comes from, and where state and passphrase are.
+
+With fake programs on a PATH.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,8 @@ class Checkout:
         self.cli = self.cache / "pulumi-3.259.0" / "pulumi"
         self.bin.mkdir()
         shutil.copytree(ROOT / "bootstrap", self.root / "bootstrap")
+        shutil.copy(ROOT / "Pulumi.yaml", self.root)
+        (self.root / "stacks").mkdir()
         for tool in TOOLS:
             if path := shutil.which(tool):
                 (self.bin / tool).symlink_to(path)
@@ -52,23 +57,35 @@ class Checkout:
     def go(self, version: str, build: str = BUILD, where: Path | None = None) -> None:
         self.fake("go", GO.format(version=version, build=build), where)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, script: str = "cli.sh", **more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["sh", str(self.root / "bootstrap" / "cli.sh"), *words],
+            ["sh", str(self.root / "bootstrap" / script), *words],
             env={
                 "PATH": str(self.bin),
                 "HOME": str(self.root),
                 "XDG_CACHE_HOME": str(self.cache.parent),
+                **more,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words)
+    def run(
+        self, *words: str, script: str = "cli.sh", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words, script=script, **more)
         out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def backend(self, url: str) -> None:
+        """Name a backend in Pulumi.yaml."""
+        file = self.root / "Pulumi.yaml"
+        file.write_text(file.read_text().replace("file://./state?metadata=skip", url))
+
+    @property
+    def passphrase(self) -> Path:
+        return self.root / "state" / "passphrase"
 
     @property
     def calls(self) -> str:
@@ -238,3 +255,130 @@ def test_a_build_that_is_ended_leaves_nothing(checkout: Checkout) -> None:
     assert process.returncode == 143
     assert not checkout.cli.parent.exists()
     assert list(checkout.cache.glob("pulumi-work*")) == []
+
+
+SHARED = "postgres://stt@db.example.com:5432/stt?sslmode=verify-full"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://stt:secret-word@db.example.com/stt",
+        "postgres://stt:secret/word@db.example.com/stt",
+        "postgres://stt@db.example.com/stt?sslmode=require&password=secret-word",
+        "postgres://db.example.com/stt?password=secret-word",
+    ],
+)
+@pytest.mark.parametrize("script", ["cli.sh", "pulumi.sh"])
+def test_a_backend_with_a_password_is_refused(checkout: Checkout, url: str, script: str) -> None:
+    checkout.fake("pulumi", PULUMI)
+    words = ["dev"] if script == "cli.sh" else ["dev", "up"]
+    done = checkout.run(*words, script=script, PULUMI_BACKEND_URL=url)
+    assert done.returncode == 1 and "~/.pgpass" in done.stderr
+    checkout.backend(f'"{url}"')
+    done = checkout.run(*words, script=script)
+    assert done.returncode == 1 and "Pulumi.yaml" in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert "stack" not in checkout.calls
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_no_passphrase_is_made_for_a_shared_backend(checkout: Checkout, quote: str) -> None:
+    checkout.fake("pulumi", PULUMI)
+    checkout.backend(f"{quote}{SHARED}{quote} # the team's")
+    done = checkout.run("dev")
+    assert done.returncode == 1 and done.stdout == ""
+    assert "there is no passphrase here" in done.stderr
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" in done.stderr and "state/passphrase" in done.stderr
+    assert not checkout.passphrase.exists()
+    assert checkout.run("dev", PULUMI_CONFIG_PASSPHRASE="x").returncode == 0
+    checkout.passphrase.write_text("x")
+    assert f"PASSPHRASE_FILE={checkout.passphrase}" in checkout.run("dev").stdout
+
+
+def test_the_environment_s_backend_goes_before_the_project_s(checkout: Checkout) -> None:
+    checkout.fake("pulumi", PULUMI)
+    done = checkout.run("dev", PULUMI_BACKEND_URL=SHARED)
+    assert done.returncode == 1 and "there is no passphrase here" in done.stderr
+    checkout.backend(SHARED)
+    done = checkout.run("dev", PULUMI_BACKEND_URL="file://./state?metadata=skip")
+    assert done.returncode == 0 and checkout.passphrase.exists()
+
+
+def test_secrets_that_need_no_passphrase(checkout: Checkout) -> None:
+    checkout.fake("pulumi", PULUMI)
+    service = "https://api.pulumi.com"
+    assert checkout.run("dev", PULUMI_BACKEND_URL=service).returncode == 0
+    (checkout.root / "stacks" / "Pulumi.dev.yaml").write_text("secretsprovider: awskms://x\n")
+    assert checkout.run("dev", PULUMI_BACKEND_URL="s3://a-bucket").returncode == 0
+    assert not checkout.passphrase.exists()
+
+
+@pytest.mark.parametrize(
+    "file", ["stacks/Pulumi.dev.yaml", "state/.pulumi/stacks/stt/dev.json"], ids=["salt", "state"]
+)
+def test_no_passphrase_is_made_for_a_stack_that_has_one(checkout: Checkout, file: str) -> None:
+    checkout.fake("pulumi", PULUMI)
+    place = checkout.root / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("encryptionsalt: v1:x\n")
+    done = checkout.run("dev")
+    assert done.returncode == 1 and not checkout.passphrase.exists()
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" in done.stderr and "docs/team.md" in done.stderr
+    assert checkout.run("other").returncode == 0
+
+
+def test_a_backend_that_does_not_answer_is_no_empty_one(checkout: Checkout) -> None:
+    checkout.fake("pulumi", 'case "$*" in *--show-name*) echo refused >&2; exit 1;; esac')
+    checkout.backend(SHARED)
+    done = checkout.run("dev", "preview", script="pulumi.sh")
+    assert done.returncode == 1
+    assert "the backend does not answer: refused" in done.stderr
+    assert f"stack dev, whose state others share (its locks: docs/team.md): {SHARED}" in done.stderr
+    assert "stack init" not in checkout.calls
+
+
+@pytest.mark.parametrize("none", ["exit 6", "echo \"no stack named 'dev' found\"; exit 255"])
+def test_a_stack_that_is_not_in_a_shared_backend_is_not_made_there_for_a_preview(
+    checkout: Checkout, none: str
+) -> None:
+    checkout.fake("pulumi", f'case "$*" in *--show-name*) {none};; *init*|preview*) env >&2;; esac')
+    checkout.backend(SHARED)
+    done = checkout.run("dev", "preview", script="pulumi.sh")
+    assert done.returncode == 0, done.stderr
+    used = {line for line in done.stderr.splitlines() if line.startswith("PULUMI_BACKEND_URL=")}
+    assert len(used) == 1 and used.pop().startswith("PULUMI_BACKEND_URL=file:///")
+
+
+@pytest.mark.parametrize(("url", "gone"), [("file://./state", True), (SHARED, False)])
+def test_only_an_own_state_s_dead_locks_go(checkout: Checkout, url: str, gone: bool) -> None:
+    checkout.fake("pulumi", PULUMI)
+    checkout.fake("hostname", "echo here")
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    lock = checkout.root / "state/.pulumi/locks/organization/stt/dev/x.json"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(f'{{"pid": {ended.pid}, "hostname": "here"}}')
+    checkout.passphrase.write_text("x")
+    done = checkout.run("dev", "outputs", script="pulumi.sh", PULUMI_BACKEND_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert lock.exists() != gone
+
+
+@pytest.mark.parametrize(
+    ("pulumi", "selected"),
+    [
+        ('case "$*" in *--show-name*) echo mine;; esac', "mine"),
+        ('case "$*" in *--show-name*) exit 1;; esac', "dev"),
+        ("echo 'connection refused' >&2; exit 1", ""),
+    ],
+    ids=["selected", "none is", "cannot be told"],
+)
+def test_the_selected_stack_is_no_guess(checkout: Checkout, pulumi: str, selected: str) -> None:
+    assert checkout.run(script="selected.sh").stdout == "dev\n"  # there is no Pulumi yet
+    checkout.fake("pulumi", pulumi)
+    checkout.backend(SHARED)
+    done = checkout.run(script="selected.sh")
+    assert done.stdout.strip() == selected
+    assert (done.returncode == 0) == bool(selected)
+    assert ("connection refused" in done.stderr) != bool(selected)

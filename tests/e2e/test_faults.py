@@ -270,7 +270,7 @@ def test_a_lost_state_is_taken_over_only_when_asked(fresh: Project) -> None:
     volume = json.loads(incus("query", path))
     assert volume["config"]["volatile.idmap.last"]  # what Incus notes down for itself
     shutil.rmtree(fresh.root / "state")
-    sentence(fresh.fails(), "incorrect passphrase", "remove the line encryptionsalt")
+    sentence(fresh.fails(), "a passphrase that is not here", "A lost passphrase")
     file = fresh.root / "stacks" / f"Pulumi.{STACK}.yaml"
     file.write_text(re.sub("^encryptionsalt:.*\n", "", file.read_text(), flags=re.MULTILINE))
     sentence(fresh.fails(), "owns the project stt-e2e-f", "stt:adopt")

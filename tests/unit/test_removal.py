@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from declaration.source_files import ROOT
 from host.client import Client, HostError
 from operations.removal import removal
 
@@ -86,3 +89,9 @@ def test_a_size_that_nobody_knows(volumes: dict[str, Any], monkeypatch: pytest.M
 
 def test_nothing_to_remove_is_no_list() -> None:
     assert removal(state()) == removal({}) == removal(state(STEP)) == []
+
+
+def test_a_state_that_pulumi_could_not_show_is_no_list() -> None:
+    words = [sys.executable, "-m", "operations", "removal", "--stack", "dev"]
+    done = subprocess.run(words, input="", capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
