@@ -10,7 +10,7 @@ PULUMI = bootstrap/pulumi.sh $(STACK)
 UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_settings.py
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
-.PHONY: help up preview review drift outputs env destroy rotate-key status vram flush measure-vram stt test check
+.PHONY: help up preview review drift outputs env destroy rotate-key status doctor vram flush measure-vram stt test check
 .PHONY: test-unit test-faults
 .PHONY: generate setup tools ready venv venv-dev
 
@@ -46,6 +46,9 @@ rotate-key: setup ## Make another API key; the STT service and Open WebUI restar
 status: venv ## Show what runs, since when and on what (JSON=1; fails where something does not run)
 	@$(OPERATION) status $(if $(JSON),--json)
 
+doctor: venv ## Say what is good, doubtful or broken, from the host to the verification (JSON=1)
+	@.venv/bin/python -m doctor --stack $(STACK) $(if $(JSON),--json)
+
 vram: venv ## Show who holds the memory of the cards
 	@$(OPERATION) vram
 
@@ -63,7 +66,7 @@ destroy: venv ## Remove everything that `up` made, after a list of it; asks at a
 
 check: venv-dev ## Check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
-	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run plugins/pulumi-* bench/*.sh
+	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run doctor/*.sh plugins/pulumi-* bench/*.sh
 
 generate: venv ## Write the generated tables and the schema
 	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document

@@ -1,4 +1,4 @@
-"""``agent apply STEP``, ``check``, ``remove STEP``, ``status``: see the functions below.
+"""``agent apply STEP``, ``check``, ``examine``, ``remove STEP``, ``status``: see the functions.
 
 A preview starts this in every machine, so what is imported here is little.
 """
@@ -25,7 +25,9 @@ from agent.specs import SpecError, decode
 
 #: Paths of programs that steps of this machine have made, each until it is removed.
 _PATHS = f"{record.STEPS}/paths.list"
-_USAGE = "check, compile, status, apply|remove STEP [--stack ID]; --root DIR for tests"
+_USAGE = (
+    "check, compile, status, examine [NAME…], apply|remove STEP [--stack ID]; --root DIR for tests"
+)
 #: What stands beside a program's path meanwhile, and beside a file's afterwards.
 _BESIDE = ("", ".part", ".before", ".unpacked", ".seal", f".seal{PART}")
 
@@ -240,7 +242,7 @@ def _take_away(machine: Machine, each: Record, locks: contextlib.ExitStack) -> N
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:
-    """Of a command line: ``verb``, ``step``, ``stack`` and ``root``.
+    """Of a command line: ``verb``, ``step``, ``stack`` and ``root``; ``names`` with spaces between.
 
     Raises:
         SystemExit: it is none.
@@ -256,6 +258,8 @@ def _options(words: Sequence[str]) -> dict[str, str]:
             return {**options, "verb": verb, "step": ""}
         case ["apply" | "remove" as verb, step]:
             return {**options, "verb": verb, "step": step}
+        case ["examine" as verb, *names]:
+            return {**options, "verb": verb, "names": " ".join(names)}
     raise SystemExit(f"agent {' '.join(words)}: not known. Known: {_USAGE}.")
 
 
@@ -271,6 +275,10 @@ def main() -> int:
             from agent.status import status  # not at the top: a check does without
 
             said = status(machine)
+        elif options["verb"] == "examine":
+            from agent.examine import examine
+
+            said = examine(machine, options["names"].split())
         elif options["verb"] == "apply":
             text = machine.stdin.readline().decode(errors="replace")
             said = apply(machine, options["step"], options["stack"], text)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from agent import record, systemd
-from agent.kinds import kind_named
 from agent.kinds.kind import Kind
 from agent.kinds.service import Service
 from agent.kinds.transcription import Transcription
 from agent.machine import Machine, StepError
 from agent.specs import SpecError, decode
 
+AnyKind = TypeVar("AnyKind", bound=Kind)
 #: Seconds that reading a journal may take, and how many of its lines are searched for an error.
 _DEADLINE, _LINES = 30, 5000
 #: A request that does work, in the log of uvicorn, and in Ollama's.
@@ -30,25 +30,20 @@ _SHOWN = 300
 
 def status(machine: Machine) -> dict[str, Any]:
     """Every service that was applied here, by its step; what it runs on where it has proven it."""
-    kinds = _recorded(machine)
-    services: dict[str, Any] = {}
-    for step, kind in kinds.items():
-        if isinstance(kind, Service):
-            services[step] = _service(machine, kind)
-    for step, kind in kinds.items():
-        if isinstance(kind, Transcription):
-            role = step.partition("/")[0]
-            for name, found in services.items():
-                if name.partition("/")[0] == role and found["state"] == "active":
-                    found |= {"model": kind.model, **_runs_on(machine, kind)}
+    services = {step: _service(machine, each) for step, each in recorded(machine, Service).items()}
+    for step, kind in recorded(machine, Transcription).items():
+        role = step.partition("/")[0]
+        for name, found in services.items():
+            if name.partition("/")[0] == role and found["state"] == "active":
+                found |= {"model": kind.model, **_runs_on(machine, kind)}
     return {"services": services}
 
 
-def _recorded(machine: Machine) -> dict[str, Kind]:
-    found: dict[str, Kind] = {}
+def recorded(machine: Machine, cls: type[AnyKind]) -> dict[str, AnyKind]:
+    """The steps of a kind that were applied here and hold no secret, as far as they are known."""
+    found: dict[str, AnyKind] = {}
     for each in record.records(machine):
-        cls = kind_named(each.kind)
-        if cls in (Service, Transcription) and not each.secret:
+        if each.kind == cls.kind and not each.secret:
             try:
                 found[each.step] = decode(cls, dict(each.spec), lenient=True)
             except SpecError:

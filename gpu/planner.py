@@ -82,7 +82,7 @@ def plan_gpu(
     asked: str = settings.quantization
     machine = service.machine.name
     allowed = compute_types(engine, card)
-    problems = _driver_problems(card, with_ollama=bool(ollama))
+    problems = driver_problems(card, with_ollama=bool(ollama))
     if not allowed:
         message = f"{engine.name} has no compute type that {card} can run. Choose another engine."
         return GpuPlan(asked, problems=(*problems, Problem("stt:engine", message)))
@@ -131,7 +131,8 @@ def _beside_ollama(service: SttService, ollama: Sequence[OllamaModel]) -> bool:
     return bool(ollama) or OLLAMA_ROLE in service.machine.roles
 
 
-def _driver_problems(card: Card, with_ollama: bool) -> tuple[Problem, ...]:
+def driver_problems(card: Card, with_ollama: bool) -> tuple[Problem, ...]:
+    """What is wrong with a card's driver; one that is not known is taken to do."""
     least = OLLAMA_DRIVER if with_ollama else CUDA_12_DRIVER
     major = card.driver.split(".")[0]
     if not major.isdigit() or int(major) >= least:

@@ -60,6 +60,7 @@ def on_host(connection: Connection, script: str, deadline: float = 60) -> str:
             input=script,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=deadline,
             check=False,
         )

@@ -86,7 +86,7 @@ class Transcription(Kind):
                 f"{found.get('device', 'nothing')}).",
                 resolution=f"See nvidia-smi and journalctl -u {self.unit} in the machine.",
             )
-        return Applied({**result, **found})
+        return Applied({**result, **found}, made={**result, **found})
 
     def _post(self, machine: Machine, step: str) -> str:
         look = f"See journalctl -u {self.unit} in the machine."

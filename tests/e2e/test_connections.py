@@ -63,6 +63,9 @@ def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
     assert server.logins == 1  # one shared connection for all commands
     assert project.transcribe("hello_world").status == 200
     assert project.unchanged()
+    looked = project.make("doctor")
+    assert looked.returncode == 0 and "good      clock" in looked.stdout, looked.stdout
+    assert "good      gpu-server key" in looked.stdout
 
     # Cut off in the middle of an `up`, then there again.
     project.set(quantization="float32")
@@ -135,6 +138,9 @@ def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
     ] == before
     assert project.transcribe("one_two_three").status == 200
     assert project.unchanged()
+    looked = project.make("doctor")
+    assert looked.returncode == 0 and "doubtful  host" in looked.stdout, looked.stdout
+    assert "good      gpu-server key" in looked.stdout and "forwarding" not in looked.stdout
 
     incus("config", "set", "core.https_address", "", **other.environment)
     assert "stt:connection is incus:lab" in project.fails()

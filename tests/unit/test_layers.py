@@ -24,9 +24,12 @@ ALLOWED: dict[str, set[str]] = {
     "review": {"declaration", "engines"},
     "forge": set(),
     "operations": {"declaration", "engines", "stack", "gpu", "roles", "agent", "host"},
+    "doctor": {
+        *("declaration", "engines", "stack", "gpu", "roles", "agent", "host", "operations"),
+    },
 }
 #: The rooms that a room may not import, where it may import the rest.
-FORBIDDEN: dict[str, set[str]] = {"components": {"operations", "plugins", "bootstrap"}}
+FORBIDDEN: dict[str, set[str]] = {"components": {"operations", "doctor", "plugins", "bootstrap"}}
 #: Where pulumi may be imported: what registers resources, and what stands in for Pulumi itself.
 PULUMI = ("components/", "__main__.py", "plugins/")
 PULUMI_COMMAND = ("components/command.py", "plugins/")

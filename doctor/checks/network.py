@@ -1,0 +1,145 @@
+"""The network of each domain: its bridge, its addresses, and the way out of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+from declaration.topology import DomainPlan
+from doctor.case import Case
+from doctor.check import check
+from doctor.finding import Finding, broken, doubtful, good
+from doctor.firewall import all_blocks
+from host.objects import is_marked
+
+
+def _built(case: Case, domain: DomainPlan) -> bool:
+    """Whether a machine of the domain was built already."""
+    return any(plan.full_name in case.built for plan in domain.machines)
+
+
+@check
+def bridge(case: Case) -> Iterator[Finding]:
+    """The bridge: Incus has it, with its address, and so does the host."""
+    if case.server is None:
+        return
+    for domain in case.domains:
+        name, wanted = domain.bridge, f"{domain.gateway}/{domain.subnet.prefixlen}"
+        found = case.networks.get(name)
+        if found is None:
+            if _built(case, domain):
+                yield broken("network", f"the bridge {name} is gone", case.make("up"))
+            else:
+                yield doubtful("network", f"no bridge {name} yet", f"{case.make('up')} makes it")
+        elif not found.get("managed"):
+            todo = f"rename the domain, or on the host: ip link delete {name}"
+            yield broken("network", f"{name} is an interface that Incus does not manage", todo)
+        elif not is_marked(found):
+            todo = "rename the domain, or take it over: stt:adopt (make drift shows what changes)"
+            yield broken("network", f"{name} is a network that incus-stt did not make", todo)
+        elif (address := found["config"].get("ipv4.address")) != wanted:
+            said = f"{name} has {address or 'no address'} in Incus, and {wanted} is declared"
+            yield broken("network", said, f"{case.make('up')} puts it back")
+        elif not case.remote and wanted not in _addresses(case, name):
+            yield broken(
+                "network",
+                f"the host's interface {name} has not the address {wanted}",
+                f"on the host: incus network set {name} ipv4.address={wanted}, or restart Incus",
+            )
+        else:
+            yield good("network", f"{name}, {wanted}")
+
+
+def _addresses(case: Case, interface: str) -> list[str]:
+    """The IPv4 addresses of one of the host's interfaces."""
+    rows: list[dict[str, Any]] = case.answer("addresses").json or []
+    return [
+        f"{each.get('local')}/{each.get('prefixlen')}"
+        for row in rows
+        if row.get("ifname") == interface
+        for each in row.get("addr_info", [])
+    ]
+
+
+@check
+def subnet(case: Case) -> Iterator[Finding]:
+    """Whether a domain's addresses are somebody else's: another network, or a route."""
+    for domain in case.domains:
+        others = _others(case, domain)
+        if others:
+            yield broken(
+                "subnet",
+                f"{domain.subnet} is taken: {', '.join(others)}",
+                f"give {domain.place} another subnet: in {case.declaration.settings.infra}",
+            )
+        elif case.server or not case.remote:
+            yield good("subnet", f"{domain.subnet} is nobody else's")
+
+
+def _others(case: Case, domain: DomainPlan) -> list[str]:
+    ours = {domain.bridge, domain.former_bridge}
+    found: dict[str, str] = {}
+    for name, each in case.networks.items():
+        address = (each.get("config") or {}).get("ipv4.address", "none")
+        if address in ("none", "auto", "") or name in ours:
+            continue
+        if ip_interface(address).network.overlaps(domain.subnet):
+            found[name] = f"network {name} ({address})"
+    for route in case.answer("routes").json or []:
+        place, interface = str(route.get("dst", "default")), str(route.get("dev", ""))
+        if place == "default" or interface in ours or interface in found:
+            continue
+        if ip_network(place, strict=False).overlaps(domain.subnet):
+            found[place] = f"route {place} dev {interface}"
+    return list(found.values())
+
+
+@check
+def forwarding(case: Case) -> Iterator[Finding]:
+    """Whether the host passes on what comes from a bridge. Docker's FORWARD policy drops it."""
+    if case.remote:
+        return
+    there = [domain.bridge for domain in case.domains if domain.bridge in case.networks]
+    if case.answer("ip_forward").text.strip() == "0":
+        if there:
+            todo = "on the host: sysctl -w net.ipv4.ip_forward=1, or restart Incus, which sets it"
+            yield broken("forwarding", "the kernel forwards no IPv4 (net.ipv4.ip_forward=0)", todo)
+        else:
+            yield good("forwarding", "off; Incus switches it on with its first bridge")
+        return
+    nft, iptables = case.answer("nft"), case.answer("iptables")
+    if not nft.worked and not iptables.worked:
+        why = nft.last if nft.there else iptables.last if iptables.there else "no nft, no iptables"
+        yield doubtful(
+            "forwarding",
+            f"the firewall cannot be looked at: {why}",
+            "as root on the host: nft list ruleset, or iptables -S FORWARD",
+        )
+        return
+    bad = False
+    for domain in case.domains:
+        name = domain.bridge
+        blocks = all_blocks(nft.json, iptables.text, name)
+        if blocks:
+            bad = True
+            yield broken(
+                "forwarding",
+                f"the firewall drops what {name} sends: policy DROP of {' and of '.join(blocks)}",
+                f"on the host: {_let_out(case, blocks[0], name)} (docs/troubleshooting.md)",
+            )
+    if not bad:
+        yield good("forwarding", "the host's firewall lets the machines out")
+
+
+def _let_out(case: Case, chain: str, bridge: str) -> str:
+    """The commands that let a bridge out through a chain that drops."""
+    if case.answer("iptables").there:
+        said = case.answer("iptables").text
+        own = "DOCKER-USER" if "-N DOCKER-USER" in said else "FORWARD"
+        rule = f"iptables -I {own}"
+        answers = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        return f"{rule} -i {bridge} -j ACCEPT; {rule} -o {bridge} {answers}"
+    rule = f"nft insert rule {chain}"
+    answers = "ct state related,established accept"
+    return f"{rule} iifname {bridge} accept; {rule} oifname {bridge} {answers}"
