@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from agent import record
 from agent.certificate import not_after
 from agent.files import read
-from agent.http import HealthRequest, ask, healthy
+from agent.http import HealthRequest, RefusedError, ask, healthy
 from agent.kinds.program import Program
 from agent.kinds.secret_files import SecretFiles
 from agent.kinds.service import Service
@@ -81,7 +81,10 @@ def examine(machine: Machine, names: Sequence[str]) -> dict[str, Any]:
 def _healthy(machine: Machine, service: Service) -> bool:
     """Whether it answers what changes nothing: a request with POST may load a model."""
     requests = [each for each in service.health if each.method == "GET" and not each.header_file]
-    return healthy(machine, requests, _DEADLINE)
+    try:
+        return healthy(machine, requests, _DEADLINE)
+    except RefusedError:
+        return False
 
 
 def _keys(machine: Machine) -> dict[str, Any]:

@@ -46,7 +46,8 @@ look groups id -nG
 look cards echo "$(cards)"
 look nvidia_smi nvidia-smi "--query-gpu=$fields" --format=csv,noheader,nounits
 look toolkit nvidia-container-cli --version
-look addresses ip -json -4 address
+# Of every interface, also of one without an IPv4 address.
+look addresses ip -json address
 look routes ip -json -4 route
 look ip_forward cat /proc/sys/net/ipv4/ip_forward
 look nft nft --json list ruleset

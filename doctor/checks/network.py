@@ -25,41 +25,45 @@ def bridge(case: Case) -> Iterator[Finding]:
     if case.server is None:
         return
     for domain in case.domains:
-        name, wanted = domain.bridge, f"{domain.gateway}/{domain.subnet.prefixlen}"
-        found = case.networks.get(name)
-        if found is None:
-            if _built(case, domain):
-                yield broken("network", f"the bridge {name} is gone", case.make("up"))
-            else:
-                yield doubtful("network", f"no bridge {name} yet", f"{case.make('up')} makes it")
-        elif not found.get("managed"):
-            todo = f"rename the domain, or on the host: ip link delete {name}"
-            yield broken("network", f"{name} is an interface that Incus does not manage", todo)
-        elif not is_marked(found):
-            todo = "rename the domain, or take it over: stt:adopt (make drift shows what changes)"
-            yield broken("network", f"{name} is a network that incus-stt did not make", todo)
-        elif (address := found["config"].get("ipv4.address")) != wanted:
-            said = f"{name} has {address or 'no address'} in Incus, and {wanted} is declared"
-            yield broken("network", said, f"{case.make('up')} puts it back")
-        elif not case.remote and wanted not in _addresses(case, name):
-            yield broken(
-                "network",
-                f"the host's interface {name} has not the address {wanted}",
-                f"on the host: incus network set {name} ipv4.address={wanted}, or restart Incus",
-            )
-        else:
-            yield good("network", f"{name}, {wanted}")
+        yield _bridge(case, domain)
 
 
-def _addresses(case: Case, interface: str) -> list[str]:
-    """The IPv4 addresses of one of the host's interfaces."""
+def _bridge(case: Case, domain: DomainPlan) -> Finding:
+    name, wanted = domain.bridge, f"{domain.gateway}/{domain.subnet.prefixlen}"
+    found = case.networks.get(name)
+    if found is None:
+        if _built(case, domain):
+            return broken("network", f"the bridge {name} is gone", case.make("up"))
+        return doubtful("network", f"no bridge {name} yet", f"{case.make('up')} makes it")
+    if not found.get("managed"):
+        todo = f"rename the domain, or on the host: ip link delete {name}"
+        return broken("network", f"{name} is an interface that Incus does not manage", todo)
+    if not is_marked(found):
+        todo = "rename the domain, or take it over: stt:adopt (make drift shows what changes)"
+        return broken("network", f"{name} is a network that incus-stt did not make", todo)
+    address = found["config"].get("ipv4.address")
+    if address != wanted:
+        said = f"{name} has {address or 'no address'} in Incus, and {wanted} is declared"
+        return broken("network", said, f"{case.make('up')} puts it back")
+    there = [wanted] if case.remote else _addresses(case, name)
+    if there is None:
+        todo = "restart Incus, which makes it again"
+        return broken("network", f"the host's interface {name} is gone", todo)
+    if wanted not in there:
+        said = f"the host's interface {name} has {', '.join(there) or 'no address'}"
+        todo = f"on the host: ip address add {wanted} dev {name}"
+        return broken("network", f"{said}, and not {wanted}", todo)
+    return good("network", f"{name}, {wanted}")
+
+
+def _addresses(case: Case, interface: str) -> list[str] | None:
+    """The IPv4 addresses of one of the host's interfaces; None where it does not exist."""
     rows: list[dict[str, Any]] = case.answer("addresses").json or []
-    return [
-        f"{each.get('local')}/{each.get('prefixlen')}"
-        for row in rows
-        if row.get("ifname") == interface
-        for each in row.get("addr_info", [])
-    ]
+    row = next((row for row in rows if row.get("ifname") == interface), None)
+    if row is None:
+        return None
+    addresses = [each for each in row.get("addr_info", []) if each.get("family") == "inet"]
+    return [f"{each['local']}/{each['prefixlen']}" for each in addresses]
 
 
 @check

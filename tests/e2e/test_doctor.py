@@ -232,9 +232,15 @@ def test_a_machine_of_another_stack(project: Project) -> None:
 
 
 def test_a_bridge_without_its_address(project: Project) -> None:
+    name, address = f"net-{project.domain}", f"{project.subnet}.254/24"
     screen = Screen(project, *in_network("sysctl -qw net.ipv4.ip_forward=1"))
-    said = screen.line("network", "broken")
-    assert f"net-{project.domain} has not the address {project.subnet}.254/24" in said
+    assert f"the host's interface {name} is gone -> restart" in screen.line("network", "broken")
+    taken = [*bridge(project), f"ip address del {address} dev {name}"]
+    said = Screen(project, *in_network(*taken)).line("network", "broken")
+    assert f"{name} has no address, and not {address}" in said
+    # The next step, as it is told, mends it.
+    screen = Screen(project, *in_network(*taken, said.partition("on the host: ")[2]))
+    screen.line("network", "good")
 
 
 def test_dockers_policy_of_forward(project: Project) -> None:

@@ -46,6 +46,10 @@ HOST: dict[str, Any] = {
 }
 
 
+def _address(address: str) -> dict[str, Any]:
+    return {"family": "inet", "local": address, "prefixlen": 24}
+
+
 def answer(value: Any) -> Answer:
     """What a program said: a text, what it says as JSON, or none where it is not there."""
     if value is None:
@@ -118,7 +122,7 @@ def good_case(
             for name, domain in bridges.items()
         ]
         facts["addresses"] = [
-            {"ifname": name, "addr_info": [{"local": str(domain.gateway), "prefixlen": 24}]}
+            {"ifname": name, "addr_info": [_address(str(domain.gateway))]}
             for name, domain in bridges.items()
         ]
         facts["instances"] = [instance(plan, stack) for plan in case.machines]

@@ -22,6 +22,7 @@ from tests.unit.values import CPU, DEFAULTS, declared
 
 GIB = 1 << 20  # in the kilobytes of df
 SMI = "00000000:01:00.0, NVIDIA GeForce RTX 3060, 12288, 8.6, {}"
+INET6 = {"family": "inet6", "local": "fe80::1", "prefixlen": 64}
 ON_BUS = "0x10de 0000:01:00.0"
 
 
@@ -119,7 +120,13 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         Mark.BROKEN,
         "has no address in Incus, and 10.120.0.254/24 is declared",
     ),
-    ({"addresses": []}, "network", Mark.BROKEN, "has not the address 10.120.0.254/24"),
+    ({"addresses": []}, "network", Mark.BROKEN, "net-ai-tools is gone -> restart Incus"),
+    (
+        {"addresses": [{"ifname": "net-ai-tools", "addr_info": [INET6]}]},
+        "network",
+        Mark.BROKEN,
+        "has no address, and not 10.120.0.254/24 -> on the host: ip address add 10.120.0.254/24",
+    ),
     (
         {"routes": [{"dst": "10.120.0.0/16", "dev": "tun0"}]},
         "subnet",
