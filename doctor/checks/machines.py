@@ -42,7 +42,7 @@ def _machine(case: Case, plan: MachinePlan) -> Finding:
     if not isinstance(said, str):
         return _finished(case, plan, f"runs, {plan.address}")
     up = case.make("up")
-    if "examine" in said:
+    if "not known. Known:" in said:
         return doubtful(name, "runs with the agent of another version", f"{up} brings this one's")
     if "No such file" in said or "can't open file" in said:
         return broken(name, "runs, and has no agent", f"{up} brings it")

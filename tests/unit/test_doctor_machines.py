@@ -17,6 +17,7 @@ from tests.unit.values import PEM, declared
 SERVER, WEBUI = "ai-tools/gpu-server", "ai-tools/webui"
 STT, VERIFY = "stt_server/service", "stt_server/verify"
 LATER = "2027-01-14T09:00:00+00:00"
+OLD_AGENT = "agent examine gpu-server.incus: not known. Known: check, status."
 HOURS, DAYS = 3600, 86400
 
 
@@ -36,7 +37,7 @@ def _instances(**changes: Any) -> Case:
             Mark.BROKEN,
             "belongs to the stack gpu of the project stt -> look at it as STACK=gpu",
         ),
-        (saying(good_case(), SERVER, "agent examine x: not known."), Mark.DOUBTFUL, "of another"),
+        (saying(good_case(), SERVER, OLD_AGENT), Mark.DOUBTFUL, "of another"),
         (
             saying(good_case(), SERVER, "python3: can't open file '/opt/incus-stt/agent'"),
             Mark.BROKEN,
