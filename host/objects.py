@@ -23,9 +23,14 @@ OWNER = "user.incus-stt.owner"
 IMAGE, BASE_IMAGE = "user.incus-stt.image", "volatile.base_image"
 #: Incus' key for what makes a container this one, and not another one of its name.
 UUID = "volatile.uuid"
-#: What Incus 6.0 says where another bridge of the host goes while it looks through all of them for
-#: what is attached to this one; and how often it is asked then.
-_ANOTHER_BRIDGE, _ATTEMPTS = "Failed to delete bridge children interfaces", 3
+#: What Incus 6.0 says where something else ends at the same moment, and how often it is asked then:
+#: another bridge of the host goes while it looks through all of them for what is attached to this
+#: one; a container has just been stopped, by the same command.
+_RACES = (
+    "Failed to delete bridge children interfaces",
+    "A matching non-reusable operation has now",
+)
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -164,9 +169,6 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
     if has_other_owner(actual, owner):
         why = f"The {kind.name} {place.name} stays: {owner_of(actual)} has taken it over."
         return {"done": "left", "why": why}
-    if kind is INSTANCE:
-        client.call("delete", "--force", place.name, project=place.project)
-        return {"done": "deleted"}
     if kind is PROFILE and place.name == "default":
         empty = json.dumps({"config": {}, "devices": {}})
         done = client.run("profile", "edit", "default", project=place.project, stdin=empty)
@@ -176,11 +178,17 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
     if kind is PROJECT and (volumes := _volumes(client, place.name)):
         _disown(client, place.name, volumes)
         return {"done": "kept", "why": _kept_volumes(place.name, volumes)}
+    words = [*kind.words, "delete", *place.words]
+    if kind is INSTANCE:
+        words = ["delete", "--force", place.name]
     for attempt in range(_ATTEMPTS):
         try:
-            client.call(*kind.words, "delete", *place.words, project=place.project)
+            client.call(*words, project=place.project)
         except HostError as error:
-            if attempt == _ATTEMPTS - 1 or _ANOTHER_BRIDGE not in str(error):
+            race = any(each in str(error) for each in _RACES)
+            if race and client.get(place.path(kind)) is None:
+                break
+            if attempt == _ATTEMPTS - 1 or not race:
                 raise
         else:
             break

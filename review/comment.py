@@ -229,14 +229,20 @@ def _services(review: Review) -> list[str]:
             words = dict.fromkeys(new_address(code(url)) for url in moved)
         verbs = dict.fromkeys(_VERBS[change.op] for change in changes)
         if name.count("/") == 2:
-            steps = (
-                f"{code(change.name.rpartition('/')[2])} {_VERBS[change.op]}" for change in changes
-            )
-            what = ", ".join(steps) if role_of(changes[0]) else ", ".join(verbs)
+            what = ", ".join(map(_step, changes)) if role_of(changes[0]) else ", ".join(verbs)
         else:
             what = ", ".join(verbs)
         rows.append((code(name), what, "; ".join(words)))
     return _table(("what", "change", "what it does to those who use it"), rows)
+
+
+def _step(change: Change) -> str:
+    """A step and what happens to it; of a program that changes, both versions."""
+    said = f"{code(change.name.rpartition('/')[2])} {_VERBS[change.op]}"
+    versions = [each for each in change.fields if each.path == "description"]
+    if change.kind != "program" or not versions:
+        return said
+    return f"{said}: {code(versions[0].old)} → {code(versions[0].new)}"
 
 
 def _removed(review: Review) -> list[str]:

@@ -419,6 +419,17 @@ def test_a_new_machine_s_service_is_new_and_does_not_restart() -> None:
     assert row.endswith("| the service is new |")
 
 
+def test_a_program_s_versions_are_told() -> None:
+    new = Field("description", "Open WebUI 0.11.4", "Open WebUI 0.12.4")
+    changes = (
+        Change("a/webui/open_webui/program", Op.UPDATE, "program", (new,)),
+        Change("a/webui/open_webui/service", Op.UPDATE, "service"),
+    )
+    text = html.unescape(comment(Review("gpu", "1", "2", ("speaches",), Preview(changes))))
+    versions = "<code>Open WebUI 0.11.4</code> → <code>Open WebUI 0.12.4</code>"
+    assert f"| <code>program</code> changed: {versions}, <code>service</code> changed |" in text
+
+
 def test_what_a_sandbox_shows_of_the_machine_is_programs(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     for name in ("pulumi", "secrets"):
