@@ -345,6 +345,33 @@ def test_an_address_that_somebody_has_is_said(project: Project) -> None:
     assert request(f"http://127.0.0.1:{PORT}/health").status == 200  # as it was before
 
 
+def test_a_version_that_does_not_come_up_leaves_users_and_chats(settled: Project) -> None:
+    """It changes the database as a new version does, and ends; the old one has its own again."""
+    admin = sign_in(settled)
+    chat = {"title": "before the upgrade", "messages": []}
+    made = admin.call("api/v1/chats/new", body={"chat": chat}).json["id"]
+    program = "/srv/webui/open-webui/another-version"
+    script = (
+        "#!/usr/bin/python3\nimport sqlite3\n"
+        "base = sqlite3.connect('/srv/webui/open-webui/data/webui.db')\n"
+        "base.execute('drop table chat')\nbase.commit()\nraise SystemExit(3)\n"
+    )
+    inside(settled, "sh", "-c", 'printf %s "$1" >"$0"; chmod 755 "$0"', program, script)
+    module = settled.root / "roles" / "open_webui" / "service.py"
+    before = module.read_text()
+    command = 'f"{program}/bin/open-webui serve --host {host} --port {port}"'
+    assert command in before
+    other = before.replace(command, f'"{program}"').replace("version=VERSION", 'version="99"')
+    module.write_text(other)
+    try:
+        said = settled.fails()
+    finally:
+        module.write_text(before)
+    assert "the one before was put back" in said
+    assert admin.call(f"api/v1/chats/{made}").json["title"] == "before the upgrade"
+    assert settled.unchanged()
+
+
 def test_what_goes_wrong_is_said(settled: Project, tmp_path: Path) -> None:
     """A message that somebody who is no engineer can act on; nothing hangs, nothing is lost."""
     admin = sign_in(settled)
