@@ -85,7 +85,8 @@ def report_drift(forge: Forge, stack: str, report: str) -> str:
     number = next(
         (
             int(entry["number"])
-            for entry in forge.every("issues", state="open", type="issues")
+            # Not by `type`: GitHub means something else by that than Forgejo and Gitea.
+            for entry in forge.every("issues", state="open")
             if not entry.get("pull_request")
             and forge.is_own(entry)
             and str(entry.get("body", "")).startswith(marker)
