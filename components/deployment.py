@@ -84,6 +84,7 @@ class Deployment:
                 {name: _volumes(context, plan) for name, context in machines.items()},
                 {name: self._devices(context) for name, context in machines.items()},
                 {name for role in used for name in ROLES[role].caches},
+                {name for role in used for name in ROLES[role].data},
             )
             self._machines |= {(plan.name, name): m for name, m in domain.machines.items()}
         self._groups: dict[str, RoleGroup] = {}

@@ -60,7 +60,7 @@ class Domain(pulumi.ComponentResource):
     """A domain's Incus objects. ``machines`` has every machine by its name.
 
     ``volumes`` and ``devices`` are what the roles of each machine bring, by its name; ``caches``
-    are the volumes that nobody wants to keep.
+    are the volumes that nobody wants to keep, and ``data`` those whose content nobody else has.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Domain(pulumi.ComponentResource):
         volumes: Mapping[str, Mapping[str, str]],
         devices: Mapping[str, Mapping[str, Mapping[str, str]]],
         caches: Collection[str] = (),
+        data: Collection[str] = (),
     ) -> None:
         # Every child inherits it.
         guarded = pulumi.ResourceOptions(protect=settings.protect)
@@ -103,7 +104,7 @@ class Domain(pulumi.ComponentResource):
                 host,
                 VOLUME,
                 Place(name, plan.name, settings.pool),
-                objects.VOLUME,
+                objects.volume(settings.snapshots if name in data else None),
                 # Its data moves with it to another name of the domain, or another storage pool.
                 movable=True,
                 keep=settings.keepModels and name not in caches,

@@ -7,10 +7,20 @@ from typing import Any
 
 from declaration import infra
 from declaration.gpu_devices import vendor_of
+from declaration.settings import Snapshots
 from declaration.topology import DomainPlan, MachinePlan
 from host.objects import MARK
 
-VOLUME = {"description": "incus-stt", "config": dict(MARK)}
+def volume(snapshots: Snapshots | None) -> dict[str, Any]:
+    """A storage volume; ``snapshots`` where it holds data.
+
+    Their keys are there without a schedule too: an edit leaves alone what it does not name.
+    """
+    keys: dict[str, str] = {}
+    if snapshots:
+        expiry = snapshots.expiry if snapshots.schedule else ""
+        keys = {"snapshots.schedule": snapshots.schedule, "snapshots.expiry": expiry}
+    return {"description": "incus-stt", "config": {**keys, **MARK}}
 
 
 def project(plan: DomainPlan) -> dict[str, Any]:

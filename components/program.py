@@ -64,7 +64,7 @@ def main(start: Start) -> None:
     try:
         declaration = declare(read_config(), ROLES, ROOT)
         topology, settings = declaration.topology, declaration.settings
-        for problem in idle_settings(declaration):
+        for problem in idle_settings(declaration, ROLES):
             pulumi.log.warn(str(problem))
         live = read_host(start.reading)
         host = Host(

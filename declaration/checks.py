@@ -16,6 +16,9 @@ _OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?
 WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
 _DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
+#: Names of schedules that Incus knows for volumes.
+_SCHEDULES = {"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@annually", "@yearly"}
+_EXPIRY = re.compile(r"[1-9]\d{0,4}[MHdwmy]")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -95,6 +98,31 @@ def check_duration(value: str) -> str:
     """A duration, as ``seconds`` takes it."""
     if not _DURATION.fullmatch(value):
         raise ValueError(f"{show(value)} is not a duration. Use one such as 5m, 0 or -1 (never)")
+    return value
+
+
+def check_schedule(value: str) -> str:
+    """When Incus takes snapshots, as it takes that itself, or nothing."""
+    words = value.split()
+    single = len(words) == 5 and all(re.fullmatch(r"[\w*,/-]+", word) for word in words)
+    if value and not single and not set(value.split(", ")) <= _SCHEDULES:
+        raise ValueError(
+            f"{show(value)} is not a schedule. Use one such as @daily, or five fields as in cron: "
+            "0 3 * * *"
+        )
+    return value
+
+
+def check_expiry(value: str) -> str:
+    """How long Incus keeps a snapshot, as it takes that itself, or nothing."""
+    words = value.split(" ") if value else []
+    units = [word[-1:] for word in words]
+    if not all(_EXPIRY.fullmatch(word) for word in words) or len(set(units)) < len(units):
+        raise ValueError(
+            f"{show(value)} is not a time to keep snapshots. Use one such as 7d, 3w or 1m 2d "
+            "(M minutes, H hours, d days, w weeks, m months, y years), or leave it empty to keep "
+            "them"
+        )
     return value
 
 

@@ -17,12 +17,14 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints, Validat
 from agent.words import words_of
 from declaration.checks import (
     check_duration,
+    check_expiry,
     check_image,
     check_key,
     check_language,
     check_ollama_model,
     check_password,
     check_pool,
+    check_schedule,
     check_source,
     check_text,
     seconds,
@@ -87,6 +89,22 @@ class Ollama(StrictModel):
     )
     keepAlive: Duration = setting(  # noqa: N815  # Pulumi's case
         "5m", "How long an idle model stays loaded", allowed=DURATION
+    )
+
+
+class Snapshots(StrictModel):
+    """``stt:snapshots``: Incus' own snapshots of the volumes that hold data."""
+
+    schedule: Annotated[Text, AfterValidator(check_schedule)] = setting(
+        "",
+        "When Incus takes a snapshot of each volume with data (Open WebUI's); empty: never",
+        allowed="`@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`, five fields as in cron "
+        "(`0 3 * * *`), or empty",
+    )
+    expiry: Annotated[Text, AfterValidator(check_expiry)] = setting(
+        "7d",
+        "How long Incus keeps a snapshot; empty: until somebody removes it",
+        allowed="numbers with units (`12H`, `7d`, `3w`, `1m 2d`), or empty",
     )
 
 
@@ -202,6 +220,9 @@ class Settings(StrictModel):
         True,
         "`true`: `destroy` leaves the volumes with models and data, and says how to remove them; "
         "`false`: it removes them, and a replaced model is removed once the new one is verified",
+    )
+    snapshots: Snapshots = setting(
+        Snapshots(), "Snapshots of the volumes with data, taken and removed by Incus itself"
     )
     protect: Flag = setting(
         False, "`true` refuses `destroy`, and every change that would delete something"

@@ -56,7 +56,9 @@ def _nothing(_: Any) -> dict[str, Any]:
 class Role:
     """A role. A folder of ``roles/`` that defines ``ROLE`` is all that a new one needs.
 
-    ``volumes`` maps storage volumes to where they are mounted; they outlive the machine. ``caches``
+    ``volumes`` maps storage volumes to where they are mounted; they outlive the machine. ``data``
+    names those that hold what cannot be fetched again: `make backup` saves them, and
+    ``stt:snapshots`` is about them. ``caches``
     are volumes that only save time: they are there where several machines of a domain have the
     role, and `destroy` always removes them.
     ``requires`` are roles that have to be on the same machine; ``shared``: several machines of a
@@ -70,6 +72,7 @@ class Role:
     description: str
     steps: Callable[[Context], Sequence[Step]]
     volumes: Mapping[str, str] = field(default_factory=dict)
+    data: Collection[str] = ()
     caches: Mapping[str, str] = field(default_factory=dict)
     devices: Callable[[Context], Mapping[str, Mapping[str, str]]] = _nothing
     secrets: Callable[[Settings], Mapping[str, str]] = _nothing

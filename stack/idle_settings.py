@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -11,6 +11,7 @@ from declaration.problems import Problem
 from declaration.settings import Settings, Sources
 from stack.checks import OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
 from stack.declare import Declaration
+from stack.role_rules import RoleRules
 
 #: Why a setting has no effect; empty where it has one.
 Rule = Callable[[Declaration], str]
@@ -60,6 +61,18 @@ def _force(declaration: Declaration) -> str:
     return "" if on_card else "there is no card to plan for"
 
 
+def _schedule(roles: Mapping[str, RoleRules]) -> Rule:
+    def rule(declaration: Declaration) -> str:
+        used = [role for machine in declaration.topology.machines for role in machine.roles]
+        return "" if any(roles[role].data for role in used) else "no volume holds data"
+
+    return rule
+
+
+def _expiry(declaration: Declaration) -> str:
+    return "" if declaration.settings.snapshots.schedule else "stt:snapshots.schedule is empty"
+
+
 #: The settings that may be without effect, by key or group; the more special one counts.
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
@@ -75,6 +88,7 @@ RULES: dict[str, Rule] = {
     "webui": _without(WEBUI_ROLE),
     "webui.names": _names,
     "webui.sttKey": _stt_key,
+    "snapshots.expiry": _expiry,
     "custom": _custom,
     **{f"sources.{name}": _source(name) for name in Sources.model_fields},
     "sources.ollama": _without(OLLAMA_ROLE),
@@ -82,13 +96,17 @@ RULES: dict[str, Rule] = {
 }
 
 
-def idle_settings(declaration: Declaration) -> list[Problem]:
-    """Every setting that is not at its default and changes nothing, with the reason."""
+def idle_settings(declaration: Declaration, roles: Mapping[str, RoleRules]) -> list[Problem]:
+    """Every setting that is not at its default and changes nothing, with the reason.
+
+    ``roles`` are the known roles by name.
+    """
+    rules = {**RULES, "snapshots.schedule": _schedule(roles)}
     problems: list[Problem] = []
     for each in describe(Settings):
         if each.group or _value(declaration.settings, each.key) == each.default:
             continue
-        rule = RULES.get(each.key) or RULES.get(each.key.partition(".")[0])
+        rule = rules.get(each.key) or rules.get(each.key.partition(".")[0])
         if rule and (why := rule(declaration)):
             problems.append(Problem(f"stt:{each.key}", f"has no effect: {why}."))
     return problems

@@ -24,6 +24,11 @@ class RoleRules(Protocol):
         ...
 
     @property
+    def data(self) -> Collection[str]:
+        """Its volumes that hold what cannot be fetched again."""
+        ...
+
+    @property
     def listens(self) -> Callable[[Settings], Mapping[str, int]]:
         """Its TCP ports by the setting that chooses each; none where it is switched off."""
         ...

@@ -70,6 +70,7 @@ ROLE = Role(
     "Open WebUI, with the domain's own services for its microphone and chats",
     steps,
     volumes={"webui": service.VOLUME},
+    data=["webui"],
     devices=_devices,
     secrets=_secrets,
     outputs=_outputs,

@@ -48,7 +48,7 @@ def test_a_setting_changes_something_or_it_is_said(
 
 def told(**settings: Any) -> list[str]:
     values = {**CPU, "model": "", "quantization": "auto", **settings}
-    return [str(problem) for problem in idle_settings(declare(values, ROLES, Path()))]
+    return [str(problem) for problem in idle_settings(declare(values, ROLES, Path()), ROLES)]
 
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
@@ -68,9 +68,11 @@ def test_a_role_that_no_machine_has_makes_its_settings_idle(tmp_path: Path) -> N
     file.write_text(
         "domains: {lab: {trust_level: trusted, machines: {box: {roles: [base_system]}}}}\n"
     )
-    found = told(infra=str(file), port=8001, ollama={"port": 1}, webui={"signup": True})
+    others = {"ollama": {"port": 1}, "webui": {"signup": True}}
+    found = told(infra=str(file), port=8001, snapshots={"schedule": "@daily"}, **others)
     assert found == [
         "stt:port: has no effect: no machine has the role stt_server.",
+        "stt:snapshots.schedule: has no effect: no volume holds data.",
         "stt:ollama.port: has no effect: no machine has the role ollama_server.",
         "stt:webui.signup: has no effect: no machine has the role open_webui.",
     ]

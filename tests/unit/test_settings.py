@@ -64,6 +64,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "stt:webui.publish: is the key publish of the group stt:webui. Write it below that: "
         "`stt:webui: {publish: …}`, or: pulumi config set --path 'stt:webui.publish' VALUE",
     ),
+    (
+        {"snapshots": {"schedule": "daily"}},
+        'stt:snapshots.schedule: "daily" is not a schedule. Use one such as @daily',
+    ),
+    ({"snapshots": {"schedule": "@daily,@weekly"}}, "is not a schedule"),
+    ({"snapshots": {"schedule": "0 3 * *"}}, "is not a schedule"),
+    (
+        {"snapshots": {"expiry": "7"}},
+        'stt:snapshots.expiry: "7" is not a time to keep snapshots. Use one such as 7d',
+    ),
+    ({"snapshots": {"expiry": "1d 2d"}}, "is not a time to keep snapshots"),
+    ({"snapshots": {"expiry": "1h"}}, "is not a time to keep snapshots"),
     ({"modle": "small"}, 'stt:modle: unknown key. Did you mean "model"?'),
     ({"engine": "whisper"}, 'stt:engine: "whisper" is not allowed'),
     ({"engine": ""}, "stt:engine"),
