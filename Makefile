@@ -10,7 +10,8 @@ PULUMI = bootstrap/pulumi.sh $(STACK)
 UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_settings.py
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
-.PHONY: help up preview review drift outputs env destroy rotate-key status doctor vram flush measure-vram stt test check
+.PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor vram flush
+.PHONY: measure-vram stt test check
 .PHONY: test-unit test-faults
 .PHONY: generate setup tools ready venv venv-dev
 
@@ -60,6 +61,13 @@ measure-vram: venv ## Measure what models take of the card (MODELS="tiny small")
 
 stt: setup ## Bring up only the STT role, with whatever it needs
 	@set -f; targets=$$($(OPERATION) stt-targets) || exit 1; $(PULUMI) up $$targets $(ARGS)
+
+backup: venv ## Write the stack as one archive (FILE=…, WHOLE=1: with the models; BACKUP_PASSPHRASE_FILE)
+	@bootstrap/backup.sh save $(STACK) "--file=$${FILE:-}" $(if $(WHOLE),--whole)
+
+restore: venv ## Restore an archive (FILE=…; another STACK=, CONNECTION=, POOL=; FORCE=1 replaces files)
+	@bootstrap/backup.sh restore "--file=$${FILE:-}" $(if $(UNNAMED),,"--stack=$(STACK)") \
+	    "--connection=$${CONNECTION:-}" "--pool=$${POOL:-}" $(if $(FORCE),--force)
 
 destroy: venv ## Remove everything that `up` made, after a list of it; asks at a terminal
 	@$(UNNAMED) $(PULUMI) destroy $(ARGS)

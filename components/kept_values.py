@@ -9,6 +9,7 @@ import pulumi
 from components.command import Command, Host
 from components.state import STACK_ID, State
 from declaration.connection import Connection
+from declaration.secret import KEPT_ID, KEPT_SECRET
 
 #: Any update would run the command again and make another value: only a replacement does.
 _KEPT = ["create", "interpreter", "logging"]
@@ -22,7 +23,7 @@ def stack_id(protect: bool) -> pulumi.Output[str]:
         STACK_ID,
         Host(_HERE, None, State()),
         create="cat /proc/sys/kernel/random/uuid",
-        identity=["id-1"],
+        identity=[KEPT_ID],
         here=True,
         quiet=True,
         opts=pulumi.ResourceOptions(protect=protect, ignore_changes=_KEPT),
@@ -38,7 +39,7 @@ class GeneratedSecret(Command):
             name,
             replace(host, connection=_HERE),
             create="head -c 32 /dev/urandom | base64 -w 0 | tr '+/' '-_' | tr -d '='",
-            identity=["key-1"],
+            identity=[KEPT_SECRET],
             here=True,
             quiet=True,
             secret_output=True,

@@ -11,6 +11,7 @@ from declaration.settings import Snapshots
 from declaration.topology import DomainPlan, MachinePlan
 from host.objects import MARK
 
+
 def volume(snapshots: Snapshots | None) -> dict[str, Any]:
     """A storage volume; ``snapshots`` where it holds data.
 

@@ -39,6 +39,18 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+def paths_in(model: BaseModel) -> list[str]:
+    """The values of all fields that name a file or directory here, those of groups too."""
+    found: list[str] = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            found += paths_in(value)
+        elif value and any(getattr(each, "func", None) is check_path for each in field.metadata):
+            found.append(value)
+    return found
+
+
 def check_path(value: str) -> str:
     """A path, as far as one can tell without looking for it."""
     if any(ord(character) < 32 for character in value):

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from secrets import token_hex
 
+#: What marks the Commands, in the state, that make a value once, where Pulumi runs: the stack's id,
+#: and secrets.
+KEPT_ID, KEPT_SECRET = KEPT = ("id-1", "key-1")
 _RANDOM = token_hex(8)
 _TOKEN = re.compile(rf"\{{\{{secret:{_RANDOM}:([^}}]+)\}}\}}")
 

@@ -57,6 +57,19 @@ class OtherIncus:
         incus("image", "import", *parts, "--alias", IMAGE, **self.environment)
         shutil.rmtree(image)
 
+    def serve(self, remote: str, address: str, configuration: Path) -> dict[str, str]:
+        """Make it a remote of a client that has its configuration in a directory of its own.
+
+        What that client needs in its environment. Modules side by side have addresses of their own.
+        """
+        incus("config", "set", "core.https_address", address, **self.environment)
+        token = incus("config", "trust", "add", remote, "-q", **self.environment).strip()
+        configuration.mkdir(exist_ok=True)
+        environment = {"INCUS_CONF": str(configuration)}
+        url = f"https://{address}"
+        incus("remote", "add", remote, url, "--accept-certificate", "--token", token, **environment)
+        return environment
+
     def remove(self) -> None:
         """Stop it with all that it runs, and remove what it had."""
         if self.process and self.process.poll() is None:

@@ -120,15 +120,11 @@ def other() -> Iterator[OtherIncus]:
 
 def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
     address = "127.0.0.1:18443"
-    incus("config", "set", "core.https_address", address, **other.environment)
-    token = incus("config", "trust", "add", "stt-test", "-q", **other.environment).strip()
     environment = {"INCUS_CONF": str(tmp_path / "client")}
-    (tmp_path / "client").mkdir()
     project = new_project(tmp_path / "project", "stt-e2e-y", "10.213.52", "incus:lab", environment)
     assert "there is no such remote" in project.fails()
 
-    url = f"https://{address}"
-    incus("remote", "add", "lab", url, "--accept-certificate", "--token", token, **environment)
+    other.serve("lab", address, tmp_path / "client")
     before = everything(project.domain)
     there = everything(project.domain, **other.environment)
     project.up()
