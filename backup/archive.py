@@ -128,6 +128,8 @@ class Archive:
             stream = self._tar.extractfile(name) if known else None
         except KeyError:
             stream = None
+        except (OSError, tarfile.TarError) as error:
+            raise _damaged(self._shown, str(error)) from None
         if known is None or stream is None:
             raise OperationError(f"{self._shown} lacks {name}: use a whole copy of the archive.")
         total = hashlib.sha256()
@@ -137,16 +139,18 @@ class Archive:
                 total.update(chunk)
                 file.write(chunk)
         if total.hexdigest() != known.sha256:
-            raise OperationError(
-                f"{self._shown} is damaged: {name} is not as it was written. Use another copy."
-            )
+            raise _damaged(self._shown, f"{name} is not as it was written")
 
 
 def _read(stream: Any, shown: str) -> bytes:
     try:
         return bytes(stream.read(_CHUNK))
     except (OSError, tarfile.TarError) as error:
-        raise OperationError(f"{shown} is damaged: {error}. Use another copy.") from None
+        raise _damaged(shown, str(error)) from None
+
+
+def _damaged(shown: str, why: str) -> OperationError:
+    return OperationError(f"{shown} is damaged: {why}. Use another copy.")
 
 
 @contextmanager
@@ -168,9 +172,12 @@ def opened(path: Path) -> Iterator[Archive]:
 
 def _manifest(tar: tarfile.TarFile, shown: str) -> Manifest:
     try:
-        stream = tar.extractfile(MANIFEST)
+        first = tar.next()  # without a look at the rest, which may be cut off
+        stream = tar.extractfile(first) if first and first.name == MANIFEST else None
         found = json.loads(stream.read()) if stream else {}
         version = found.get("format")
+        if version is None:
+            raise KeyError
         if version != FORMAT:
             raise OperationError(
                 f"FILE: {shown} has the format {version}, and this version reads {FORMAT}. Use the "

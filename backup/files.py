@@ -30,7 +30,18 @@ def named(declaration: Declaration, stack: str, whole: bool) -> tuple[list[str],
     paths = [stack_file(stack), *paths_in(settings)]
     large = [settings.model] if Path(settings.model).is_dir() else []
     large += [path for path in _sources(settings) if Path(path).exists()]
-    return (paths + large, []) if whole else (paths, large)
+    return (paths + large, []) if whole else (paths, [each for each in large if not _shipped(each)])
+
+
+def _shipped(path: str) -> bool:
+    """Whether this repository has what is at a path: every clone has it."""
+    root = source_files.ROOT
+    places = [file.resolve() for file in source_files.files(Path(path))]
+    return all(
+        place.is_relative_to(root)
+        and place.relative_to(root).as_posix() in source_files.tracked(root)
+        for place in places
+    )
 
 
 def _sources(settings: Settings) -> list[str]:

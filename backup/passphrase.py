@@ -11,20 +11,16 @@ import getpass
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from backup.cli import PulumiError, pulumi
+from backup.cli import PulumiError, scratch
 from operations.host import OperationError
 
 #: Names the file with the passphrase, where nobody is there to type it.
 VARIABLE = "BACKUP_PASSPHRASE_FILE"
 #: Characters that it has at least.
 _LEAST = 12
-_NAME, _KEY = "sealed", "passphrase"
-_FILE = f"Pulumi.{_NAME}.yaml"
+_PROJECT, _STACK, _KEY = "sealed", "sealed", "passphrase"
 
 
 def ask(*, new: bool) -> str:
@@ -63,33 +59,16 @@ def _checked(given: str) -> str:
     return given
 
 
-@contextmanager
-def _project(passphrase: str) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A directory with a Pulumi project of no program, and the environment that goes with it."""
-    with tempfile.TemporaryDirectory(prefix="incus-stt-seal-") as work:
-        place = Path(work)
-        (place / "Pulumi.yaml").write_text(f"name: {_NAME}\nruntime: yaml\n", encoding="utf-8")
-        (place / "state").mkdir()
-        key = place / "key"
-        key.touch(0o600)
-        key.write_text(passphrase, encoding="utf-8")
-        environment = {k: v for k, v in os.environ.items() if k != "PULUMI_CONFIG_PASSPHRASE"}
-        environment["PULUMI_BACKEND_URL"] = f"file://{place / 'state'}"
-        environment["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(key)
-        yield place, environment
-
-
 def seal(secret: str, passphrase: str) -> str:
     """The secret, encrypted: a text for ``unseal``.
 
     Raises:
         OperationError: Pulumi cannot do it.
     """
-    with _project(passphrase) as (place, environment):
-        pulumi("stack", "init", _NAME, cwd=place, environment=environment)
-        words = ("config", "set", "--secret", _KEY, "--stack", _NAME)
-        pulumi(*words, cwd=place, environment=environment, stdin=json.dumps(secret))
-        return (place / _FILE).read_text(encoding="utf-8")
+    with scratch(_PROJECT, _STACK, passphrase) as project:
+        project.init()
+        project.set(_KEY, json.dumps(secret), secret=True)
+        return project.stack_file.read_text(encoding="utf-8")
 
 
 def unseal(sealed: str, passphrase: str) -> str:
@@ -98,12 +77,11 @@ def unseal(sealed: str, passphrase: str) -> str:
     Raises:
         OperationError: the passphrase is another one, or the seal is damaged.
     """
-    with _project(passphrase) as (place, environment):
-        (place / _FILE).write_text(sealed, encoding="utf-8")
+    with scratch(_PROJECT, _STACK, passphrase) as project:
+        project.stack_file.write_text(sealed, encoding="utf-8")
         try:
-            pulumi("stack", "init", _NAME, cwd=place, environment=environment)
-            words = ("config", "get", _KEY, "--stack", _NAME)
-            return str(json.loads(pulumi(*words, cwd=place, environment=environment)))
+            project.init()
+            return str(json.loads(project.get(_KEY)))
         except (PulumiError, ValueError):
             raise OperationError(
                 "the passphrase is not the archive's, or the archive is damaged. Nothing was "

@@ -10,15 +10,17 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from backup import archive, files, passphrase, state, volumes
 from backup.archive import Archive, Manifest
-from backup.cli import pulumi
+from backup.cli import scratch
 from backup.files import Placed
 from backup.say import say
 from backup.volumes import Volume
 from declaration.problems import DeclarationError
+from declaration.stack_file import PROJECT
 from host.client import Client
 from operations.host import OperationError, refuse_others, run_program
 from operations.stack import ROOT, read_stack
@@ -42,19 +44,17 @@ def restore(file: str, name: str, connection: str, pool: str, force: bool) -> No
     """
     if not file:
         raise OperationError("name the archive: make restore FILE=…")
-    with archive.opened(Path(file).absolute()) as source, tempfile.TemporaryDirectory() as work:
+    with archive.opened(Path(file).absolute()) as source, _work() as work:
         manifest = source.manifest
         stack = name or manifest.stack
         if not _NAME.fullmatch(stack):
             raise OperationError(f"STACK: {stack} is no name of a stack. Use letters and digits.")
         say(f"stack {stack}, as it was at {manifest.time}")
-        _place_files(source, stack, Path(work), force)
+        here = {"connection": connection, "pool": pool}
+        _place_files(source, stack, here, Path(work), force)
         exported = _json(source, archive.STATE, Path(work, "state"))
         if state.import_kept(exported, stack, manifest.stack):
             say("the stack has its id and its keys again")
-        for key, value in (("stt:connection", connection), ("stt:pool", pool)):
-            if value:
-                pulumi("config", "set", key, value, "--stack", stack)
         _run(".venv/bin/python", "-m", "bootstrap.host", stack)
         declaration = _declared(stack, manifest)
         refuse_others(declaration, stack)
@@ -64,8 +64,18 @@ def restore(file: str, name: str, connection: str, pool: str, force: bool) -> No
     say(f"restored. The keys: make outputs STACK={stack} SHOW_SECRETS=1")
 
 
-def _place_files(source: Archive, stack: str, work: Path, force: bool) -> None:
-    """The files and the state's passphrase, unless something of the operator's would be lost."""
+def _work() -> tempfile.TemporaryDirectory[str]:
+    """Room for what is in an archive, on a disk: /tmp may be in memory."""
+    return tempfile.TemporaryDirectory(dir="/var/tmp")
+
+
+def _place_files(
+    source: Archive, stack: str, here: Mapping[str, str], work: Path, force: bool
+) -> None:
+    """The files and the state's passphrase, unless something of the operator's would be lost.
+
+    ``here`` are settings that are others on this host; empty: as in the archive.
+    """
     manifest = source.manifest
     seal = work / "seal"
     source.extract(archive.SEAL, seal)
@@ -74,6 +84,8 @@ def _place_files(source: Archive, stack: str, work: Path, force: bool) -> None:
     for number, entry in enumerate(manifest.files):
         content = work / f"file-{number}"
         source.extract(entry.member, content)
+        if entry.path == files.stack_file(manifest.stack):
+            _adapt(content, here, key)
         target = files.target_of(ROOT, entry, manifest.stack, stack)
         placed.append(Placed(content, target, entry.mode))
     differ = files.conflicts(ROOT, placed)
@@ -85,6 +97,19 @@ def _place_files(source: Archive, stack: str, work: Path, force: bool) -> None:
     state.place_passphrase(ROOT, key)
     for path in files.place(placed):
         say(f"restored {_shown(path)}")
+
+
+def _adapt(stack_file: Path, here: Mapping[str, str], key: str) -> None:
+    """Change settings in a stack's file; Pulumi keeps the rest as it is."""
+    given = {name: value for name, value in here.items() if value}
+    if not given:
+        return
+    with scratch(PROJECT, "adapted", key) as project:
+        project.stack_file.write_bytes(stack_file.read_bytes())
+        project.init()
+        for name, value in given.items():
+            project.set(f"{PROJECT}:{name}", value)
+        stack_file.write_bytes(project.stack_file.read_bytes())
 
 
 def _shown(path: Path) -> str:

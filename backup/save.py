@@ -33,8 +33,7 @@ def save(stack: str, name: str, whole: bool) -> Path:
     """
     declaration = read_stack(stack)
     refuse_others(declaration, stack)
-    now = datetime.now(UTC)
-    target = Path(name or f"{stack}-{now:%Y%m%d-%H%M%S}.incus-stt").absolute()
+    target = Path(name or f"{stack}-{datetime.now():%Y%m%d-%H%M%S}.incus-stt").absolute()
     if not target.parent.is_dir():
         raise OperationError(f"FILE: there is no directory {target.parent}. Make it, or name one.")
     if target.is_dir():
@@ -47,6 +46,7 @@ def save(stack: str, name: str, whole: bool) -> Path:
         contents[archive.STATE] = _text(Path(work, "state"), json.dumps(exported))
         sealed = passphrase.seal(state.current_passphrase(), key)
         contents[archive.SEAL] = _text(Path(work, "seal"), sealed)
+        now = datetime.now(UTC)
         volume_entries = _volumes(declaration, whole, Path(work), contents)
         manifest = Manifest(
             stack=stack,

@@ -3,7 +3,7 @@
 What is written to meanwhile is saved as after a power cut, which databases are made for: SQLite's
 log is in the same snapshot. Incus copies a volume of the pool driver ``dir`` file by file, so the
 machines that use a volume with data are paused until the snapshots are there. They lose nothing:
-requests wait. On ZFS, Btrfs, Ceph and LVM that takes less than a second.
+requests wait. On ZFS, Btrfs, Ceph and LVM that takes about a second.
 """
 
 from __future__ import annotations
