@@ -7,9 +7,10 @@ import sys
 
 from backup.restore import restore
 from backup.save import save
-from backup.say import say, size
+from backup.say import say
 from declaration.problems import DeclarationError
 from operations.host import OperationError
+from operations.removal import shown_size
 
 
 def main() -> None:
@@ -31,7 +32,8 @@ def main() -> None:
         restore(options.file, options.stack, options.connection, options.pool, options.force)
         return
     target = save(options.stack, options.file, options.whole)
-    say(f"wrote {target} ({size(target.stat().st_size)}). It holds chats and keys: keep it safe.")
+    written = f"{target} ({shown_size(target.stat().st_size)})"
+    say(f"wrote {written}. It holds chats and keys: keep it safe.")
 
 
 if __name__ == "__main__":

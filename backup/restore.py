@@ -51,9 +51,15 @@ def restore(file: str, name: str, connection: str, pool: str, force: bool) -> No
             raise OperationError(f"STACK: {stack} is no name of a stack. Use letters and digits.")
         say(f"stack {stack}, as it was at {manifest.time}")
         here = {"connection": connection, "pool": pool}
-        _place_files(source, stack, here, Path(work), force)
+        placed, key = _read_files(source, stack, here, Path(work))
         exported = _json(source, archive.STATE, Path(work, "state"))
-        if state.import_kept(exported, stack, manifest.stack):
+        _refuse_loss(placed, force)
+        state.place_passphrase(ROOT, key)
+        built = state.is_there(exported, stack)
+        for path in files.place(placed):
+            say(f"restored {_shown(path)}")
+        if not built:
+            state.import_kept(exported, stack, manifest.stack)
             say("the stack has its id and its keys again")
         _run(".venv/bin/python", "-m", "bootstrap.host", stack)
         declaration = _declared(stack, manifest)
@@ -69,10 +75,10 @@ def _work() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir="/var/tmp")
 
 
-def _place_files(
-    source: Archive, stack: str, here: Mapping[str, str], work: Path, force: bool
-) -> None:
-    """The files and the state's passphrase, unless something of the operator's would be lost.
+def _read_files(
+    source: Archive, stack: str, here: Mapping[str, str], work: Path
+) -> tuple[list[Placed], str]:
+    """The archive's files, to be placed, and its state's passphrase.
 
     ``here`` are settings that are others on this host; empty: as in the archive.
     """
@@ -88,15 +94,17 @@ def _place_files(
             _adapt(content, here, key)
         target = files.target_of(ROOT, entry, manifest.stack, stack)
         placed.append(Placed(content, target, entry.mode))
+    return placed, key
+
+
+def _refuse_loss(placed: list[Placed], force: bool) -> None:
+    """Nothing of the operator's is replaced unasked."""
     differ = files.conflicts(ROOT, placed)
     if differ and not force:
         raise OperationError(
             f"the archive has other versions of {', '.join(map(_shown, differ))}. Nothing was "
             "changed. Move them away, or let the archive's replace them: FORCE=1."
         )
-    state.place_passphrase(ROOT, key)
-    for path in files.place(placed):
-        say(f"restored {_shown(path)}")
 
 
 def _adapt(stack_file: Path, here: Mapping[str, str], key: str) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 from backup import archive, files, passphrase, state, volumes
 from backup.archive import Manifest, VolumeEntry
 from backup.cli import pulumi
-from backup.say import say, size
+from backup.say import say
 from host.client import Client, HostError
 from host.read import read_machine
 from operations.host import OperationError, refuse_others
+from operations.removal import shown_size
 from operations.stack import ROOT, read_stack
 from stack.checks import OLLAMA_ROLE
 from stack.declare import Declaration
@@ -103,7 +104,7 @@ def _volumes(
             member = f"{archive.VOLUMES}/{each.domain}/{each.name}.tar.gz"
             contents[member] = file
             entries.append(VolumeEntry(each.domain, each.name, member))
-            say(f"saved the volume {each.full_name}: {size(file.stat().st_size)}")
+            say(f"saved the volume {each.full_name}: {shown_size(file.stat().st_size)}")
     return entries
 
 

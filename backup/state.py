@@ -80,29 +80,41 @@ def kept(state: Mapping[str, Any], stack: str, former: str) -> dict[str, Any]:
     return {**state, "deployment": {**deployment, "resources": json.loads(text)}}
 
 
-def import_kept(state: Mapping[str, Any], stack: str, former: str) -> bool:
-    """Give a stack the id and the secrets of an archive's; whether it did not have them yet.
+def _there(stack: str) -> dict[str, Any] | None:
+    """The state of a stack here; None where there is no such stack."""
+    try:
+        found: dict[str, Any] = json.loads(pulumi("stack", "export", "--stack", stack))
+    except PulumiError:
+        return None
+    return found
+
+
+def is_there(state: Mapping[str, Any], stack: str) -> bool:
+    """Whether the stack of an archive's state is here already, and has been built.
 
     Raises:
-        OperationError: there is another stack of this name, or Pulumi refuses.
+        OperationError: there is another stack of this name.
     """
-    try:
-        there = json.loads(pulumi("stack", "export", "--stack", stack))
-    except PulumiError:
-        pulumi("stack", "init", "--no-select", stack)
-        there = {}
-    found, wanted = stack_id(there), stack_id(state)
-    if found == wanted:
-        return False
-    if resources(there) and found:
+    found, wanted = stack_id(_there(stack) or {}), stack_id(state)
+    if found not in ("", wanted):
         raise OperationError(
             f"there is another stack {stack} already, which `make up` has built (its id: {found}; "
             f"the archive's: {wanted}). Give the restored one another name with STACK=NAME, or "
             f"remove that one first: make destroy STACK={stack}."
         )
+    return bool(found)
+
+
+def import_kept(state: Mapping[str, Any], stack: str, former: str) -> None:
+    """Give a stack that has not been built the id and the secrets of an archive's.
+
+    Raises:
+        OperationError: Pulumi refuses.
+    """
+    if _there(stack) is None:
+        pulumi("stack", "init", "--no-select", stack)
     text = json.dumps(kept(state, stack, former))
     pulumi("stack", "import", "--stack", stack, stdin=text)
-    return True
 
 
 def current_passphrase() -> str:

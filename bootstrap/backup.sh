@@ -10,10 +10,11 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 cd "$HERE/.."
 
 find_cli
+find_backend
 if [ "$1" = save ]; then
     say "stack $2"
     has_stack "$2" || die "there is no state of a stack $2 here. Name one that was built: make backup STACK=NAME"
-    find_state
+    find_state "$2"
 else
     mkdir -p state
 fi

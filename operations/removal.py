@@ -94,17 +94,18 @@ def _size(volume: _Object) -> str:
         if state is None:
             return "not there"
         if used := ((state.get("usage") or {}).get("used")):
-            return _shown(int(used))
+            return shown_size(int(used))
         for machine in client.get(f"/1.0/instances?recursion=1&project={volume.project}") or []:
             for device in (machine.get("expanded_devices") or {}).values():
                 if device.get("source") == volume.name and machine["status"] == "Running":
                     words = ["exec", machine["name"], "--", "du", "-sxk", device["path"]]
                     said = client.call(*words, project=volume.project, deadline=_DEADLINE)
-                    return _shown(int(said.split()[0]) * 1024)
+                    return shown_size(int(said.split()[0]) * 1024)
     except (HostError, ValueError, IndexError):
         pass
     return "size not known"
 
 
-def _shown(size: int) -> str:
+def shown_size(size: int) -> str:
+    """Bytes, in the unit that is read easily."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -12,7 +12,9 @@ import json
 import os
 import re
 import socket
+import sqlite3
 import ssl
+import tarfile
 import threading
 import time
 import urllib.request
@@ -370,6 +372,43 @@ def test_a_version_that_does_not_come_up_leaves_users_and_chats(settled: Project
     assert "the one before was put back" in said
     assert admin.call(f"api/v1/chats/{made}").json["title"] == "before the upgrade"
     assert settled.unchanged()
+
+
+def test_a_backup_has_users_and_chats(settled: Project, tmp_path: Path) -> None:
+    """Made while people write; what it brings back is in tests/e2e/test_backup.py."""
+    admin, done = sign_in(settled), threading.Event()
+    written: list[int] = []
+
+    def write() -> None:
+        while not done.is_set():
+            chat = {"title": f"chat {len(written)}", "messages": []}
+            written.append(admin.call("api/v1/chats/new", body={"chat": chat}).status)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while len(written) < 3:
+            time.sleep(0.05)
+        file, key = tmp_path / "webui.incus-stt", tmp_path / "key"
+        key.write_text("what the operator chose")
+        made = settled.make("backup", FILE=str(file), BACKUP_PASSPHRASE_FILE=str(key))
+    finally:
+        done.set()
+        writer.join()
+    assert made.returncode == 0, made.stderr
+    assert set(written) == {200}  # none was refused
+    with tarfile.open(file) as whole:
+        content = whole.extractfile(f"volumes/{DOMAIN}/webui.tar.gz")
+        assert content
+        with tarfile.open(fileobj=content) as volume:
+            volume.extractall(tmp_path, filter="data")
+    [database] = tmp_path.glob("backup/volume/open-webui/data/webui.db")
+    base = sqlite3.connect(database)
+    assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert base.execute("SELECT role FROM user").fetchall()[0] == ("admin",)
+    titles = [title for (title,) in base.execute("SELECT title FROM chat")]
+    assert {"chat 0", "chat 1", "chat 2"} <= set(titles)
+    base.close()
 
 
 def test_what_goes_wrong_is_said(settled: Project, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from backup import archive, files, passphrase, restore, state, volumes
+from backup import archive, files, passphrase, restore, save, state, volumes
 from backup.archive import FileEntry, Manifest, Member, VolumeEntry
 from backup.cli import PulumiError
 from backup.files import Placed
@@ -21,6 +22,7 @@ from declaration.connection import Connection
 from declaration.field_types import paths_in
 from declaration.settings import parse_settings
 from declaration.source_files import ROOT
+from host.read import MachineState
 from operations.host import OperationError
 from tests.unit.values import declared
 
@@ -285,8 +287,9 @@ def test_a_stack_that_is_not_there_gets_what_is_kept(
     there: Any, cli: Callable[[Any], list[tuple[str, str]]]
 ) -> None:
     asked = cli(there)
-    assert state.import_kept(exported(), "home", "home")
-    assert [words for words, _ in asked][1:-1] == ([] if there else ["stack init --no-select home"])
+    assert not state.is_there(exported(), "home")
+    state.import_kept(exported(), "home", "home")
+    assert [words for words, _ in asked][2:-1] == ([] if there else ["stack init --no-select home"])
     words, stdin = asked[-1]
     assert words == "stack import --stack home"
     assert json.loads(stdin) == state.kept(exported(), "home", "home")
@@ -294,7 +297,7 @@ def test_a_stack_that_is_not_there_gets_what_is_kept(
 
 def test_the_same_stack_keeps_its_state(cli: Callable[[Any], list[tuple[str, str]]]) -> None:
     asked = cli(exported())
-    assert not state.import_kept(exported(), "home", "home")
+    assert state.is_there(exported(), "home")
     assert [words for words, _ in asked] == ["stack export --stack home"]
 
 
@@ -302,7 +305,7 @@ def test_another_stack_is_left_alone(cli: Callable[[Any], list[tuple[str, str]]]
     theirs = json.loads(json.dumps(exported()).replace(STACK_ID, "another"))
     asked = cli(theirs)
     with pytest.raises(OperationError, match=r"another stack home already.*its id: another"):
-        state.import_kept(exported(), "home", "home")
+        state.is_there(exported(), "home")
     assert len(asked) == 1
 
 
@@ -433,6 +436,61 @@ def test_machines_go_on_however_the_snapshots_end(tmp_path: Path) -> None:
         "--no-expiry",
         "--project ai-tools resume webui",
     ]
+
+
+# The models.
+
+
+class Ollama:
+    """A stack with two machines that have Ollama: one answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        machines = {name: {"roles": ["base_system", "ollama_server"]} for name in ("one", "two")}
+        domain = {"trust_level": "semi-trusted", "machines": machines}
+        (tmp_path / "infra.yml").write_text(yaml.safe_dump({"domains": {"lab": domain}}))
+        infra = str(tmp_path / "infra.yml")
+        self.declaration = declared(infra=infra, ollama={"models": ["llama3.2"]})
+        answers = {"ollama_tags": {"models": [{"name": "llama3.2:latest"}, {"name": "own"}]}}
+
+        def read(connection: Connection, project: str, name: str) -> MachineState | None:
+            return MachineState({}, answers) if name == "one" else None
+
+        monkeypatch.setattr(save, "read_machine", read)
+
+
+def test_models_are_noted_as_declared_and_as_ollama_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = save._models(Ollama(monkeypatch, tmp_path).declaration)
+    assert found["ollama"] == {
+        "lab/one": ["llama3.2", "llama3.2:latest", "own"],
+        "lab/two": ["llama3.2"],
+    }
+    assert "lab/two: Ollama does not answer" in capsys.readouterr().err
+    assert save._models(declared())["stt"] == {"ai-tools/gpu-server": ["small"]}
+
+
+def test_models_that_the_stack_does_not_name_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def run_program(connection: Any, machine: Any, program: Path, words: Any, **_: Any) -> str:
+        asked.append((machine.name, program.name, *words))
+        if "own" in words:
+            raise OperationError("own: pull model manifest: file does not exist")
+        return ""
+
+    monkeypatch.setattr(restore, "run_program", run_program)
+    noted = {"ollama": {"lab/one": ["llama3.2", "qwen3:4b", "own"]}}
+    restore._fetch_models(manifest(models=noted), Ollama(monkeypatch, tmp_path).declaration)
+    assert asked == [
+        ("one", "models.py", "pull", "11434", "qwen3:4b"),
+        ("one", "models.py", "pull", "11434", "own"),
+    ]
+    said = capsys.readouterr().err
+    assert "lab/one has Ollama's model qwen3:4b again" in said
+    assert "Ollama's model own is not there again: own: pull model manifest" in said
 
 
 # Restoring.
