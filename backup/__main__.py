@@ -41,3 +41,5 @@ if __name__ == "__main__":
         main()
     except (DeclarationError, OperationError) as error:
         sys.exit(f"incus-stt: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("incus-stt: stopped")

@@ -72,7 +72,7 @@ def restore(file: str, name: str, connection: str, pool: str, force: bool) -> No
 
 def _work() -> tempfile.TemporaryDirectory[str]:
     """Room for what is in an archive, on a disk: /tmp may be in memory."""
-    return tempfile.TemporaryDirectory(dir="/var/tmp")
+    return tempfile.TemporaryDirectory(dir="/var/tmp", prefix="incus-stt-restore-")
 
 
 def _read_files(

@@ -43,7 +43,8 @@ def save(stack: str, name: str, whole: bool) -> Path:
     paths, left_out = files.named(declaration, stack, whole)
     entries, contents = files.collect(ROOT, paths)
     key = passphrase.ask(new=True)
-    with _one_at_a_time(stack), tempfile.TemporaryDirectory(dir=target.parent) as work:
+    room = tempfile.TemporaryDirectory(dir=target.parent, prefix="incus-stt-backup-")
+    with _one_at_a_time(stack), room as work:
         contents[archive.STATE] = _text(Path(work, "state"), json.dumps(exported))
         sealed = passphrase.seal(state.current_passphrase(), key)
         contents[archive.SEAL] = _text(Path(work, "seal"), sealed)
