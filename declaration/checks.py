@@ -18,6 +18,15 @@ _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
 _DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
 #: Names of schedules that Incus knows for volumes.
 _SCHEDULES = {"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@annually", "@yearly"}
+#: The fields of cron as Incus reads them: first and last number, and names that count from the first.
+_FIELDS = (
+    (0, 59, ""),
+    (0, 23, ""),
+    (1, 31, ""),
+    (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
+    (0, 6, "sun mon tue wed thu fri sat"),
+)
+_RANGE = re.compile(r"(\*|(?P<first>\w+)(-(?P<last>\w+))?)(/[1-9]\d?)?")
 _EXPIRY = re.compile(r"[1-9]\d{0,4}[MHdwmy]")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
@@ -103,14 +112,31 @@ def check_duration(value: str) -> str:
 
 def check_schedule(value: str) -> str:
     """When Incus takes snapshots, as it takes that itself, or nothing."""
-    words = value.split()
-    single = len(words) == 5 and all(re.fullmatch(r"[\w*,/-]+", word) for word in words)
-    if value and not single and not set(value.split(", ")) <= _SCHEDULES:
+    if value and not set(value.split(", ")) <= _SCHEDULES and not _is_cron(value):
         raise ValueError(
-            f"{show(value)} is not a schedule. Use one such as @daily, or five fields as in cron: "
-            "0 3 * * *"
+            f"{show(value)} is not a schedule. Use one such as @daily, or five fields as in cron "
+            "(minute, hour, day, month, day of the week from 0 to 6): 0 3 * * *"
         )
     return value
+
+
+def _is_cron(value: str) -> bool:
+    words = value.split(" ")
+    return len(words) == len(_FIELDS) and all(
+        _is_within(part, *field)
+        for word, field in zip(words, _FIELDS, strict=True)
+        for part in word.split(",")
+    )
+
+
+def _is_within(part: str, least: int, most: int, names: str) -> bool:
+    """Whether a part of a field is ``*``, a number, a name or a range, maybe with a step."""
+    found = _RANGE.fullmatch(part)
+    numbers = {name: least + place for place, name in enumerate(names.split())}
+    numbers |= {str(number): number for number in range(least, most + 1)}
+    ends = [each for each in (found["first"], found["last"]) if each] if found else []
+    known = [numbers.get(each.lower(), -1) for each in ends]
+    return found is not None and -1 not in known and known == sorted(known)
 
 
 def check_expiry(value: str) -> str:

@@ -17,7 +17,7 @@ from tests.e2e.other_incus import IMAGE, OtherIncus
 from tests.e2e.places import new_directory
 from tests.e2e.project import ROOT, STACK, Project, incus, left_of, light, machine, request
 
-DOMAIN, SUBNET, ADDRESS = "stt-e2e-k", "10.213.58", "127.0.0.1:18444"
+DOMAIN, SUBNET, ADDRESS = "stt-e2e-bk", "10.213.68", "127.0.0.1:18444"
 PASSPHRASE = "what the operator chose"
 FILE = f"stacks/Pulumi.{STACK}.yaml"
 
@@ -111,6 +111,7 @@ def archive(used: Project, place: Path) -> Path:
     file = place / "all.incus-stt"
     done = make(used, "backup", file, WHOLE="1")
     assert done.returncode == 0, done.stderr
+    assert [each["name"] for each in manifest_of(file)["volumes"]] == ["diary", "models"]
     return file
 
 
@@ -196,6 +197,9 @@ def test_users_chats_and_keys_come_back_on_another_host(
     assert found["check"] == "ok"
     assert found["notes"] == ["a chat"]  # and not what was written after the backup
     assert found["rows"][0] == found["rows"][1]
+    first, last = found["at_start"]
+    assert first - last in (0, 1)  # all files are of one moment
+    assert f"restored the volume {DOMAIN}/models" in done.stderr
     assert note(clone, "a chat on the new host") == 200
     assert clone.transcribe("one_two_three").status == 200
     assert volume(clone, "get", "diary", "snapshots.schedule") == "@daily"

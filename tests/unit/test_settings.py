@@ -69,7 +69,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
         'stt:snapshots.schedule: "daily" is not a schedule. Use one such as @daily',
     ),
     ({"snapshots": {"schedule": "@daily,@weekly"}}, "is not a schedule"),
-    ({"snapshots": {"schedule": "0 3 * *"}}, "is not a schedule"),
+    *(
+        ({"snapshots": {"schedule": wrong}}, "is not a schedule")
+        for wrong in (
+            *("0 3 * *", "60 * * * *", "0 24 * * *", "0 0 0 * *", "0 3 * * 7", "0 3 * * monday"),
+            *("*/0 * * * *", "5-1 * * * *", "*-5 * * * *", "0  3 * * *", "@daily, daily"),
+        )
+    ),
     (
         {"snapshots": {"expiry": "7"}},
         'stt:snapshots.expiry: "7" is not a time to keep snapshots. Use one such as 7d',

@@ -1,13 +1,22 @@
-"""A diary in SQLite. It writes all the time: two rows that belong together, in a transaction."""
+"""A diary in SQLite. It writes all the time: two rows that belong together, in a transaction.
+
+And a number into two files, one after the other. A third one stands between their names: who copies
+file by file has the two of different moments.
+"""
 
 import http.server
+import itertools
 import json
 import os
 import sqlite3
 import threading
 import time
+from pathlib import Path
 
 KEY = os.environ["DIARY_KEY"]
+PLACE = Path(os.environ["DIARY"]).parent
+COUNTS = [PLACE / "a-count", PLACE / "z-count"]
+AT_START = [int(path.read_bytes() or 0) if path.exists() else 0 for path in COUNTS]
 
 
 def connect() -> sqlite3.Connection:
@@ -19,7 +28,10 @@ def connect() -> sqlite3.Connection:
 
 def write() -> None:
     connection = connect()
-    while True:
+    files = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in COUNTS]
+    for count in itertools.count(max(AT_START) + 1):
+        for file in files:
+            os.pwrite(file, b"%020d" % count, 0)
         with connection:
             connection.execute("INSERT INTO one (text) VALUES (?)", ("x" * 2000,))
             connection.execute("INSERT INTO other SELECT max(id) FROM one")
@@ -39,6 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         one = "SELECT (SELECT max(id) FROM one), (SELECT max(id) FROM other)"
         found = {
             "notes": [row[0] for row in connection.execute("SELECT text FROM notes ORDER BY id")],
+            "at_start": AT_START,
             "rows": connection.execute(one).fetchone(),
         }
         if self.path == "/check":
@@ -63,5 +76,6 @@ with connect() as first:
     for table in ("notes", "one"):
         first.execute(f"CREATE TABLE IF NOT EXISTS {table} (id INTEGER PRIMARY KEY, text TEXT)")
     first.execute("CREATE TABLE IF NOT EXISTS other (id INTEGER PRIMARY KEY)")
+(PLACE / "m-filler").write_bytes(bytes(64_000_000))
 threading.Thread(target=write, daemon=True).start()
 http.server.ThreadingHTTPServer(("0.0.0.0", int(os.environ["DIARY_PORT"])), Handler).serve_forever()
