@@ -18,7 +18,7 @@ _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
 _DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
 #: Names of schedules that Incus knows for volumes.
 _SCHEDULES = {"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@annually", "@yearly"}
-#: The fields of cron as Incus reads them: first and last number, and names that count from the first.
+#: The fields of cron as Incus reads them: first and last number, and names from the first on.
 _FIELDS = (
     (0, 59, ""),
     (0, 23, ""),
