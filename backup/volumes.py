@@ -162,7 +162,8 @@ def export(connection: Connection, volume: Volume, target: Path) -> None:
         words = ("storage", "volume", "export", volume.pool, copy)
         call = incus_words(connection, words, volume.domain)
         script = (
-            "set -eu; work=$(mktemp -d -p /var/tmp); trap 'rm -rf \"$work\"' EXIT; "
+            "set -eu; work=$(mktemp -d -p /var/tmp incus-stt-backup-XXXXXX); "
+            "trap 'rm -rf \"$work\"' EXIT; "
             f'{call} "$work/volume" --volume-only --quiet </dev/null >/dev/null; cat "$work/volume"'
         )
         with target.open("wb") as file:
