@@ -48,6 +48,7 @@ class Checkout:
     def fake(self, name: str, body: str, where: Path | None = None) -> None:
         path = (where or self.bin) / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # it may be a link to this machine's own
         path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.noted}\n{textwrap.dedent(body)}\n')
         path.chmod(0o755)
 

@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_refused_with_what_would(host: Host) -> None:
     status, said = host.preview()
     assert status != 0
     assert "stt:model: does not fit on NVIDIA GeForce RTX 3060 (4.0 GiB" in said
-    assert "the nearest first: medium in int8_float16" in said
+    assert "the nearest first: large-v3-turbo in int8_float16" in said
     host.set(force=True)
     status, said = host.preview()
     assert status == 0 and "stt:force is true, so this is tried anyway" in said
