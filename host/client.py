@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,18 @@ def incus_words(connection: Connection, words: Sequence[str], project: str = "")
     return f"{remote_variable(connection)}{shlex.join(['incus', *within, *words])}"
 
 
+#: What Incus 6.0 says where something else is going on at the same moment: another bridge of the
+#: host goes while it looks through all of them for what is attached to this one; a container that
+#: it deletes has just been stopped, by the same command; a volume is given to two containers.
+_RACES = (
+    "Failed to delete bridge children interfaces",
+    "A matching non-reusable operation has now succeeded",
+    "Idmaps of container and storage volume are not identical",
+)
+#: How often a command is given again then, and after how many seconds.
+_AGAIN, _PAUSE = 2, 1.0
+
+
 @dataclass(frozen=True)
 class Client:
     """The client of a connection."""
@@ -58,11 +71,21 @@ class Client:
     def run(
         self, *words: str, project: str = "", stdin: str = "", deadline: float = 600
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``incus WORDS`` to its end, whatever that is.
+        """Run ``incus WORDS`` to its end, whatever that is; again where only the moment was wrong.
 
         Raises:
             HostError: there is no client, or it took more than ``deadline`` s.
         """
+        for _ in range(_AGAIN):
+            done = self._run(words, project, stdin, deadline)
+            if not done.returncode or not any(each in done.stderr for each in _RACES):
+                return done
+            time.sleep(_PAUSE)
+        return self._run(words, project, stdin, deadline)
+
+    def _run(
+        self, words: Sequence[str], project: str, stdin: str, deadline: float
+    ) -> subprocess.CompletedProcess[str]:
         environment, argv = dict(os.environ), ["incus"]
         if self.connection.kind == "incus":
             environment["INCUS_REMOTE"] = self.connection.target

@@ -23,14 +23,6 @@ OWNER = "user.incus-stt.owner"
 IMAGE, BASE_IMAGE = "user.incus-stt.image", "volatile.base_image"
 #: Incus' key for what makes a container this one, and not another one of its name.
 UUID = "volatile.uuid"
-#: What Incus 6.0 says where something else ends at the same moment, and how often it is asked then:
-#: another bridge of the host goes while it looks through all of them for what is attached to this
-#: one; a container has just been stopped, by the same command.
-_RACES = (
-    "Failed to delete bridge children interfaces",
-    "A matching non-reusable operation has now",
-)
-_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -181,17 +173,11 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
     words = [*kind.words, "delete", *place.words]
     if kind is INSTANCE:
         words = ["delete", "--force", place.name]
-    for attempt in range(_ATTEMPTS):
-        try:
-            client.call(*words, project=place.project)
-        except HostError as error:
-            race = any(each in str(error) for each in _RACES)
-            if race and client.get(place.path(kind)) is None:
-                break
-            if attempt == _ATTEMPTS - 1 or not race:
-                raise
-        else:
-            break
+    try:
+        client.call(*words, project=place.project)
+    except HostError:
+        if client.get(place.path(kind)) is not None:
+            raise
     return {"done": "deleted"}
 
 
