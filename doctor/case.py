@@ -48,7 +48,7 @@ class Answer:
             return "no answer in time"
         return (self.text.strip().splitlines() or ["it said nothing"])[-1]
 
-    @property
+    @cached_property
     def json(self) -> Any:
         """What it said as JSON, behind what the client may say before; None where it is none."""
         lines = self.text.splitlines(keepends=True)

@@ -151,12 +151,13 @@ def _restarts(review: Review) -> Iterator[str]:
         for each in review.preview.changes
         if each.op in (Op.CREATE, Op.DELETE) and is_service(each)
     }
+    made_again = _machines(review.preview.changes, Op.REPLACE)
     services = {
         change.name.rpartition("/")[0]
         for change in review.preview.changes
         if change.name.count("/") == 3
         and effect(change, review.engines)[0] is Weight.RESTART
-        and _machine(change.name) not in _machines(review.preview.changes, Op.REPLACE)
+        and _machine(change.name) not in made_again
     } - new_or_gone
     if services or not any(each.op is Op.CREATE for each in review.preview.changes):
         yield f"{_count(len(services), 'service')} restart{'s' if len(services) == 1 else ''}"

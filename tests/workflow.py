@@ -6,7 +6,6 @@ names, literals, ``==``, ``&&`` and ``||``. An action of somebody else's is an e
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -114,8 +113,3 @@ def _value(text: str, contexts: Mapping[str, Any], done: Job) -> Any:
     for key in text.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
-
-
-def quiet_environment() -> dict[str, str]:
-    """This environment without what is Pulumi's."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("PULUMI_")}

@@ -118,8 +118,7 @@ class Service(Kind):
         if not cut_off:
             self._check_port(machine, previous)
         name = os.urandom(8).hex()
-        migrates = previous is not None and previous.version != self.version
-        data = self.data if migrates else []
+        data = self.data if previous and previous.version != self.version else []
         try:
             if data and previous:  # nothing writes into what is copied
                 systemd.stop(machine, previous.unit_name)

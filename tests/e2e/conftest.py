@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import memory_pool, places
+from tests.e2e.other_incus import OtherIncus
+from tests.e2e.places import new_directory
 from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
 
 #: Modules that take a minute or more, the longest first: started last, one would run by itself.
@@ -142,6 +144,17 @@ def project(stack: Project, up: str, request: pytest.FixtureRequest) -> Iterator
         stack.settings, stack.machines = before
         stack.write()
         stack.up()
+
+
+@pytest.fixture
+def other() -> Iterator[OtherIncus]:
+    """A second Incus daemon, with a pool and the image."""
+    daemon = OtherIncus(new_directory())
+    try:
+        daemon.set_up()
+        yield daemon
+    finally:
+        daemon.remove()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from tests.e2e.other_incus import IMAGE, OtherIncus
-from tests.e2e.places import new_directory
 from tests.e2e.project import ROOT, STACK, Project, incus, left_of, light, machine, request
 
 DOMAIN, SUBNET, ADDRESS = "stt-e2e-bk", "10.213.68", "127.0.0.1:18444"
@@ -56,16 +55,6 @@ def used(place: Path) -> Iterator[Project]:
     finally:
         project.destroy()
     assert left_of(DOMAIN) == []
-
-
-@pytest.fixture
-def other() -> Iterator[OtherIncus]:
-    daemon = OtherIncus(new_directory())
-    try:
-        daemon.set_up()
-        yield daemon
-    finally:
-        daemon.remove()
 
 
 def diary(project: Project, path: str = "/") -> Any:

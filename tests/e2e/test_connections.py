@@ -108,16 +108,6 @@ def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
     assert left_of(project.domain) == []
 
 
-@pytest.fixture
-def other() -> Iterator[OtherIncus]:
-    daemon = OtherIncus(new_directory())
-    try:
-        daemon.set_up()
-        yield daemon
-    finally:
-        daemon.remove()
-
-
 def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
     address = "127.0.0.1:18443"
     environment = {"INCUS_CONF": str(tmp_path / "client")}

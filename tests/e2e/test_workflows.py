@@ -15,7 +15,7 @@ import yaml
 
 from tests.e2e.project import ROOT, Project, incus, left_of, light, run
 from tests.forge_server import TOKEN, ForgeServer, forge_server
-from tests.workflow import Job, Runner, quiet_environment
+from tests.workflow import Job, Runner
 
 DOMAIN, SUBNET = "stt-e2e-g", "10.213.20"
 STACKS = ("staging", "production")
@@ -59,6 +59,15 @@ class House:
     origin: Path
     runner: Runner
     forge: ForgeServer
+
+    @property
+    def state(self) -> dict[str, str]:
+        """Where the stacks' state is, and their passphrase."""
+        place = self.origin.parents[2]
+        return {
+            "PULUMI_BACKEND_URL": f"file://{place / 'state'}",
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(place / "passphrase"),
+        }
 
     def git(self, *words: str) -> str:
         done = run("git", *words, cwd=self.project.root)
@@ -104,11 +113,7 @@ class House:
             "sha": main,
             "event": {"repository": {"default_branch": "main"}, **event},
         }
-        variables = {
-            "PULUMI_BACKEND_URL": f"file://{self.origin.parents[2] / 'state'}",
-            "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.origin.parents[2] / "passphrase"),
-        }
-        done = self.runner.run(name, github=github, vars=variables, inputs=inputs or {})
+        done = self.runner.run(name, github=github, vars=self.state, inputs=inputs or {})
         assert TOKEN not in done.said
         return done
 
@@ -142,7 +147,7 @@ def house(
     (place / "passphrase").write_text("a passphrase\n")
     (place / "runner" / ".venv").symlink_to(ROOT / ".venv")
     run("git", "init", "--quiet", "--bare", "--initial-branch", "main", cwd=origin)
-    runner = Runner(place / "runner", place / "temporary", quiet_environment())
+    runner = Runner(place / "runner", place / "temporary", project.variables())
     with forge_server(request.param) as forge:
         made = House(project, origin, runner, forge)
         made.git("init", "--quiet", "--initial-branch", "main")
@@ -156,11 +161,7 @@ def house(
                 done = run(
                     *("make", "-s", "destroy", f"STACK={stack}", "ARGS=--yes"),
                     cwd=place / "runner",
-                    env={
-                        **quiet_environment(),
-                        "PULUMI_BACKEND_URL": f"file://{place / 'state'}",
-                        "PULUMI_CONFIG_PASSPHRASE_FILE": str(place / "passphrase"),
-                    },
+                    env=project.variables(**made.state),
                 )
                 assert done.returncode == 0, done.stdout + done.stderr
     assert left_of(DOMAIN) == []
