@@ -5,12 +5,14 @@ A virtual environment with a pip of its own takes longer to make than what pip i
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from agent.machine import Machine, StepError, last_lines
+
+if TYPE_CHECKING:
+    import subprocess
 
 #: Where the package python3-pip-whl has it, which python3-venv needs.
 _DIRECTORY = "/usr/share/python-wheels"

@@ -294,6 +294,26 @@ def test_packages(agent: Any) -> None:
     assert "E: no network" in str(failed.value)
 
 
+def test_dpkgs_own_list_answers_without_a_program(agent: Any) -> None:
+    def write_list(**packages: str) -> None:
+        stanza = "Package: {}\nStatus: {}\nVersion: 1\n"
+        listed.write_text("\n".join(stanza.format(*package) for package in packages.items()))
+
+    agent.apply("base/packages", Packages(["curl", "git"]))
+    (updates := agent.path("/var/lib/dpkg/updates")).mkdir(parents=True)
+    listed = agent.path("/var/lib/dpkg/status")
+    write_list(curl="install ok installed", git="install ok installed")
+    agent.systemd.log()
+    assert agent.drift() == [] and agent.systemd.log() == []
+    asked = ["dpkg-query -W -f ${Package} ${db:Status-Status}", " curl git"]
+    (updates / "0001").touch()
+    assert agent.drift() == [] and agent.systemd.log() == asked
+    (updates / "0001").unlink()
+    write_list(curl="install ok installed", git="deinstall ok config-files")
+    (agent.systemd.state / "packages/git").unlink()
+    assert agent.drift() == ["package git: not there -> there"] and agent.systemd.log() == asked
+
+
 def test_packages_wait_for_a_network_until_their_deadline(agent: Any) -> None:
     agent.systemd.program("ip", "#!/bin/sh\n", ready=True)
     with pytest.raises(StepError, match="no network after 1 s"):

@@ -427,6 +427,8 @@ def test_a_check_of_nothing_imports_little(archive_file: Path, tmp_path: Path) -
     assert "agent.__main__" in names
     heavy = {
         "argparse",
+        "inspect",
+        "subprocess",
         "ssl",
         "urllib.request",
         "zipfile",
