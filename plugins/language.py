@@ -133,11 +133,12 @@ def run(host: LanguageHost, request: language_pb2.RunRequest) -> language_pb2.Ru
 
 
 def main() -> None:
-    """Serve; import the SDK while the engine is still busy; run the program it names."""
+    """Serve; run the program that the engine names.
+
+    The SDK is imported for that only: the engine starts one process more, to ask for a version.
+    """
     host = LanguageHost()
     server = rpc.serve(host, language_pb2_grpc.add_LanguageRuntimeServicer_to_server)
-    import pulumi  # noqa: F401
-
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # no test's stdout
     response = run(host, host.requests.get())
     sys.stdout.flush()

@@ -193,7 +193,15 @@ find_state() {
     say "made a passphrase for the secrets in the state: state/passphrase. Keep a copy."
 }
 
+# Whether Pulumi has the stack selected, by its own file: to ask Pulumi takes a fifth of a second.
+is_selected() {
+    [ -z "$shared" ] || return 1
+    file=stt-$(printf %s "$PWD/Pulumi.yaml" | sha1sum | cut -d ' ' -f 1)-workspace.json
+    grep -qsF "\"$backend\": \"organization/stt/$1\"" "${PULUMI_HOME:-$HOME/.pulumi}/workspaces/$file" && has_stack "$1"
+}
+
 select_stack() {
+    ! is_selected "$1" || return 0
     pulumi stack select "$1" 2>/dev/null || pulumi stack init "$1" ||
         die "Pulumi has no stack $1 and cannot make it (above: why). Where the passphrase is wrong: name the right one in PULUMI_CONFIG_PASSPHRASE_FILE. Where it is lost: docs/team.md, \"A lost passphrase\"."
 }

@@ -5,6 +5,8 @@ With fake programs on a PATH.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = """
     sh awk base64 cat chmod cp cut date dirname env find flock grep gzip head hostname id
-    kill ln ls mkdir mktemp mv printf readlink rm sed setsid sha256sum sleep sort tail tar
+    kill ln ls mkdir mktemp mv printf readlink rm sed setsid sha1sum sha256sum sleep sort tail tar
     timeout touch tr true
 """.split()
 #: A `pulumi` that has every stack and no plugin.
@@ -120,6 +122,25 @@ def test_a_stack_s_shell_has_state_passphrase_and_plugins(checkout: Checkout) ->
     assert "export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true" in done.stdout
     assert done.stdout.splitlines()[0].endswith(f":{checkout.root}/plugins")
     assert passphrase.read_text() not in done.stdout + done.stderr
+
+
+def test_a_stack_that_is_selected_already_is_not_selected_again(checkout: Checkout) -> None:
+    checkout.fake("pulumi", PULUMI)
+    name = hashlib.sha1(f"{checkout.root}/Pulumi.yaml".encode(), usedforsecurity=False).hexdigest()
+    workspace = checkout.root / ".pulumi" / "workspaces" / f"stt-{name}-workspace.json"
+    workspace.parent.mkdir(parents=True)
+    noted = {"stacks": {"file://./state?metadata=skip": "organization/stt/dev"}}
+    workspace.write_text(json.dumps(noted, indent=4))
+    state = checkout.root / "state" / ".pulumi" / "stacks" / "stt" / "dev.json"
+    state.parent.mkdir(parents=True)
+    (checkout.root / "state" / "passphrase").write_text("an earlier one")
+    assert checkout.run("dev").returncode == 0  # it has no state
+    assert checkout.calls.count("pulumi stack select dev") == 1
+    state.touch()
+    assert checkout.run("dev").returncode == 0
+    assert checkout.calls.count("pulumi stack select dev") == 1
+    assert checkout.run("cpu").returncode == 0
+    assert "pulumi stack select cpu" in checkout.calls
 
 
 def test_pulumi_s_own_plugin_is_fetched_where_it_can_be(checkout: Checkout) -> None:

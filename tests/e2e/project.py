@@ -172,6 +172,8 @@ def post_recording(url: str, recording: Path, model: str, key: str = "", **field
     return request(f"{url}/audio/transcriptions", key, data=body, headers=kind)
 
 
+#: The key of a secret value in a state.
+SEALED = "4dabf18193072939515e22adb298388d"
 #: What Pulumi says once it changes something.
 AT_WORK = r"command:local:Command \S+ (creat|updat|delet|replac)ing"
 
@@ -222,8 +224,8 @@ class Project:
     environment: dict[str, str] = field(default_factory=dict)
     #: Settings and machines of the last `up` that succeeded.
     _applied: object = field(default=None, repr=False)
-    #: The outputs, and what the state's file was when they were read.
-    _outputs: tuple[object, dict[str, Any]] = field(default=(None, {}), repr=False)
+    #: The secret outputs as the state has them, and what Pulumi made of these.
+    _secrets: tuple[dict[str, Any], dict[str, Any]] = field(default=({}, {}), repr=False)
 
     def __post_init__(self) -> None:
         listed = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=ROOT).stdout
@@ -352,13 +354,17 @@ class Project:
         return [line.removeprefix(f"{self.domain}/") for line in lines]
 
     def outputs(self) -> dict[str, Any]:
-        """The outputs with their secrets; asked for again where the state is another."""
-        state = (self.root / f"state/.pulumi/stacks/stt/{STACK}.json").stat()
-        if self._outputs[0] != (state.st_mtime_ns, state.st_ino):
+        """The outputs as the state has them; Pulumi is asked where a secret is another one."""
+        state = json.loads((self.root / f"state/.pulumi/stacks/stt/{STACK}.json").read_text())
+        resources = state["checkpoint"]["latest"]["resources"]
+        [found] = [each["outputs"] for each in resources if each["type"] == "pulumi:pulumi:Stack"]
+        sealed = {key: value for key, value in found.items() if SEALED in json.dumps(value)}
+        if sealed != self._secrets[0]:
             done = self.pulumi("outputs", "--show-secrets")
             assert done.returncode == 0, done.stderr
-            self._outputs = (state.st_mtime_ns, state.st_ino), json.loads(done.stdout)
-        return dict(self._outputs[1])
+            said = json.loads(done.stdout)
+            self._secrets = sealed, {key: said[key] for key in sealed}
+        return copy.deepcopy({**found, **self._secrets[1]})
 
     def unchanged(self) -> bool:
         """Whether a preview has nothing to do."""

@@ -197,6 +197,14 @@ def test_long_and_large_recordings(settled: Project, tmp_path: Path) -> None:
     assert long.stat().st_size > 26_000_000
 
 
+def sign_up(project: Project) -> int:
+    """Somebody makes an account; the status of the answer."""
+    body = json.dumps({"name": "A", "email": "a@example.com", "password": "secret-of-a"}).encode()
+    kind = {"Content-Type": "application/json"}
+    url = f"{sign_in(project).url}/api/v1/auths/signup"
+    return request(url, data=body, headers=kind).status
+
+
 def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Project) -> None:
     """The database holds a value for every setting, and would win for ever."""
     admin = sign_in(project)
@@ -212,7 +220,7 @@ def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Proj
     assert admin.transcribe(RECORDINGS / "hello_world.wav").status != 200
 
     project.set(port=8100, language="en")
-    wire(project, ollama_url=f"http://{project.subnet}.9:11434")
+    wire(project, ollama_url=f"http://{project.subnet}.9:11434", signup=True)
     project.up()
     assert project.outputs()["webui_check"]["text"] == "one two three"
     admin = sign_in(project)
@@ -225,10 +233,15 @@ def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Proj
     ollama = admin.call("ollama/config").json
     assert ollama["OLLAMA_BASE_URLS"] == [f"http://{project.subnet}.9:11434"]
     assert ollama["ENABLE_OLLAMA_API"] is True
+    assert sign_up(project) == 200
 
 
 def test_what_the_stt_service_is_asked(project: Project) -> None:
-    """Model, key and language, as another STT service sees them."""
+    """Model, key and language, as another STT service sees them.
+
+    Meanwhile the administrator's password is changed by hand: it stays, and `up` gets in all the
+    same.
+    """
     asked: list[dict[str, Any]] = []
 
     async def transcribe(request: Request) -> JSONResponse:
@@ -248,44 +261,20 @@ def test_what_the_stt_service_is_asked(project: Project) -> None:
         project.up()
         # Not the key of this stack: the service is somebody else's.
         assert [each["key"].strip() for each in asked] == ["Bearer"]
+        chosen = "chosen-by-a-person"
+        body = {"password": project.outputs()["webui_admin_password"], "new_password": chosen}
+        changed = sign_in(project).call("api/v1/auths/update/password", body=body)
+        assert changed.status == 200, changed.body
         own = "pulumi config set --secret --path stt:webui.sttKey"
         done = project.shell(f"printf key-of-theirs | {own}")
         assert done.returncode == 0, done.stderr
         assert "key-of-theirs" not in project.up()
-        assert sign_in(project).text_of("hello_world") == "one two three"
+        assert sign_in(project, password=chosen).text_of("hello_world") == "one two three"
         server.should_exit = True
         thread.join()
     expected = {"model": "whisper-1", "language": "en", "key": "Bearer key-of-theirs"}
     assert len(asked) == 2
     assert expected.items() <= asked[1].items(), asked
-
-
-def sign_up(project: Project) -> int:
-    """Somebody makes an account; the status of the answer."""
-    body = json.dumps({"name": "A", "email": "a@example.com", "password": "secret-of-a"}).encode()
-    kind = {"Content-Type": "application/json"}
-    url = f"{sign_in(project).url}/api/v1/auths/signup"
-    return request(url, data=body, headers=kind).status
-
-
-def test_somebody_signs_up_where_it_is_allowed(project: Project) -> None:
-    wire(project, signup=True)
-    project.up()
-    assert sign_up(project) == 200
-
-
-def test_a_password_changed_by_hand_stays_until_another_is_declared(project: Project) -> None:
-    admin, password = sign_in(project), project.outputs()["webui_admin_password"]
-    body = {"password": password, "new_password": "chosen-by-a-person"}
-    done = admin.call("api/v1/auths/update/password", body=body)
-    assert done.status == 200, done.body
-    project.set(language="en")
-    project.up()  # its verification gets in all the same
-    sign_in(project, password="chosen-by-a-person")
-    wire(project, adminEmail="second@example.com")
-    project.up()
-    second = sign_in(project, "second@example.com")
-    assert second.call("api/v1/auths/").json["role"] == "admin"
 
 
 def test_a_declared_password_takes_effect(project: Project) -> None:
@@ -297,9 +286,13 @@ def test_a_declared_password_takes_effect(project: Project) -> None:
     assert password not in project.up()
     assert project.outputs()["webui_admin_password"] == password
     sign_in(project, password=password)  # not the one that was chosen by hand
-    project.write()  # without it
+
+
+def test_another_administrator_is_made(project: Project) -> None:
+    wire(project, adminEmail="second@example.com")
     project.up()
-    sign_in(project)
+    second = sign_in(project, "second@example.com")
+    assert second.call("api/v1/auths/").json["role"] == "admin"
 
 
 def test_what_is_put_back_is_as_at_first(settled: Project) -> None:
