@@ -8,11 +8,13 @@ endif
 ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
 UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_settings.py
+# Of the end-to-end tests, those that `make test` runs.
+E2E = e2e and not seldom
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor vram flush
 .PHONY: measure-vram stt test check
-.PHONY: test-unit test-faults
+.PHONY: test-unit test-all test-faults
 .PHONY: generate setup tools ready venv venv-dev
 
 help: ## List these commands
@@ -80,10 +82,13 @@ generate: venv ## Write the generated tables and the schema
 	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document
 
 # Exit status 5: ARGS selected none of these.
-test: setup check ## Run all tests, with a sample of the faults, on this machine's Incus
+test: setup check ## Run the tests, with a sample of the faults, on this machine's Incus; 15 minutes
 	@bootstrap/tests.sh
 	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(ARGS) || [ $$? = 5 ]
-	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m e2e $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m '$(E2E)' $(ARGS) || [ $$? = 5 ]
+
+test-all: ## Run all tests, as CI does: those too that take long and whose programs change seldom
+	@$(MAKE) --no-print-directory test E2E=e2e
 
 test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a minute
 	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(UNIT) $(ARGS)

@@ -42,3 +42,9 @@ def test_end_to_end_modules_share_no_subnet_and_no_name() -> None:
             users.setdefault(name, set()).add(file.name)
     assert len(users) > 20
     assert {name: files for name, files in users.items() if len(files) > 1} == {}
+
+
+def test_modules_that_are_ordered_or_left_out_are_there() -> None:
+    named = re.findall(r'"(test_\w+)"', (ROOT / "tests/e2e/conftest.py").read_text())
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / f"tests/e2e/{name}.py").exists()] == []
