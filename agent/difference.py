@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,9 @@ def compare_object(
     differences: list[Difference] = []
     for field in sorted(wanted):
         want, have = wanted[field], found.get(field)
+        if _is_list_of_objects(want) and _is_list_of_objects(have or []):
+            differences += _compare_lists(field, want, have or [])
+            continue
         if not isinstance(want, Mapping):
             if _plain(want) != _plain(have):
                 differences.append(_difference(field, have, want))
@@ -82,6 +85,24 @@ def compare_object(
             elif _plain(one) != _plain(other):
                 differences.append(_difference(name, other, one, key))
     return differences
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value)
+
+
+def _compare_lists(
+    field: str, wanted: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
+) -> list[Difference]:
+    """Which objects somebody added or took away; their order does not matter."""
+    want, have = ([_filled(each) for each in listed] for listed in (wanted, found))
+    gone = [_difference(field, None, each) for each in want if each not in have]
+    return gone + [_difference(field, each, None) for each in have if each not in want]
+
+
+def _filled(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What has a value."""
+    return {key: item for key, item in _plain(value).items() if item}
 
 
 def _plain(value: Any) -> Any:

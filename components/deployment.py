@@ -19,6 +19,7 @@ from declaration.topology import DomainPlan
 from roles import ROLES
 from roles.role import Context, Result
 from stack.declare import Declaration
+from stack.flows import borders, warnings
 
 
 class RoleGroup(pulumi.ComponentResource):
@@ -75,23 +76,30 @@ class Deployment:
         self._secrets = Secrets(given, host, settings.protect)
         self._contexts = contexts(declaration)
         self._machines: dict[tuple[str, str], Machine] = {}
+        self._borders = borders(declaration, ROLES)
+        domains: list[Domain] = []
         for plan in declaration.topology.domains:
             machines = {machine.name: Context(declaration, machine) for machine in plan.machines}
             domain = Domain(
                 plan,
                 host,
                 settings,
+                self._borders[plan.name],
                 {name: _volumes(context, plan) for name, context in machines.items()},
                 {name: self._devices(context) for name, context in machines.items()},
                 {name for role in used for name in ROLES[role].caches},
                 {name for role in used for name in ROLES[role].data},
             )
             self._machines |= {(plan.name, name): m for name, m in domain.machines.items()}
+            domains.append(domain)
         self._groups: dict[str, RoleGroup] = {}
         self._commands: dict[str, StepCommand] = {}
         steps = [step for name, context in self._contexts for step in ROLES[name].steps(context)]
         for step in steps_in_order(steps):
             self._commands[step.name] = self._register(step)
+        for domain in domains:
+            commands = self._commands.values()
+            domain.close([each for each in commands if each.step.machine[0] == domain.name])
 
     def _devices(self, context: Context) -> dict[str, Mapping[str, str]]:
         return {
@@ -134,8 +142,8 @@ class Deployment:
 
     def warnings(self) -> list[str]:
         """What the operator should know, each once."""
-        found = (text for name, each in self._contexts for text in ROLES[name].warnings(each))
-        return list(dict.fromkeys(found))
+        found = [text for name, each in self._contexts for text in ROLES[name].warnings(each)]
+        return list(dict.fromkeys([*found, *warnings(self._declaration.topology)]))
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs.
@@ -154,7 +162,9 @@ class Deployment:
                 found.setdefault(key, output)
                 if not (isinstance(value, str) and secret_names(value)):
                     own[key] = output
-        return {**found, **({"machines": machines} if repeated else {})}
+        flows = dict.fromkeys(str(flow) for each in self._borders.values() for flow in each.flows)
+        more = {"machines": machines} if repeated else {}
+        return {**found, **more, "allowed_traffic": list(flows)}
 
     def _result(self, value: Result) -> pulumi.Output[Any]:
         result, field = self._commands[value.step].result, value.field

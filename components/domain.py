@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pulumi
 
 from components import objects
 from components.agent import Agent
-from components.command import Host
-from components.incus_object import IncusObject
+from components.command import Command, Host
+from components.incus_object import ClosedAcl, IncusObject
 from components.unread import is_unread, read_after, warn
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan
-from host.objects import INSTANCE, NETWORK, PROFILE, PROJECT, VOLUME, Place
+from host.objects import ACL, INSTANCE, NETWORK, PROFILE, PROJECT, VOLUME, Place
+from stack.flows import Border
 
 
 class Machine(pulumi.ComponentResource):
@@ -59,8 +60,9 @@ class Machine(pulumi.ComponentResource):
 class Domain(pulumi.ComponentResource):
     """A domain's Incus objects. ``machines`` has every machine by its name.
 
-    ``volumes`` and ``devices`` are what the roles of each machine bring, by its name; ``caches``
-    are the volumes that nobody wants to keep, and ``data`` those whose content nobody else has.
+    ``border`` is what may cross the bridge. ``volumes`` and ``devices`` are what the roles of each
+    machine bring, by its name; ``caches`` are the volumes that nobody wants to keep, and ``data``
+    those whose content nobody else has.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Domain(pulumi.ComponentResource):
         plan: DomainPlan,
         host: Host,
         settings: Settings,
+        border: Border,
         volumes: Mapping[str, Mapping[str, str]],
         devices: Mapping[str, Mapping[str, Mapping[str, str]]],
         caches: Collection[str] = (),
@@ -86,6 +89,15 @@ class Domain(pulumi.ComponentResource):
             opts=mine,
         )
         after = pulumi.ResourceOptions(parent=self, depends_on=[project])
+        self.acl = IncusObject(
+            f"{plan.name}/acl",
+            host,
+            ACL,
+            Place(plan.bridge, "default"),
+            objects.acl(plan, border),
+            opts=after,
+        )
+        after = pulumi.ResourceOptions(parent=self, depends_on=[self.acl])
         network = IncusObject(
             f"{plan.name}/network",
             host,
@@ -113,6 +125,7 @@ class Domain(pulumi.ComponentResource):
             )
             for name in sorted({name for each in volumes.values() for name in each})
         }
+        self.name, self._host = plan.name, host
         self.machines: dict[str, Machine] = {}
         for machine in plan.machines:
             mounts = volumes[machine.name]
@@ -133,6 +146,11 @@ class Domain(pulumi.ComponentResource):
                 mine,
             )
         self.register_outputs({})
+
+    def close(self, commands: Sequence[Command]) -> None:
+        """Take away what the bridge let through before, once these are done."""
+        name, mine = f"{self.name}/acl/closed", pulumi.ResourceOptions(parent=self)
+        ClosedAcl(name, self._host, self.acl, commands, mine)
 
     def _profiles(
         self,

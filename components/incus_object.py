@@ -9,9 +9,20 @@ from typing import Any
 
 import pulumi
 
-from agent.difference import Difference, compare, compare_object
+from agent.difference import UNSET, Difference, compare, compare_object
 from components.command import Command, Host, joined
-from host.objects import INSTANCE, NETWORK, UUID, VOLUME, ObjectType, Place, is_rebuilt, owner_of
+from host.objects import (
+    ACL,
+    INSTANCE,
+    NETWORK,
+    RULES,
+    UUID,
+    VOLUME,
+    ObjectType,
+    Place,
+    is_rebuilt,
+    owner_of,
+)
 
 
 def host_command(host: Host, *words: str) -> str:
@@ -39,7 +50,7 @@ def find_drift(
         return []
     if known and kind is VOLUME and host.outputs(name).get("create", create) != create:
         return []
-    project = "default" if kind is NETWORK else place.project or place.name
+    project = "default" if kind in (ACL, NETWORK) else place.project or place.name
     actual = host.live.find(kind.name, place.name, project)
     if actual is None:
         return host.gone(name, f"{kind.name} {place.name}")
@@ -108,6 +119,8 @@ class IncusObject(Command):
             identity += [place.project, place.pool]
         # The owner is a word of the command: desired states stay readable before the first run.
         create = self._with_owner(host, "apply", kind.name, *where, *words)
+        self.place = place
+        self.found = find_drift(host, name, kind, place, desired, create)
         super().__init__(
             name,
             host,
@@ -115,14 +128,53 @@ class IncusObject(Command):
             delete=None if keep else self._with_owner(host, "delete", kind.name, *where),
             stdin=json.dumps(desired, sort_keys=True, ensure_ascii=False),
             identity=[*identity, *fixed, *(owner.id for owner in within)],
-            drift=find_drift(host, name, kind, place, desired, create),
+            drift=_own_drift(kind, self.found),
             here=True,
+            quiet=kind is ACL,  # it says all its rules, for ClosedAcl
             opts=opts,
         )
 
     @staticmethod
     def _with_owner(host: Host, *words: str) -> pulumi.Input[str]:
         return joined(host_command(host, *words) + " --owner ", host.owner)
+
+
+class ClosedAcl(Command):
+    """What an ACL allowed before goes once all that ``needs`` names is changed.
+
+    Where one of them fails, the service that ran so far is still reached.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: Host,
+        acl: IncusObject,
+        needs: Sequence[Command],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__(
+            name,
+            host,
+            create=host_command(host, "close", acl.place.name),
+            stdin=acl.stdout,
+            identity=[acl.id],
+            drift=[each for each in acl.found if _is_too_much(each)],
+            here=True,
+            opts=pulumi.ResourceOptions.merge(
+                opts, pulumi.ResourceOptions(depends_on=[acl, *needs], deleted_with=acl)
+            ),
+        )
+
+
+def _own_drift(kind: ObjectType, found: list[Difference]) -> list[Difference]:
+    """What an edit of the object itself restores: what an ACL allows too much, it leaves."""
+    return [each for each in found if kind is not ACL or not _is_too_much(each)]
+
+
+def _is_too_much(difference: Difference) -> bool:
+    """Whether it is a rule of an ACL that nobody has declared."""
+    return difference.field in RULES and difference.wanted == UNSET
 
 
 def _options(place: Place) -> list[str]:

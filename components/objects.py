@@ -7,9 +7,11 @@ from typing import Any
 
 from declaration import infra
 from declaration.gpu_devices import vendor_of
+from declaration.policy import Flow
 from declaration.settings import Snapshots
 from declaration.topology import DomainPlan, MachinePlan
 from host.objects import MARK
+from stack.flows import Border
 
 
 def volume(snapshots: Snapshots | None) -> dict[str, Any]:
@@ -39,8 +41,34 @@ def project(plan: DomainPlan) -> dict[str, Any]:
     }
 
 
+def acl(plan: DomainPlan, border: Border) -> dict[str, Any]:
+    """The ACL of the bridge: what its machines may open, and what may be opened to them."""
+    return {
+        "description": f"incus-stt: border of {plan.name}",
+        "egress": [_rule(flow) for flow in border.egress],
+        "ingress": [_rule(flow) for flow in border.ingress],
+        "config": dict(MARK),
+    }
+
+
+def _rule(flow: Flow) -> dict[str, str]:
+    rule = {
+        "action": "allow",
+        "source": ",".join(flow.sources),
+        "destination": ",".join(flow.destinations),
+        "description": flow.why,
+        "state": "enabled",
+    }
+    if flow.ports:
+        rule |= {"protocol": flow.protocol, "destination_port": ",".join(map(str, flow.ports))}
+    return rule
+
+
 def network(plan: DomainPlan) -> dict[str, Any]:
-    """The bridge: the host has .254, Incus' own DNS and DHCP, NAT to the outside."""
+    """The bridge: the host has .254, Incus' own DNS and DHCP, NAT to the outside.
+
+    What its ACL does not allow is dropped.
+    """
     return {
         "type": "bridge",
         "description": f"incus-stt: bridge of {plan.name}",
@@ -49,6 +77,9 @@ def network(plan: DomainPlan) -> dict[str, Any]:
             "ipv4.dhcp.ranges": plan.dhcp_range,
             "ipv4.nat": "true",
             "ipv6.address": "none",
+            "security.acls": plan.bridge,
+            "security.acls.default.egress.action": "drop",
+            "security.acls.default.ingress.action": "drop",
             **MARK,
         },
     }
@@ -118,6 +149,9 @@ def instance(
                 "network": bridge,
                 "name": "eth0",
                 "ipv4.address": str(plan.address),
+                # No machine sends what looks like another one's.
+                "security.ipv4_filtering": "true",
+                "security.mac_filtering": "true",
             },
             **disks,
             **devices,

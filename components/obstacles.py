@@ -8,6 +8,7 @@ from components.command import Host
 from declaration.problems import Problem, show
 from declaration.topology import DomainPlan
 from host.objects import (
+    ACL,
     INSTANCE,
     MARK,
     NETWORK,
@@ -133,6 +134,7 @@ def _objects(plan: DomainPlan) -> list[tuple[ObjectType, str, str]]:
     """Type, project and name of what a domain has on the host."""
     return [
         (PROJECT, plan.name, plan.name),
+        (ACL, "default", plan.bridge),
         (NETWORK, "default", plan.bridge),
         *((PROFILE, plan.name, name) for name in ("default", *plan.profiles)),
         *((INSTANCE, plan.name, machine.name) for machine in plan.machines),

@@ -55,6 +55,18 @@ def _stand_ins(declaration: Declaration, live: Live | None) -> list[str]:
     return found
 
 
+def _unfiltered(declaration: Declaration, live: Live | None) -> list[str]:
+    """Domains whose machines reach all ports of each other, whatever the ACL says."""
+    several = [each.name for each in declaration.topology.domains if len(each.machines) > 1]
+    if not several or live is None or live.filters_bridges is not False:
+        return []
+    return [
+        f"Within {', '.join(several)} every machine reaches every port of the others: the host's "
+        "kernel does not show its firewall what goes through a bridge. To have it filtered: "
+        "modprobe br_netfilter (docs/security.md)."
+    ]
+
+
 def main(start: Start) -> None:
     """Run it.
 
@@ -88,7 +100,11 @@ def main(start: Start) -> None:
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
     deployment = Deployment(declaration, host)
-    for warning in [*deployment.warnings(), *_stand_ins(declaration, live)]:
+    for warning in [
+        *deployment.warnings(),
+        *_stand_ins(declaration, live),
+        *_unfiltered(declaration, live),
+    ]:
         pulumi.log.warn(warning)
     if live:  # else nobody knows, and no report tells so
         report(host.drift)

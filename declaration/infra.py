@@ -163,15 +163,30 @@ class Domain(_Model):
     formerly: DomainName | None = None
 
 
+class Rule(_Model):
+    """What may cross a domain's border: who may open connections to which ports of whom.
+
+    ``from`` and ``to`` are a domain, ``DOMAIN/MACHINE``, an address or a network.
+    """
+
+    from_: Annotated[str, BeforeValidator(_text)] = Field(alias="from")
+    to: Annotated[str, BeforeValidator(_text)]
+    ports: list[Annotated[int, Field(ge=1, le=65535, strict=True)]] = Field(min_length=1)
+    protocol: Literal["tcp", "udp"] = "tcp"
+    description: str = ""
+
+
 class Infra(_Model):
     """The whole file."""
 
     global_: Global = Field(default=Global(), alias="global")
+    policy: list[Rule] = []
     domains: dict[DomainName, Domain] = Field(min_length=1)
 
 
 _KEYS: dict[tuple[str | int, ...], list[str]] = {
-    (): ["global", "domains"],
+    (): ["global", "policy", "domains"],
+    ("policy", "*"): ["from", "to", "ports", "protocol", "description"],
     ("global",): list(Global.model_fields),
     ("global", "addressing"): list(Addressing.model_fields),
     ("domains", "*"): list(Domain.model_fields),

@@ -10,6 +10,7 @@ from typing import Literal
 from declaration.environment import Environment
 from declaration.gpu_devices import Vendor, device_problems, vendor_of
 from declaration.infra import TRUST_LEVELS, Domain, Infra, Machine, Profile
+from declaration.policy import Flow, policy_flows
 from declaration.problems import DeclarationError, Problem, show, suggest
 
 #: Machines get .1 to .99; .100 to .199 is DHCP's; .254 is the host.
@@ -105,6 +106,7 @@ class Topology:
 
     domains: tuple[DomainPlan, ...]
     gpu_policy: Literal["exclusive", "shared"] = "exclusive"
+    policy: tuple[Flow, ...] = ()
 
     @property
     def machines(self) -> Iterator[MachinePlan]:
@@ -176,9 +178,10 @@ def plan_topology(
             domains.append(DomainPlan(name, environment, subnet, domain, machines))
     _check_overlaps(domains, shown, problems)
     _check_gpus(infra, domains, shown, problems)
+    policy = policy_flows(infra, domains, shown, problems)
     if problems:
         raise DeclarationError(problems)
-    return Topology(tuple(domains), infra.global_.gpu_policy)
+    return Topology(tuple(domains), infra.global_.gpu_policy, policy)
 
 
 def _next_subnet(

@@ -1,4 +1,4 @@
-"""``python -m host apply|delete TYPE …`` and ``upload``: what a Command runs, where Pulumi runs.
+"""``python -m host apply|delete TYPE …``, ``close``, ``upload``: what a Command runs here.
 
 The desired state is JSON on stdin; what was done is JSON on stdout.
 """
@@ -14,7 +14,16 @@ from typing import Any
 from declaration.connection import parse_connection
 from host.client import Client, HostError
 from host.instance import apply_instance
-from host.objects import OWNER, TYPES, VOLUME, Place, apply_object, delete_object, fetch_volume
+from host.objects import (
+    OWNER,
+    TYPES,
+    VOLUME,
+    Place,
+    apply_object,
+    close_acl,
+    delete_object,
+    fetch_volume,
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "apply":
             words.add_argument("--image", default="", help="of an instance")
             words.add_argument("--former", default="", help="the project's name before")
+    verbs.add_parser("close").add_argument("acl")
     words = verbs.add_parser("upload")
     words.add_argument("source", type=Path)
     words.add_argument("machine")
@@ -40,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _do(options: argparse.Namespace) -> dict[str, Any]:
-    client, kind = Client(options.connection), TYPES[options.type]
+    client = Client(options.connection)
+    if options.verb == "close":
+        return close_acl(client, Place(options.acl, "default"), json.load(sys.stdin))
+    kind = TYPES[options.type]
     place = Place(options.name, options.project, options.pool)
     if options.verb == "delete":
         return delete_object(client, kind, place, options.owner)

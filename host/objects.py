@@ -48,6 +48,9 @@ PROJECT = ObjectType("project", ("project",), "/1.0/projects/{name}", r"^(volati
 NETWORK = ObjectType(
     "network", ("network",), "/1.0/networks/{name}?project={project}", r"^volatile[.]"
 )
+ACL = ObjectType(
+    "acl", ("network", "acl"), "/1.0/network-acls/{name}?project={project}", r"^volatile[.]"
+)
 PROFILE = ObjectType(
     "profile", ("profile",), "/1.0/profiles/{name}?project={project}", r"^volatile[.]"
 )
@@ -61,9 +64,12 @@ VOLUME = ObjectType(
 INSTANCE = ObjectType(
     "instance", ("config",), "/1.0/instances/{name}?project={project}", r"^(volatile|image)[.]"
 )
-TYPES = {each.name: each for each in (PROJECT, NETWORK, PROFILE, VOLUME, INSTANCE)}
+TYPES = {each.name: each for each in (PROJECT, ACL, NETWORK, PROFILE, VOLUME, INSTANCE)}
+#: The rules of an ACL.
+RULES = ("egress", "ingress")
 #: What an edit replaces, by type, beside ``description`` and ``config``.
 _MORE = {
+    "acl": RULES,
     "profile": ("devices",),
     "instance": ("devices", "profiles", "architecture", "ephemeral", "stateful"),
 }
@@ -141,9 +147,33 @@ def apply_object(
     verb, state = ("create", dict(desired)) if actual is None else ("edit", {})
     if actual is not None:
         state = merge(kind, desired, actual)
+    if kind is ACL and actual is not None:
+        # What is not allowed any more goes when all is changed (close_acl): until then, and where
+        # a change fails, services are where they were.
+        for field in RULES:
+            extra = [rule for rule in actual[field] if rule not in desired[field]]
+            state[field] = [*desired[field], *extra]
     words = [*kind.words, verb, *place.words]
     client.call(*words, project=place.project, stdin=json.dumps(state))
-    return {"done": "created" if verb == "create" else "edited"}
+    rules = {field: desired[field] for field in RULES} if kind is ACL else {}
+    return {"done": "created" if verb == "create" else "edited", **rules}
+
+
+def close_acl(client: Client, place: Place, rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave an ACL these rules only; what was done.
+
+    Raises:
+        HostError: there is no such ACL, or Incus refuses it.
+    """
+    actual = client.get(place.path(ACL))
+    if actual is None:
+        raise HostError(f"The network ACL {place.name} is not there. Run up again.")
+    closed = {field: rules[field] for field in RULES}
+    if closed == {field: actual[field] for field in RULES}:
+        return {"done": "nothing to close"}
+    state = json.dumps({**merge(ACL, actual, actual), **closed})
+    client.call(*ACL.words, "edit", *place.words, project=place.project, stdin=state)
+    return {"done": "closed"}
 
 
 def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ AGENT_WORDS = ("python3", "-IS", AGENT)
 _READS = {
     "resources": "/1.0/resources",
     "projects": "/1.0/projects?recursion=1",
+    "acls": "/1.0/network-acls?recursion=1",
     "networks": "/1.0/networks?recursion=1",
     "pools": "/1.0/storage-pools?recursion=1",
     "profiles": "/1.0/profiles?recursion=1&all-projects=true",
@@ -94,6 +95,9 @@ class Live:
     machines: Mapping[tuple[str, str], MachineState] = field(default_factory=dict)
     #: What runs on the cards (``gpu.processes``).
     gpu_processes: str = ""
+    #: Whether the host's firewall sees what goes from one machine of a bridge to another; None
+    #: where that is not known.
+    filters_bridges: bool | None = None
 
     def find(self, type_: str, name: str, project: str) -> Mapping[str, Any] | None:
         """An object, where there is one."""
@@ -116,6 +120,7 @@ def read_script(connection: Connection, pool: str) -> str:
     if connection.kind != "incus":  # that would be this machine's cards
         query = [f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
         run("nvidia_smi", shlex.join(["timeout", "20", "nvidia-smi", *query]), required=False)
+        run("bridge_filter", "cat /proc/sys/net/bridge/bridge-nf-call-iptables", required=False)
         run("gpu_processes", f"sh -c {shlex.quote(_GPU_PROCESSES)}", required=False)
     filters = [*(f"{key}={value}" for key, value in MARK.items()), "status=running"]
     columns = ["--all-projects", "--format", "csv", "--columns", "en"]
@@ -220,6 +225,7 @@ def parse_live(texts: Mapping[str, str]) -> Live:
     managed = [network for network in found["networks"] if network["managed"]]
     objects = {("project", item["name"], item["name"]): item for item in found["projects"]}
     objects |= {("network", "default", item["name"]): item for item in managed}
+    objects |= {("acl", "default", item["name"]): item for item in found["acls"]}
     for kind in ("profile", "instance", "volume"):
         objects |= {(kind, item["project"], item["name"]): item for item in found[f"{kind}s"]}
     states: dict[tuple[str, str], MachineState] = {}
@@ -238,6 +244,8 @@ def parse_live(texts: Mapping[str, str]) -> Live:
         objects=objects,
         machines=states,
         gpu_processes=texts.get("gpu_processes", ""),
+        # Without the module br_netfilter there is no such file.
+        filters_bridges=texts["bridge_filter"].strip() == "1" if "bridge_filter" in texts else None,
     )
 
 

@@ -220,6 +220,8 @@ class Project:
     written: tuple[str, str] | None = None
     #: The environments that the file lists.
     environments: list[str] = field(default_factory=list)
+    #: The file's rules of what may cross the domain's border.
+    policy: list[dict[str, Any]] = field(default_factory=list)
     #: Added to the environment of every command.
     environment: dict[str, str] = field(default_factory=dict)
     #: Settings and machines of the last `up` that succeeded.
@@ -254,6 +256,7 @@ class Project:
         domain, subnet = self.written or (self.domain, self.subnet)
         topology = {
             "global": {"environments": self.environments},
+            "policy": self.policy,
             "domains": {
                 domain: {
                     "trust_level": "semi-trusted",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.project import Project, left_of, light, request
+from tests.e2e.project import Project, changed, incus, left_of, light, machine, request, run
 
 DOMAIN, SUBNET, PORT = "stt-e2e-n", "10.213.25", 28400
 LISTED = ["production", "staging"]
@@ -28,6 +30,7 @@ def stack(root: Path, environment: str) -> Project:
         "connect": "tcp:127.0.0.1:8000",
     }
     made.machines["gpu-server"]["devices"] = {"published": published}
+    made.machines["other"] = machine(cache=False)
     made.set(environment=environment)
     return made
 
@@ -81,15 +84,90 @@ def test_a_change_is_verified_in_staging_and_then_made_in_production(
 
 
 def test_a_change_that_does_not_work_ends_in_staging(both: tuple[Project, Project]) -> None:
-    commit(both, model="broken")
+    commit(both, model="broken", port=8100)
     production, staging = both
     assert "this model does not load" in staging.fails()
+    # Neighbours reach the service where it was, for that is where it is.
+    assert opens(staging, (f"{staging.subnet}.1", 8000))
     for each in both:
         assert each.health()["STT_MODEL"] == "another"
         assert each.transcribe("hello_world").status == 200
-    commit(both, model="another")
+    commit(both, model="another", port=None)
     staging.up()
     assert production.unchanged()
+
+
+Address = tuple[str, int]
+
+
+def opens(project: Project, address: Address, source: str = "") -> bool:
+    """Whether the machine ``other`` gets a connection, from one of its addresses."""
+    host, port = address
+    program = (
+        f"import socket; socket.create_connection(({host!r}, {port}), 2, ({source!r}, 0)).close()"
+    )
+    within = ("--project", project.domain, "exec", "other", "--")
+    done = run("incus", *within, "python3", "-c", program)
+    return done.returncode == 0
+
+
+@contextmanager
+def listening(address: str) -> Iterator[int]:
+    """A service of the host; its port."""
+    with socket.create_server((address, 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_nothing_crosses_a_border_but_what_policy_says(both: tuple[Project, Project]) -> None:
+    """Each way that is closed is opened once by what it is that closes it."""
+    production, staging = both
+    for each in both:
+        each.inside("sh", "-c", "python3 -m http.server 9000 >/dev/null 2>&1 & sleep 0.5")
+    ends = [(f"{each.subnet}.1", port) for each in both for port in (8000, 9000)]
+    with listening("0.0.0.0") as port:  # of every bridge
+        ends += [(f"{each.subnet}.254", port) for each in both]
+
+        def reached() -> list[tuple[int, Address]]:
+            return [
+                (number, end)
+                for number, each in enumerate(both)
+                for end in ends
+                if opens(each, end)
+            ]
+
+        assert reached() == [(0, ends[0]), (1, ends[2])]
+        for end in ends:
+            socket.create_connection(end, 5).close()  # the host reaches all
+        there, here = f"{staging.subnet}.0/24", f"{production.subnet}.1"
+        for each in both:
+            each.policy = [
+                {"from": DOMAIN, "to": here, "ports": [8000], "description": "from staging"},
+                {"from": there, "to": f"{DOMAIN}/gpu-server", "ports": [8000]},
+            ]
+            each.write()
+            assert changed(each.up(), f"{each.domain}/") == ["acl", "acl/closed"]
+            assert each.unchanged()
+        assert reached() == [(0, ends[0]), (1, ends[0]), (1, ends[2])]
+        assert f"{DOMAIN} -> {here}: tcp 8000" in staging.outputs()["allowed_traffic"]
+        # By hand, everything: it is named, and goes.
+        for way in ("egress", "ingress"):
+            incus("network", "acl", "rule", "add", f"net-{DOMAIN}", way, "action=allow")
+        assert {end for number, end in reached() if number == 0} == {*ends} - {*ends[2:4]}
+        assert production.drift() == [
+            f"acl/closed: {way}: {{action: allow, state: enabled}} -> (none)"
+            for way in ("egress", "ingress")
+        ]
+        for each in both:
+            each.policy = []
+            each.write()
+            each.up()
+        assert reached() == [(0, ends[0]), (1, ends[2])]
+        assert production.unchanged()
+        # Who takes another machine's address is not heard.
+        free = f"{production.subnet}.9"
+        production.inside("ip", "address", "add", f"{free}/24", "dev", "eth0", machine="other")
+        assert opens(production, ends[0], f"{production.subnet}.2")
+        assert not opens(production, ends[0], free)
 
 
 def test_one_goes_and_the_other_stays(both: tuple[Project, Project]) -> None:

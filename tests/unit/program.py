@@ -424,7 +424,7 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
                 found["config"][UUID] = f"uuid of {name}"
                 found["status"] = "Running"
             objects[place] = found
-        elif name.count("/") >= 2 and not command.step_kind:
+        elif name.endswith("/agent"):
             domain, machine, _ = name.split("/")
             machines.setdefault((domain, machine), MachineState({}, salt=SALT))
     for name, command in program.steps.items():

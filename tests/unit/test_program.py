@@ -34,7 +34,6 @@ from tests.unit.program import (
     plain,
     plan_text,
     run,
-    words_of,
 )
 from tests.unit.values import STACKS as STACK_FILES
 
@@ -90,7 +89,9 @@ def test_components_are_parents_of_what_they_make() -> None:
             assert command.parent == "stt-gpu", name
         elif command.step_kind:
             assert command.parent == name.rpartition("/")[0], name
-        elif name.count("/") == 2 and not name.startswith(("ai-tools/profile", "ai-tools/volume")):
+        elif name.count("/") == 2 and not name.startswith(
+            ("ai-tools/acl", "ai-tools/profile", "ai-tools/volume")
+        ):
             assert command.parent == "/".join(name.split("/")[:2]), name
         else:
             assert command.parent == DOMAIN, name
@@ -297,6 +298,12 @@ def test_the_outputs() -> None:
         "webui_admin_email": "admin@incus-stt.internal",
         "webui_admin_password": "password-of-the-test",
         "webui_check": CHECK,
+        "allowed_traffic": [
+            "host -> ai-tools",
+            "ai-tools -> ai-tools/gpu-server: tcp 8000, 11434",
+            "ai-tools -> ai-tools/webui: tcp 3000",
+            "ai-tools -> internet",
+        ],
     }
 
 
@@ -431,7 +438,7 @@ def test_all_that_another_stack_owns_is_said_at_once() -> None:
 def test_an_object_names_its_owner_when_it_is_made_and_when_it_goes() -> None:
     words = f" --owner stt/cpu/{KEPT[STACK_ID]}"
     objects = {n: c for n, c in first_run("cpu").commands.items() if place_of(c)}
-    assert len(objects) == 7
+    assert len(objects) == 8
     for name, command in objects.items():
         assert command.inputs["create"].endswith(words), name
         assert command.inputs.get("delete", words).endswith(words), name
@@ -458,7 +465,8 @@ def test_a_preview_goes_on_without_the_host_and_up_does_not() -> None:
 
 def here(name: str, command: Registered) -> bool:
     """Whether a command runs where Pulumi runs."""
-    return name in KEPT or bool(words_of(command)) or " upload " in str(command.inputs["create"])
+    create = str(command.inputs["create"])
+    return name in KEPT or " -m host " in create
 
 
 def test_ssh_is_the_same_command_with_another_interpreter() -> None:

@@ -1,0 +1,118 @@
+"""``policy:`` of infra.yml: what may cross the border of a domain. Pure.
+
+Nothing else crosses it but what the roles need (``stack.flows``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+from declaration.problems import Problem, show, suggest
+
+if TYPE_CHECKING:
+    from declaration.infra import Infra, Rule
+    from declaration.topology import DomainPlan
+
+#: What no host on the internet has: this network, private, carrier's, loopback, link-local,
+#: benchmark, multicast and reserved addresses (RFC 6890, RFC 5771).
+_ELSEWHERE = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+    *("172.16.0.0/12", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3"),
+)
+
+
+def _internet() -> Iterator[str]:
+    """The ranges between them, as Incus writes a range."""
+    begin = IPv4Address(0)
+    for taken in map(IPv4Network, _ELSEWHERE):
+        if begin < taken[0]:
+            yield f"{begin}-{taken[0] - 1}"
+        if taken[-1] < IPv4Address("255.255.255.255"):
+            begin = taken[-1] + 1
+
+
+INTERNET = tuple(_internet())
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What may open a connection where to; ``why`` is what a reviewer reads.
+
+    ``sources`` and ``destinations`` are networks, or ranges; ``names`` are how the two ends are
+    shown. Without ``ports`` it is every protocol and port.
+    """
+
+    names: tuple[str, str]
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+    why: str
+    protocol: str = ""
+    ports: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        ports = ", ".join(map(str, self.ports))
+        what = f": {self.protocol} {ports}" if ports else ""
+        return f"{self.names[0]} -> {self.names[1]}{what}"
+
+
+def policy_flows(
+    infra: Infra, domains: Sequence[DomainPlan], shown: str, problems: list[Problem]
+) -> tuple[Flow, ...]:
+    """The flows of ``policy:``; what is wrong with it goes to ``problems``."""
+    ends: dict[str, IPv4Network] = {}
+    for domain in domains:
+        ends[domain.written] = domain.subnet
+        ends |= {
+            f"{domain.written}/{machine.name}": IPv4Network(machine.address)
+            for machine in domain.machines
+        }
+    flows: list[Flow] = []
+    for index, rule in enumerate(infra.policy):
+        place = f"{shown}: policy.{index}"
+        found = [
+            _end(name, ends, f"{place}.{key}", problems)
+            for key, name in (("from", rule.from_), ("to", rule.to))
+        ]
+        source, destination = found
+        if source is None or destination is None:
+            continue
+        if not {rule.from_, rule.to} & set(ends):
+            problems.append(
+                Problem(
+                    place,
+                    f"concerns no domain of this file. Name one at one end: {', '.join(ends)}.",
+                )
+            )
+            continue
+        flows.append(_flow(rule, source, destination, index))
+    return tuple(flows)
+
+
+def _flow(rule: Rule, source: IPv4Network, destination: IPv4Network, index: int) -> Flow:
+    why = f"policy.{index}" + (f": {rule.description}" if rule.description else "")
+    ports = tuple(sorted(set(rule.ports)))
+    ends = (str(source),), (str(destination),)
+    return Flow((rule.from_, rule.to), *ends, why, rule.protocol, ports)
+
+
+def _end(
+    name: str, ends: Mapping[str, IPv4Network], place: str, problems: list[Problem]
+) -> IPv4Network | None:
+    """A domain, a machine, an address or a network; None where it is none of these."""
+    if name in ends:
+        return ends[name]
+    try:
+        return IPv4Network(name) if "/" in name else IPv4Network(IPv4Address(name))
+    except ValueError:
+        hint = suggest(name, list(ends))
+        problems.append(
+            Problem(
+                place,
+                f"{show(name)} is not there.{hint} Use a domain, DOMAIN/MACHINE, an IPv4 address, "
+                f"or a network such as 192.168.1.0/24. In this file: {', '.join(ends)}.",
+            )
+        )
+        return None

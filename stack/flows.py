@@ -1,0 +1,148 @@
+"""Who may open connections to whom: what the roles and the settings need, and ``policy:``. Pure.
+
+Within a domain every machine reaches the services of the others. The host reaches every machine; of
+the host a machine reaches DNS and DHCP, which Incus itself lets through. Every domain reaches the
+internet. All else is dropped at the bridge: other domains, the host's services, its network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+from urllib.parse import urlsplit
+
+from declaration.infra import TRUST_LEVELS
+from declaration.policy import INTERNET, Flow
+from declaration.settings import Settings
+from declaration.topology import DomainPlan, MachinePlan, Topology
+from stack.declare import Declaration
+from stack.role_rules import RoleRules
+
+#: Of these an operator should know: from a level that is trusted less into one that is more.
+_LEVELS = {level: number for number, level in enumerate(TRUST_LEVELS)}
+_URL = re.compile(r"https?://[^\s;,]+")
+_PORTS = {"http": 80, "https": 443}
+_ANYWHERE = "0.0.0.0/0"
+#: Where a proxy device of Incus with ``nat`` leads to.
+_CONNECT = re.compile(r"(?P<protocol>tcp|udp):(?P<address>[\d.]+):(?P<port>\d+)")
+
+
+@dataclass(frozen=True)
+class Border:
+    """What the machines of a domain may open, and what may be opened to them."""
+
+    egress: tuple[Flow, ...]
+    ingress: tuple[Flow, ...]
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys((*self.ingress, *self.egress)))
+
+
+def borders(declaration: Declaration, roles: Mapping[str, RoleRules]) -> dict[str, Border]:
+    """The border of every domain, by the domain's name."""
+    topology, settings = declaration.topology, declaration.settings
+    flows = [*_named(topology, settings), *topology.policy]
+    for domain in topology.domains:
+        flows += _own(domain, settings, roles)
+    return {
+        domain.name: Border(
+            tuple(flow for flow in flows if _within(flow.sources, domain)),
+            tuple(flow for flow in flows if _within(flow.destinations, domain)),
+        )
+        for domain in topology.domains
+    }
+
+
+def _within(ends: tuple[str, ...], domain: DomainPlan) -> bool:
+    """Whether a flow begins, or ends, at machines of a domain; a wider network names none."""
+    networks = [IPv4Network(end) for end in ends if "-" not in end]
+    return any(each.subnet_of(domain.subnet) and each[0] != domain.gateway for each in networks)
+
+
+def _own(domain: DomainPlan, settings: Settings, roles: Mapping[str, RoleRules]) -> Iterator[Flow]:
+    own, gateway = str(domain.subnet), f"{domain.gateway}/32"
+    yield Flow(("host", domain.name), (gateway,), (own,), "the host")
+    yield Flow((domain.name, "internet"), (own,), INTERNET, "the internet")
+    for machine in domain.machines:
+        address, names = f"{machine.address}/32", (domain.name, machine.full_name)
+        ports = {p for role in machine.roles for p in roles[role].listens(settings).values()}
+        if ports:
+            why = f"services of {machine.name}"
+            yield Flow(names, (own,), (address,), why, "tcp", tuple(sorted(ports)))
+        for name, (protocol, to, port) in _published(domain, machine).items():
+            names = ("anywhere", machine.full_name)
+            yield Flow(names, (_ANYWHERE,), (f"{to}/32",), f"device {name}", protocol, (port,))
+
+
+def _published(domain: DomainPlan, machine: MachinePlan) -> dict[str, tuple[str, str, int]]:
+    """Where the proxy devices lead to that keep the addresses of those who ask (``nat``)."""
+    given = [
+        domain.profiles[name].devices for name in machine.machine.profiles if name != "default"
+    ]
+    devices: dict[str, Mapping[str, str]] = {}
+    for each in (*given, machine.machine.devices):
+        devices |= each
+    found = {
+        name: _CONNECT.fullmatch(device.get("connect", ""))
+        for name, device in devices.items()
+        if device.get("type") == "proxy" and device.get("nat") == "true"
+    }
+    return {
+        name: (to["protocol"], to["address"], int(to["port"])) for name, to in found.items() if to
+    }
+
+
+def _named(topology: Topology, settings: Settings) -> Iterator[Flow]:
+    """To the addresses that settings name; where one names a host by its name, nobody knows it."""
+    for domain in topology.domains:
+        if not any(machine.roles for machine in domain.machines):
+            continue
+        for setting, address, port in named_addresses(settings):
+            if address not in domain.subnet:
+                names = (domain.name, str(address))
+                to = f"{address}/32"
+                yield Flow(names, (str(domain.subnet),), (to,), setting, "tcp", (port,))
+
+
+def named_addresses(settings: Settings) -> list[tuple[str, IPv4Address, int]]:
+    """The addresses in URLs of settings: the setting, the address and the port."""
+    found: list[tuple[str, IPv4Address, int]] = []
+    for setting, text in _texts("stt", settings.model_dump(mode="json")):
+        for url in _URL.findall(text):
+            try:
+                parts = urlsplit(url)
+                address = IPv4Address(parts.hostname or "")
+                port = parts.port or _PORTS[parts.scheme]
+            except ValueError:
+                continue  # a name
+            if not address.is_loopback:
+                found.append((setting, address, port))
+    return found
+
+
+def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(f"{name}{'.' if ':' in name else ':'}{key}", item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(name, item)
+    elif isinstance(value, str):
+        yield name, value
+
+
+def warnings(topology: Topology) -> list[str]:
+    """Rules of ``policy:`` that let somebody reach what is trusted more."""
+    levels = {each.written: each.domain.trust_level for each in topology.domains}
+    found: list[str] = []
+    for flow in topology.policy:
+        source, to = (levels.get(name.partition("/")[0]) for name in flow.names)
+        if to and _LEVELS[source or TRUST_LEVELS[-1]] > _LEVELS[to]:
+            level = source or "of no domain"
+            found.append(f"{flow.why} lets {flow.names[0]} ({level}) reach {flow.names[1]} ({to}).")
+    return found

@@ -1,0 +1,162 @@
+"""What may cross the border of a domain: what roles, settings and ``policy:`` make of the ACL."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from declaration.policy import INTERNET
+from tests.unit.program import Program, run
+
+AI = {"gpu-server": ["base_system", "stt_server"], "webui": ["base_system", "open_webui"]}
+OFFICE = {"desk": ["base_system"]}
+
+
+def program(tmp_path: Path, *policy: dict[str, Any], desk: Any = None, **settings: Any) -> Program:
+    """Two domains; ``desk`` are keys of the second one's machine."""
+    domains = {
+        name: {
+            "trust_level": level,
+            "machines": {machine: {"roles": roles} for machine, roles in machines.items()},
+        }
+        for name, level, machines in (("ai", "trusted", AI), ("office", "untrusted", OFFICE))
+    }
+    domains["office"]["machines"]["desk"] |= desk or {}  # type: ignore[index]
+    file = tmp_path / "infra.yml"
+    file.write_text(yaml.safe_dump({"policy": list(policy), "domains": domains}))
+    return run("cpu", infra=str(file), **settings)
+
+
+def rules(found: Program, domain: str, way: str) -> list[str]:
+    """An ACL's rules in words; the host's, the internet's and the services' own left out."""
+    acl = found.commands[f"{domain}/acl"].data
+    return [
+        f"{rule['source']} -> {rule['destination']} {rule.get('protocol', '')}"
+        f" {rule.get('destination_port', '')} ({rule['description']})"
+        for rule in acl[way]
+        if rule["description"] not in ("the host", "the internet")
+        and not rule["description"].startswith("services of")
+    ]
+
+
+def refusal(tmp_path: Path, *policy: dict[str, Any]) -> str:
+    with pytest.raises(pulumi.RunError) as refused:
+        program(tmp_path, *policy)
+    return str(refused.value)
+
+
+def test_without_policy_only_services_and_the_host_are_let_in(tmp_path: Path) -> None:
+    found = program(tmp_path)
+    ai, office = (found.commands[f"{name}/acl"].data for name in ("ai", "office"))
+    assert [
+        (r["source"], r["destination"], r.get("destination_port", "")) for r in ai["ingress"]
+    ] == [
+        ("10.110.0.254/32", "10.110.0.0/24", ""),
+        ("10.110.0.0/24", "10.110.0.1/32", "8000"),
+        ("10.110.0.0/24", "10.110.0.2/32", "3000"),
+    ]
+    assert [r["description"] for r in office["ingress"]] == ["the host"]
+    assert [r["description"] for r in office["egress"]] == ["the internet"]
+    network = found.commands["ai/network"].data["config"]
+    assert network["security.acls"] == "net-ai"
+    assert network["security.acls.default.ingress.action"] == "drop"
+    assert network["security.acls.default.egress.action"] == "drop"
+
+
+def test_a_rule_opens_both_borders(tmp_path: Path) -> None:
+    rule = {"from": "office", "to": "ai/gpu-server", "ports": [8000, 80], "description": "desks"}
+    found = program(tmp_path, rule)
+    expected = ["10.130.0.0/24 -> 10.110.0.1/32 tcp 80,8000 (policy.0: desks)"]
+    assert rules(found, "office", "egress") == rules(found, "ai", "ingress") == expected
+    assert rules(found, "office", "ingress") == rules(found, "ai", "egress") == []
+    assert "office -> ai/gpu-server: tcp 80, 8000" in found.outputs["allowed_traffic"]
+    assert any(
+        "policy.0: desks lets office (untrusted) reach ai/gpu-server (trusted)" in text
+        for text in found.log
+    )
+
+
+def test_networks_outside_open_one_border(tmp_path: Path) -> None:
+    found = program(
+        tmp_path,
+        {"from": "192.168.1.0/24", "to": "ai/webui", "ports": [3000]},
+        {"from": "ai", "to": "192.168.1.5", "ports": [53], "protocol": "udp"},
+        {"from": "10.0.0.0/8", "to": "ai/gpu-server", "ports": [1]},  # lets no domain out
+    )
+    assert rules(found, "ai", "ingress") == [
+        "192.168.1.0/24 -> 10.110.0.2/32 tcp 3000 (policy.0)",
+        "10.0.0.0/8 -> 10.110.0.1/32 tcp 1 (policy.2)",
+    ]
+    assert rules(found, "ai", "egress") == ["10.110.0.0/24 -> 192.168.1.5/32 udp 53 (policy.1)"]
+    assert rules(found, "office", "egress") == []
+
+
+def test_addresses_in_settings_are_reached(tmp_path: Path) -> None:
+    found = program(
+        tmp_path,
+        webui={
+            "stt_url": "http://10.130.0.1:9000/v1",
+            "ollama_url": "http://10.9.9.9",
+        },
+        sources={"models": "https://192.168.1.5/hub"},
+    )
+    assert set(rules(found, "ai", "egress")) == {
+        "10.110.0.0/24 -> 10.130.0.1/32 tcp 9000 (stt:webui.stt_url)",
+        "10.110.0.0/24 -> 10.9.9.9/32 tcp 80 (stt:webui.ollama_url)",
+        "10.110.0.0/24 -> 192.168.1.5/32 tcp 443 (stt:sources.models)",
+    }
+    assert rules(found, "office", "ingress") == [
+        "10.110.0.0/24 -> 10.130.0.1/32 tcp 9000 (stt:webui.stt_url)"
+    ]
+
+
+def test_a_proxy_that_keeps_addresses_is_reached_from_anywhere(tmp_path: Path) -> None:
+    proxy = {"type": "proxy", "listen": "tcp:192.0.2.1:80", "connect": "tcp:10.130.0.1:8080"}
+    found = program(tmp_path, desk={"devices": {"site": {**proxy, "nat": "true"}}})
+    expected = ["0.0.0.0/0 -> 10.130.0.1/32 tcp 8080 (device site)"]
+    assert rules(found, "office", "ingress") == expected
+    found = program(tmp_path, desk={"devices": {"site": proxy}})  # it connects within the machine
+    assert rules(found, "office", "ingress") == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (
+            {"from": "offce", "to": "ai", "ports": [1]},
+            'policy.0.from: "offce" is not there. Did you mean "office"? Use a domain',
+        ),
+        ({"from": "ai", "to": "10.0.0.300", "ports": [1]}, '"10.0.0.300" is not there'),
+        ({"from": "10.0.0.1/24", "to": "ai", "ports": [1]}, '"10.0.0.1/24" is not there'),
+        (
+            {"from": "10.1.0.0/16", "to": "10.2.0.0/16", "ports": [1]},
+            "policy.0: concerns no domain of this file. Name one at one end: ai,",
+        ),
+        ({"from": "ai", "to": "office"}, "policy.0.ports"),
+        ({"from": "ai", "to": "office", "ports": []}, "policy.0.ports"),
+        ({"from": "ai", "to": "office", "ports": [0]}, "policy.0.ports.0"),
+        ({"from": "ai", "to": "office", "port": [1]}, 'Did you mean "ports"?'),
+    ],
+)
+def test_what_is_no_rule_is_refused(tmp_path: Path, rule: dict[str, Any], said: str) -> None:
+    assert said in refusal(tmp_path, rule)
+
+
+def test_the_internet_has_no_private_address() -> None:
+    ranges = [tuple(map(ip_address, each.split("-"))) for each in INTERNET]
+
+    def within(text: str) -> bool:
+        address = IPv4Address(text)
+        return any(first <= address <= last for first, last in ranges)  # type: ignore[operator]
+
+    inside = ["10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "127.0.0.1"]
+    inside += ["169.254.169.254", "100.64.0.1", "224.0.0.1", "239.1.1.1", "255.255.255.255"]
+    outside = ["1.1.1.1", "9.9.9.9", "11.0.0.0", "172.15.255.255", "172.32.0.0", "192.167.0.1"]
+    outside += ["192.169.0.0", "100.63.255.255", "126.0.0.1", "128.0.0.1", "223.255.255.255"]
+    assert [each for each in inside if within(each)] == []
+    assert [each for each in outside if not within(each)] == []
