@@ -28,6 +28,7 @@ _RESTARTS = {
 }
 #: What an Incus object, or a value that is made once, is called.
 OBJECTS = {
+    "acl": "what may cross the bridge",
     "instance": "the machine",
     "network": "the bridge",
     "project": "the Incus project",
@@ -114,6 +115,8 @@ def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
         return Weight.REPLACEMENT, "the service is removed"
     if change.op is Op.DELETE and not secrets:
         return Weight.IN_PLACE, "removed"
+    if change.name.endswith("/acl/closed"):
+        return Weight.NOTHING, "what may not cross the bridge any more is closed, at the end"
     if part == "verify":
         return Weight.NOTHING, "a recording is transcribed, as proof"
     if (service or secrets) and role == SERVICE:
