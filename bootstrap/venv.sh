@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv from the pinned requirements; nothing to do where it is up to date.
+# Makes .venv from the requirements, which are pinned by hash; nothing to do where it is up to date.
 # Usage: venv.sh [--there] FILE…   (requirements.txt, requirements-dev.txt); --there: only say whether it is.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -33,8 +33,10 @@ if [ ! -x .venv/bin/pip ]; then
 fi
 say "installing the pinned packages of $* into .venv"
 for file in "$@"; do set -- "$@" -r "$file"; shift; done
-.venv/bin/pip install --quiet --disable-pip-version-check "$@" ||
-    die "pip could not install the packages. Check the network and pip's configuration, then run this again."
+# Wheels only: a source package runs code of its own here, and what builds it comes without a hash.
+# Of srt, which the tests' vosk needs, there is no wheel.
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-binary srt "$@" ||
+    die "pip could not install the packages (above: why). Check the network and pip's configuration, then run this again. Where the hashes do not match, the package index has other files than those that were locked: use another index."
 # What stays of the stamp: sets that this run did not install.
 kept=$(grep -vF "$(printf '%s\n' "$sums" | sed 's/^[^ ]*//')" "$stamp" 2>/dev/null || true)
 printf '%s\n' "$sums" ${kept:+"$kept"} >"$stamp"
