@@ -15,7 +15,7 @@ OPERATION = .venv/bin/python -m operations --stack $(STACK)
 .PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor vram flush
 .PHONY: measure-vram stt test check
 .PHONY: test-unit test-all test-faults
-.PHONY: generate setup tools ready venv venv-dev
+.PHONY: generate lock sbom setup tools ready venv venv-dev
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -77,6 +77,12 @@ destroy: venv ## Remove everything that `up` made, after a list of it; asks at a
 check: venv-dev ## Check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run doctor/*.sh plugins/pulumi-* bench/*.sh
+
+lock: venv-dev ## Renew every lock file and print the diff (ARGS='--upgrade-package NAME')
+	@.venv/bin/python -m lock $(ARGS)
+
+sbom: venv ## Print the software bill of materials, CycloneDX 1.6
+	@.venv/bin/python -m lock sbom
 
 generate: venv ## Write the generated tables and the schema
 	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document

@@ -55,8 +55,9 @@ _LARGE = 50_000_000
 class Download:
     """A file from a URL; ``{architecture}`` in it is ``amd64`` or ``arm64``.
 
-    A download that was cut off continues where it stopped. ``checksums`` is the URL of a list of
-    SHA-256 sums with file names, as ``sha256sum`` writes it.
+    A download that was cut off continues where it stopped. ``sums`` has the SHA-256 that a file of
+    this name must have. ``checksums`` is the URL of a list of such sums, as ``sha256sum`` writes
+    it, which is asked where ``sums`` does not have the name.
     """
 
     tag: ClassVar = "download"
@@ -64,6 +65,7 @@ class Download:
     to: str
     checksums: str = ""
     failure: str = ""
+    sums: Mapping[str, str] = field(default_factory=dict)
 
     def do(self, machine: Machine) -> None:
         """Fetch it."""
@@ -89,8 +91,11 @@ class Download:
                 self.failure or f"{url} could not be downloaded.",
                 details=last_lines(done.stderr, 3),
             )
-        if self.checksums:
-            self._verify(machine, target, url.rsplit("/", 1)[1], [*words, self.checksums])
+        name = url.rsplit("/", 1)[1]
+        if name in self.sums:
+            _compare(target, name, self.sums[name])
+        elif self.checksums:
+            self._verify(machine, target, name, [*words, self.checksums])
 
     @staticmethod
     def _size(machine: Machine, fetch: Sequence[str]) -> int:
@@ -100,19 +105,61 @@ class Download:
         return int(sizes[-1]) if sizes and sizes[-1].strip().isdigit() else 0
 
     def _verify(self, machine: Machine, file: Path, name: str, fetch: Sequence[str]) -> None:
-        import hashlib
-
         said = machine.run(fetch, check=False, deadline=120)
         rows = (line.split() for line in said.stdout.splitlines())
         sums = {row[1].removeprefix("./").removeprefix("*"): row[0] for row in rows if len(row) > 1}
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if sums.get(name) != found:
+        if sums.get(name) != _sum(file):
             file.unlink()
             raise StepError(
                 f"{name} does not have the published checksum; it was removed.",
                 resolution="Run up again.",
             )
+
+
+def _sum(file: Path) -> str:
+    import hashlib  # not at the top: a check does without, and starts sooner
+
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _compare(file: Path, name: str, wanted: str) -> None:
+    """Refuse a file with another SHA-256 than ``wanted``.
+
+    Raises:
+        StepError: it has another one. It was removed, and what it is a link to.
+    """
+    found = _sum(file)
+    if found != wanted:
+        file.resolve().unlink()
+        file.unlink(missing_ok=True)
+        raise StepError(
+            f"{name} has the SHA-256 {found}, and artifacts.lock has {wanted}: it was removed.",
+            resolution="Use another source, and run up again. Where its publisher has replaced it "
+            "and you trust that, put the new sum into artifacts.lock (make lock).",
+        )
+
+
+@dataclass(frozen=True)
+class Verify:
+    """The SHA-256 of files that a program has fetched, by their names in ``directory``.
+
+    ``directory`` may be a pattern (``/x/*``), where the program chooses a part of its name. A file
+    that is not there is not missed.
+    """
+
+    tag: ClassVar = "verify"
+    directory: str
+    sums: Mapping[str, str]
+
+    def do(self, machine: Machine) -> None:
+        """Compare them."""
+        import glob
+
+        for directory in sorted(glob.glob(str(machine.path(self.directory)))):
+            for name, wanted in self.sums.items():
+                if (file := Path(directory, name)).is_file():
+                    _compare(file, name, wanted)
 
 
 @dataclass(frozen=True)
@@ -223,7 +270,7 @@ class Link:
             link.symlink_to(name)
 
 
-Action = Run | Download | Unpack | Git | Link | PipInstall | SharedWheels
+Action = Run | Download | Verify | Unpack | Git | Link | PipInstall | SharedWheels
 
 
 @dataclass(frozen=True)

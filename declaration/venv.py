@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from agent.actions import Action, Run
 from agent.wheels import SharedWheels
+from declaration.artifacts import Artifact, known_sums
 
 #: Speaches' lock file wants uv ~= 0.8.14; its own image of v0.9.0-rc.3 brings this one.
 UV_VERSION = "0.8.22"
 UV_DIRECTORY = f"/opt/incus-stt/uv-{UV_VERSION}"
 UV = f"{UV_DIRECTORY}/bin/uv"
-#: The wheels for amd64 and arm64.
-UV_LOCK = f"""uv=={UV_VERSION} \\
-    --hash=sha256:8efec4ef5acddc35f0867998c44e0b15fc4dace1e4c26d01443871a2fbb04bf6 \\
-    --hash=sha256:d6a33bd5309f8fb77d9fc249bb17f77a23426e6153e43b03ca1cd6640f0a423d
-"""
+UV_ARTIFACT = Artifact(
+    "pkg:pypi/uv",
+    UV_VERSION,
+    "Apache-2.0 OR MIT",
+    "the Python package index",
+    "SHA-256, by pip (--require-hashes)",
+)
+
+
+def uv_lock(sums: Collection[str] = ()) -> str:
+    """What pip installs uv from: the wheels for amd64 and arm64, as ``artifacts.lock`` has them."""
+    sums = sorted(sums or known_sums(UV_ARTIFACT.name, UV_VERSION).values())
+    return f"uv=={UV_VERSION}" + "".join(f" \\\n    --hash=sha256:{each}" for each in sums) + "\n"
+
+
 #: Downloads are kept for the next program, in the machine.
 UV_ENVIRONMENT = {
     "UV_CACHE_DIR": "/var/cache/incus-stt/uv",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from declaration.artifacts import Artifact
 from engines.service import MODEL_ALIAS, EngineContext, EngineService
 from engines.speech_model import SpeechModel
 
@@ -46,6 +47,7 @@ class Engine:
         sources: The keys of ``stt:sources`` that its program and its models come from.
         self_contained: Whether its own installation brings all it needs: no packages, no uv.
         language: Whether a default language can be set; otherwise the model decides.
+        artifacts: What its installation fetches that no pip lock names, models included.
         ctranslate2: The pinned version of CTranslate2 (major, minor); None: it is not used.
     """
 
@@ -66,6 +68,7 @@ class Engine:
     limitations: str = ""
     license: str = ""
     restart: str = ""
+    artifacts: Sequence[Artifact] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:

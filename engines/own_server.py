@@ -18,6 +18,7 @@ from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import venv_actions
 from engines.ctranslate2 import OPENMP
+from engines.hub import verify
 from engines.service import HOME, MODELS, SOCKET, USER, EngineContext, EngineService
 
 PACKAGE = "stt_server"
@@ -64,8 +65,14 @@ def venv_directory(context: EngineContext, name: str, locks: dict[str, str]) -> 
 
 def fetch_from_hub(
     context: EngineContext, python: str, directory: str, patterns: Sequence[str]
-) -> Run:
-    """The model's files from the model hub; an empty directory means the hub's own cache."""
+) -> list[Action]:
+    """The model's files from the model hub, compared with ``artifacts.lock``."""
+    fetch = run_fetch(context, python, directory, patterns)
+    return [fetch, *verify(context.model.repository, directory)]
+
+
+def run_fetch(context: EngineContext, python: str, directory: str, patterns: Sequence[str]) -> Run:
+    """What fetches the files; an empty directory means the hub's own cache."""
     endpoint = context.settings.sources.models or ""
     return Run(
         [

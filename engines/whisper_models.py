@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from declaration.languages import LANGUAGES
 from engines.ctranslate2 import weight_bytes
 from engines.engine import EngineModel
+from engines.hub import hub_artifacts
 from engines.speech_model import Memory, Source, SpeechModel
 
 #: Cantonese is new in large-v3 and the models made from it.
@@ -151,3 +152,9 @@ CTRANSLATE2_MODELS = {
     name: EngineModel(_REPOSITORIES.get(name, f"Systran/faster-whisper-{name}"), spec)
     for name, spec in WHISPER_MODELS.items()
 }
+WHISPER_ARTIFACTS = hub_artifacts(
+    [model.id for model in CTRANSLATE2_MODELS.values()],
+    "MIT",
+    # README.md is for people, and changes.
+    ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*"],
+)

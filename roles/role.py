@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from declaration.artifacts import Artifact
 from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.step import Step
@@ -66,6 +67,7 @@ class Role:
     ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
     once and kept. ``outputs`` are plain values, ``secret(NAME)`` or ``Result``. A role that is not
     ``enabled`` keeps its volumes and secrets. ``warnings`` are what an operator should know.
+    ``artifacts``: what its installation fetches that no pip lock names.
     """
 
     name: str
@@ -82,3 +84,4 @@ class Role:
     listens: Callable[[Settings], Mapping[str, int]] = _nothing
     enabled: Callable[[Settings], bool] = lambda _: True
     warnings: Callable[[Context], Sequence[str]] = lambda _: ()
+    artifacts: Sequence[Artifact] = ()

@@ -3,7 +3,7 @@
 from engines.ctranslate2 import COMPUTE_TYPES
 from engines.engine import Engine
 from engines.faster_whisper.service import service
-from engines.whisper_models import CTRANSLATE2_MODELS, DEFAULT_MODELS
+from engines.whisper_models import CTRANSLATE2_MODELS, DEFAULT_MODELS, WHISPER_ARTIFACTS
 
 ENGINE = Engine(
     name="faster-whisper",
@@ -19,5 +19,6 @@ ENGINE = Engine(
     models=CTRANSLATE2_MODELS,
     model_file="model.bin",
     repositories=True,
+    artifacts=WHISPER_ARTIFACTS,
     ctranslate2=(4, 8),
 )

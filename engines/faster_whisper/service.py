@@ -36,6 +36,6 @@ def service(context: EngineContext) -> EngineService:
             description="faster-whisper",
             locks=_LOCKS,
             directory=directory,
-            fetch=[fetch_from_hub(context, python, directory, FILES)],
+            fetch=fetch_from_hub(context, python, directory, FILES),
         ),
     )

@@ -1,11 +1,8 @@
 """OWhisper's last server, behind this project's own (docs/decisions/0008)."""
 
 from engines.engine import Engine, EngineModel
-from engines.owhisper.service import service
+from engines.owhisper.service import ARTIFACTS, PUBLISHED, file, service
 from engines.whisper_models import WHISPER_MODELS
-
-#: Models whose quantized files (q8_0) whisper.cpp's makers publish.
-_PUBLISHED = ("tiny", "tiny.en", "base", "base.en", "small", "small.en", "large-v3-turbo")
 
 ENGINE = Engine(
     name="owhisper",
@@ -19,8 +16,7 @@ ENGINE = Engine(
     service=service,
     sources=("owhisper", "models"),
     default_models={"cpu": "base"},
-    models={
-        name: EngineModel(f"ggml-{name}-q8_0.bin", WHISPER_MODELS[name]) for name in _PUBLISHED
-    },
+    models={name: EngineModel(file(name), WHISPER_MODELS[name]) for name in PUBLISHED},
     model_file="model.ggml",
+    artifacts=ARTIFACTS,
 )

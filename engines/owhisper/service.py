@@ -12,8 +12,10 @@ from pathlib import Path
 from agent.actions import Action, Download, Git, Run, Unpack
 from agent.kinds.packages import Packages
 from agent.kinds.program import Program
+from declaration.artifacts import Artifact, hub_name, known_sums
 from declaration.source_files import digest
 from declaration.step import Step
+from engines.hub import HUB, hub_artifacts
 from engines.own_server import OwnServer, model_directory, own_server
 from engines.service import EngineContext, EngineService
 
@@ -22,7 +24,44 @@ COMMIT = "c5d1acfb422df1826ba1279be804dde0dfafe141"
 RUST, RUSTUP = "1.92.0", "1.28.2"
 #: whisper.cpp's own models on the hub.
 MODELS = "ggerganov/whisper.cpp"
-HUB = "https://huggingface.co"
+#: Models whose quantized files (q8_0) whisper.cpp's makers publish.
+PUBLISHED = ("tiny", "tiny.en", "base", "base.en", "small", "small.en", "large-v3-turbo")
+
+
+def file(model: str) -> str:
+    """The name of a model's file."""
+    return f"ggml-{model}-q8_0.bin"
+
+
+RUSTUP_FILE = (
+    f"https://static.rust-lang.org/rustup/archive/{RUSTUP}/x86_64-unknown-linux-gnu/rustup-init"
+)
+ARTIFACTS = [
+    Artifact(
+        "pkg:github/fastrepl/hyprnote",
+        COMMIT,
+        "GPL-3.0",
+        REPOSITORY,
+        "the commit, which names every file; its Cargo.lock has the SHA-256 of its crates",
+    ),
+    Artifact(
+        "pkg:generic/rustup-init",
+        RUSTUP,
+        "MIT OR Apache-2.0",
+        RUSTUP_FILE,
+        "SHA-256",
+        patterns=["rustup-init"],
+        listing=f"{RUSTUP_FILE}.sha256",
+    ),
+    Artifact(
+        "pkg:generic/rust",
+        RUST,
+        "MIT OR Apache-2.0",
+        "rustup",
+        "SHA-256, by rustup, from the release's own manifest",
+    ),
+    *hub_artifacts([MODELS], "MIT", [file(name) for name in PUBLISHED]),
+]
 _RUNTIME = ["libasound2-dev", "libpulse0", "libstdc++6"]
 _BUILD = (
     "build-essential ca-certificates clang cmake curl git libclang-dev libpulse-dev libssl-dev "
@@ -70,6 +109,7 @@ def service(context: EngineContext) -> EngineService:
                     failure=f"stt:model {model.name} could not be downloaded from {url}. Check the "
                     "machine's network, or set stt:sources.models to a mirror; then run up again: "
                     "the download continues where it stopped.",
+                    sums=known_sums(hub_name(MODELS)),
                 )
             ],
             languages=sorted(model.known.languages) if model.known else (),
@@ -106,13 +146,13 @@ def _build(program: str) -> list[Action]:
         "CARGO_HOME": f"{work}/cargo",
         "CARGO_NET_GIT_FETCH_WITH_CLI": "true",
     }
-    rustup = f"https://static.rust-lang.org/rustup/archive/{RUSTUP}/x86_64-unknown-linux-gnu"
+    sums = known_sums("pkg:generic/rustup-init", RUSTUP)
     toolchain = ["--profile", "minimal", "--no-modify-path", "--default-toolchain", RUST]
     no_rust = f"Rust {RUST} could not be installed. Check the machine's network, or {_INSTEAD}."
     built = f"{work}/source/target/release/owhisper-server"
     return [
         Run(["rm", "-rf", work]),
-        Download(f"{rustup}/rustup-init", f"{work}/rustup-init", failure=no_rust),
+        Download(RUSTUP_FILE, f"{work}/rustup-init", failure=no_rust, sums=sums),
         Run(["chmod", "+x", f"{work}/rustup-init"]),
         Run(
             [f"{work}/rustup-init", "-y", "-q", *toolchain],

@@ -1,6 +1,7 @@
 """NVIDIA Parakeet TDT behind this project's own server, by onnx-asr (docs/decisions/0008)."""
 
 from engines.engine import Engine
+from engines.hub import hub_artifacts
 from engines.parakeet.models import MODELS
 from engines.parakeet.service import service
 
@@ -20,5 +21,10 @@ ENGINE = Engine(
     models=MODELS,
     model_file="vocab.txt",
     repositories=True,
+    artifacts=hub_artifacts(
+        [model.id for model in MODELS.values()],
+        "CC-BY-4.0",
+        ["config.json", "vocab.txt", "encoder-model*.onnx*", "decoder_joint-model*.onnx*"],
+    ),
     language=False,
 )

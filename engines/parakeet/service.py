@@ -36,7 +36,7 @@ def service(context: EngineContext) -> EngineService:
             description="Parakeet (onnx-asr)",
             locks=_LOCKS,
             directory=directory,
-            fetch=[fetch_from_hub(context, python, directory, files)],
+            fetch=fetch_from_hub(context, python, directory, files),
             languages=sorted(known.languages) if known else (),
         ),
     )

@@ -2,8 +2,8 @@
 
 from engines.ctranslate2 import COMPUTE_TYPES
 from engines.engine import Engine
-from engines.speaches.service import service
-from engines.whisper_models import CTRANSLATE2_MODELS, DEFAULT_MODELS
+from engines.speaches.service import ARTIFACTS, service
+from engines.whisper_models import CTRANSLATE2_MODELS, DEFAULT_MODELS, WHISPER_ARTIFACTS
 
 ENGINE = Engine(
     name="speaches",
@@ -20,5 +20,6 @@ ENGINE = Engine(
     models=CTRANSLATE2_MODELS,
     model_file="model.bin",
     repositories=True,
+    artifacts=[*ARTIFACTS, *WHISPER_ARTIFACTS],
     ctranslate2=(4, 5),
 )

@@ -18,13 +18,15 @@ from agent.kinds.program import Program
 from agent.kinds.service import Service
 from agent.kinds.transcription import Evidence
 from agent.kinds.user import Directory
+from declaration.artifacts import Artifact
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import UV, UV_ENVIRONMENT
 from engines.ctranslate2 import OPENMP
 from engines.faster_whisper.service import FILES
-from engines.own_server import PACKAGE, fetch_from_hub, server_directory
+from engines.hub import verify
+from engines.own_server import PACKAGE, run_fetch, server_directory
 from engines.service import (
     ETC,
     HOME,
@@ -39,12 +41,28 @@ from engines.service import (
 )
 
 VERSION = "v0.9.0-rc.3"
+PYTHON = "3.12"
 COMMIT = "24f209c90218187747a9205f0b84bc06b42ce775"
 REPOSITORY = "https://github.com/speaches-ai/speaches"
 HUB = f"{VOLUME}/huggingface/hub"
+ARTIFACTS = [
+    Artifact(
+        "pkg:github/speaches-ai/speaches",
+        COMMIT,
+        "MIT",
+        REPOSITORY,
+        "the commit, which names every file; its uv.lock has the SHA-256 of its packages",
+    ),
+    Artifact(
+        "pkg:generic/cpython",
+        PYTHON,
+        "PSF-2.0",
+        "the image of the machines, or uv's own builds",
+        "SHA-256, by uv, which knows its builds",
+    ),
+]
 #: This project's programs for Speaches.
 PROGRAMS = "engines/speaches/machine"
-PYTHON = "3.12"
 #: Compiles what uv does not: Speaches' own modules and the standard library. Its user cannot write
 #: there, so it would compile them at every start.
 _COMPILE = """
@@ -169,16 +187,16 @@ def _model_steps(context: EngineContext, checkout: str, programs: str) -> tuple[
     if local := _local_directory(context):
         repository, directory = f"local/{model.slug}", local[0]
         steps.append(context.upload("model-files", model.directory, directory, model=True))
-        link: Action = Run(
-            ["python3", f"{programs}/link_model.py", hub_entry(repository), directory],
-            user=USER,
-        )
-        fetch = [link]
+        link = ["python3", f"{programs}/link_model.py", hub_entry(repository), directory]
+        fetch: list[Action] = [Run(link, user=USER)]
     else:
         repository = model.repository
-        fetch_run = fetch_from_hub(context, python, "", FILES)
+        fetch_run = run_fetch(context, python, "", FILES)
         hub = {**fetch_run.environment, "HF_HUB_CACHE": HUB}
-        fetch = [Run(fetch_run.argv, fetch_run.failure, user=USER, environment=hub)]
+        fetch = [
+            Run(fetch_run.argv, fetch_run.failure, user=USER, environment=hub),
+            *verify(repository, f"{hub_entry(repository)}/snapshots/*"),
+        ]
     entry = hub_entry(repository)
     load = Run(
         [python, f"{programs}/check_model.py", entry, context.check_type, model.name],

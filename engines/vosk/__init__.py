@@ -2,7 +2,7 @@
 
 from engines.engine import Engine
 from engines.vosk.models import MODELS
-from engines.vosk.service import service
+from engines.vosk.service import ARTIFACTS, service
 
 ENGINE = Engine(
     name="vosk",
@@ -16,6 +16,7 @@ ENGINE = Engine(
     sources=("vosk",),
     default_models={"cpu": "vosk-model-small-en-us-0.15"},
     models=MODELS,
+    artifacts=ARTIFACTS,
     model_file="am/final.mdl",
     language=False,
 )

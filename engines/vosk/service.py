@@ -5,11 +5,32 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from agent.actions import Download, Unpack
+from declaration.artifacts import Artifact, known_sums
 from engines.own_server import OwnServer, model_directory, own_server
 from engines.service import EngineContext, EngineService
+from engines.vosk.models import MODELS
 
 #: Where Vosk's makers publish their models, as ZIP files.
 SITE = "https://alphacephei.com/vosk/models"
+
+
+def artifact_name(model: str) -> str:
+    """What ``artifacts.lock`` calls a model."""
+    return f"pkg:generic/{model}"
+
+
+#: The archives; their names have their versions.
+ARTIFACTS = [
+    Artifact(
+        artifact_name(name),
+        "",
+        "Apache-2.0",
+        f"{SITE}/{name}.zip",
+        "SHA-256, where it is known here",
+        patterns=[f"{name}.zip"],
+    )
+    for name in MODELS
+]
 
 
 def service(context: EngineContext) -> EngineService:
@@ -34,6 +55,7 @@ def service(context: EngineContext) -> EngineService:
                     failure=f"stt:model {model.name} could not be downloaded from {url}. Check its "
                     "name and the machine's network, or set stt:sources.vosk to a mirror; then run "
                     "up again: the download continues where it stopped.",
+                    sums=known_sums(artifact_name(model.repository)),
                 ),
                 Unpack(
                     archive,

@@ -11,7 +11,7 @@ from agent.kinds.packages import Packages
 from agent.kinds.program import Program
 from agent.pip import PipInstall
 from declaration.step import Step
-from declaration.venv import UV_DIRECTORY, UV_LOCK, UV_VERSION
+from declaration.venv import UV_ARTIFACT, UV_DIRECTORY, UV_VERSION, uv_lock
 from roles.role import Context, Role
 
 PACKAGES = ["ca-certificates", "curl", "python3", "python3-venv", "xz-utils", "zstd"]
@@ -46,7 +46,7 @@ def steps(context: Context) -> list[Step]:
         [
             PipInstall(
                 UV_DIRECTORY,
-                UV_LOCK,
+                uv_lock(),
                 "pip could not install uv. Check that the machine reaches the Python "
                 "package index, then run up again.",
             ),
@@ -61,4 +61,5 @@ ROLE = Role(
     "certificates, names, packages and uv, which every other role needs",
     steps,
     requires=lambda _: (),
+    artifacts=[UV_ARTIFACT],
 )

@@ -15,6 +15,7 @@ from agent.kinds.run import Run
 from agent.kinds.service import Service
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
+from declaration.artifacts import Artifact, known_sums
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
@@ -23,6 +24,25 @@ from roles.role import Context, Role
 
 VERSION = "0.32.15"
 RELEASE = f"https://github.com/ollama/ollama/releases/download/v{VERSION}"
+SUMS = f"{RELEASE}/sha256sum.txt"
+ARTIFACTS = [
+    Artifact(
+        "pkg:github/ollama/ollama",
+        f"v{VERSION}",
+        "MIT",
+        RELEASE,
+        "SHA-256 of the files that have one here; of the others by the release's own sha256sum.txt",
+        patterns=[f"ollama-linux-{each}.tar.zst" for each in ("amd64", "arm64", "amd64-rocm")],
+        listing=SUMS,
+    ),
+    Artifact(
+        "pkg:generic/ollama-models",
+        "",
+        "each its own",
+        "Ollama's library, by name (stt:ollama.models)",
+        "SHA-256, by Ollama, from the model's manifest; a name may mean another model later",
+    ),
+]
 USER, UID, HOME = "ollama", 902, "/var/lib/ollama"
 VOLUME = "/srv/models"
 MODELS = f"{VOLUME}/ollama"
@@ -58,6 +78,7 @@ def _program(context: Context) -> tuple[str, list[Action], list[Step]]:
 
 def _release(directory: str, rocm: bool) -> list[Action]:
     actions: list[Action] = []
+    known = known_sums("pkg:github/ollama/ollama", f"v{VERSION}")
     for name in ["ollama-linux-{architecture}", *(["ollama-linux-{architecture}-rocm"] * rocm)]:
         kept = f"/var/cache/incus-stt/{name.replace('{architecture}', VERSION)}.tar.zst"
         failure = (
@@ -65,9 +86,8 @@ def _release(directory: str, rocm: bool) -> list[Action]:
             "set stt:sources.ollama to a mirror's archive or to a local file. Then run up again: "
             "the download continues where it stopped."
         )
-        url, sums = f"{RELEASE}/{name}.tar.zst", f"{RELEASE}/sha256sum.txt"
         actions += [
-            Download(url, kept, sums, failure),
+            Download(f"{RELEASE}/{name}.tar.zst", kept, SUMS, failure, known),
             Unpack(kept, directory, cleanup=True),
         ]
     return actions
@@ -195,4 +215,5 @@ ROLE = Role(
     volumes={"models": VOLUME},
     outputs=_outputs,
     listens=lambda settings: {"stt:ollama.port": settings.ollama.port},
+    artifacts=ARTIFACTS,
 )

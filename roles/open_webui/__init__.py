@@ -76,4 +76,5 @@ ROLE = Role(
     outputs=_outputs,
     shared=False,
     listens=_listens,
+    artifacts=[proxy.ARTIFACT],
 )

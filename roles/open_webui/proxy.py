@@ -11,6 +11,7 @@ from agent.kinds.run import Run
 from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.service import Service
 from agent.kinds.user import User
+from declaration.artifacts import Artifact
 from declaration.secret import secret
 from declaration.step import Step
 from declaration.unit import hardened_unit
@@ -29,6 +30,13 @@ ROOT_CERTIFICATE = f"{HOME}/pki/authorities/local/root.crt"
 #: The secret with the operator's own key.
 PRIVATE_KEY = "webui_proxy/certificate-key"
 _DEADLINE = 60
+ARTIFACT = Artifact(
+    "pkg:deb/caddy",
+    "",
+    "Apache-2.0",
+    "the distribution of the machine",
+    "by apt, from the distribution's signed lists; its version is the distribution's",
+)
 
 
 def names(context: Context) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent.actions import Download, Git, Link, Run, Unpack
+from agent.actions import Download, Git, Link, Run, Unpack, Verify
 from agent.files import File
 from agent.kinds.certificates import DIRECTORY, Certificates
 from agent.kinds.files import Files
@@ -674,6 +675,63 @@ def test_a_download_goes_on_or_starts_anew_and_is_checked(
     with pytest.raises(StepError, match="published checksum"):
         Download("http://x/y.zst", "/var/cache/x.zst", "http://x/sums").do(agent.machine)
     assert not part.exists()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_download_that_is_another_file_is_refused(agent: Any) -> None:
+    """The lock's sum comes before what the same site says of itself."""
+    agent.systemd.program(
+        "curl",
+        "#!/bin/sh\nfor last; do :; done\ncase $last in\n"
+        "*sums) echo asked >&2; exit 1;;\n--head) ;;\n"
+        "*) while [ $1 != --output ]; do shift; done\n   printf foo >$2;;\nesac\n",
+        ready=True,
+    )
+    place = agent.path("/var/cache/x.zst")
+    words = ("http://mirror/x.zst", "/var/cache/x.zst", "http://mirror/sums")
+    Download(*words, sums={"x.zst": _sha256("foo"), "y.zst": _sha256("y")}).do(agent.machine)
+    assert place.read_text() == "foo"
+    with pytest.raises(StepError) as error:
+        Download(*words, sums={"x.zst": _sha256("bar")}).do(agent.machine)
+    assert f"SHA-256 {_sha256('foo')}" in str(error.value) and _sha256("bar") in str(error.value)
+    assert "artifacts.lock" in str(error.value) and "make lock" in str(error.value)
+    assert not place.exists()
+
+
+def test_what_a_program_fetched_is_verified(agent: Any) -> None:
+    """As the model hub's cache has it: links to files that are called by their sums."""
+    blob, snapshot = agent.path("/srv/hub/blobs/b1"), agent.path("/srv/hub/snapshots/r1")
+    blob.parent.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    blob.write_text("weights")
+    (snapshot / "model.bin").symlink_to("../../blobs/b1")
+    (snapshot / "config.json").write_text("{}")
+    sums = {"model.bin": _sha256("weights"), "config.json": _sha256("{}"), "other": _sha256("")}
+    Verify("/srv/hub/snapshots/*", sums).do(agent.machine)
+    Verify("/srv/none/*", sums).do(agent.machine)
+    blob.write_text("WEIGHTS")
+    with pytest.raises(StepError, match=r"model\.bin has the SHA-256 .*it was removed"):
+        Verify("/srv/hub/snapshots/*", sums).do(agent.machine)
+    # Both: the hub's client would take the file for fetched.
+    assert not blob.exists() and not os.path.lexists(snapshot / "model.bin")
+    assert (snapshot / "config.json").exists()
+
+
+def test_a_model_that_is_another_one_is_fetched_again(agent: Any) -> None:
+    """It is not sealed, and nothing is loaded from it."""
+    place = "/srv/models/small"
+    fetch = Run(["sh", "-c", f"mkdir -p {agent.path(place)}; echo bad >{agent.path(place)}/w"])
+    spec = replace(_model(agent), fetch=[fetch, Verify(place, {"w": _sha256("good\n")})])
+    with pytest.raises(StepError, match="w has the SHA-256"):
+        agent.apply("stt/model", spec)
+    good = replace(
+        spec, fetch=[Run(["sh", "-c", f"echo good >{agent.path(place)}/w"]), spec.fetch[1]]
+    )
+    agent.apply("stt/model", good)
+    assert agent.path(f"{place}/w").read_text() == "good\n" and agent.drift() == []
 
 
 def test_archives(agent: Any) -> None:

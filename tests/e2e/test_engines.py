@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.load import under_load
+from tests.e2e.locked import lock_files
 from tests.e2e.project import LIGHT, RECORDINGS, STACK, Project, post_recording, run
 from tests.model_hub import ModelHub
 from tests.tiny_parakeet import make_model as make_parakeet
@@ -97,7 +98,9 @@ def test_parakeet_s_compute_type_takes_effect(project: Project) -> None:
 
 def test_parakeet_is_fetched_by_its_name(project: Project) -> None:
     directory = project.root / "models" / "tiny-parakeet"
-    hub = ModelHub(f"{project.subnet}.254", {"istupakov/parakeet-tdt-0.6b-v3-onnx": directory})
+    repository = "istupakov/parakeet-tdt-0.6b-v3-onnx"
+    lock_files(project, f"pkg:huggingface/{repository}", directory.iterdir())
+    hub = ModelHub(f"{project.subnet}.254", {repository: directory})
     try:
         project.set(model=None, quantization=None, sources={"models": hub.url})
         project.up()
@@ -117,7 +120,8 @@ def test_parakeet_is_fetched_by_its_name(project: Project) -> None:
 def test_vosk_is_fetched_by_its_name(project: Project, tmp_path: Path) -> None:
     name = "vosk-model-small-en-us-0.15"
     make_vosk(tmp_path / "zip" / name)
-    shutil.make_archive(str(tmp_path / name), "zip", tmp_path / "zip", name)
+    archive = shutil.make_archive(str(tmp_path / name), "zip", tmp_path / "zip", name)
+    lock_files(project, f"pkg:generic/{name}", [Path(archive)])
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     site = ThreadingHTTPServer((f"{project.subnet}.254", 0), handler)
     threading.Thread(target=site.serve_forever, daemon=True).start()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from host.objects import OWNER
+from tests.e2e.locked import lock_files
 from tests.e2e.other_incus import IMAGE
 from tests.e2e.project import (
     RECORDINGS,
@@ -191,15 +192,18 @@ def test_a_model_that_is_not_there_leaves_the_old_service(project: Project) -> N
 
 
 def test_a_model_is_fetched_and_a_download_that_is_cut_short_goes_on(project: Project) -> None:
-    hub = ModelHub(
-        f"{project.subnet}.254", {"Systran/faster-whisper-tiny": ROOT / "models/tiny-digits"}
-    )
+    directory = ROOT / "models/tiny-digits"
+    hub = ModelHub(f"{project.subnet}.254", {"Systran/faster-whisper-tiny": directory})
     hub.cut = 1000
     try:
         project.set(model="tiny", sources={"models": hub.url})
         sentence(project.fails(), "stt:model tiny", "download", "then run up again")
         assert project.transcribe("hello_world").json["text"] == "hello world"
         hub.cut = 0
+        # The hub has another model under this name than the lock file says.
+        sentence(project.fails(), "SHA-256", "artifacts.lock has", "it was removed")
+        assert project.transcribe("hello_world").json["text"] == "hello world"
+        lock_files(project, "pkg:huggingface/Systran/faster-whisper-tiny", directory.iterdir())
         project.up()
         assert project.health()["model"] == "tiny"
         asked = len(hub.requests)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.locked import lock_files
 from tests.e2e.project import Project, left_of
 from tests.model_hub import ModelHub
 from tests.tiny_ggml import make_model
@@ -77,6 +78,7 @@ def test_a_model_is_fetched_by_its_name(
 ) -> None:
     directory = tmp_path_factory.mktemp("hub")
     make_model(directory).rename(directory / "ggml-base-q8_0.bin")
+    lock_files(project, "pkg:huggingface/ggerganov/whisper.cpp", directory.iterdir())
     hub = ModelHub(f"{SUBNET}.254", {"ggerganov/whisper.cpp": directory})
     try:
         project.set(model="base", sources={"owhisper": ARCHIVE, "models": hub.url})

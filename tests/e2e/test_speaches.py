@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.documented import command, follow
+from tests.e2e.locked import lock_files
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,
@@ -219,7 +220,9 @@ def test_a_model_that_does_not_load_never_stops_the_old_service(project: Project
 
 
 def test_a_model_is_fetched_by_its_short_name(project: Project) -> None:
-    hub = ModelHub(f"{SUBNET}.254", {"Systran/faster-whisper-tiny": ROOT / "models/tiny-digits"})
+    directory = ROOT / "models/tiny-digits"
+    hub = ModelHub(f"{SUBNET}.254", {"Systran/faster-whisper-tiny": directory})
+    lock_files(project, "pkg:huggingface/Systran/faster-whisper-tiny", directory.iterdir())
     try:
         project.set(model="tiny", sources={**project.settings["sources"], "models": hub.url})
         project.up()

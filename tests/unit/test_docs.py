@@ -16,7 +16,7 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
 #: Files and folders (with a slash at the end) of this repository.
 _PATH = re.compile(
-    r"`((?:agent|bootstrap|components|declaration|docs|doctor|engines|gpu|host|operations|plugins|roles"
+    r"`((?:agent|bootstrap|components|declaration|docs|doctor|engines|gpu|host|lock|operations|plugins|roles"
     r"|stack|stacks|stt_server|tests)/[\w./-]*(?:\.[a-z]+|/))`"
 )
 

@@ -27,11 +27,12 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {
         *("declaration", "engines", "stack", "gpu", "roles", "agent", "host", "operations"),
     },
+    "lock": {"declaration", "engines", "roles"},
     "backup": {"declaration", "stack", "roles", "host", "operations"},
 }
 #: The rooms that a room may not import, where it may import the rest.
 FORBIDDEN: dict[str, set[str]] = {
-    "components": {"operations", "doctor", "backup", "plugins", "bootstrap"}
+    "components": {"operations", "doctor", "backup", "lock", "plugins", "bootstrap"}
 }
 #: Where pulumi may be imported: what registers resources, and what stands in for Pulumi itself.
 PULUMI = ("components/", "__main__.py", "plugins/")

@@ -1,0 +1,37 @@
+"""Models of the model hub, in ``artifacts.lock``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from agent.actions import Verify
+from declaration.artifacts import Artifact, hub_name, known_sums
+
+#: Where the repositories of the model hub are.
+HUB = "https://huggingface.co"
+
+
+def hub_artifacts(
+    repositories: Collection[str], licence: str, patterns: Sequence[str]
+) -> list[Artifact]:
+    """Repositories of the model hub, of which the files of these names are fetched.
+
+    Which revision was locked is in the lock file.
+    """
+    return [
+        Artifact(
+            hub_name(repository),
+            "",
+            licence,
+            f"{HUB}/{repository}",
+            "SHA-256 of the files that have one here, once they are fetched",
+            patterns=patterns,
+        )
+        for repository in repositories
+    ]
+
+
+def verify(repository: str, directory: str) -> list[Verify]:
+    """What compares the fetched files of a repository with the lock file, where it has any."""
+    sums = known_sums(hub_name(repository))
+    return [Verify(directory, sums)] if sums else []

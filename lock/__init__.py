@@ -1,0 +1,1 @@
+"""``make lock`` and ``make sbom``: everything that is fetched, by hash."""
