@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from agent.machine import Machine, say
@@ -61,6 +61,19 @@ def progress(what: str, came: Callable[[], int], total: int = 0) -> Iterator[Non
     finally:
         done.set()
         _running.remove(me)
+
+
+def for_this_machine(sizes: Mapping[str, int]) -> int:
+    """The bytes for this machine's Python and processor (``3.12 x86_64``); 0: not known.
+
+    What has a Python of its own has them by processor only.
+    """
+    import platform  # not at the top: a check does without, and starts sooner
+    import sys
+
+    processor = platform.machine()
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return sizes.get(f"{python} {processor}", sizes.get(processor, 0))
 
 
 def on_disk(place: Path) -> int:

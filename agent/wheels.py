@@ -37,7 +37,8 @@ class SharedWheels:
     pip and uv verify the copy by the lock file's hashes; no link in the directory is followed.
 
     ``venv`` is the virtual environment that the packages are for, and ``create`` makes it anew
-    where an installation was cut short in it. ``environment`` is uv's.
+    where an installation was cut short in it. ``environment`` is uv's. ``downloads``: bytes of all
+    the packages, by Python and processor.
     """
 
     tag: ClassVar = "shared-wheels"
@@ -47,10 +48,13 @@ class SharedWheels:
     create: Sequence[str]
     uv: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    downloads: Mapping[str, int] = field(default_factory=dict)
 
     def do(self, machine: Machine) -> None:
         """Fetch what is missing, and install what is there."""
         import hashlib  # not at the top: a check does without, and starts sooner
+
+        from agent.progress import for_this_machine, on_disk, progress, receiving
 
         shared, own = machine.path(self.directory), machine.path(f"{self.venv}/.wheels")
         if not shared.is_dir():
@@ -64,12 +68,18 @@ class SharedWheels:
                 _take(shared, own, packages)
                 if not os.path.lexists(shared / stamp):
                     before = {wheel.name for wheel in own.iterdir()}
-                    self._fetch(machine, own)
+                    have = on_disk(own)
+                    size = max(0, for_this_machine(self.downloads) - have)
+                    with progress("wheels, received", receiving(machine), size):
+                        self._fetch(machine, own, have, size)
                     _give(own, shared, before)
                     _prune(shared, {wheel.name for wheel in own.iterdir()})
                     with _open(shared / stamp, os.O_WRONLY | os.O_CREAT | os.O_EXCL):
                         pass
-            self._install(machine, own, packages)
+            place = machine.path(self.venv)
+            before_it = on_disk(place)
+            with progress("installing wheels", lambda: on_disk(place) - before_it):
+                self._install(machine, own, packages)
         except _HalfInstalledError:
             # It would count as installed: the virtual environment is made anew, or the step fails.
             remove(machine.path(self.venv))
@@ -80,8 +90,12 @@ class SharedWheels:
         finally:
             remove(own)
 
-    def _fetch(self, machine: Machine, own: Path) -> None:
-        say("fetching wheels for the machines of this domain")
+    def _fetch(self, machine: Machine, own: Path, have: int, size: int) -> None:
+        from agent.progress import amount
+
+        rest = f": {amount(size)}" if size else ""
+        there = f", {amount(have)} are there" if have else ""
+        say(f"fetching wheels for the machines of this domain{rest}{there}")
         words = ["--no-cache-dir", "--no-deps", "--prefer-binary", "--require-hashes"]
         words += ["--dest", str(own), "--requirement", self.lock]
         python = f"{self.venv}/bin/python"

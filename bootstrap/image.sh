@@ -9,6 +9,8 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 . "$HERE/lib/say.sh"
 # shellcheck source=lib/apt.sh
 . "$HERE/lib/apt.sh"
+# shellcheck source=lib/progress.sh
+. "$HERE/lib/progress.sh"
 
 IMAGE=${1:-}
 if [ $# -ne 1 ] || [ -z "$IMAGE" ]; then
@@ -119,6 +121,15 @@ adopt() {
     incus query -X POST "/1.0/images/aliases?project=default" >/dev/null </dev/null --data \
         "{\"name\": \"$STANDIN\", \"target\": \"$fingerprint\", \"description\": \"$(os_name) in place of $IMAGE, built on this host\"}" ||
         usable "$STANDIN" || return 1
+}
+
+# shellcheck disable=SC2317,SC2329 # `long` calls it
+far() {
+    [ -n "$work" ] || return 0
+    # It came at some time since the last line.
+    [ -e "$work/fetched" ] || ! image_fetched "$LOG" || echo $(($1 - EVERY / 10)) >"$work/fetched"
+    told=$(image_progress "$LOG" "$1" "$(cat "$work/fetched" 2>/dev/null || :)")
+    printf '%s' "${told:+: $told}"
 }
 
 build() {

@@ -30,7 +30,8 @@ class Artifact:
     of ``files`` are from.
 
     For `make lock`, and not in the file: ``patterns`` names the files that are fetched, ``listing``
-    is the URL of the publisher's own list of sums.
+    is the URL of the publisher's own list of sums. ``uv_project``: its packages come from its own
+    uv.lock, with this Python.
     """
 
     name: str
@@ -42,11 +43,20 @@ class Artifact:
     files: Mapping[str, LockedFile] = field(default_factory=dict)
     patterns: Sequence[str] = ()
     listing: str = ""
+    uv_project: str = ""
+
+    @property
+    def purl(self) -> str:
+        """The package URL, with the version."""
+        return self.name + (f"@{self.version}" if self.version else "")
 
 
 @dataclass(frozen=True)
 class Lock:
-    """The whole file. ``packages``: bytes that a pip lock downloads, by Python and processor."""
+    """The whole file. ``packages``: bytes that a pip lock downloads, by Python and processor.
+
+    What a program's own uv.lock downloads is there too, by the program's package URL.
+    """
 
     artifacts: Mapping[str, Artifact]
     packages: Mapping[str, Mapping[str, int]]
@@ -101,6 +111,10 @@ def hub_name(repository: str) -> str:
     return f"pkg:huggingface/{repository}"
 
 
-def download_sizes(lock: Path) -> dict[str, int]:
-    """Bytes that a pip lock downloads, by Python and processor: ``{"3.12 x86_64": …}``."""
-    return dict(_lock().packages.get(lock.as_posix(), {}))
+def download_sizes(lock: Path | Artifact) -> dict[str, int]:
+    """Bytes that a pip lock downloads, by Python and processor: ``{"3.12 x86_64": …}``.
+
+    Of a program with a uv.lock of its own: by processor only, for it has one Python.
+    """
+    name = lock.purl if isinstance(lock, Artifact) else lock.as_posix()
+    return dict(_lock().packages.get(name, {}))

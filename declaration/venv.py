@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from agent.actions import Action, Run
 from agent.wheels import SharedWheels
@@ -48,17 +48,19 @@ def venv_actions(
     no_python: str = "",
     dependencies: bool = True,
     share: bool = False,
+    downloads: Mapping[str, int] | None = None,
 ) -> list[Action]:
     """What makes a virtual environment with what ``lock`` names, by hash.
 
     ``python`` is the range of versions; ``no_python``: what to say where the machine has none of
     these. Without ``dependencies`` nothing is installed that the lock file does not name. With
-    ``share`` the machines of a domain fetch wheels for each other.
+    ``share`` the machines of a domain fetch wheels for each other. ``downloads``: bytes of all the
+    packages, by Python and processor.
     """
     words = ["--quiet", "--compile-bytecode", "--require-hashes"]
     words += [] if dependencies else ["--no-deps"]
     create = [UV, "venv", "--quiet", "--python", python, directory]
-    shared = SharedWheels(WHEELS, lock, directory, create, UV, UV_ENVIRONMENT)
+    shared = SharedWheels(WHEELS, lock, directory, create, UV, UV_ENVIRONMENT, downloads or {})
     return [
         Run(
             create,

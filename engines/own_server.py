@@ -13,6 +13,7 @@ from agent.kinds.model import Model
 from agent.kinds.program import Program
 from agent.kinds.service import Service
 from agent.kinds.transcription import Evidence
+from declaration.artifacts import download_sizes
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
@@ -138,10 +139,12 @@ def _program_step(context: EngineContext, what: OwnServer, upload: Step, venv: s
     libraries = f"{venv}/lib/python3.*/site-packages/nvidia/*/lib/*.so*"
     # One folder with every CUDA library, whichever Python version named the path.
     links = [Link(libraries, f"{venv}/lib/cuda")] if context.device == "cuda" else []
-    actions = [*venv_actions(what.description, venv, lock, ">=3.11,<3.14", share=True), *links]
+    sizes = download_sizes(Path(PACKAGE, "locks", what.locks[context.device]))
+    python = ">=3.11,<3.14"
+    actions = venv_actions(what.description, venv, lock, python, share=True, downloads=sizes)
     return Step(
         context.name("program"),
-        Program(venv, what.description, actions),
+        Program(venv, what.description, [*actions, *links], downloads=sizes),
         [upload.name, *context.uv],
     )
 

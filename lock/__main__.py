@@ -56,6 +56,9 @@ def main(words: Sequence[str]) -> None:
             # At once: others build on it.
             _write(name, python.compile_lock(program, source, words))
             packages[name] = python.download_sizes(program, name)
+        for each in filter(lambda each: each.uv_project, lock.artifacts.values()):
+            sizes = python.project_sizes(program, each) or lock.packages.get(each.purl, {})
+            packages[each.purl] = dict(sizes)
     artifacts = {name: _renewed(each) for name, each in lock.artifacts.items()}
     _write(FILE.name, file.text(replace(lock, artifacts=artifacts, packages=packages)))
 

@@ -87,4 +87,5 @@ def _with_sums(new: Artifact, old: Artifact) -> Artifact:
         old.files,
         new.patterns,
         new.listing,
+        new.uv_project,
     )

@@ -19,6 +19,7 @@ from packaging.markers import Marker
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
+from declaration.artifacts import Artifact
 from declaration.source_files import ROOT, tracked
 from declaration.venv import uv_lock
 
@@ -116,17 +117,37 @@ def download_sizes(program: str, lock: str) -> dict[str, int]:
     return {where: size for where, size in found.items() if size}
 
 
+def project_sizes(program: str, artifact: Artifact) -> dict[str, int]:
+    """Bytes that a program's own uv.lock downloads, by processor; empty: it cannot be reached."""
+    with tempfile.TemporaryDirectory() as place:
+        git = ["git", "-C", place]
+        fetch = ["fetch", "--quiet", "--depth", "1", artifact.source, artifact.version]
+        for words in (["init", "--quiet"], fetch, ["checkout", "--quiet", "FETCH_HEAD"]):
+            if subprocess.run([*git, *words], check=False).returncode:  # noqa: S603  # its source
+                return {}
+        words = ["--frozen", "--no-dev", "--no-emit-workspace", "--format", "pylock.toml"]
+        words += ["--quiet", "--no-python-downloads", "--directory", place]
+        listed = tomllib.loads(_run([program, "export", *words], artifact.purl))["packages"]
+    python = artifact.uv_project
+    found = {each: _size(listed, python, each) for each in PROCESSORS}
+    return {where: size for where, size in found.items() if size}
+
+
 _PYLOCK = ["--no-deps", "--generate-hashes", "--format", "pylock.toml"]
 
 
 def _uv(program: str, words: Sequence[str]) -> str:
-    # What the operator has told uv (an index, a proxy) is in its environment.
     command = [program, "pip", "compile", "--quiet", "--native-tls", *words]
+    return _run(command, words[-1])
+
+
+def _run(command: Sequence[str], what: str) -> str:
+    # What the operator has told uv (an index, a proxy) is in its environment.
     done = subprocess.run(  # noqa: S603  # the uv from above
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
-        sys.exit(f"lock: uv could not resolve {words[-1]} (above: why). Fix that, then again.")
+        sys.exit(f"lock: uv could not resolve {what} (above: why). Fix that, then again.")
     return done.stdout
 
 

@@ -87,7 +87,7 @@ def _artifacts() -> list[dict[str, Any]]:
 
 
 def _artifact(artifact: Artifact) -> dict[str, Any]:
-    purl = artifact.name + (f"@{artifact.version}" if artifact.version else "")
+    purl = artifact.purl
     model = artifact.name.startswith("pkg:huggingface/") or "-model" in artifact.name
     component: dict[str, Any] = {
         "type": "machine-learning-model" if model else "application",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent import seal
@@ -22,7 +22,8 @@ else:  # a check does without them, and starts sooner
 class Program(Kind):
     """A directory, made once by ``actions``; another version has another directory.
 
-    ``requires``: a file that it has to hold then.
+    ``requires``: a file that it has to hold then. ``downloads``: bytes of its packages, by Python
+    and processor.
     """
 
     kind: ClassVar = "program"
@@ -31,6 +32,7 @@ class Program(Kind):
     actions: Sequence[Action]
     requires: str = ""
     failure: str = ""
+    downloads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def locks(self) -> list[str]:
@@ -40,7 +42,7 @@ class Program(Kind):
     def apply(self, machine: Machine, step: str) -> Applied:
         """Make it, where it is not there as it was made; the old one comes back on a failure."""
         from agent.actions import give, read
-        from agent.progress import progress, receiving
+        from agent.progress import amount, for_this_machine, progress, receiving
 
         place = machine.path(self.directory)
         before = place.with_name(place.name + ".before")
@@ -53,9 +55,10 @@ class Program(Kind):
             place.rename(before)
         remove(place)
         place.parent.mkdir(parents=True, exist_ok=True)
-        say(f"installing {self.description}")
+        size = for_this_machine(self.downloads)
+        say(f"installing {self.description}" + (f": packages of {amount(size)}" if size else ""))
         try:
-            with progress(f"{self.description}, received", receiving(machine)):
+            with progress(f"{self.description}, received", receiving(machine), size):
                 for action in read(self.actions):
                     action.do(machine)
             if self.requires and not machine.path(f"{self.directory}/{self.requires}").exists():

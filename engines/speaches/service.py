@@ -18,7 +18,7 @@ from agent.kinds.program import Program
 from agent.kinds.service import Service
 from agent.kinds.transcription import Evidence
 from agent.kinds.user import Directory
-from declaration.artifacts import Artifact
+from declaration.artifacts import Artifact, download_sizes
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
@@ -52,6 +52,7 @@ ARTIFACTS = [
         "MIT",
         REPOSITORY,
         "the commit, which names every file; its uv.lock has the SHA-256 of its packages",
+        uv_project=PYTHON,
     ),
     Artifact(
         "pkg:generic/cpython",
@@ -99,7 +100,10 @@ def service(context: EngineContext) -> EngineService:
     program = Step(
         context.name("program"),
         Program(
-            checkout, f"Speaches {VERSION}", _install(context, checkout, programs, source, python)
+            checkout,
+            f"Speaches {VERSION}",
+            _install(context, checkout, programs, source, python),
+            downloads=_sizes(context.device),
         ),
         [packages.name, program_files.name, *(step.name for step in brought)],
     )
@@ -116,6 +120,13 @@ def service(context: EngineContext) -> EngineService:
         [Directory(f"{VOLUME}/huggingface"), Directory(HUB), Directory(ETC, owner="root:root")],
         [hub_entry(repository), *_local_directory(context)],
     )
+
+
+def _sizes(device: str) -> dict[str, int]:
+    """Bytes of its packages by processor, and of NVIDIA's libraries."""
+    sizes = download_sizes(ARTIFACTS[0])
+    cuda = download_sizes(Path(PROGRAMS, "requirements-cuda.txt")) if device == "cuda" else {}
+    return {each: size + cuda.get(f"{PYTHON} {each}", 0) for each, size in sizes.items()}
 
 
 def _needing(step: Step, needs: Sequence[str]) -> Step:

@@ -15,6 +15,7 @@ from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.service import Service
 from agent.kinds.upload import Upload
 from agent.kinds.user import User
+from declaration.artifacts import download_sizes
 from declaration.secret import secret
 from declaration.source_files import digest
 from declaration.step import Step
@@ -184,7 +185,8 @@ def _program(context: Context, upload: Step) -> Step:
         # Some of its dependencies are left out (overrides.txt).
         dependencies=False,
     )
-    spec = Program(venv(), f"Open WebUI {VERSION}", actions)
+    sizes = download_sizes(Path(PROGRAMS, "requirements.txt"))
+    spec = Program(venv(), f"Open WebUI {VERSION}", actions, downloads=sizes)
     return Step(context.part(f"{NAME}/program"), spec, [upload.name, *context.base("uv")])
 
 

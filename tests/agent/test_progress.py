@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,8 @@ from typing import Any
 import pytest
 
 from agent import progress
-from agent.actions import Download
+from agent.actions import Download, Run
+from agent.kinds.program import Program
 from agent.progress import line, on_disk, receiving, time_left
 
 
@@ -85,6 +89,34 @@ def test_bytes_are_counted_from_the_start(agent: Any) -> None:
     assert came() == 0
     table.write_text(f"{head}    lo: 999 1 0 0\n  eth0: 5000 9 0 0\n")
     assert came() == 4000
+
+
+def test_packages_tell_the_time_that_is_left(
+    agent: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 200 MB half has come, and the rest takes a while."""
+    monkeypatch.setattr(progress, "EVERY", 0.05)
+    table, place = agent.path("/proc/net/dev"), agent.path("/opt/incus-stt/tool")
+    table.parent.mkdir(parents=True)
+    table.write_text("\n\n  eth0: 1000 9 0 0\n")
+    come = Run(["sh", "-c", f"printf '\\n\\n  eth0: 100001000 9\\n' >{table}; sleep 0.5"])
+    here = f"{sys.version_info[0]}.{sys.version_info[1]} {platform.machine()}"
+    sizes = {here: 200_000_000, "2.7 vax": 1}
+    make = Run(["mkdir", "-p", str(place)])
+    agent.apply(
+        "stt/program", Program("/opt/incus-stt/tool", "tool", [make, come], downloads=sizes)
+    )
+    said = capsys.readouterr().err
+    assert said.startswith("installing tool: packages of 200 MB\n")
+    assert re.search(r"… tool, received: 100 MB of 200 MB \(50 %\), .*/s, about \d+ s left", said)
+    # Where the lock does not know this Python, it is as without.
+    agent.apply(
+        "stt/other",
+        Program(
+            "/opt/b", "b", [Run(["mkdir", str(agent.path("/opt/b"))])], downloads={"2.7 vax": 1}
+        ),
+    )
+    assert capsys.readouterr().err.startswith("installing b\n")
 
 
 def test_what_is_reserved_and_not_written_does_not_count(tmp_path: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +98,9 @@ class Domain:
             lines += ["    # via something"]
         return "\n".join(lines) + "\n"
 
-    def install(self, name: str, *packages: str) -> dict[str, bytes]:
+    def install(
+        self, name: str, *packages: str, downloads: Mapping[str, int] | None = None
+    ) -> dict[str, bytes]:
         """Install in a machine; what came from the domain, by package."""
         root = self.root / name
         installed, venv = root / "installed", root / "venv"
@@ -109,7 +114,9 @@ class Domain:
             file.chmod(0o755)
         create = ["mkdir", str(venv)]
         uv = str(root / "uv")
-        SharedWheels(str(self.shared), str(lock), str(venv), create, uv).do(Machine())
+        SharedWheels(
+            str(self.shared), str(lock), str(venv), create, uv, downloads=downloads or {}
+        ).do(Machine())
         assert {path.name for path in venv.iterdir()} <= {"bin"}, "it left its copies"
         found = {path.name.partition("-py3")[0]: path.read_bytes() for path in installed.iterdir()}
         shutil.rmtree(root)
@@ -136,6 +143,19 @@ def test_the_second_machine_fetches_nothing(domain: Domain) -> None:
     assert domain.kept() == set(WHEELS) and domain.fetches() == 1
     assert domain.install("two") == WHEELS
     assert domain.fetches() == 1
+
+
+def test_what_is_there_already_is_not_counted(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is left to fetch is all of it without what the domain has."""
+    monkeypatch.setattr("agent.progress.on_disk", lambda place: 30_000_000)
+    here = f"{sys.version_info[0]}.{sys.version_info[1]} {platform.machine()}"
+    domain.install("one", downloads={here: 130_000_000, "2.7 vax": 1})
+    assert "of this domain: 100 MB, 30 MB are there\n" in capfd.readouterr().err
+    # A Python whose size nobody knows.
+    domain.install("two", "numpy-2.4.6", downloads={"2.7 vax": 1})
+    assert "of this domain, 30 MB are there\n" in capfd.readouterr().err
 
 
 def test_two_machines_at_once_fetch_once(domain: Domain) -> None:

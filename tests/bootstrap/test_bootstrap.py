@@ -517,6 +517,17 @@ def test_a_build_that_fails_imports_nothing_and_leaves_nothing(host: Host) -> No
     assert not list((host.root / "run").glob("incus-stt-image.*"))
 
 
+def test_a_build_says_how_far_it_is(host: Host) -> None:
+    host.incus(answer=UNREACHABLE)
+    host.env["STT_EVERY"] = "2"
+    for tool in ("debootstrap", "mksquashfs", "gpgv", "xz", "apt-config"):
+        host.fake(tool)
+    lines = "I: Retrieving a 1\\nI: Retrieving b 1\\nI: Chosen extractor x\\nI: Extracting a\\n"
+    host.fake("setpriv", f"printf '{lines}I: Unpacking a\\n'; sleep 1.5; exit 1")
+    done = host.run("image.sh", "images:debian/12")
+    assert "  … building the image, 0 s: 40 % of 2 packages installed\n" in done.stderr
+
+
 def test_a_build_that_is_ended_leaves_nothing(host: Host) -> None:
     host.incus(answer=UNREACHABLE)
     for tool in ("debootstrap", "mksquashfs", "gpgv", "xz", "apt-config"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +34,8 @@ def inside(name: str, script: str) -> str:
 def test_one_machine_fetches_for_both(project: Project) -> None:
     said = project.up()
     assert said.count("fetching wheels for the machines of this domain") == 1, said
+    assert re.search(r"of this domain: 1[0-9][0-9] MB", said), said
+    assert said.count("installing faster-whisper: packages of 1") == 2, said
     assert said.count("packages come from what the machines of this domain fetched") == 2, said
     assert project.unchanged()
     listed = [inside(name, f"ls {WHEELS}/*.whl") for name in ("gpu-server", "second")]
