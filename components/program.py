@@ -14,6 +14,7 @@ from components.deployment import Deployment
 from components.obstacles import obstacles, other_owners
 from components.report import report
 from components.start import Start
+from declaration.artifacts import locked
 from declaration.connection import UNREAD
 from declaration.problems import DeclarationError
 from host.client import HostError
@@ -75,6 +76,7 @@ def main(start: Start) -> None:
     """
     try:
         declaration = declare(read_config(), ROLES, ROOT)
+        locked()  # before anything is registered: what is installed comes from it
         topology, settings = declaration.topology, declaration.settings
         for problem in idle_settings(declaration, ROLES):
             pulumi.log.warn(str(problem))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from declaration.problems import DeclarationError, Problem
 from declaration.source_files import ROOT
 
 FILE = ROOT / "artifacts.lock"
@@ -66,7 +67,7 @@ def read_lock(file: Path = FILE) -> Lock:
     """The lock file.
 
     Raises:
-        ValueError: it is not one.
+        DeclarationError: it is not one.
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -76,9 +77,8 @@ def read_lock(file: Path = FILE) -> Lock:
         ]
         return Lock({each.name: each for each in artifacts}, found["packages"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} cannot be read ({error!r}). Bring it back: git checkout -- {file.name}"
-        ) from None
+        problem = f"it cannot be read ({error!r}). Bring it back: git checkout -- {file.name}"
+        raise DeclarationError([Problem(str(file), problem)]) from None
 
 
 def _files(said: Mapping[str, Mapping[str, object]]) -> dict[str, LockedFile]:
@@ -86,7 +86,12 @@ def _files(said: Mapping[str, Mapping[str, object]]) -> dict[str, LockedFile]:
 
 
 @cache
-def _lock() -> Lock:
+def locked() -> Lock:
+    """The lock file of this repository, read once.
+
+    Raises:
+        DeclarationError: it cannot be read.
+    """
     return read_lock()
 
 
@@ -96,12 +101,13 @@ def known_sums(name: str, version: str = "") -> dict[str, str]:
     Without ``version``: of the version that the lock file has, if it has the artifact at all.
 
     Raises:
-        LookupError: the lock file does not have this version.
+        DeclarationError: the lock file does not have this version.
     """
-    found = _lock().artifacts.get(name)
+    found = locked().artifacts.get(name)
     if version and (found is None or found.version != version):
         has = f"has {found.version} of {name}" if found else f"does not have {name}"
-        raise LookupError(f"{FILE.name} {has}, and {version} is wanted. Run: make lock")
+        problem = f"it {has}, and {version} is wanted. Run: make lock"
+        raise DeclarationError([Problem(FILE.name, problem)])
     files = found.files.items() if found else ()
     return {file: each.sha256 for file, each in files if each.sha256}
 
@@ -117,4 +123,4 @@ def download_sizes(lock: Path | Artifact) -> dict[str, int]:
     Of a program with a uv.lock of its own: by processor only, for it has one Python.
     """
     name = lock.purl if isinstance(lock, Artifact) else lock.as_posix()
-    return dict(_lock().packages.get(name, {}))
+    return dict(locked().packages.get(name, {}))

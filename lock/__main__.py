@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from declaration.artifacts import FILE, Artifact, read_lock
+from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
 from declaration.venv import UV_ARTIFACT
 from lock import file, python, sbom
@@ -64,4 +65,7 @@ def main(words: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except (DeclarationError, NotReachedError) as error:
+        sys.exit(f"lock: {error}")

@@ -9,18 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 
 from agent.actions import Download, Git, Verify
 from agent.pip import PipInstall
 from declaration import artifacts
 from declaration.artifacts import FILE, Artifact, Lock, LockedFile, known_sums, read_lock
+from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
 from declaration.venv import UV_VERSION, uv_lock
 from engines import ENGINES
 from lock import catalogue, file, python
 from roles.open_webui.service import VERSION as WEBUI_VERSION
-from tests.unit.program import steps_of
+from tests.unit.program import run, steps_of
 from tests.unit.values import CPU, DEFAULTS, declared
 
 SUM = "0" * 64
@@ -98,9 +100,9 @@ def test_an_entry_says_where_it_is_from_and_what_is_compared(each: Artifact) -> 
 
 def test_another_version_in_the_code_has_no_sums() -> None:
     has = rf"has {UV_VERSION} of pkg:pypi/uv, and 9 is wanted\. Run: make lock"
-    with pytest.raises(LookupError, match=has):
+    with pytest.raises(DeclarationError, match=has):
         known_sums("pkg:pypi/uv", "9")
-    with pytest.raises(LookupError, match="does not have pkg:x"):
+    with pytest.raises(DeclarationError, match="does not have pkg:x"):
         known_sums("pkg:x", "1")
     assert known_sums("pkg:huggingface/somebody/else") == {}
 
@@ -119,8 +121,19 @@ def test_sums_of_another_version_are_not_kept(monkeypatch: pytest.MonkeyPatch) -
 def test_a_lock_that_cannot_be_read(text: str, tmp_path: Path) -> None:
     place = tmp_path / "artifacts.lock"
     place.write_text(text)
-    with pytest.raises(ValueError, match=r"cannot be read .* git checkout -- artifacts\.lock"):
+    with pytest.raises(
+        DeclarationError,
+        match=r"artifacts\.lock: it cannot be read .* git checkout -- artifacts\.lock",
+    ):
         read_lock(place)
+
+
+def test_the_program_says_so_before_it_registers_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.program.locked", lambda: read_lock(tmp_path / "none"))
+    with pytest.raises(pulumi.RunError, match="git checkout -- none"):
+        run("cpu")
 
 
 def test_writing_changes_nothing(tmp_path: Path) -> None:
