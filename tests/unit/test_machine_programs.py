@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from agent.actions import Verify
+from agent.machine import Machine, StepError
 from declaration.source_files import ROOT
 from tests.model_hub import CARD, ModelHub
 
@@ -62,6 +65,25 @@ def test_a_model_is_fetched(hub: ModelHub, tmp_path: Path, text: bool) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "model" / "model.bin").read_bytes() == (MODEL / "model.bin").read_bytes()
     assert not (tmp_path / "model" / "README.md").exists()
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["a directory", "the hub's cache"])
+def test_a_model_with_another_sum_is_fetched_again(
+    hub: ModelHub, tmp_path: Path, cached: bool
+) -> None:
+    """What was refused is away for the hub's client too: else it would not fetch it again."""
+    directory = "" if cached else str(tmp_path / "model")
+    cache = tmp_path / "home" / "hub" / "models--a--digits" / "snapshots" / "*"
+    place = str(cache) if cached else directory
+    good = hashlib.sha256((MODEL / "model.bin").read_bytes()).hexdigest()
+    for _ in range(2):
+        words = ("a/digits", directory, "digits", "*.json", "model.bin")
+        done = program(FETCH, *words, environment=at(hub.url, tmp_path))
+        assert done.returncode == 0, done.stderr
+        Verify(place, {"model.bin": good}).do(Machine())
+        with pytest.raises(StepError, match=r"model\.bin has the SHA-256"):
+            Verify(place, {"model.bin": "0" * 64}).do(Machine())
+    assert sum("GET" in each and "model.bin" in each for each in hub.requests) == 2
 
 
 def test_a_model_that_is_not_there(hub: ModelHub, tmp_path: Path) -> None:
