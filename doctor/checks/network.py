@@ -100,6 +100,24 @@ def _others(case: Case, domain: DomainPlan) -> list[str]:
 
 
 @check
+def isolation(case: Case) -> Iterator[Finding]:
+    """Whether the host's firewall sees what goes from one machine of a bridge to another."""
+    names = [domain.name for domain in case.domains if len(domain.machines) > 1]
+    if case.remote or not names:
+        return
+    if case.answer("bridge_filter").text.strip() == "1":
+        yield good("isolation", "of each other, machines reach the services only")
+        return
+    yield doubtful(
+        "isolation",
+        f"within {', '.join(names)} every machine reaches every port of the others: the firewall "
+        "does not see what goes through a bridge",
+        "on the host: modprobe br_netfilter; and that at each boot: a line br_netfilter in "
+        "/etc/modules-load.d/br_netfilter.conf (docs/security.md)",
+    )
+
+
+@check
 def forwarding(case: Case) -> Iterator[Finding]:
     """Whether the host passes on what comes from a bridge. Docker's FORWARD policy drops it."""
     if case.remote:
