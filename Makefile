@@ -38,8 +38,8 @@ outputs: venv ## Print the outputs as JSON (SHOW_SECRETS=1: with the key)
 env: venv ## Print what makes plain `pulumi` work: eval "$(make -s env)"
 	@bootstrap/cli.sh $(STACK)
 
-rotate-key: setup ## Make another API key; the STT service and Open WebUI restart with it
-	@set -f; targets=$$($(OPERATION) key-targets) || exit 1; \
+rotate-key: setup ## Make another API key; the STT service and Open WebUI restart with it (CLIENT=…: a client's)
+	@set -f; targets=$$($(OPERATION) key-targets "--client=$${CLIENT:-}") || exit 1; \
 	case $$($(PULUMI) outputs) in \
 	    *stt_api_key*) $(PULUMI) up $$targets $(ARGS) && \
 	        echo "incus-stt: the new key: make outputs STACK=$(STACK) SHOW_SECRETS=1" >&2 ;; \

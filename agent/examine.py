@@ -95,8 +95,10 @@ def _keys(machine: Machine) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for step, kind in recorded(machine, Transcription).items():
         url, header = f"{kind.url}/models", kind.header_file
-        secrets = record.load(machine, f"{step.partition('/')[0]}/secrets")
-        changed = SecretFiles.without_spec().check(machine, secrets.made) if secrets else []
+        role = step.partition("/")[0]
+        kept = [record.load(machine, f"{role}/{part}") for part in ("secrets", "clients")]
+        kind_of = SecretFiles.without_spec()
+        changed = [found for each in kept if each for found in kind_of.check(machine, each.made)]
         found[step] = {
             "asked": bool(header),
             "engine": kind.engine,

@@ -19,7 +19,9 @@ AnyKind = TypeVar("AnyKind", bound=Kind)
 _DEADLINE, _LINES = 30, 5000
 #: A request that does work, in the log of uvicorn, and in Ollama's.
 _REQUESTS = (
-    re.compile(r'"POST (?P<path>/\S+) HTTP/[\d.]+" (?P<status>\d{3})'),
+    re.compile(
+        r'(?:(?P<client>[a-z0-9-]+)@\S+ - )?"POST (?P<path>/\S+) HTTP/[\d.]+" (?P<status>\d{3})'
+    ),
     re.compile(r'\| (?P<status>\d{3}) \|.*\| POST +"(?P<path>/[^"]+)"'),
 )
 _WORK = re.compile(r"/(v1/(audio|chat|completions|embeddings)|api/(chat|generate|embed))")
@@ -67,7 +69,7 @@ def _service(machine: Machine, service: Service) -> dict[str, Any]:
         found["seconds"] = round(time.clock_gettime(time.CLOCK_MONOTONIC) - entered / 1e6)
     invocation = state.get("InvocationID", "")
     lines = _journal(machine, [f"_SYSTEMD_INVOCATION_ID={invocation}"]) if invocation else []
-    found["requests"], found["failed"] = _requests(lines)
+    found |= _requests(lines)
     recent = _journal(machine, ["-u", unit, "-n", str(_LINES), "-o", "short-iso"])
     errors = [line for line in recent if _ERROR.search(line)]
     found["last_error"] = errors[-1][:_SHOWN] if errors else ""
@@ -86,15 +88,20 @@ def _journal(machine: Machine, words: Sequence[str]) -> list[str]:
         return []
 
 
-def _requests(lines: Sequence[str]) -> tuple[int, int]:
-    """How many requests for work there were, and how many of them failed."""
-    statuses = [
-        int(found["status"])
-        for line in lines
-        for pattern in _REQUESTS
-        if (found := pattern.search(line)) and _WORK.match(found["path"])
-    ]
-    return len(statuses), sum(status >= 400 for status in statuses)
+def _requests(lines: Sequence[str]) -> dict[str, Any]:
+    """How many requests for work there were, and how many of them failed; and of each client."""
+    total = {"requests": 0, "failed": 0}
+    clients: dict[str, dict[str, int]] = {}
+    for found in (pattern.search(line) for line in lines for pattern in _REQUESTS):
+        if not found or not _WORK.match(found["path"]):
+            continue
+        counts = [total]
+        if client := found.groupdict().get("client"):
+            counts.append(clients.setdefault(client, {"requests": 0, "failed": 0}))
+        for each in counts:
+            each["requests"] += 1
+            each["failed"] += int(found["status"]) >= 400
+    return {**total, "clients": clients}
 
 
 def _runs_on(machine: Machine, kind: Transcription) -> dict[str, str]:

@@ -160,7 +160,7 @@ class Deployment:
                 repeated = repeated or key in found
                 output = self._output(value)
                 found.setdefault(key, output)
-                if not (isinstance(value, str) and secret_names(value)):
+                if not _secrets_in(value):
                     own[key] = output
         flows = dict.fromkeys(str(flow) for each in self._borders.values() for flow in each.flows)
         more = {"machines": machines} if repeated else {}
@@ -175,9 +175,20 @@ class Deployment:
             return self._result(value)
         if isinstance(value, list):
             return pulumi.Output.all(*(self._output(item) for item in value)).apply(merge_results)
-        if isinstance(value, str) and (names := secret_names(value)):
+        names = _secrets_in(value)
+        if names and isinstance(value, Mapping):
+            return self._secrets.values(names).apply(
+                lambda known: {key: fill_secrets(text, known) for key, text in value.items()}
+            )
+        if names:
             return self._secrets.values(names).apply(lambda known: fill_secrets(value, known))
         return value
+
+
+def _secrets_in(value: Any) -> list[str]:
+    """The secrets that an output names."""
+    texts = value.values() if isinstance(value, Mapping) else [value]
+    return [name for text in texts if isinstance(text, str) for name in secret_names(text)]
 
 
 def merge_results(results: Sequence[Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from declaration.problems import show
 _OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?")
 #: A word that no program takes for an option.
 WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
+#: A client's name stands in the log, in outputs and in the names of resources.
+_CLIENT = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,200}")
 _DURATION = re.compile(r"-1|0|(\d+(\.\d+)?(ms|s|m|h))+")
 #: Names of schedules that Incus knows for volumes.
@@ -56,6 +58,24 @@ def check_key(value: str) -> str:
             "Use 8 to 200 of A-Z a-z 0-9 . _ ~ + / = -"
         )
     return value
+
+
+def check_client(value: str) -> str:
+    """A client's name."""
+    if not _CLIENT.fullmatch(value):
+        raise ValueError(
+            f"{show(value)} is not usable as a client's name. Use 1 to 32 of a-z 0-9 and -, with a "
+            "letter first and no dash last, such as phone or home-assistant"
+        )
+    return value
+
+
+def check_unique(values: list[str]) -> list[str]:
+    """A list in which nothing is twice."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"has {show(value)} twice. Remove one")
+    return values
 
 
 def check_password(value: str) -> str:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints, Validat
 
 from agent.words import words_of
 from declaration.checks import (
+    check_client,
     check_duration,
     check_expiry,
     check_image,
@@ -27,6 +28,7 @@ from declaration.checks import (
     check_schedule,
     check_source,
     check_text,
+    check_unique,
     seconds,
 )
 from declaration.connection import Connection, parse_connection
@@ -237,6 +239,14 @@ class Settings(StrictModel):
         "The key that clients must send; empty: one is made, and kept",
         allowed="8 to 200 of `A-Z a-z 0-9 . _ ~ + / = -`, or empty",
         secret=True,
+    )
+    clients: Annotated[
+        list[Annotated[Text, AfterValidator(check_client)]], AfterValidator(check_unique)
+    ] = setting(
+        [],
+        "Clients with a key of their own, beside that of `stt:apiKey`: each is made once, and is "
+        "refused once its line is gone",
+        allowed="a list of names of `a-z 0-9 -`, such as `[phone, home-assistant]`",
     )
     adminPassword: Annotated[Text, AfterValidator(check_password)] = setting(  # noqa: N815
         "",

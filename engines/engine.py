@@ -48,6 +48,7 @@ class Engine:
         self_contained: Whether its own installation brings all it needs: no packages, no uv.
         language: Whether a default language can be set; otherwise the model decides.
         artifacts: What its installation fetches that no pip lock names, models included.
+        client_keys: Whether it knows keys of single clients (``stt:clients``).
         ctranslate2: The pinned version of CTranslate2 (major, minor); None: it is not used.
     """
 
@@ -63,6 +64,7 @@ class Engine:
     sources: tuple[str, ...] = ()
     self_contained: bool = False
     language: bool = True
+    client_keys: bool = False
     ctranslate2: tuple[int, int] | None = None
     strengths: str = ""
     limitations: str = ""

@@ -165,6 +165,7 @@ def _variables(context: EngineContext, what: OwnServer, server: str, venv: str) 
         "STT_LANGUAGES": json.dumps(sorted(what.languages)),
         "STT_KEEP_ALIVE": str(settings.keep_alive),
         "STT_API_KEY_FILE": context.key_file,
+        "STT_CLIENT_KEYS_FILE": context.client_keys_file,
         "PYTHONPATH": server,
         "ORT_DISABLE_TELEMETRY": "1",
     }

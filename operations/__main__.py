@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--stack", required=True)
     parser.add_argument("--json", action="store_true", help="for status")
+    parser.add_argument("--client", default="", help="one of stt:clients, for key-targets")
     parser.add_argument("--models", default="", help="names with spaces between, for measure")
     options = parser.parse_args()
     if options.verb == "removal":
@@ -32,7 +33,7 @@ def main() -> int:
         print("".join(f"{line}\n" for line in removal(json.loads(state))), end="")
         return 0
     if options.verb == "key-targets":
-        print(" ".join(key_targets(ROOT, options.stack)))
+        print(" ".join(key_targets(ROOT, options.stack, options.client)))
         return 0
     declaration = read_stack(options.stack)
     if options.verb == "stt-targets":

@@ -91,9 +91,21 @@ def _service(each: dict[str, Any], colour: bool) -> list[str]:
         text = f"started again {each['restarts']} times by systemd"
         parts.append(_paint(text, _YELLOW, colour))
     found = [f"  {each['unit'].removesuffix('.service')}: {', '.join(parts)}"]
+    if each.get("clients"):
+        found.append(f"    by client: {_clients(each)}")
     if each["last_error"]:
         found.append(f"    last error: {each['last_error']}")
     return found
+
+
+def _clients(each: dict[str, Any]) -> str:
+    """The requests of the clients with keys of their own, and how many others there were."""
+    parts = [
+        f"{name} {count['requests']}" + (f" ({count['failed']} failed)" if count["failed"] else "")
+        for name, count in sorted(each["clients"].items())
+    ]
+    others = each["requests"] - sum(count["requests"] for count in each["clients"].values())
+    return ", ".join([*parts, *([f"others {others}"] if others else [])])
 
 
 def _paint(text: str, colour: str, wanted: bool) -> str:

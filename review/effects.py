@@ -36,6 +36,8 @@ OBJECTS = {
     "volume": "the volume",
 }
 KEY = f"{SERVICE}/key"
+#: The key of a client of stt:clients, before its name.
+CLIENT_KEY = f"{SERVICE}/client/"
 _KEPT_VALUES = {
     KEY: "clients need another key",
     "open_webui/session-key": "everybody signs in to Open WebUI again",
@@ -47,6 +49,8 @@ _BESIDE = ("model", "program", "programs", "packages")
 
 def effect(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
     """How much, and what, in words; ``engines`` are the stack's, before and after."""
+    if change.name.startswith(CLIENT_KEY):
+        return _of_client(change)
     if change.name in _KEPT_VALUES:
         return _of_value(change)
     if change.kind in OBJECTS:
@@ -64,6 +68,12 @@ def _of_value(change: Change) -> tuple[Weight, str]:
         text = "clients need the key of stt:apiKey, or none with stt:authentication none"
         return Weight.RESTART, text
     return Weight.RESTART, _KEPT_VALUES[KEY]
+
+
+def _of_client(change: Change) -> tuple[Weight, str]:
+    client = change.name.removeprefix(CLIENT_KEY)
+    texts = {Op.CREATE: "made, once", Op.DELETE: f"{client} is refused from then on"}
+    return Weight.IN_PLACE, texts.get(change.op, f"{client} needs another key")
 
 
 def _of_object(change: Change, what: str) -> tuple[Weight, str]:

@@ -65,7 +65,8 @@ class Role:
     ``requires`` are roles that have to be on the same machine; ``shared``: several machines of a
     domain may have it; ``listens`` has its TCP ports by the setting that chooses each.
     ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
-    once and kept. ``outputs`` are plain values, ``secret(NAME)`` or ``Result``. A role that is not
+    once and kept. ``outputs`` are plain values, ``secret(NAME)``, a mapping of such, or
+    ``Result``. A role that is not
     ``enabled`` keeps its volumes and secrets. ``warnings`` are what an operator should know.
     ``artifacts``: what its installation fetches that no pip lock names.
     """

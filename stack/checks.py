@@ -80,6 +80,15 @@ def engine_conflicts(
     if not model:
         message = f"is empty, and {engine.name} has no default. Name its model."
         problems.append(Problem("stt:model", message))
+    if settings.clients and settings.asks_key and not engine.client_keys:
+        able = ", ".join(each.name for each in ENGINES.values() if each.client_keys)
+        problems.append(
+            Problem(
+                "stt:clients",
+                f"has {', '.join(settings.clients)}, and the engine {engine.name} knows one key "
+                f"only. Remove the setting, or choose an engine that knows more: {able}.",
+            )
+        )
     device = device_of(engine, machine)
     if device not in engine.compute_types:
         why = f"runs only on an NVIDIA GPU, and {machine.name} has none"

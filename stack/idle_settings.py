@@ -83,6 +83,7 @@ RULES: dict[str, Rule] = {
         _without(STT_ROLE),
     ),
     "apiKey": _api_key,
+    "clients": _api_key,
     "force": _force,
     "ollama": _without(OLLAMA_ROLE),
     "webui": _without(WEBUI_ROLE),

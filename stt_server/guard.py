@@ -1,4 +1,4 @@
-"""What stands before the routes: the key, the limit of an upload, and errors in OpenAI's form."""
+"""What stands before the routes: the keys, the limit of an upload, and errors in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stt_server.clients import ClientKeys, bearer_key, name_in_log
 from stt_server.settings import Settings
 
 
@@ -21,11 +22,12 @@ class RequestError(Exception):
 
 
 class Guard:
-    """The key, and the limit of an upload, before any of a body is kept."""
+    """The keys, and the limit of an upload, before any of a body is kept."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.key = settings.api_key.encode()
+        self.clients = ClientKeys(settings.client_keys_file)
         self.limit = settings.max_upload_mb << 20
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,9 +36,10 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        right = scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self.key)
-        if self.key and not right:
+        given = bearer_key(scope)
+        if client := self.clients.name_of(given):
+            name_in_log(scope, client)
+        if self.key and not client and not hmac.compare_digest(given, self.key):
             message = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
             await error_response(401, message)(scope, receive, send)
             return

@@ -28,6 +28,7 @@ DEFAULTS = {
     "STT_CPU_THREADS": "0",
     "STT_MAX_UPLOAD_MB": "500",
     "STT_API_KEY_FILE": "",
+    "STT_CLIENT_KEYS_FILE": "",
 }
 
 
@@ -42,7 +43,8 @@ class Settings:
     ``model_name`` and ``aliases`` are what clients may send as ``model``; ``language`` is used
     where a request names none (empty: detect); ``languages``: those of a model that cannot tell
     itself; ``keep_alive`` in seconds, -1: never; ``cpu_threads`` 0: all; ``max_upload_mb`` in
-    MiB; ``program``: of an engine that is one of its own; ``api_key`` empty: none is asked for.
+    MiB; ``program``: of an engine that is one of its own; ``api_key`` empty: none is asked for;
+    ``client_keys_file`` may come and go while the server runs (``clients.py``).
     """
 
     engine: str
@@ -60,6 +62,7 @@ class Settings:
     cpu_threads: int
     max_upload_mb: int
     api_key: str
+    client_keys_file: str
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,6 +114,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         cpu_threads=_number(values, "STT_CPU_THREADS", 0, 1024),
         max_upload_mb=_number(values, "STT_MAX_UPLOAD_MB", 1, 100_000),
         api_key=_key(values["STT_API_KEY_FILE"]),
+        client_keys_file=values["STT_CLIENT_KEYS_FILE"],
     )
 
 

@@ -24,6 +24,7 @@ ELSEWHERE = frozenset(
         "OMP_WAIT_POLICY",
         "ORT_DISABLE_TELEMETRY",
         "PYTHONDONTWRITEBYTECODE",
+        "PYTHONPATH",
     }
 )
 #: Packages that read variables of their own.

@@ -1,4 +1,4 @@
-"""Files with secrets, which a running service gets by a restart."""
+"""Files with secrets: a running service gets them by a restart, or reads them by itself."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class SecretFile:
 
 @dataclass(frozen=True)
 class SecretFiles(Kind):
-    """Secrets of the service that the step ``service`` applies."""
+    """Secrets of the service that the step ``service`` applies; empty: it sees new ones itself."""
 
     kind: ClassVar = "secret_files"
     takes_secrets: ClassVar = True
     secrets: Sequence[SecretFile]
-    service: str
+    service: str = ""
 
     @property
     def locks(self) -> list[str]:
@@ -57,7 +57,7 @@ class SecretFiles(Kind):
         changed = any(files.read(machine.path(file.path)) != file.content for file in mine)
         for file in mine:
             files.write(machine, file)
-        if changed:
+        if changed and self.service:
             self._restart(machine)
         make_salt(machine)
         # Digests with this machine's salt: the record tells nobody a secret.

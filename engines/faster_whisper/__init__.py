@@ -18,6 +18,7 @@ ENGINE = Engine(
     default_models=DEFAULT_MODELS,
     models=CTRANSLATE2_MODELS,
     model_file="model.bin",
+    client_keys=True,
     repositories=True,
     artifacts=WHISPER_ARTIFACTS,
     ctranslate2=(4, 8),

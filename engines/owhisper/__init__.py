@@ -19,4 +19,5 @@ ENGINE = Engine(
     models={name: EngineModel(file(name), WHISPER_MODELS[name]) for name in PUBLISHED},
     model_file="model.ggml",
     artifacts=ARTIFACTS,
+    client_keys=True,
 )

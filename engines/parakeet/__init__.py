@@ -20,6 +20,7 @@ ENGINE = Engine(
     default_models=dict.fromkeys(("cuda", "cpu"), "parakeet-tdt-0.6b-v3"),
     models=MODELS,
     model_file="vocab.txt",
+    client_keys=True,
     repositories=True,
     artifacts=hub_artifacts(
         [model.id for model in MODELS.values()],

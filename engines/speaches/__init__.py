@@ -19,6 +19,7 @@ ENGINE = Engine(
     default_models=DEFAULT_MODELS,
     models=CTRANSLATE2_MODELS,
     model_file="model.bin",
+    client_keys=True,
     repositories=True,
     artifacts=[*ARTIFACTS, *WHISPER_ARTIFACTS],
     ctranslate2=(4, 5),

@@ -276,6 +276,9 @@ def _variables(context: EngineContext, checkout: str) -> dict[str, str]:
         "UVICORN_HOST": str(settings.host),
         "UVICORN_PORT": str(settings.port),
         "INCUS_STT_LANGUAGE": settings.language,
+        "STT_CLIENT_KEYS_FILE": context.client_keys_file,
+        # The wrapper takes from there how clients' keys are read.
+        "PYTHONPATH": server_directory(),
         "STT_MODEL_TTL": keep_alive,
         # The voice detector takes a CUDA context of its own.
         "VAD_MODEL_TTL": keep_alive,

@@ -18,5 +18,6 @@ ENGINE = Engine(
     models=MODELS,
     artifacts=ARTIFACTS,
     model_file="am/final.mdl",
+    client_keys=True,
     language=False,
 )

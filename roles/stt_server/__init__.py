@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import wave
 from pathlib import Path
@@ -24,6 +25,7 @@ from declaration.venv import WHEELS
 from engines import ENGINES, MODEL_ALIAS
 from engines.service import (
     AUTHORIZATION,
+    CLIENT_KEYS,
     HOME,
     KEY,
     KEY_ENVIRONMENT,
@@ -47,6 +49,8 @@ ERROR_RATE = 0.34
 SPEACHES = "speaches.service"
 #: The secret that clients have to send.
 API_KEY = "stt_server/key"
+#: The secret of each client that has a key of its own (``stt:clients``), before its name.
+CLIENT_KEY = "stt_server/client/"
 
 
 def _recording(context: Context) -> str:
@@ -107,6 +111,9 @@ def steps(context: Context) -> list[Step]:
         context.part(f"{SERVICE}/secrets"), _secret_files(f"{SERVICE}/service"), [user.name]
     )
     keys = [secrets] if context.settings.asks_key else []
+    if client_keys(context.settings):
+        clients = _client_keys_file(context.settings)
+        keys.append(Step(context.part(f"{SERVICE}/clients"), clients, [user.name]))
     service = Step(service_name, engine.service, [*engine.needs, *(step.name for step in keys)])
     place, recording = recording_step(context, SERVICE)
     verify = Step(
@@ -158,6 +165,18 @@ def _secret_files(service: str) -> SecretFiles:
     )
 
 
+def client_keys(settings: Settings) -> dict[str, str]:
+    """The name of the secret of each client that has a key of its own, by the client's name."""
+    return {name: f"{CLIENT_KEY}{name}" for name in settings.clients if settings.asks_key}
+
+
+def _client_keys_file(settings: Settings) -> SecretFiles:
+    """The clients' keys as the server reads them, again whenever they change."""
+    keys = {name: secret(key) for name, key in client_keys(settings).items()}
+    text = json.dumps(keys, indent=2) + "\n"
+    return SecretFiles([SecretFile(CLIENT_KEYS, text, owner=f"{USER}:{USER}")])
+
+
 def _transcription(context: Context, engine: EngineService, recording: str) -> Transcription:
     service = context.declaration.service_on(context.machine)
     with wave.open(_recording(context)) as audio:
@@ -195,6 +214,7 @@ def _outputs(context: Context) -> dict[str, Any]:
     service = context.declaration.service_on(context.machine)
     model = service.model.name
     names = [step.name for step in steps(context)]
+    clients = {name: secret(key) for name, key in client_keys(context.settings).items()}
     timed = [context.part(f"{SERVICE}/{part}") for part in ("model", "service")]
     return {
         "stt_url": url,
@@ -203,6 +223,7 @@ def _outputs(context: Context) -> dict[str, Any]:
         "stt_quantization": service.compute_type,
         "stt_authentication": context.settings.authentication,
         **({"stt_api_key": secret(API_KEY)} if context.settings.asks_key else {}),
+        **({"stt_client_keys": clients} if clients else {}),
         "stt_check": Result(context.part(f"{SERVICE}/verify")),
         "stt_times": [Result(name, "took") for name in timed if name in names],
         "stt_curl": curl_line(context, url),
@@ -237,8 +258,13 @@ def _requires(settings: Settings) -> list[str]:
 
 
 def api_key(settings: Settings) -> dict[str, str]:
-    """The secret that clients have to send, by its name; none where none is asked for."""
+    """The stack's own key, by its name; none where none is asked for."""
     return {API_KEY: settings.apiKey} if settings.asks_key else {}
+
+
+def keys(settings: Settings) -> dict[str, str]:
+    """The secrets that clients may send, by their names: the stack's key, and their own."""
+    return api_key(settings) | dict.fromkeys(client_keys(settings).values(), "")
 
 
 ROLE = Role(
@@ -247,7 +273,7 @@ ROLE = Role(
     steps,
     volumes={"models": VOLUME},
     caches={"wheels": WHEELS},
-    secrets=api_key,
+    secrets=keys,
     outputs=_outputs,
     requires=_requires,
     listens=lambda settings: {"stt:port": settings.port} if settings.enabled else {},

@@ -85,6 +85,15 @@ def _built(agent: Any, url: str) -> None:
     agent.systemd.program("getent", '#!/bin/sh\necho "10.0.0.1 STREAM $2"\n', ready=True)
 
 
+def test_keys_of_clients_that_were_changed_are_named(agent: Any, stt: ThreadingHTTPServer) -> None:
+    _built(agent, f"http://127.0.0.1:{stt.server_port}")
+    keys = SecretFiles([SecretFile("/etc/clients.json", "{}")])
+    agent.apply("stt_server/clients", keys, secret=True)
+    agent.path("/etc/clients.json").write_text("other")
+    (found,) = examine(agent.machine, [])["keys"].values()
+    assert found["changed"] == ["/etc/clients.json: (another secret, not shown)"]
+
+
 def test_a_machine_on_which_all_is_well(agent: Any, stt: ThreadingHTTPServer) -> None:
     _built(agent, f"http://127.0.0.1:{stt.server_port}")
     place = "/opt/incus-stt/uv-1"

@@ -115,6 +115,20 @@ def test_secrets_are_in_their_files_only(agent: Any) -> None:
     assert agent.drift() == []
 
 
+def test_secrets_that_a_program_reads_by_itself_restart_nothing(agent: Any) -> None:
+    agent.apply("stt/service", agent.service("a"))
+
+    def kept(value: str) -> SecretFiles:
+        return SecretFiles([SecretFile("/etc/clients.json", value, owner=agent.owner)])
+
+    agent.apply("stt/clients", kept("one"), secret=True)
+    agent.systemd.log()
+    agent.apply("stt/clients", kept("two"), secret=True)
+    assert agent.path("/etc/clients.json").read_text() == "two"
+    assert not any("restart" in line for line in agent.systemd.log())
+    assert agent.drift() == []
+
+
 def test_another_secret_is_drift_that_shows_none(agent: Any) -> None:
     agent.apply("stt/secrets", _secrets(agent), secret=True)
     before = agent.tree()

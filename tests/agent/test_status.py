@@ -31,6 +31,22 @@ def test_requests_for_work_and_the_last_error(agent: Any) -> None:
     assert agent.tree() == before, "it changes nothing"
 
 
+def test_requests_of_each_client(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    line = '{}10.0.0.9:1 - "POST /v1/audio/transcriptions HTTP/1.1" {}\n'
+    sent = [("INFO:     ", 200), ("INFO:     phone@", 200), ("INFO:     phone@", 400)]
+    sent += [("uvicorn.access:481:home-assistant@", 200)]
+    journal = "".join(line.format(*each) for each in sent)
+    journal += 'INFO:     phone@10.0.0.9:1 - "GET /v1/models HTTP/1.1" 200 OK\n'
+    (agent.systemd.state / "journal").write_text(journal)
+    (found,) = status(agent.machine)["services"].values()
+    assert (found["requests"], found["failed"]) == (4, 1)
+    assert found["clients"] == {
+        "phone": {"requests": 2, "failed": 1},
+        "home-assistant": {"requests": 1, "failed": 0},
+    }
+
+
 def test_a_service_that_was_stopped_and_one_that_is_quiet(agent: Any) -> None:
     agent.apply(STEP, agent.service("a"))
     (agent.systemd.state / "active" / "engine.service").unlink()

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.documented import command, follow
 from tests.e2e.project import (
     RECORDINGS,
+    ROOT,
     Project,
     broken_model,
     changed,
@@ -196,6 +197,47 @@ def test_authentication_takes_effect(project: Project, up: str) -> None:
     project.up()
     assert json.loads(follow(project, without).stdout)["error"]["code"] == "invalid_api_key"
     assert project.transcribe("hello_world").status == 200
+
+
+def test_clients_have_keys_of_their_own(project: Project, up: str) -> None:
+    """They come, are made anew and go one by one, while the service runs on."""
+    running, machine = invocation(project), f"{project.domain}/gpu-server"
+    project.set(clients=["phone", "home-assistant"])
+    made = [f"stt_server/client/{name}" for name in ("home-assistant", "phone")]
+    assert changed(project.up()) == [f"{machine}/stt_server/clients", *made]
+    url, own = project.outputs()["stt_url"], project.outputs()["stt_api_key"]
+
+    def keys() -> dict[str, str]:
+        found: dict[str, str] = project.outputs()["stt_client_keys"]
+        return found
+
+    def posts(*given: str) -> list[int]:
+        recording = RECORDINGS / "hello_world.wav"
+        return [post_recording(url, recording, "whisper-1", key).status for key in given]
+
+    before = keys()
+    assert posts(own, *before.values()) == [200] * 3
+    assert re.search(
+        r"^    by client: home-assistant 1, phone 1(, others \d+)?$",
+        project.make("status").stdout,
+        re.MULTILINE,
+    )
+    page = (ROOT / "docs" / "operations.md").read_text()
+    (line,) = [each for each in page.splitlines() if each.startswith("pulumi stack output stt_cl")]
+    assert project.shell(line).stdout.strip() == before["phone"]
+    assert not any(key in project.pulumi("outputs").stdout for key in before.values())
+    done = project.make("rotate-key", "CLIENT=phone")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = keys()
+    assert after["home-assistant"] == before["home-assistant"] and after["phone"] not in done.stdout
+    assert posts(own, before["phone"], *after.values()) == [200, 401, 200, 200]
+    project.inside("rm", "/etc/incus-stt/stt_server/client-keys.json")  # somebody's mistake
+    project.set(clients=["home-assistant"])
+    project.up()
+    assert posts(own, after["phone"], after["home-assistant"]) == [200, 401, 200]
+    log = project.inside("journalctl", "--no-pager", f"_SYSTEMD_INVOCATION_ID={running}")
+    assert "phone@" in log and not any(key in log for key in (*before.values(), after["phone"]))
+    assert invocation(project) == running
 
 
 def test_a_second_up_changes_nothing(project: Project, up: str) -> None:

@@ -40,6 +40,7 @@ from host.client import HostError
 from host.objects import OWNER, UUID
 from host.read import AppliedStep, Live, MachineState
 from roles import ROLES
+from roles.stt_server import CLIENT_KEY
 from stack.declare import Declaration
 from tests.unit.values import CARD, DEFAULTS, STACKS
 
@@ -224,6 +225,8 @@ class Recorder(MockMonitor):
 
 def _said(made: Registered, run: int) -> str:
     """What a command prints; every run of a step says something else."""
+    if made.name.startswith(CLIENT_KEY):
+        return f"key-of-{made.name.removeprefix(CLIENT_KEY)}" + ("" if run == 1 else f"-{run}")
     if made.name in KEPT:
         return KEPT[made.name] + ("" if run == 1 else f"-{run}")
     part = made.name.rpartition("/")[2]

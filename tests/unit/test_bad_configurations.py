@@ -70,6 +70,7 @@ STRINGS = [
     "infra",
     "caBundle",
     "apiKey",
+    "clients.0",
     "ollama.keepAlive",
     "ollama.models.0",
     "webui.ollama_url",
@@ -145,7 +146,7 @@ def test_a_value_of_another_type_is_refused_or_means_what_it_says(
     key: str, value: Any, tmp_path: Path
 ) -> None:
     default = CPU[key]
-    if type(value) is type(default) and value in ({}, "no", True, False):
+    if type(value) is type(default) and value in ({}, [], "no", True, False):
         return  # of its type, and tested elsewhere
     found = refusal({**CPU, key: value}, TOPOLOGY, tmp_path)
     assert any(f"stt:{key}" in problem for problem in found), found

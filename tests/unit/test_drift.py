@@ -382,6 +382,14 @@ def test_what_was_applied_from_a_newer_state_is_drift() -> None:
     assert run("cpu", host_after(old), old, apiKey="key-of-the-old-state", secret=True).drift == {}
 
 
+def test_another_key_of_a_client_than_the_state_s_is_drift() -> None:
+    old = run("cpu", clients=["phone"])
+    new = run("cpu", host_after(old), old, clients=["phone", "tv"])
+    found = run("cpu", host_after(new), old, clients=["phone"])
+    others = "(others than this stack's state has, not shown) -> as the state has them"
+    assert found.drift == {"ai-tools/gpu-server/stt_server/clients": [f"secrets: {others}"]}
+
+
 def test_what_taking_over_changes_is_shown(live: Live) -> None:
     """An object that the state does not have, where `stt:adopt` says that it is taken over."""
     other = changed(live, "instance", "webui", description="theirs")

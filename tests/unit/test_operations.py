@@ -53,6 +53,7 @@ def test_make_stt_is_about_the_role_and_what_it_needs() -> None:
     with pytest.raises(OperationError, match="stt:enabled is false"):
         stt_targets(declared(enabled=False))
     assert "**::stt_server/key" not in stt_targets(declared(authentication="none"))
+    assert "**::stt_server/client/tv" in stt_targets(declared(clients=["tv"]))
 
 
 def test_a_key_of_the_operator_s_own_is_not_rotated(root: Path) -> None:
@@ -65,6 +66,20 @@ def test_a_key_of_the_operator_s_own_is_not_rotated(root: Path) -> None:
     file.write_text("config: {stt:authentication: none}\n")
     with pytest.raises(OperationError, match=r"no key to rotate.*stt:authentication: none"):
         key_targets(root, "mine")
+
+
+def test_the_key_of_one_client_is_rotated(root: Path) -> None:
+    file = root / "stacks" / "Pulumi.mine.yaml"
+    file.write_text("config: {stt:clients: [phone, tv]}\n")
+    targets = key_targets(root, "mine", "tv")
+    assert "--replace=**::stt_server/client/tv" in targets
+    assert not any("phone" in each or each.endswith("/secrets") for each in targets)
+    assert not any("client" in each for each in key_targets(root, "mine"))
+    with pytest.raises(OperationError, match=r"does not have fridge. It has: phone, tv. Name one"):
+        key_targets(root, "mine", "fridge")
+    file.write_text("config: {}\n")
+    with pytest.raises(OperationError, match=r"does not have tv. It has: none"):
+        key_targets(root, "mine", "tv")
 
 
 def test_what_is_measured_is_the_stack_s_model_or_what_is_asked() -> None:

@@ -278,6 +278,38 @@ def leaves(data: Any) -> list[str]:
     return [data] if isinstance(data, str) else []
 
 
+@pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
+def test_clients_have_keys_of_their_own(engine: str) -> None:
+    """They come and go beside the one key, and no service restarts for them."""
+    before = run("cpu", engine=engine)
+    assert "stt_client_keys" not in before.outputs
+    two = run("cpu", host_after(before), before, engine=engine, clients=["phone", "tv"])
+    keys = {"phone": "key-of-phone", "tv": "key-of-tv"}
+    assert two.outputs["stt_client_keys"] == keys
+    assert two.outputs["stt_api_key"] == API_KEY
+    step, names = f"{STT}/clients", [f"stt_server/client/{name}" for name in keys]
+    assert two.changes(before) == dict.fromkeys([step, *names], "create")
+    (file,) = two.steps[step].spec["secrets"]
+    assert json.loads(file["content"]) == keys and file["owner"] == "stt:stt"
+    variables = two.steps[f"{STT}/service"].spec["variables"]
+    assert variables["STT_CLIENT_KEYS_FILE"] == file["path"]
+    one = run("cpu", host_after(two), two, engine=engine, clients=["tv"])
+    assert one.changes(two) == {step: "update", names[0]: "delete"}
+    assert one.outputs["stt_client_keys"] == {"tv": "key-of-tv"}
+    none = run("cpu", host_after(one), one, engine=engine)
+    assert none.changes(one) == {step: "delete", names[1]: "delete"}
+
+
+def test_the_keys_of_clients_are_only_on_stdin_and_encrypted() -> None:
+    program = run("cpu", clients=["phone"])
+    holders = {n for n, each in program.commands.items() if "key-of-phone" in str(each.inputs)}
+    assert holders == {f"{STT}/clients"}
+    command = program.commands[f"{STT}/clients"]
+    assert command.secret_inputs == {"stdin"} and command.inputs["logging"] == "none"
+    assert set(command.request.additionalSecretOutputs) >= {"stdout"}
+    assert "key-of-phone" not in str(program.log)
+
+
 # Outputs
 
 

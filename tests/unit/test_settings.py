@@ -83,6 +83,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"snapshots": {"expiry": "1d 2d"}}, "is not a time to keep snapshots"),
     ({"snapshots": {"expiry": "1h"}}, "is not a time to keep snapshots"),
     ({"modle": "small"}, 'stt:modle: unknown key. Did you mean "model"?'),
+    (
+        {"clients": ["Phone"]},
+        'stt:clients.0: "Phone" is not usable as a client\'s name. Use 1 to 32',
+    ),
+    *(
+        ({"clients": [wrong]}, "is not usable as a client's name")
+        for wrong in ("", "a" * 33, "1st", "phone-", "my phone", "a_b", "phone@home", "téléphone")
+    ),
+    ({"clients": ["phone", "tv", "phone"]}, 'stt:clients: has "phone" twice. Remove one'),
+    ({"clients": "phone"}, "stt:clients"),
     ({"engine": "whisper"}, 'stt:engine: "whisper" is not allowed'),
     ({"engine": ""}, "stt:engine"),
     ({"model": "large-v3-trubo"}, 'Did you mean "large-v3-turbo"?'),
@@ -190,6 +200,11 @@ ENGINES_BAD: list[tuple[dict[str, Any], str]] = [
     ({"engine": "parakeet", "model": "./models/tiny-digits"}, "which contains no vocab.txt"),
     ({"engine": "custom"}, "stt:custom.install: is missing"),
     ({"engine": "custom", "custom": {"install": "README.md", "unit": "nowhere"}}, "is not a file"),
+    (
+        {"engine": "custom", "clients": ["phone", "tv"]},
+        "stt:clients: has phone, tv, and the engine custom knows one key only. Remove the setting, "
+        "or choose an engine that knows more: speaches, faster-whisper, owhisper, parakeet, vosk.",
+    ),
     ({"engine": "custom", "model": ""}, "custom has no default. Name its model"),
     ({"engine": "custom", "model": "a b", "custom": {}}, "is not a model"),
     (

@@ -16,8 +16,8 @@ from tests.unit.values import PEM, changes, declared
 TABLE = ROOT / "docs" / "settings.md"
 #: Settings that only engines with Whisper's models take, with values of theirs.
 WHISPER = {"model": "tiny", "quantization": "float32", "language": "de"}
-#: With these there is another service or none, or its program is elsewhere. A key is in a file.
-NOT_TRIED = re.compile(r"engine|enabled|infra|custom[.]health|apiKey|sources[.].*")
+#: With these there is another service or none, or its program is elsewhere. Keys are in files.
+NOT_TRIED = re.compile(r"engine|enabled|infra|custom[.]health|apiKey|clients|sources[.].*")
 COLUMN = {
     "speaches": 1,
     "faster-whisper": 2,

@@ -79,6 +79,9 @@ def test_outputs_tell_all(infra: Any) -> None:
     assert machines["lab/slow"]["stt_check"]["text"] == "one two three"
     assert machines["lab/webui"]["webui_url"].startswith("http://")
     assert outputs["stt_api_key"] not in str(machines)
+    both = run("gpu", infra=infra(MACHINES), clients=["phone"]).outputs
+    assert both["stt_client_keys"] == {"phone": "key-of-phone"}
+    assert "key-of-phone" not in str(both["machines"])
 
 
 def test_one_machine_of_each_kind_has_the_plain_outputs_only() -> None:

@@ -39,6 +39,16 @@ def test_a_service_that_runs() -> None:
     assert works(answers())
 
 
+def test_requests_by_client() -> None:
+    count = {"phone": {"requests": 40, "failed": 1}, "laptop": {"requests": 12, "failed": 0}}
+    assert "    by client: laptop 12, phone 40 (1 failed), others 100" in lines(
+        answers(clients=count), colour=False
+    )
+    all_known = answers(clients=count, requests=52)
+    assert "    by client: laptop 12, phone 40 (1 failed)" in lines(all_known, colour=False)
+    assert not any("by client" in line for line in lines(answers(clients={}), colour=False))
+
+
 def test_one_that_does_not() -> None:
     failed = answers(state="failed", seconds=None, memory=None, restarts=4, requests=0, model="")
     assert lines(failed, colour=False)[1] == (

@@ -4,7 +4,9 @@
   means "detect": this is where ``stt:language`` goes in.
 - It serves and lists the declared model, not what else lies on the volume. It fetches and deletes
   none: that is what `up` does.
-- It logs what a model was loaded as. Nothing about it can be read without the key.
+- It logs what a model was loaded as. Nothing about it can be read without a key.
+- Speaches knows one key. A client's own (``stt:clients``) stands for it, and the log names the
+  client.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before ONNX Runtime is lo
 
 import faster_whisper
 import uvicorn
+
+from stt_server.clients import ClientKeys, bearer_key, name_in_log
 
 # ASGI's own shapes; what Speaches is built on has them under names that change.
 Scope = MutableMapping[str, Any]
@@ -160,7 +164,9 @@ class Gate:
 
 
 def create_app() -> App:
-    """Speaches, with HTTP's own status for a missing key: clients expect 401, and it says 403.
+    """Speaches, with the clients' keys, and with HTTP's own status for a missing one.
+
+    Clients expect 401, and it says 403.
 
     Its own documentation is not served: it would be to everybody, with or without the key.
     """
@@ -168,6 +174,16 @@ def create_app() -> App:
     public = {app.docs_url, app.redoc_url, app.openapi_url, app.swagger_ui_oauth2_redirect_url}
     app.router.routes[:] = [route for route in app.routes if route.path not in public]
     gate = Gate()
+    keys = ClientKeys(os.environ["STT_CLIENT_KEYS_FILE"])
+    own_key = b"Bearer " + os.environ.get("API_KEY", "").encode()
+
+    def with_own_key(scope: Scope) -> Scope:
+        client = "" if scope["type"] == "lifespan" else keys.name_of(bearer_key(scope))
+        if not client:
+            return scope
+        name_in_log(scope, client)
+        others = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+        return {**scope, "headers": [*others, (b"authorization", own_key)]}
 
     async def with_status(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_status(message: Message) -> None:
@@ -177,7 +193,7 @@ def create_app() -> App:
             await send(message)
 
         async with gate.pass_by(scope):
-            await app(scope, receive, send_status)
+            await app(with_own_key(scope), receive, send_status)
 
     return with_status
 

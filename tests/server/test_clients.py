@@ -1,0 +1,154 @@
+"""Keys of single clients: in this project's server, and in the wrapper around Speaches."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stt_server.clients import ClientKeys
+from tests.server.server import KEY, ROOT, Running, running
+
+APP = ROOT / "engines" / "speaches" / "machine" / "speaches_app.py"
+PHONE, TV = "key-of-the-phone-0123456789", "key-of-the-tv-0123456789"
+#: As much of Speaches as its wrapper takes hold of; its check of the key is Speaches' own.
+SPEACHES = {
+    "main.py": """
+import os
+from starlette.exceptions import HTTPException
+from starlette.routing import Router
+class App:
+    docs_url = redoc_url = openapi_url = swagger_ui_oauth2_redirect_url = "/docs"
+    router, routes = Router(), ()
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            return
+        given = dict(scope["headers"]).get(b"authorization", b"").decode()
+        right = given == "Bearer " + os.environ["API_KEY"]
+        status = 200 if right else 403
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+def create_app():
+    return App()
+""",
+    "executors/shared/registry.py": "class ExecutorRegistry: pass",
+    "executors/whisper.py": "class WhisperModelRegistry:\n    list_local_models = None",
+    "model_aliases.py": "def load_model_id_aliases(): return {'small': 'a/small'}",
+    "routers/misc.py": "def get_model_card_data_or_raise(model_id): ...",
+    "routers/models.py": "",
+    "routers/stt.py": "def get_model_card_data_or_raise(model_id): ...",
+}
+
+
+def write(file: Path, keys: dict[str, str]) -> None:
+    """Put the keys into place as the agent does: beside, then renamed."""
+    part = file.with_name("part")
+    part.write_text(json.dumps(keys))
+    part.replace(file)
+
+
+def status(server: Running, key: str) -> int:
+    url = f"{server.url}/v1/models"
+    return httpx.get(url, headers={"Authorization": f"Bearer {key}"}).status_code
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    file = tmp_path / "client-keys.json"
+    write(file, {"phone": PHONE})
+    return file
+
+
+def test_keys_come_and_go_with_the_file(keys: Path) -> None:
+    known = ClientKeys(str(keys))
+    assert [known.name_of(key.encode()) for key in (PHONE, TV, "", PHONE[:-1])] == ["phone"] + [
+        ""
+    ] * 3
+    write(keys, {"phone": PHONE, "tv": TV})
+    assert known.name_of(TV.encode()) == "tv"
+    write(keys, {"tv": TV})
+    assert (known.name_of(PHONE.encode()), known.name_of(TV.encode())) == ("", "tv")
+    keys.unlink()
+    assert known.name_of(TV.encode()) == ""
+    assert ClientKeys("").name_of(b"") == ""
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"phone": ""}', '{"phone": 5}', "\xff"])
+def test_a_file_that_is_broken_lets_nobody_in_and_is_told_once(
+    keys: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    known = ClientKeys(str(keys))
+    assert known.name_of(PHONE.encode()) == "phone"
+    keys.write_bytes(content.encode("latin-1") + PHONE.encode())
+    for _ in range(3):
+        assert known.name_of(b"") == known.name_of(PHONE.encode()) == ""
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"no client's key is taken: {keys} cannot be read: ")
+    assert PHONE not in said
+    write(keys, {"phone": PHONE})
+    assert known.name_of(PHONE.encode()) == "phone"
+
+
+def test_the_server_takes_and_refuses_keys_without_a_restart(keys: Path, tmp_path: Path) -> None:
+    with running(tmp_path, key=KEY, STT_CLIENT_KEYS_FILE=str(keys)) as server:
+        assert [status(server, key) for key in (KEY, PHONE, TV)] == [200, 200, 401]
+        write(keys, {"tv": TV})
+        assert [status(server, key) for key in (KEY, PHONE, TV)] == [200, 401, 200]
+        keys.unlink()
+        assert [status(server, key) for key in (KEY, PHONE, TV)] == [200, 401, 401]
+        log = server.log
+    for who in ("phone@127.0.0.1:", "tv@127.0.0.1:"):
+        (line,) = [line for line in log.splitlines() if who in line]
+        assert line.endswith('"GET /v1/models HTTP/1.1" 200 OK')
+    assert "INFO:     127.0.0.1:" in log  # who has the one key has no name
+    assert not any(key in log for key in (KEY, PHONE, TV))
+
+
+@pytest.fixture
+def wrapped(tmp_path: Path, keys: Path) -> Iterator[Running]:
+    """The wrapper around Speaches, on a socket that it gets as from systemd."""
+    for name, text in SPEACHES.items():
+        file = tmp_path / "speaches" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{ROOT}:{tmp_path}",
+        "API_KEY": KEY,
+        "INCUS_STT_LANGUAGE": "",
+        "STT_CLIENT_KEYS_FILE": str(keys),
+    }
+    log = tmp_path / "log"
+    with socket.create_server(("127.0.0.1", 0)) as held, log.open("wb") as out:
+        held_as_3 = f"import os, runpy; os.dup2({held.fileno()}, 3); runpy.run_path({str(APP)!r}, "
+        line = [sys.executable, "-c", f"{held_as_3}run_name='__main__')"]
+        process = subprocess.Popen(
+            line, env=environment, stdout=out, stderr=out, pass_fds=[held.fileno()]
+        )
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+    try:
+        yield Running(url, process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_speaches_takes_a_client_s_key_for_its_own(wrapped: Running, keys: Path) -> None:
+    end = time.monotonic() + 60
+    while "startup complete" not in wrapped.log:  # the socket is held: who asks earlier waits
+        assert wrapped.process.poll() is None and time.monotonic() < end, wrapped.log
+        time.sleep(0.05)
+    assert [status(wrapped, key) for key in (KEY, PHONE, TV, "x")] == [200, 200, 401, 401]
+    write(keys, {"tv": TV})
+    assert [status(wrapped, key) for key in (KEY, PHONE, TV)] == [200, 401, 200]
+    wrapped.wait_for_log("tv@127.0.0.1:", 5)
+    assert wrapped.log.count("phone@127.0.0.1:") == 1
+    assert not any(key in wrapped.log for key in (KEY, PHONE, TV))
