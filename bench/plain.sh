@@ -75,7 +75,7 @@ UNIT
     inside systemctl enable --quiet --now stt </dev/null
     until inside curl --silent --fail http://127.0.0.1:8000/health </dev/null >/dev/null; do sleep 0.2; done
     # shellcheck disable=SC2016 # the key is read in the machine
-    inside sh -c 'curl --silent --fail -H "Authorization: Bearer $(cat /etc/stt/key)" -F file=@/opt/stt/recording.wav -F model=tiny-digits http://127.0.0.1:8000/v1/audio/transcriptions' </dev/null
+    inside sh -c '{ printf "Authorization: Bearer "; cat /etc/stt/key; } | curl --silent --fail -H @- -F file=@/opt/stt/recording.wav -F model=tiny-digits http://127.0.0.1:8000/v1/audio/transcriptions' </dev/null
     echo
 }
 

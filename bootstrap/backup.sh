@@ -16,6 +16,6 @@ if [ "$1" = save ]; then
     has_stack "$2" || die "there is no state of a stack $2 here. Name one that was built: make backup STACK=NAME"
     find_state "$2"
 else
-    mkdir -p state
+    make_state
 fi
 exec .venv/bin/python -m backup "$@"

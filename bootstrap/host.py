@@ -1,5 +1,7 @@
 """Makes a host ready for a stack: the Pulumi CLI and, at the same time, Incus, a pool, the image.
 
+Before anything is touched, the whole declaration is checked as the program checks it.
+
 Usage: ``python -m bootstrap.host STACK``.
 """
 
@@ -11,23 +13,21 @@ import sys
 from pathlib import Path
 
 from declaration.problems import DeclarationError
-from declaration.settings import Settings, parse_settings
+from declaration.settings import Settings
 from declaration.stack_file import read_stack_file
+from roles import ROLES
+from stack.declare import declare
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: What is needed of the settings before Pulumi runs.
-NEEDED = ("connection", "pool", "image")
-
 
 def settings_of(stack: str) -> Settings:
-    """The settings of a stack that are needed here; the program checks the others.
+    """The settings of a stack; its secrets are at their defaults, and for the program to check.
 
     Raises:
-        DeclarationError: there is no such stack, or one of these settings is wrong.
+        DeclarationError: there is no such stack, or with every problem of its declaration.
     """
-    values = read_stack_file(ROOT, stack).plain_values()
-    return parse_settings({key: values[key] for key in NEEDED if key in values})
+    return declare(read_stack_file(ROOT, stack).plain_values(), ROLES, ROOT).settings
 
 
 def set_up_incus(settings: Settings) -> int:

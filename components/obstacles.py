@@ -83,7 +83,33 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
                     f"the domain another one with subnet:, or change global.addressing.{renamed}",
                 )
             )
-    return problems + _strangers(plan, live)
+    return problems + _of_the_host(plan, live) + _strangers(plan, live)
+
+
+def _of_the_host(plan: DomainPlan, live: Live) -> list[Problem]:
+    """Addresses that the host has on another interface: what is there would be out of its reach.
+
+    A bridge that is there already stays: its host may have joined such a network later on.
+    """
+    there = live.networks.get(plan.bridge, {}).get("ipv4.address", "")
+    if there == f"{plan.gateway}/{plan.subnet.prefixlen}":
+        return []
+    told = {  # above
+        name
+        for name, config in live.networks.items()
+        if config.get("ipv4.address", "") not in ("none", "auto", "")
+    }
+    ours = {plan.bridge, plan.former_bridge, *told}
+    return [
+        Problem(
+            plan.place,
+            f"its subnet {plan.subnet} is in use on the host's interface {name} ({address}). Give "
+            "the domain another one with subnet:, or change global.addressing.",
+        )
+        for name, addresses in live.addresses.items()
+        for address in addresses
+        if name not in ours and ip_interface(address).network.overlaps(plan.subnet)
+    ]
 
 
 def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from declaration.field_types import StrictModel, Text, check_path, setting
+from declaration.field_types import StrictModel, Text, check_path, setting, text_problems
 from declaration.problems import Problem, show
 
 #: Where the settings reach a unit of the operator's, as variables.
@@ -63,6 +63,8 @@ def custom_problems(engine: str, custom: Custom) -> list[Problem]:
             problems.append(
                 Problem(f"stt:custom.{name}", f"{show(path)} is not a file. Name one that is here.")
             )
+        else:
+            problems += text_problems(f"stt:custom.{name}", path)
     if custom.files and not Path(custom.files).is_dir():
         message = f"{show(custom.files)} is not a directory. Name one that is here."
         problems.append(Problem("stt:custom.files", message))
@@ -72,10 +74,7 @@ def custom_problems(engine: str, custom: Custom) -> list[Problem]:
 
 
 def _unit_problems(custom: Custom) -> list[Problem]:
-    try:
-        text = Path(custom.unit).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return [Problem("stt:custom.unit", f"{show(custom.unit)} is not UTF-8 text. Convert it.")]
+    text = Path(custom.unit).read_text(encoding="utf-8")
     if not re.search(rf"^EnvironmentFile=-?{re.escape(ENVIRONMENT_FILE)}$", text, re.MULTILINE):
         return [
             Problem(

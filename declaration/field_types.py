@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from pydantic.fields import FieldInfo
 
-from declaration.problems import show
+from declaration.problems import Problem, show
 
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -56,6 +57,18 @@ def check_path(value: str) -> str:
     if any(ord(character) < 32 for character in value):
         raise ValueError(f"{show(value)} is not a path of a file")
     return value
+
+
+def text_problems(place: str, path: str) -> list[Problem]:
+    """Whether a file can be read as text; ``place`` is the setting that names it."""
+    try:
+        Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return [Problem(place, f"{show(path)} is not UTF-8 text. Convert it.")]
+    except OSError as error:
+        message = f"{show(path)} cannot be read ({error.strerror}). Name a file that can be."
+        return [Problem(place, message)]
+    return []
 
 
 def check_url(value: str) -> str:

@@ -20,6 +20,7 @@ from pydantic import (
 
 from declaration.gpu_devices import normalized
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
+from declaration.yaml_values import ShallowLoader
 
 TRUST_LEVELS = ("admin", "trusted", "semi-trusted", "untrusted", "disposable")
 BRIDGE_PREFIX = "net-"
@@ -195,13 +196,17 @@ _KEYS: dict[tuple[str | int, ...], list[str]] = {
 }
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(ShallowLoader):
     """YAML, where a key that is there twice is an error and not a silent loss."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a key is not a text", key_node.start_mark
+            )
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(

@@ -34,12 +34,22 @@ from declaration.checks import (
 from declaration.connection import Connection, parse_connection
 from declaration.custom import Custom, custom_problems
 from declaration.describe import describe, known_keys, secret_paths
-from declaration.field_types import Flag, Port, StrictModel, Text, check_path, setting
+from declaration.field_types import (
+    Flag,
+    Port,
+    StrictModel,
+    Text,
+    check_path,
+    setting,
+    text_problems,
+)
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.webui import Webui, tls_problems
 
 #: The value of ``stt:quantization`` that leaves the choice to the planner.
 AUTO = "auto"
+#: How each certificate of a PEM file begins.
+CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 Quantization = Literal[
     "auto",
     "float16",
@@ -285,13 +295,18 @@ def conflicting_settings(settings: Settings) -> list[Problem]:
     if settings.check.words and not words_of(settings.check.words):
         message = f"{show(settings.check.words)} has no word. Name the words, or leave it empty."
         problems.append(Problem("stt:check.words", message))
-    if settings.caBundle and not Path(settings.caBundle).is_file():
-        problems.append(
-            Problem(
-                "stt:caBundle",
-                f"{show(settings.caBundle)} is not a file. Name a PEM file, or leave it empty.",
-            )
-        )
+    problems += _bundle_problems(settings.caBundle)
+    return problems
+
+
+def _bundle_problems(path: str) -> list[Problem]:
+    """What is wrong with the file of ``stt:caBundle``."""
+    name = "Name a PEM file, or leave it empty."
+    if path and not Path(path).is_file():
+        return [Problem("stt:caBundle", f"{show(path)} is not a file. {name}")]
+    problems = text_problems("stt:caBundle", path) if path else []
+    if path and not problems and CERTIFICATE not in Path(path).read_text(encoding="utf-8"):
+        problems.append(Problem("stt:caBundle", f"{show(path)} has no certificate. {name}"))
     return problems
 
 

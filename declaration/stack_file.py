@@ -203,5 +203,5 @@ def typed(text: str, kind: str) -> Any:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # Pulumi passes on what is nested as deeply as one likes
         return text

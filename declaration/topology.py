@@ -16,6 +16,9 @@ from declaration.problems import DeclarationError, Problem, show, suggest
 #: Machines get .1 to .99; .100 to .199 is DHCP's; .254 is the host.
 LAST_MACHINE, DHCP_FIRST, DHCP_LAST, GATEWAY = 99, 100, 199, 254
 
+#: Where a subnet may be (RFC 1918). All else is somebody's on the internet, or the kernel's.
+PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
+
 
 @dataclass(frozen=True)
 class MachinePlan:
@@ -172,7 +175,9 @@ def plan_topology(
             message = f"{show(str(subnet))} is not a /24. Use a /24, such as 10.120.0.0/24."
             problems.append(Problem(f"{place}.subnet", message))
             continue
-        if subnet is not None:
+        if subnet is not None and not any(subnet.subnet_of(each) for each in PRIVATE):
+            problems.append(_not_private(subnet, domain, place))
+        elif subnet is not None:
             used.add(subnet)
             machines = _addresses(name, environment, domain, subnet, place, problems)
             domains.append(DomainPlan(name, environment, subnet, domain, machines))
@@ -182,6 +187,19 @@ def plan_topology(
     if problems:
         raise DeclarationError(problems)
     return Topology(tuple(domains), infra.global_.gpu_policy, policy)
+
+
+def _not_private(subnet: IPv4Network, domain: Domain, place: str) -> Problem:
+    """A subnet that is of the internet, or that the kernel has for something else."""
+    allowed = ", ".join(map(str, PRIVATE))
+    if domain.subnet:
+        message = f"{show(str(subnet))} is not private. Use a /24 of one of {allowed}."
+        return Problem(f"{place}.subnet", message)
+    return Problem(
+        place,
+        f"its subnet {subnet}, which follows from global.addressing, is not private. Change "
+        f"base_octet, zone_base or zone_step, or give it a subnet: a /24 of one of {allowed}.",
+    )
 
 
 def _next_subnet(

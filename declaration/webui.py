@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from declaration.checks import check_key
-from declaration.field_types import Flag, Port, StrictModel, Text, check_path, check_url, setting
+from declaration.field_types import (
+    Flag,
+    Port,
+    StrictModel,
+    Text,
+    check_path,
+    check_url,
+    setting,
+    text_problems,
+)
 from declaration.problems import Problem, show
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -124,7 +133,9 @@ def tls_problems(webui: Webui) -> list[Problem]:
     for key in missing:
         message = f"{show(files[key])} is not a file. Name a PEM file, or set tls: internal."
         problems.append(Problem(f"stt:webui.{key}", message))
-    if not missing:
+    for key in sorted(files.keys() - missing):
+        problems += text_problems(f"stt:webui.{key}", files[key])
+    if not missing and not problems:
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             # A key with a passphrase must not ask for it here.

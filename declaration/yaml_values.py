@@ -13,12 +13,18 @@ from typing import Any
 
 import yaml
 
+#: Levels that a file may have; the deepest setting is on the fifth.
+DEEPEST = 50
+#: What is wrong with an escape such as one of half a pair of UTF-16.
+NO_CHARACTER = "an escape that names no character"
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN, _TEXT = "plain", f"{_PREFIX}str"
 _NULL = ("", "~", "null", "Null", "NULL")
 _BOOLEAN = {word: word.lower() == "true" for word in "true True TRUE false False FALSE".split()}
 _INTEGER = re.compile(r"([-+]?)(0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+|0[0-7]*|[1-9]\d*)")
 _FLOAT = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?")
+#: Digits of the longest integer that is a number to Pulumi: 64 of base 2, and their prefix.
+_LONGEST = 66
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _DATE = re.compile(r"(\d{4})-(\d\d?)-(\d\d?)(?:([Tt ])(\d\d?):(\d\d?):(\d\d?)(\.\d+)?(Z?))?")
 
@@ -31,7 +37,46 @@ class YamlError(ValueError):
         self.line = line
 
 
-class _Loader(yaml.SafeLoader):
+class ShallowLoader(yaml.SafeLoader):
+    """Refuses what no file here needs, and what Python would give up at in the middle.
+
+    That is what is nested deeply, and escapes that name no character.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node with all in it.
+
+        Raises:
+            yaml.MarkedYAMLError: it is too deep, or not YAML.
+        """
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's
+        if self._depth == DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} levels deep", mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def compose_scalar_node(self, anchor: Any) -> Any:
+        """A scalar whose text can be written as UTF-8."""
+        node = super().compose_scalar_node(anchor)
+        if any("\ud800" <= character <= "\udfff" for character in node.value):
+            raise yaml.composer.ComposerError(None, None, NO_CHARACTER, node.start_mark)
+        return node
+
+    def fetch_double(self) -> Any:
+        """A text in double quotes."""
+        try:
+            return super().fetch_double()
+        except (OverflowError, ValueError) as error:
+            mark = self.get_mark()
+            raise yaml.scanner.ScannerError(None, None, NO_CHARACTER, mark) from error
+
+
+class _Loader(ShallowLoader):
     """Leaves the meaning of a scalar without quotes and tag to this module."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
@@ -131,7 +176,8 @@ def _plain(text: str, line: int) -> Any:
 
 
 def _number(text: str) -> int | float | None:
-    if found := _INTEGER.fullmatch(text):
+    found = _INTEGER.fullmatch(text)
+    if found and len(found[2]) <= _LONGEST:
         digits = found[2].lower()
         octal = digits.startswith("0") and digits.isdigit()
         value = int(digits, 8) if octal else int(digits, 0)

@@ -89,6 +89,8 @@ class Live:
     pools: Sequence[str]
     #: Network interfaces of the host that Incus does not manage.
     interfaces: Sequence[str] = ()
+    #: The host's own IPv4 addresses with their prefixes, by interface; empty where not known.
+    addresses: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: Every object by type, project and name.
     objects: Mapping[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
     #: What each machine's agent answered, by project and name; a machine without one is missing.
@@ -117,7 +119,8 @@ def read_script(connection: Connection, pool: str) -> str:
     for name, path in _READS.items():
         run(name, incus_words(connection, ["query", path]), required=True)
     run("volumes", incus_words(connection, ["query", _VOLUMES.format(pool=pool)]), required=False)
-    if connection.kind != "incus":  # that would be this machine's cards
+    if connection.kind != "incus":  # that would be this machine's addresses and cards
+        run("addresses", "ip -4 -oneline address", required=False)
         query = [f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
         run("nvidia_smi", shlex.join(["timeout", "20", "nvidia-smi", *query]), required=False)
         run("bridge_filter", "cat /proc/sys/net/bridge/bridge-nf-call-iptables", required=False)
@@ -241,12 +244,22 @@ def parse_live(texts: Mapping[str, str]) -> Live:
         networks={network["name"]: network["config"] for network in managed},
         pools=[pool["name"] for pool in found["pools"]],
         interfaces=[item["name"] for item in found["networks"] if not item["managed"]],
+        addresses=_addresses(texts.get("addresses", "")),
         objects=objects,
         machines=states,
         gpu_processes=texts.get("gpu_processes", ""),
         # Without the module br_netfilter there is no such file.
         filters_bridges=texts["bridge_filter"].strip() == "1" if "bridge_filter" in texts else None,
     )
+
+
+def _addresses(said: str) -> dict[str, list[str]]:
+    """The addresses of each interface, from lines such as ``2: eth0    inet 10.0.0.5/24 …``."""
+    found: dict[str, list[str]] = {}
+    for words in map(str.split, said.splitlines()):
+        if len(words) > 3 and words[2] == "inet":
+            found.setdefault(words[1].partition("@")[0], []).append(words[3])
+    return found
 
 
 def _machine_state(text: str) -> MachineState | None:

@@ -170,11 +170,18 @@ has_passphrase() { [ -n "${PULUMI_CONFIG_PASSPHRASE+set}" ] || [ -n "${PULUMI_CO
 # Whether a line of the stack's file begins with a key.
 file_has() { grep -q "^$2:" "stacks/Pulumi.$1.yaml" 2>/dev/null; }
 
-# Makes ready what Pulumi needs for a stack's state. Pulumi's file backend does not make its directory.
+# Pulumi's file backend does not make its directory, and writes files that everybody may read: so only
+# this user gets into it.
+make_state() {
+    mkdir -p -m 700 state
+    chmod go-rwx state 2>/dev/null || say "state/ belongs to another user, and its files may be read by everybody"
+}
+
+# Makes ready what Pulumi needs for a stack's state.
 # A passphrase for the secrets is made once, where the operator has set none: not for a stack that has
 # one already, and not where others need the same.
 find_state() {
-    [ -n "$READ_ONLY" ] || mkdir -p state
+    [ -n "$READ_ONLY" ] || make_state
     ! has_passphrase || return 0
     export PULUMI_CONFIG_PASSPHRASE_FILE="$PWD/state/passphrase"
     [ ! -s "$PULUMI_CONFIG_PASSPHRASE_FILE" ] || return 0

@@ -34,7 +34,7 @@ def steps(context: Context) -> list[Step]:
     """Certificates first: apt-get may need them."""
     found: list[Step] = []
     if bundle := context.settings.caBundle:
-        pem = Path(bundle).read_text(encoding="ascii")
+        pem = Path(bundle).read_text(encoding="utf-8")
         found.append(Step(context.part("base_system/certificates"), Certificates(pem)))
     # Before what downloads: while it takes effect, nothing is looked up.
     found.append(Step(context.part("base_system/names"), Files([_NAMES], [["sh", "-c", _RESTART]])))

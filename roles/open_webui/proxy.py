@@ -79,7 +79,7 @@ def _service(context: Context) -> Service:
     files = [File(f"{ETC}/Caddyfile", caddyfile(context))]
     own = webui.tls == "files"
     if own:
-        files.append(File(CERTIFICATE, Path(webui.certificate).read_text(encoding="ascii")))
+        files.append(File(CERTIFICATE, Path(webui.certificate).read_text(encoding="utf-8")))
     return Service(
         unit="webui-proxy",
         environment_file=ENVIRONMENT,
@@ -141,4 +141,4 @@ def _certificate(context: Context, proxy: Step) -> list[Step]:
 
 def private_key(path: str) -> str:
     """The operator's own key, as it is in its file."""
-    return Path(path).read_text(encoding="ascii") if path else ""
+    return Path(path).read_text(encoding="utf-8") if path else ""

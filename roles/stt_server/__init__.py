@@ -199,14 +199,17 @@ def _transcription(context: Context, engine: EngineService, recording: str) -> T
 def curl_line(context: Context, url: str) -> str:
     """A line to try the service with; the key comes from the environment.
 
-    Pulumi shows 150 characters of an output.
+    It goes to curl by stdin: everybody on the computer sees a program's arguments. Pulumi shows
+    150 characters of an output, so the line has no spaces and no scheme that it can do without.
     """
     recording = shlex.quote(_recording(context))
     own = context.declaration.engine.self_contained  # it may not know the alias
     name = context.declaration.service_on(context.machine).model.name
     model = f"--form-string model={shlex.quote(name)}" if own else f"-F model={MODEL_ALIAS}"
-    key = '-H "Authorization: Bearer $STT_API_KEY" ' if context.settings.asks_key else ""
-    return f"curl {key}-F file=@{recording} {model} {url}/audio/transcriptions"
+    key = 'echo "Authorization: Bearer $STT_API_KEY"|' if context.settings.asks_key else ""
+    curl = "curl -H@-" if key else "curl"
+    place = f"{url.removeprefix('http://')}/audio/transcriptions"
+    return f"{key}{curl} -F file=@{recording} {model} {place}"
 
 
 def _outputs(context: Context) -> dict[str, Any]:

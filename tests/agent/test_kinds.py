@@ -203,6 +203,13 @@ def test_run_has_its_last_line_as_result(agent: Any) -> None:
     assert agent.drift() == ["/made: not there -> there"]
 
 
+def test_a_script_may_be_longer_than_an_argument(agent: Any) -> None:
+    """Linux takes 128 KiB of one."""
+    script = "# a line of a long script\n" * 10_000 + "echo '{\"answer\": 42}'"
+    assert len(script) > 200_000
+    assert agent.apply("stt/run", RunStep(script=script)) == {"answer": 42}
+
+
 def test_run_with_secret_values_is_checked_without_its_spec(agent: Any) -> None:
     answer = ["sh", "-c", 'echo \'[["email", "a@x", "b@x"]]\'']
     spec = RunStep(["true"], check_argv=answer, values={"password": SECRET})

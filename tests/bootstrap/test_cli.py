@@ -143,6 +143,19 @@ def test_a_stack_that_is_selected_already_is_not_selected_again(checkout: Checko
     assert "pulumi stack select cpu" in checkout.calls
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there already"])
+def test_nobody_else_reads_the_state(checkout: Checkout, there: bool) -> None:
+    """Pulumi writes its files for everybody to read."""
+    checkout.fake("pulumi", PULUMI)
+    state = checkout.root / "state"
+    if there:
+        state.mkdir()
+        state.chmod(0o755)
+    done = checkout.run("dev")
+    assert done.returncode == 0 and "another user" not in done.stderr
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
 def test_pulumi_s_own_plugin_is_fetched_where_it_can_be(checkout: Checkout) -> None:
     checkout.fake("pulumi", "")
     checkout.fake("pulumi-language-python", "")

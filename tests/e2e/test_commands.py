@@ -251,7 +251,8 @@ def test_a_key_of_the_operator_s_own(small: Project) -> None:
 def test_ctrl_c_ends_cleanly_and_the_next_up_converges(small: Project) -> None:
     script = small.root / "tests/e2e/light_engine/install.sh"
     before = script.read_text()
-    script.write_text(f"sleep 8\n{before}")
+    longer = "# more than Linux takes as an argument\n" * 6000
+    script.write_text(f"{longer}sleep 8\n{before}")
     up = small.start_up()
     up.wait_for("stt_server/install updating")
     time.sleep(1)

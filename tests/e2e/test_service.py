@@ -179,7 +179,11 @@ def test_the_documented_commands_work(project: Project, up: str) -> None:
 
 
 def test_authentication_takes_effect(project: Project, up: str) -> None:
-    without = command("gpu-server:8000").replace('-H "Authorization: Bearer $STT_API_KEY" ', "")
+    without = (
+        command("gpu-server:8000")
+        .replace('echo "Authorization: Bearer $STT_API_KEY" | ', "")
+        .replace("-H @- ", "")
+    )
     assert json.loads(follow(project, without).stdout)["error"]["code"] == "invalid_api_key"
     project.set(authentication="none")
     assert "stt:authentication is none: whoever reaches" in project.up()

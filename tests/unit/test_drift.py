@@ -444,6 +444,22 @@ def test_an_agent_s_answer_is_read() -> None:
     assert parse_live(answers(SAID)).machines == {("lab", "box"): STATE}
 
 
+def test_the_host_s_addresses_are_read() -> None:
+    said = """\
+1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever preferred_lft forever
+2: eth0@if5    inet 10.0.0.5/24 brd 10.0.0.255 scope global eth0\\       valid_lft forever
+2: eth0@if5    inet 10.0.1.5/24 scope global secondary eth0\\       valid_lft forever
+9: tun0    inet 10.8.0.2 peer 10.8.0.1/32 scope global tun0\\       valid_lft forever
+"""
+    found = parse_live({**answers(SAID), "addresses": said}).addresses
+    assert found == {
+        "lo": ["127.0.0.1/8"],
+        "eth0": ["10.0.0.5/24", "10.0.1.5/24"],
+        "tun0": ["10.8.0.2"],
+    }
+    assert parse_live(answers(SAID)).addresses == {}
+
+
 @pytest.mark.parametrize("said", ["", "{", "[]", '{"steps": {"a": {}}}', "Error: not running"])
 def test_an_answer_that_was_cut_off_is_not_an_answer(said: str) -> None:
     assert parse_live(answers(said)).machines == {}

@@ -157,6 +157,29 @@ BAD = {
         "domains:\n" + domain(rest="    subnet: 10.1.0.7/24\n"),
         "10.1.0.7/24",
     ),
+    "subnet of this computer": (
+        "domains:\n" + domain(rest="    subnet: 127.0.1.0/24\n"),
+        'subnet: "127.0.1.0/24" is not private. Use a /24 of one of 10.0.0.0/8, 172.16.0.0/12, '
+        "192.168.0.0/16.",
+    ),
+    **{
+        f"subnet {subnet}": (
+            "domains:\n" + domain(rest=f"    subnet: {subnet}\n"), f'"{subnet}" is not private'
+        )
+        for subnet in (
+            *("224.0.0.0/24", "240.0.0.0/24", "8.8.8.0/24", "172.32.0.0/24", "192.169.0.0/24"),
+            *("0.0.0.0/24", "169.254.1.0/24", "100.64.0.0/24", "255.255.255.0/24"),
+        )
+    },
+    "addressing on the internet": (
+        "global: {addressing: {base_octet: 172, zone_base: 40}}\ndomains:\n" + domain(),
+        "its subnet 172.60.0.0/24, which follows from global.addressing, is not private. Change "
+        "base_octet",
+    ),
+    "key is a list": ("domains: {? [a]: b}\n", "a key is not a text"),
+    "deep": ("domains: " + "[" * 3000, "more than 50 levels deep"),
+    "no character": ('domains: "\\ud800"\n', "an escape that names no character"),
+    "no character at all": ('domains: "\\UFFFFFFFF"\n', "an escape that names no character"),
     "zone over 255": (
         "global: {addressing: {zone_base: 250}}\ndomains:\n" + domain(),
         "no subnet 10.270.x.0/24 is free or exists",

@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "gpu": {"declaration", "engines", "stack"},
     "roles": {"declaration", "engines", "stack", "gpu", "agent"},
     "host": {"declaration", "agent"},
-    "bootstrap": {"declaration"},
+    "bootstrap": {"declaration", "stack", "roles"},
     "stt_server": set(),
     "review": {"declaration", "engines"},
     "forge": set(),

@@ -279,6 +279,15 @@ def leaves(data: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
+def test_pulumi_shows_the_curl_line_whole(engine: str) -> None:
+    """It cuts an output off after 150 characters, and half a line cannot be pasted."""
+    line = run("cpu", engine=engine).outputs["stt_curl"]
+    assert len(line) <= 150 and line.endswith("/audio/transcriptions")
+    # What follows the pipe is seen in the list of processes.
+    assert "STT_API_KEY" not in line.partition("|")[2]
+
+
+@pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
 def test_clients_have_keys_of_their_own(engine: str) -> None:
     """They come and go beside the one key, and no service restarts for them."""
     before = run("cpu", engine=engine)
@@ -323,8 +332,9 @@ def test_the_outputs() -> None:
         "stt_api_key": API_KEY,
         "stt_check": CHECK,
         "stt_times": {"check": 0.5, "restart": 0.5},
-        "stt_curl": 'curl -H "Authorization: Bearer $STT_API_KEY" '
-        "-F file=@recordings/one_two_three.wav -F model=whisper-1 http://10.120.0.1:8000/v1/audio/transcriptions",
+        "stt_curl": 'echo "Authorization: Bearer $STT_API_KEY"|curl -H@- '
+        "-F file=@recordings/one_two_three.wav -F model=whisper-1 "
+        "10.120.0.1:8000/v1/audio/transcriptions",
         "ollama_url": "http://10.120.0.1:11434",
         "webui_url": "http://localhost:3000",
         "webui_admin_email": "admin@incus-stt.internal",
@@ -402,6 +412,12 @@ REFUSED: list[tuple[str, Live, dict[str, Any], str]] = [
     ),
     (
         "cpu",
+        host_of_others(addresses={"eth0": ["192.168.1.2/24", "10.120.0.17/16"]}),
+        {},
+        "10.120.0.0/24 is in use on the host's interface eth0 .10.120.0.17/16.. Give the domain",
+    ),
+    (
+        "cpu",
         host_of_others(interfaces=["lo", "net-ai-tools"]),
         {},
         "interface net-ai-tools that Incus does not manage",
@@ -416,6 +432,14 @@ def test_what_cannot_be_is_refused_before_anything_is_registered(
 ) -> None:
     with pytest.raises(pulumi.RunError, match=expected):
         run(stack, live, **settings)
+
+
+def test_a_network_that_the_host_joins_later_stops_no_up() -> None:
+    first = first_run("cpu")
+    live = host_after(first)
+    assert "net-ai-tools" in live.networks
+    vpn = {"net-ai-tools": ["10.120.0.254/24"], "tun0": ["10.120.0.77/32"]}
+    assert run("cpu", replace(live, addresses=vpn), first).done == {}
 
 
 OTHER = "stt/theirs/99999999-8888-7777-6666-555555555555"

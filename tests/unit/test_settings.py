@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from agent.specs import encode
 from declaration.checks import seconds
 from declaration.connection import parse_connection
 from declaration.custom import ENVIRONMENT_FILE, Custom, custom_problems
@@ -16,7 +17,8 @@ from engines.models import resolve_model
 from gpu.planner import plan_gpu
 from roles import ROLES
 from stack.declare import declare
-from tests.unit.values import CARD, CPU, DEFAULTS, STACKS, as_shipped, own
+from tests.unit.program import steps_of
+from tests.unit.values import CARD, CPU, DEFAULTS, PEM, STACKS, as_shipped, declared, own
 
 SHIPPED = (
     *("cpu", "dev", "gpu", "gpu-8gb", "owhisper", "parakeet", "production", "staging", "vosk"),
@@ -143,6 +145,33 @@ BAD: list[tuple[dict[str, Any], str]] = [
 def test_what_is_refused_is_named_with_its_key(changes: dict[str, Any], expected: str) -> None:
     found = problems(**changes)
     assert any(expected in problem for problem in found), found
+
+
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    latin, secret = tmp_path / "latin", tmp_path / "there-is-none"
+    latin.write_bytes("# Schlüssel\n".encode("latin-1") + PEM.encode())
+    no_text = f'"{latin}" is not UTF-8 text. Convert it.'
+    assert problems(caBundle=str(latin)) == [f"stt:caBundle: {no_text}"]
+    latin.with_name("empty").write_text("nothing")
+    (said,) = problems(caBundle=str(latin.with_name("empty")))
+    assert "has no certificate. Name a PEM file, or leave it empty." in said
+    unit = tmp_path / "unit"
+    unit.write_text("[Service]\nUser=stt\nEnvironmentFile=/etc/incus-stt/custom.env\n")
+    for install, unit_file, place in ((latin, unit, "install"), (unit, latin, "unit")):
+        custom = {"install": str(install), "unit": str(unit_file)}
+        found = problems(engine="custom", model="mine", custom=custom)
+        assert found == [f"stt:custom.{place}: {no_text}"]
+    files = {"certificate": str(latin), "certificateKey": str(secret)}
+    found = problems(webui={"tls": "files", **files})
+    assert f"stt:webui.certificate: {no_text}" in found
+
+
+def test_a_certificate_may_have_a_comment_in_any_language(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text(f"# Unsere Behörde – 家\n{PEM}", encoding="utf-8")
+    steps = steps_of(declared(caBundle=str(bundle)))
+    pem = encode(steps["ai-tools/gpu-server/base_system/certificates"].spec)["pem"]
+    assert PEM in pem and pem.isascii() is False
 
 
 def test_every_problem_is_told_at_once() -> None:

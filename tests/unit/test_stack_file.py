@@ -20,7 +20,7 @@ from components.config import read_config
 from declaration.problems import DeclarationError
 from declaration.settings import parse_settings
 from declaration.source_files import ROOT
-from declaration.stack_file import ENCRYPTED, read_stack_file, stack_names
+from declaration.stack_file import ENCRYPTED, read_stack_file, stack_names, typed
 from operations.stack import read_stack
 from tests.unit.values import STACKS
 
@@ -112,6 +112,9 @@ WRONG: list[tuple[bytes, int, str]] = [
     (b"config:\n  stt:force: !!bool yes\n", 2, "has the tag !!bool"),
     (b"config:\n  stt:model: a\n  stt:pool: \xff\n", 3, "is not UTF-8 text"),
     (b"config:\n  stt:model: a\x07\n", 2, "special characters are not allowed"),
+    (b"config:\n  stt:ollama: " + b"{a: " * 3000, 2, "is not valid YAML: more than 50 levels deep"),
+    (b'config:\n  stt:model: "\\ud800"\n', 2, "an escape that names no character"),
+    (b'config:\n  stt:model: "\\UFFFFFFFF"\n', 2, "an escape that names no character"),
     (b"config: [1]\n", 0, "config is [1], and has to be a mapping"),
     (b"[]\n", 0, "is [], and has to be a mapping"),
     (b"config: {1: x}\n", 0, '"1" is not a key. Write stt:NAME'),
@@ -273,8 +276,16 @@ def test_the_stacks_are_where_pulumi_yaml_says(root: Path) -> None:
     assert read_stack_file(root, "t").values == {"model": "a"}
 
 
+@pytest.mark.parametrize("depth", [200, 900, 5000])
+def test_what_pulumi_passes_on_may_be_nested_deeply(depth: int) -> None:
+    """Plain `pulumi` reads a stack's file by itself: here it arrives as JSON."""
+    text = "[" * depth + "]" * depth
+    with pytest.raises(DeclarationError, match=r"stt:check\b.* is not allowed"):
+        parse_settings({"check": typed(text, "object")})
+
+
 def test_bootstrap_reads_what_the_program_reads(root: Path) -> None:
-    write(root, 'config:\n  stt:pool: 08\n  stt:image: "images:debian/12"\n  stt:port: abc\n')
+    write(root, 'config:\n  stt:pool: 08\n  stt:image: "images:debian/12"\n')
     settings = bootstrap.host.settings_of("t")
     assert (settings.pool, settings.image, settings.connection) == (
         *("8", "images:debian/12", "local"),
@@ -282,3 +293,27 @@ def test_bootstrap_reads_what_the_program_reads(root: Path) -> None:
     write(root, "config:\n  stt:image: -x\n")
     with pytest.raises(DeclarationError, match="stt:image"):
         bootstrap.host.settings_of("t")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("stt:port: abc", "stt:port"),
+        ("stt:engine: wisper", "stt:engine"),
+        ("stt:infra: other.yml", "stt:infra"),
+        ("stt:clients: [phone, phone]", "stt:clients"),
+    ],
+)
+def test_bootstrap_touches_nothing_before_all_is_checked(
+    root: Path, content: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings that it does not need itself, and the topology, too."""
+
+    def started(*words: object, **more: object) -> None:
+        raise AssertionError(f"it ran {words}")
+
+    monkeypatch.setattr("bootstrap.host.subprocess.run", started)
+    monkeypatch.setattr("bootstrap.host.subprocess.Popen", started)
+    write(root, f"config:\n  {content}\n")
+    with pytest.raises(DeclarationError, match=said):
+        bootstrap.host.main("t")
