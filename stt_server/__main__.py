@@ -71,6 +71,7 @@ def main() -> int:
         port=settings.port,
         log_level="info",
         server_header=False,
+        proxy_headers=False,  # else a client could write itself another name into the log
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     Server(config).run(sockets)

@@ -200,7 +200,8 @@ def create_app() -> App:
 
 def serve() -> None:
     """Serve on the socket that systemd listens on (sd_listen_fds(3)), until SIGTERM."""
-    config = uvicorn.Config(create_app, factory=True)
+    # With proxies' headers a client could write itself another name into the log.
+    config = uvicorn.Config(create_app, factory=True, proxy_headers=False)
     uvicorn.Server(config).run([socket.socket(fileno=LISTEN_FDS_START)])
 
 
