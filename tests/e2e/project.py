@@ -360,7 +360,8 @@ class Project:
         """The outputs as the state has them; Pulumi is asked where a secret is another one."""
         state = json.loads((self.root / f"state/.pulumi/stacks/stt/{STACK}.json").read_text())
         resources = state["checkpoint"]["latest"]["resources"]
-        [found] = [each["outputs"] for each in resources if each["type"] == "pulumi:pulumi:Stack"]
+        [made] = [each for each in resources if each["type"] == "pulumi:pulumi:Stack"]
+        found = made.get("outputs", {})  # a stack may have none
         sealed = {key: value for key, value in found.items() if SEALED in json.dumps(value)}
         if sealed != self._secrets[0]:
             done = self.pulumi("outputs", "--show-secrets")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from declaration.environment import PORTS, Environment, environment_of
@@ -151,6 +151,7 @@ _DOMAINS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(domains=_DOMAINS)
 def test_environments_never_meet(domains: dict[str, Any]) -> None:
     thirds = [each["subnet"] for each in domains.values() if "subnet" in each]
