@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
 
 from agent.words import words_of
 from declaration.checks import (
@@ -87,6 +87,23 @@ class Check(StrictModel):
         "is proven; not set: those of the recording that is empty, where the model and "
         "`stt:language` allow English",
         allowed="words, or not set",
+    )
+
+
+class Limits(StrictModel):
+    """``stt:limits``: what the STT service takes from its clients, all of them together."""
+
+    audioMinutes: Annotated[int, Field(ge=1, le=1440, strict=True)] = setting(  # noqa: N815
+        240, "Minutes that a recording may last; a longer one is refused (400)"
+    )
+    uploadMB: Annotated[int, Field(ge=1, le=10_000, strict=True)] = setting(  # noqa: N815
+        500,
+        "MiB that a request may have (413). All that wait may take twice as much of the disk; "
+        "then large ones are asked to come again (429)",
+    )
+    waiting: Annotated[int, Field(ge=1, le=1000, strict=True)] = setting(
+        32,
+        "Requests that may wait while one is transcribed; more are asked to come again (429)",
     )
 
 
@@ -177,6 +194,9 @@ class Settings(StrictModel):
     )
     keepAlive: Duration = setting(  # noqa: N815  # Pulumi's case
         "5m", "How long an idle STT model stays loaded", allowed=DURATION
+    )
+    limits: Limits = setting(
+        Limits(), "What the STT service takes from its clients, all of them together"
     )
     check: Check = setting(Check(), "What proves that the STT service transcribes")
     force: Flag = setting(

@@ -59,6 +59,8 @@ def hardened_unit(
         "RestartSec": "2",
         "TimeoutStartSec": str(start_seconds),
         "TimeoutStopSec": "20",
+        # A service that has no descriptor left answers nobody, and systemd's own limit is 1024.
+        "LimitNOFILE": "65536",
         **({"AmbientCapabilities": capability} if capability else {}),
         "CapabilityBoundingSet": capability,
         "ReadWritePaths": " ".join(writable),

@@ -49,6 +49,7 @@ class Engine:
         language: Whether a default language can be set; otherwise the model decides.
         artifacts: What its installation fetches that no pip lock names, models included.
         client_keys: Whether it knows keys of single clients (``stt:clients``).
+        limits: Whether its server has the limits of ``stt:limits``.
         ctranslate2: The pinned version of CTranslate2 (major, minor); None: it is not used.
     """
 
@@ -65,6 +66,7 @@ class Engine:
     self_contained: bool = False
     language: bool = True
     client_keys: bool = False
+    limits: bool = False
     ctranslate2: tuple[int, int] | None = None
     strengths: str = ""
     limitations: str = ""

@@ -164,10 +164,15 @@ def _variables(context: EngineContext, what: OwnServer, server: str, venv: str) 
         "STT_LANGUAGE": settings.language,
         "STT_LANGUAGES": json.dumps(sorted(what.languages)),
         "STT_KEEP_ALIVE": str(settings.keep_alive),
+        "STT_AUDIO_MINUTES": str(settings.limits.audioMinutes),
+        "STT_UPLOAD_MB": str(settings.limits.uploadMB),
+        "STT_WAITING": str(settings.limits.waiting),
         "STT_API_KEY_FILE": context.key_file,
         "STT_CLIENT_KEYS_FILE": context.client_keys_file,
         "PYTHONPATH": server,
         "ORT_DISABLE_TELEMETRY": "1",
+        # Uploads wait there: /tmp is memory in some distributions.
+        "TMPDIR": "/var/tmp",  # noqa: S108  # the unit's own (PrivateTmp)
     }
     if what.engine == "whisper":
         variables |= {"HF_HUB_OFFLINE": "1", **OPENMP}

@@ -40,6 +40,12 @@ def _models(declaration: Declaration) -> str:
     return _source("models")(declaration)
 
 
+def _limits(declaration: Declaration) -> str:
+    if declaration.engine.limits:
+        return _without(STT_ROLE)(declaration)
+    return f"the engine {declaration.engine.name} has no such limits"
+
+
 def _custom(declaration: Declaration) -> str:
     return "" if declaration.settings.engine == "custom" else "it is of the engine custom"
 
@@ -84,6 +90,7 @@ RULES: dict[str, Rule] = {
     ),
     "apiKey": _api_key,
     "clients": _api_key,
+    "limits": _limits,
     "force": _force,
     "ollama": _without(OLLAMA_ROLE),
     "webui": _without(WEBUI_ROLE),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 
+from stt_server.protocol import Protocol
 from stt_server.service import Service, create_app
 from stt_server.settings import Settings, SettingsError, read_settings
 
+log = logging.getLogger("uvicorn.error")
 #: sysexits.h EX_CONFIG: systemd shows it as CONFIG.
 EX_CONFIG = 78
 #: How long SIGTERM lets a running transcription end; then uvicorn lets the signal end the process.
@@ -24,9 +29,15 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
+        asyncio.get_running_loop().set_exception_handler(_say)
         await super().startup(sockets)
         if self.started:
             notify("READY=1")
+
+
+def _say(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What goes wrong outside of requests, such as too many connections: a line for each."""
+    log.error("%s: %r", context["message"], context.get("exception"))
 
 
 def notify(state: str) -> None:
@@ -69,6 +80,7 @@ def main() -> int:
         create_app(service),
         host=settings.host,
         port=settings.port,
+        http=Protocol,
         log_level="info",
         server_header=False,
         proxy_headers=False,  # else a client could write itself another name into the log

@@ -12,6 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stt_server.clients import ClientKeys, bearer_key, name_in_log
 from stt_server.settings import Settings
 
+#: Seconds after which a client that is refused may try again.
+RETRY_AFTER = "5"
+
 
 class RequestError(Exception):
     """A request that cannot be answered; it goes out in OpenAI's form."""
@@ -28,7 +31,7 @@ class Guard:
         self.app = app
         self.key = settings.api_key.encode()
         self.clients = ClientKeys(settings.client_keys_file)
-        self.limit = settings.max_upload_mb << 20
+        self.limit = settings.upload_mb << 20
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with a counted body."""
@@ -63,15 +66,20 @@ class Guard:
 
 def error_response(status: int, message: str, param: str | None = None) -> JSONResponse:
     """An error in OpenAI's form."""
-    codes = {(401, None): "invalid_api_key", (404, "model"): "model_not_found"}
+    codes = {
+        (401, None): "invalid_api_key",
+        (404, "model"): "model_not_found",
+        (429, None): "rate_limit_exceeded",
+    }
+    kind = "requests" if status == 429 else "invalid_request_error"
     error = {
         "message": message,
-        "type": "server_error" if status >= 500 else "invalid_request_error",
+        "type": "server_error" if status >= 500 else kind,
         "param": param,
         "code": codes.get((status, param)),
     }
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse({"error": error}, status, headers=headers)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": RETRY_AFTER}}
+    return JSONResponse({"error": error}, status, headers=headers.get(status))
 
 
 async def on_error(request: Request, error: Exception) -> Response:

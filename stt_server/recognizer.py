@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from stt_server.audio import Samples
 from stt_server.settings import Settings, SettingsError
-
-Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -46,13 +42,18 @@ class Info:
 
 @dataclass(frozen=True)
 class Options:
-    """A request. An engine without ``prompt`` or ``temperature`` goes on without them."""
+    """A request. An engine without ``prompt`` or ``temperature`` goes on without them.
+
+    ``stopped`` says that nobody wants the answer any more: an engine that is asked for much at once
+    looks at it in between, and raises ``StoppedError``.
+    """
 
     task: str = "transcribe"
     language: str | None = None
     prompt: str | None = None
     temperature: float = 0.0
     words: bool = False
+    stopped: Callable[[], bool] = lambda: False
 
 
 class Recognizer(Protocol):
@@ -85,7 +86,7 @@ class Recognizer(Protocol):
         """
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
-        """Transcribe mono samples of 16 kHz."""
+        """Transcribe mono samples of 16 kHz, at most about two minutes of them."""
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
 import anyio
@@ -21,13 +22,17 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from stt_server.audio import AudioError, decode
+from stt_server.admission import Admission
+from stt_server.audio import AudioError, StoppedError
 from stt_server.formats import FORMATS, Transcript
 from stt_server.guard import Guard, RequestError, on_error
+from stt_server.job import Job
 from stt_server.recognizer import Options, load_recognizer, out_of_memory
 from stt_server.settings import Settings
 
 log = logging.getLogger("uvicorn.error")
+#: Fields of a form beside the file, and bytes of each; OpenAI's API has about ten short ones.
+_MOST_FIELDS, _LARGEST_FIELD = 32, 64 << 10
 _FULL = "The device's memory is full: another program holds it. Try again."
 
 
@@ -44,6 +49,9 @@ class Service:
         self.recognizer = load_recognizer(settings)
         # One transcription at a time: the device is one. The others wait in line.
         self.turn = anyio.Lock()
+        self.admission = Admission(settings)
+        #: Recordings of several slices that are not at their end; the model is unloaded after them.
+        self.begun = 0
         self.used = time.monotonic()
 
     @asynccontextmanager
@@ -72,7 +80,7 @@ class Service:
         Raises:
             RequestError: the engine does not let go of the model.
         """
-        async with self.turn:
+        async with self._turn_for_all():
             if not self.recognizer.loaded:
                 return False
             if idle and time.monotonic() < self.used + self.settings.keep_alive:
@@ -84,6 +92,16 @@ class Service:
                 raise RequestError(503, "The model cannot be unloaded now. Try again.") from error
             log.info("the model is unloaded%s", ": it was idle" if idle else "")
             return True
+
+    @asynccontextmanager
+    async def _turn_for_all(self) -> AsyncIterator[None]:
+        """The turn, and no recording is between two of its own."""
+        while True:
+            async with self.turn:
+                if not self.begun:
+                    yield
+                    return
+            await anyio.sleep(0.1)
 
     def _load(self) -> None:
         """Bring the model back, in a worker thread and in turn."""
@@ -195,15 +213,19 @@ class Service:
         )
 
     async def _answer(self, request: Request, task: str) -> Response:
-        async with request.form() as form:
-            options = self._options(form, task)
-            kind = str(form.get("response_format") or "json")
-            if kind not in FORMATS:
-                raise RequestError(400, f"Formats are {', '.join(FORMATS)}.", "response_format")
-            upload = form.get("file")
-            if not isinstance(upload, UploadFile):
-                raise RequestError(400, "The field file is missing.", "file")
-            transcript = await self._in_turn(request, upload.file, options)
+        length = request.headers.get("content-length", "")
+        announced = int(length) if length.isdigit() else 0
+        with self.admission.admit(request.receive, announced) as receive:
+            request = Request(request.scope, receive)
+            async with _form(request) as form:
+                options = self._options(form, task)
+                kind = str(form.get("response_format") or "json")
+                if kind not in FORMATS:
+                    raise RequestError(400, f"Formats are {', '.join(FORMATS)}.", "response_format")
+                upload = form.get("file")
+                if not isinstance(upload, UploadFile):
+                    raise RequestError(400, "The field file is missing.", "file")
+                transcript = await self._in_turn(request, upload.file, options)
         if str(form.get("stream") or "").lower() in ("true", "1"):
             return StreamingResponse(_events(transcript), media_type="text/event-stream")
         render, media_type = FORMATS[kind]
@@ -213,9 +235,11 @@ class Service:
         return JSONResponse(body)
 
     async def _in_turn(self, request: Request, file: BinaryIO, options: Options) -> Transcript:
-        """Wait in line, then transcribe; leave the line, or stop, when the client disconnects."""
+        """Wait in line for each slice; leave the line, or stop, when the client disconnects."""
         gone = threading.Event()
-        transcript = None
+        options = replace(options, stopped=gone.is_set)
+        job = Job(file, options, self.settings.audio_minutes)
+        transcript, begun = None, False
 
         async def watch() -> None:
             while (await request.receive())["type"] != "http.disconnect":
@@ -226,35 +250,35 @@ class Service:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(watch)
-                async with self.turn:
-                    transcript = await anyio.to_thread.run_sync(
-                        self._transcribe, file, options, gone
-                    )
+                while not job.done:
+                    async with self.turn:
+                        await anyio.to_thread.run_sync(self._transcribe, job)
+                        if not (begun or job.done):
+                            self.begun += 1
+                            begun = True
+                transcript = job.transcript
                 group.cancel_scope.cancel()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        finally:
+            self.begun -= begun
+            job.close()
         if transcript is None:
             log.info("a client left before its transcription was done")
             raise ClientDisconnect
         return transcript
 
-    def _transcribe(
-        self, file: BinaryIO, options: Options, gone: threading.Event
-    ) -> Transcript | None:
-        """Decode and transcribe, in a worker thread. The text is never logged."""
+    def _transcribe(self, job: Job) -> None:
+        """Decode and transcribe the next slice, in a worker thread. The text is never logged."""
         began = self.used = time.monotonic()
         try:
-            samples = decode(file)
+            job.decode()
+            self._load()
+            job.hear(self.recognizer)
+        except StoppedError:
+            job.done = True
         except AudioError as error:
             raise RequestError(400, str(error), "file") from error
-        self._load()
-        try:
-            found, info = self.recognizer.transcribe(samples, options)
-            segments = []
-            for segment in found:
-                if gone.is_set():
-                    return None
-                segments.append(segment)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -262,15 +286,41 @@ class Service:
             raise RequestError(503, _FULL) from error
         finally:
             self.used = time.monotonic()
-        took = time.monotonic() - began
-        log.info(
-            "%.2f s of audio in %.2f s, real-time factor %.3f, language %s",
-            info.duration,
-            took,
-            took / info.duration,
-            info.language or "unknown",
+            job.took += self.used - began
+        if job.transcript:
+            info = job.transcript.info
+            log.info(
+                "%.2f s of audio in %.2f s, real-time factor %.3f, language %s",
+                info.duration,
+                job.took,
+                job.took / info.duration,
+                info.language or "unknown",
+            )
+
+
+@asynccontextmanager
+async def _form(request: Request) -> AsyncIterator[FormData]:
+    """The fields of a request; its file is on the disk where it is not small.
+
+    Raises:
+        RequestError: there is no form, or no room for the file.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise RequestError(400, "The request is not a form. Send it as multipart/form-data.")
+    try:
+        form = await request.form(
+            max_files=1, max_fields=_MOST_FIELDS, max_part_size=_LARGEST_FIELD
         )
-        return Transcript(options.task, info, segments, options.words)
+    except UnicodeError as error:
+        raise RequestError(400, "The form's text cannot be read. Send it in UTF-8.") from error
+    except OSError as error:
+        log.error("an upload cannot be kept: %s", error)
+        raise RequestError(503, "The upload cannot be kept now. Try again.") from error
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 async def _events(transcript: Transcript) -> AsyncIterator[str]:

@@ -26,7 +26,9 @@ DEFAULTS = {
     "STT_LANGUAGES": "[]",
     "STT_KEEP_ALIVE": "-1",
     "STT_CPU_THREADS": "0",
-    "STT_MAX_UPLOAD_MB": "500",
+    "STT_AUDIO_MINUTES": "240",
+    "STT_UPLOAD_MB": "500",
+    "STT_WAITING": "32",
     "STT_API_KEY_FILE": "",
     "STT_CLIENT_KEYS_FILE": "",
 }
@@ -42,9 +44,11 @@ class Settings:
 
     ``model_name`` and ``aliases`` are what clients may send as ``model``; ``language`` is used
     where a request names none (empty: detect); ``languages``: those of a model that cannot tell
-    itself; ``keep_alive`` in seconds, -1: never; ``cpu_threads`` 0: all; ``max_upload_mb`` in
-    MiB; ``program``: of an engine that is one of its own; ``api_key`` empty: none is asked for;
-    ``client_keys_file`` may come and go while the server runs (``clients.py``).
+    itself; ``keep_alive`` in seconds, -1: never; ``cpu_threads`` 0: all; ``audio_minutes``,
+    ``upload_mb`` (in MiB) and ``waiting`` limit a recording, a request, and how many requests wait
+    for the one that is transcribed; ``program``: of an engine that is one of its own; ``api_key``
+    empty: none is asked for; ``client_keys_file`` may come and go while the server runs
+    (``clients.py``).
     """
 
     engine: str
@@ -60,7 +64,9 @@ class Settings:
     languages: tuple[str, ...]
     keep_alive: int
     cpu_threads: int
-    max_upload_mb: int
+    audio_minutes: int
+    upload_mb: int
+    waiting: int
     api_key: str
     client_keys_file: str
 
@@ -112,7 +118,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         languages=_names(values, "STT_LANGUAGES"),
         keep_alive=_number(values, "STT_KEEP_ALIVE", -1, 10**9),
         cpu_threads=_number(values, "STT_CPU_THREADS", 0, 1024),
-        max_upload_mb=_number(values, "STT_MAX_UPLOAD_MB", 1, 100_000),
+        audio_minutes=_number(values, "STT_AUDIO_MINUTES", 1, 1440),
+        upload_mb=_number(values, "STT_UPLOAD_MB", 1, 10_000),
+        waiting=_number(values, "STT_WAITING", 1, 1000),
         api_key=_key(values["STT_API_KEY_FILE"]),
         client_keys_file=values["STT_CLIENT_KEYS_FILE"],
     )

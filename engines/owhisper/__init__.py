@@ -20,4 +20,5 @@ ENGINE = Engine(
     model_file="model.ggml",
     artifacts=ARTIFACTS,
     client_keys=True,
+    limits=True,
 )

@@ -21,6 +21,7 @@ ENGINE = Engine(
     models=MODELS,
     model_file="vocab.txt",
     client_keys=True,
+    limits=True,
     repositories=True,
     artifacts=hub_artifacts(
         [model.id for model in MODELS.values()],

@@ -19,5 +19,6 @@ ENGINE = Engine(
     artifacts=ARTIFACTS,
     model_file="am/final.mdl",
     client_keys=True,
+    limits=True,
     language=False,
 )

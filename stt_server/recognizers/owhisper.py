@@ -21,8 +21,8 @@ import numpy as np
 from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
-from stt_server.audio import SAMPLING_RATE
-from stt_server.recognizer import Info, Options, Samples, Segment
+from stt_server.audio import SAMPLING_RATE, Samples, StoppedError
+from stt_server.recognizer import Info, Options, Segment
 from stt_server.settings import Settings, SettingsError
 
 VERSION = "0.0.3"
@@ -32,6 +32,8 @@ CHUNK, TAIL = SAMPLING_RATE // 10, SAMPLING_RATE
 START_SECONDS = 30
 #: A recording may take long, and says nothing meanwhile.
 ANSWER_SECONDS = 600
+#: Between two looks at whether anybody still waits.
+LOOK_SECONDS = 0.5
 
 
 class OwhisperRecognizer:
@@ -75,7 +77,7 @@ class OwhisperRecognizer:
                 raise SettingsError(f"STT_PROGRAM is {str(program)!r}, which does not start")
             time.sleep(0.1)
         try:
-            list(self._listen(np.zeros(SAMPLING_RATE, np.float32), "en"))
+            list(self._listen(np.zeros(SAMPLING_RATE, np.float32), Options(language="en")))
         except Exception:
             self.unload()
             raise
@@ -101,29 +103,40 @@ class OwhisperRecognizer:
 
     def _segments(self, samples: Samples, options: Options, duration: float) -> Iterator[Segment]:
         start = 0.0
-        for text, seconds in self._listen(samples, options.language):
+        for text, seconds in self._listen(samples, options):
             end = min(start + max(seconds, 0.0), duration)
             yield Segment(start, end, f" {text.strip()}")
             start = end
 
-    def _listen(self, samples: Samples, language: str | None) -> Iterator[tuple[str, float]]:
+    def _listen(self, samples: Samples, options: Options) -> Iterator[tuple[str, float]]:
         """What it says: texts, and how long it takes each to be."""
         pcm = np.concatenate([samples, np.zeros(TAIL, np.float32)])
         pcm = (np.clip(pcm, -1, 1) * 32767).astype("<i2")
         query = {"model": MODEL, "channels": 1, "sample_rate": SAMPLING_RATE}
-        words = urlencode({**query, **({"languages[0]": language} if language else {})})
+        language = {"languages[0]": options.language} if options.language else {}
+        words = urlencode({**query, **language})
         address = f"ws://127.0.0.1:{self._port}/v1/listen?{words}"
         with connect(address, max_size=None, proxy=None, ping_interval=None) as channel:
             for first in range(0, len(pcm), CHUNK):
+                if options.stopped():
+                    raise StoppedError
                 channel.send(pcm[first : first + CHUNK].tobytes())
             # Where a part of a frame is left over, it takes the first one for that.
             for _ in range(2):
                 channel.send(json.dumps({"type": "end"}))
+            end = time.monotonic() + ANSWER_SECONDS
             while True:
+                if options.stopped():
+                    raise StoppedError
                 try:
-                    said = json.loads(channel.recv(timeout=ANSWER_SECONDS))
+                    said = json.loads(channel.recv(timeout=LOOK_SECONDS))
+                except TimeoutError:
+                    if time.monotonic() > end:
+                        raise
+                    continue
                 except ConnectionClosedOK:
                     return
+                end = time.monotonic() + ANSWER_SECONDS
                 best = said["channel"]["alternatives"][0]["transcript"]
                 if best.strip():
                     yield best, float(said["duration"])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import vosk
 
-from stt_server.audio import SAMPLING_RATE
-from stt_server.recognizer import Info, Options, Samples, Segment, Word
+from stt_server.audio import SAMPLING_RATE, Samples, StoppedError
+from stt_server.recognizer import Info, Options, Segment, Word
 from stt_server.settings import Settings, SettingsError
 
 #: Samples that Kaldi gets at once.
@@ -49,13 +49,15 @@ class VoskRecognizer:
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:
         """Transcribe; a segment ends where the speaker pauses."""
         language = self.languages[0] if self.languages else None
-        return self._segments(samples), Info(len(samples) / SAMPLING_RATE, language)
+        return self._segments(samples, options), Info(len(samples) / SAMPLING_RATE, language)
 
-    def _segments(self, samples: Samples) -> Iterator[Segment]:
+    def _segments(self, samples: Samples, options: Options) -> Iterator[Segment]:
         recognizer = vosk.KaldiRecognizer(self.model, SAMPLING_RATE)
         recognizer.SetWords(True)
         pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
         for first in range(0, len(pcm), CHUNK):
+            if options.stopped():
+                raise StoppedError
             if recognizer.AcceptWaveform(pcm[first : first + CHUNK].tobytes()):
                 yield from _segment(json.loads(recognizer.Result()))
         yield from _segment(json.loads(recognizer.FinalResult()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -13,8 +13,8 @@ import faster_whisper
 import numpy as np
 from faster_whisper.transcribe import Segment as WhisperSegment
 
-from stt_server.audio import SAMPLING_RATE
-from stt_server.recognizer import Info, Options, Samples, Segment, Word
+from stt_server.audio import SAMPLING_RATE, Samples, StoppedError
+from stt_server.recognizer import Info, Options, Segment, Word
 from stt_server.settings import Settings, SettingsError
 
 #: What Whisper tries in turn where its own confidence is low; the meaning of OpenAI's 0.
@@ -23,6 +23,21 @@ TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 DETAILS = ("seek", "tokens", "temperature", "avg_logprob", "compression_ratio", "no_speech_prob")
 #: Seconds.
 _UNLOAD_DEADLINE = 10
+
+
+class _Temperatures(list[float]):
+    """The temperatures of a request: each is another try, and none is made for nobody."""
+
+    def __init__(self, values: tuple[float, ...], stopped: Callable[[], bool]) -> None:
+        super().__init__(values)
+        self.stopped = stopped
+
+    def __iter__(self) -> Iterator[float]:
+        """Each temperature, as long as somebody waits."""
+        for value in super().__iter__():
+            if self.stopped():
+                raise StoppedError
+            yield value
 
 
 class WhisperRecognizer:
@@ -93,7 +108,9 @@ class WhisperRecognizer:
             task=options.task,
             language=options.language,
             initial_prompt=options.prompt,
-            temperature=options.temperature or TEMPERATURES,
+            temperature=_Temperatures(
+                (options.temperature,) if options.temperature else TEMPERATURES, options.stopped
+            ),
             word_timestamps=options.words,
             # Without it, Whisper finds words in silence, hum and noise.
             vad_filter=True,

@@ -14,7 +14,7 @@ from tests.server.server import KEY, Running, running
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """English digits; asks for a key."""
-    with running(tmp_path_factory.mktemp("server"), key=KEY, STT_MAX_UPLOAD_MB="1") as server:
+    with running(tmp_path_factory.mktemp("server"), key=KEY, STT_UPLOAD_MB="1") as server:
         yield server
 
 

@@ -82,7 +82,7 @@ class Running:
             headers=self.headers,
             data={name: value for name, value in data.items() if value is not None},
             files={"file": ("recording", content)} if content is not None else {"x": b""},
-            timeout=120,
+            timeout=300,
         )
 
     @property

@@ -236,7 +236,8 @@ def test_a_wrong_request(
 def test_a_body_that_is_no_form(server: Running) -> None:
     url = f"{server.url}/v1/audio/transcriptions"
     body = {"model": NAME}
-    assert error(httpx.post(url, json=body, headers=server.headers)) == (400, "model")
+    assert error(httpx.post(url, json=body, headers=server.headers)) == (400, None)
+    assert error(httpx.post(url, data=body, headers=server.headers)) == (400, None)
     headers = {**server.headers, "Content-Type": "multipart/form-data"}
     assert error(httpx.post(url, content=b"x", headers=headers)) == (400, None)
 

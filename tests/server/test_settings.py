@@ -52,7 +52,9 @@ def test_unknown_settings(refusal: Refusal, name: str) -> None:
     [
         ("STT_PORT", ["0", "65536", "-1", "80a", "", "٣", "1e3"]),
         ("STT_CPU_THREADS", ["-1", "two", "1025"]),
-        ("STT_MAX_UPLOAD_MB", ["0", "1.5"]),
+        ("STT_AUDIO_MINUTES", ["0", "1441", "1h"]),
+        ("STT_UPLOAD_MB", ["0", "1.5", "10001"]),
+        ("STT_WAITING", ["0", "1001", "-1"]),
         ("STT_MODEL_ALIASES", ["", "whisper-1", '"whisper-1"', "[1]", '[""]', "{}"]),
         ("STT_DEVICE", ["gpu", "auto", ""]),
         ("STT_LANGUAGE", ["xx", "EN", "english", "fr-FR"]),

@@ -59,6 +59,12 @@ def test_a_source_is_of_the_engines_that_take_from_it(engine: str, source: str) 
     assert found == ([] if source in ENGINES[engine].sources else [wanted])
 
 
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
+def test_limits_are_of_this_project_s_server(engine: str) -> None:
+    wanted = "stt:limits.waiting: has no effect: the engine speaches has no such limits."
+    assert told(engine=engine, limits={"waiting": 8}) == ([wanted] if engine == "speaches" else [])
+
+
 def test_the_default_is_never_said() -> None:
     assert told() == []
 

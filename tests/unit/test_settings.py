@@ -136,6 +136,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sources": []}, "stt:sources"),
     ({"ollama": {"models": ["a b"]}}, "is not the name of an Ollama model"),
     ({"ollama": {"keepAlive": "soon"}}, "is not a duration"),
+    ({"limits": {"audioMinutes": 0}}, "stt:limits.audioMinutes"),
+    ({"limits": {"uploadMB": 10_001}}, "stt:limits.uploadMB"),
+    ({"limits": {"waiting": 0}}, "stt:limits.waiting"),
+    ({"limits": {"waiting": "many"}}, "stt:limits.waiting"),
+    ({"limits": {"wait": 3}}, "stt:limits.wait"),
     ({"webui": {"stt_url": "javascript:x"}}, "is not a URL"),
     ({"webui": {"port": "x"}}, "stt:webui.port"),
 ]
