@@ -6,25 +6,38 @@ from collections.abc import Mapping, Sequence
 
 Sections = dict[str, dict[str, str | Sequence[str]]]
 
-#: What every service gives up, whoever runs it (systemd.exec).
-_HARDENING: Mapping[str, str] = {
+#: What every service gives up, whoever runs it (systemd.exec; `systemd-analyze security`).
+HARDENING: Mapping[str, str | Sequence[str]] = {
     "NoNewPrivileges": "yes",
+    "LimitCORE": "0",
     "LockPersonality": "yes",
+    "PrivateMounts": "yes",
     "PrivateTmp": "yes",
-    "ProtectClock": "yes",
     "ProtectControlGroups": "yes",
     "ProtectHome": "yes",
     "ProtectHostname": "yes",
     "ProtectKernelLogs": "yes",
     "ProtectKernelModules": "yes",
     "ProtectKernelTunables": "yes",
+    "ProtectProc": "invisible",
     "ProtectSystem": "strict",
-    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+    "RemoveIPC": "yes",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
     "RestrictNamespaces": "yes",
     "RestrictRealtime": "yes",
     "RestrictSUIDSGID": "yes",
     "SystemCallArchitectures": "native",
-    "UMask": "0027",
+    "SystemCallErrorNumber": "EPERM",
+    "UMask": "0077",
+}
+#: What is not for a service that uses a card: its devices, and its driver's own calls on memory.
+WITHOUT_CARD: Mapping[str, str | Sequence[str]] = {
+    "PrivateDevices": "yes",
+    "ProtectClock": "yes",  # it closes all devices but the clock's
+    "SystemCallFilter": ["@system-service", "~@privileged @resources"],
+}
+_WITH_CARD: Mapping[str, str | Sequence[str]] = {
+    "SystemCallFilter": ["@system-service", "~@privileged"],
 }
 
 
@@ -37,14 +50,19 @@ def hardened_unit(
     writable: Sequence[str],
     environment_files: Sequence[str],
     port: int,
+    card: bool = False,
+    compiles: bool = True,
+    most_memory: int | None = None,
     type_: str = "exec",
     before: str = "",
     start_seconds: int = 120,
 ) -> Sections:
     """A unit that runs ``command`` as ``user`` and may write below ``writable`` only.
 
-    ``before`` is a command that runs before each start. A port below 1024 brings the one capability
-    that it needs.
+    ``card``: it uses a card. ``compiles``: it makes code while it runs, as CTranslate2 does.
+    ``most_memory``: MiB at which the kernel ends it, and systemd starts it again. ``before`` is a
+    command that runs before each start. A port below 1024 brings the one capability that it needs,
+    and then no users of its own, which would take it away.
     """
     capability = "CAP_NET_BIND_SERVICE" if port < 1024 else ""
     service: dict[str, str | Sequence[str]] = {
@@ -64,7 +82,12 @@ def hardened_unit(
         **({"AmbientCapabilities": capability} if capability else {}),
         "CapabilityBoundingSet": capability,
         "ReadWritePaths": " ".join(writable),
-        **_HARDENING,
+        **HARDENING,
+        **(_WITH_CARD if card else WITHOUT_CARD),
+        # A driver may look at whose its devices are.
+        **({} if card or capability else {"PrivateUsers": "yes"}),
+        **({} if compiles else {"MemoryDenyWriteExecute": "yes"}),
+        **({"MemoryMax": f"{most_memory}M"} if most_memory else {}),
     }
     return {
         "Unit": {

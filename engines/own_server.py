@@ -21,6 +21,7 @@ from declaration.venv import venv_actions
 from engines.ctranslate2 import OPENMP
 from engines.hub import verify
 from engines.service import HOME, MODELS, SOCKET, USER, EngineContext, EngineService
+from engines.speech_model import Source
 
 PACKAGE = "stt_server"
 #: Seconds that the server gets to load its model.
@@ -118,6 +119,8 @@ def own_server(context: EngineContext, what: OwnServer) -> EngineService:
             environment_files=[f"/etc/incus-stt/{what.name}.env"],
             start_seconds=_DEADLINE,
             port=settings.port,
+            card=context.device == "cuda",
+            most_memory=_most_memory(context, what),
         ),
         host=str(settings.host),
         port=settings.port,
@@ -132,6 +135,20 @@ def own_server(context: EngineContext, what: OwnServer) -> EngineService:
         Evidence(url=f"{context.base_url}/health"),
         models=[what.directory],
     )
+
+
+def _most_memory(context: EngineContext, what: OwnServer) -> int | None:
+    """MiB for the unit: twice what was measured of the model, and a GiB; else None.
+
+    A limit that ends a service that works is worse than none. So there is one only where the figure
+    was measured, with this very server's engine, and where the machine's memory is all it takes: a
+    card's driver takes as much of that as it likes.
+    """
+    known = context.model.known
+    if context.device != "cpu" or what.engine != "whisper" or known is None:
+        return None
+    figure = known.cpu.get(context.compute_type)
+    return 2 * figure.mib + 1024 if figure and figure.source is Source.MEASURED else None
 
 
 def _program_step(context: EngineContext, what: OwnServer, upload: Step, venv: str) -> Step:

@@ -244,6 +244,7 @@ def _service(context: EngineContext, checkout: str, programs: str, repository: s
                 *([KEY_ENVIRONMENT] if settings.asks_key else []),
             ],
             port=settings.port,
+            card=context.device == "cuda",
         ),
         files=[
             # Read once, at start, from the working directory.

@@ -116,6 +116,7 @@ def _service(context: Context, directory: str) -> Service:
             writable=[HOME, MODELS],
             environment_files=["/etc/incus-stt/ollama.env"],
             port=port,
+            card=context.machine.gpu_vendor is not None,
         ),
         port=port,
         health=[HealthRequest(f"{api}/version")],

@@ -92,6 +92,7 @@ def _service(context: Context) -> Service:
             writable=[HOME],
             environment_files=[ENVIRONMENT],
             port=HTTPS,
+            compiles=False,
         ),
         files=files,
         port=HTTPS,

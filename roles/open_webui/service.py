@@ -164,6 +164,7 @@ def _service(context: Context) -> Service:
             environment_files=[ENVIRONMENT, SECRETS],
             start_seconds=_DEADLINE,
             port=port,
+            compiles=False,
         ),
         host=host,
         port=port,

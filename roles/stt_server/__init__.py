@@ -20,6 +20,7 @@ from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
+from declaration.unit import HARDENING, WITHOUT_CARD, Sections
 from declaration.urls import stt_url
 from declaration.venv import WHEELS
 from engines import ENGINES, MODEL_ALIAS
@@ -143,9 +144,16 @@ def _signpost(unit: str) -> Files:
         f"Speaches is not the STT engine of this machine: {unit} is. See systemctl status {unit} "
         f"and journalctl -u {unit}"
     )
-    sections = {
+    sections: Sections = {
         "Unit": {"Description": description, "AssertPathExists": f"{UNITS}/{SPEACHES}"},
-        "Service": {"Type": "oneshot", "ExecStart": "/bin/false"},
+        "Service": {
+            "Type": "oneshot",
+            "DynamicUser": "yes",
+            "ExecStart": "/bin/false",
+            "CapabilityBoundingSet": "",
+            **HARDENING,
+            **WITHOUT_CARD,
+        },
     }
     start = f"systemctl daemon-reload && {{ systemctl start {SPEACHES} 2>/dev/null || :; }}"
     file = File(f"/usr/local/lib/systemd/system/{SPEACHES}", unit_text(sections))

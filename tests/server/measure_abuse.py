@@ -76,7 +76,7 @@ def leavers(server: Running) -> str:
 
 
 ATTACKS: dict[str, Callable[[Running], str]] = {
-    "60 kB that claim two hours of sound": hours,
+    "56 kB that are two hours of sound": hours,
     "110 minutes of silence in 400 kB": silence,
     "a recording of 10 minutes": talk,
     "2000 connections that say nothing": connections,

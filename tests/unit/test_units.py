@@ -1,0 +1,120 @@
+"""What the units of this program give up, as systemd itself weighs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.kinds.files import Files
+from agent.kinds.service import Service
+from agent.systemd import unit_text
+from engines import ENGINES
+from engines.whisper_models import WHISPER_MODELS
+from stack.declare import Declaration
+from tests.unit.program import steps_of
+from tests.unit.values import declared, own
+
+#: The most that `systemd-analyze security` may say; and where a service has a card, whose devices,
+#: clock and memory it cannot be without.
+MOST, MOST_WITH_CARD = 1.5, 1.9
+ON_CARD = [name for name in ENGINES if name != "custom" and "cuda" in ENGINES[name].compute_types]
+
+
+def with_engine(engine: str, infra: str = "infra.cpu.yml", **settings: Any) -> Declaration:
+    """A stack whose compute type is chosen."""
+    values = {"model": "", "quantization": "auto", **settings}
+    declaration = declared(engine=engine, infra=own(infra), **values)
+    types = declaration.engine.compute_types
+    return declaration.with_compute_types([types[each.device][0] for each in declaration.services])
+
+
+def units(declaration: Declaration) -> dict[str, str]:
+    """The text of every unit by name."""
+    found: dict[str, str] = {}
+    for step in steps_of(declaration).values():
+        if isinstance(step.spec, Service):
+            found[step.spec.unit] = step.spec.unit_text or unit_text(step.spec.sections)
+        elif isinstance(step.spec, Files):
+            found |= {
+                Path(file.path).stem: file.content
+                for file in step.spec.files
+                if file.path.endswith(".service")
+            }
+    return found
+
+
+def exposure(text: str, directory: Path) -> float:
+    """What `systemd-analyze security` says of a unit; the less, the better."""
+    file = directory / "tested.service"
+    file.write_text(text)
+    said = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(file)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    ).stdout
+    found = re.search(r"exposure level for tested.service: ([\d.]+)", said)
+    assert found, said
+    return float(found[1])
+
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+
+
+@needs_systemd
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
+def test_units_give_up_what_they_can(engine: str, tmp_path: Path) -> None:
+    found = units(with_engine(engine, webui={"tls": "internal"}))
+    assert {engine, "speaches", "ollama", "open-webui", "webui-proxy"} == set(found)
+    scores = {name: exposure(text, tmp_path) for name, text in found.items()}
+    assert max(scores.values()) <= MOST, scores
+
+
+@needs_systemd
+@pytest.mark.parametrize("engine", ON_CARD)
+def test_units_with_a_card_give_up_the_rest(engine: str, tmp_path: Path) -> None:
+    found = units(with_engine(engine, "infra.yml"))
+    for name in {engine, "ollama"}:
+        assert exposure(found[name], tmp_path) <= MOST_WITH_CARD, name
+
+
+@pytest.mark.parametrize("engine", ON_CARD)
+def test_a_card_stays_open_where_there_is_one(engine: str) -> None:
+    """Each of these closes devices, or refuses what a driver does with memory."""
+    closing = ("PrivateDevices", "DevicePolicy", "DeviceAllow", "ProtectClock", "PrivateUsers")
+    found = units(with_engine(engine, "infra.yml"))
+    for name in (engine, "ollama"):
+        for directive in closing:
+            assert f"\n{directive}=" not in found[name], (name, directive)
+        assert "@resources" not in found[name] and "MemoryMax=" not in found[name]
+    for name in (engine, "ollama"):
+        assert "\nPrivateDevices=yes\n" in units(with_engine(engine))[name]
+
+
+@pytest.mark.parametrize("model", ["tiny", "base", "small", "medium", "large-v3-turbo"])
+def test_memory_ends_where_it_is_known(model: str) -> None:
+    text = units(with_engine("faster-whisper", model=model))["faster-whisper"]
+    found = re.search(r"\nMemoryMax=(\d+)M\n", text)
+    if model in ("tiny", "base", "small"):
+        measured = max(figure.mib for figure in WHISPER_MODELS[model].cpu.values())
+        assert found and int(found[1]) > measured + 1024
+    else:
+        assert not found, "the figure is derived: it may end a service that works"
+
+
+@pytest.mark.parametrize("engine", ["parakeet", "vosk", "owhisper", "speaches"])
+def test_memory_has_no_end_where_nobody_measured(engine: str) -> None:
+    assert "MemoryMax=" not in "".join(units(with_engine(engine)).values())
+
+
+def test_a_service_has_descriptors_for_a_crowd() -> None:
+    for name, text in units(with_engine("faster-whisper")).items():
+        assert name == "speaches" or "\nLimitNOFILE=65536\n" in text, name
