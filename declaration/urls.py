@@ -37,3 +37,28 @@ def webui_url(settings: Settings, machine: MachinePlan) -> str:
         port = f":{published}" if published and int(published) != HTTPS else ""
         return f"https://{webui.names[0]}{port}"
     return f"https://{machine.address}"
+
+
+def webui_hosts(settings: Settings, machine: MachinePlan) -> list[str]:
+    """What browsers may call Open WebUI's machine: its address first."""
+    names = settings.webui.names if settings.webui.tls != "none" else []
+    return [str(machine.address), "localhost", "127.0.0.1", *names]
+
+
+def webui_origins(settings: Settings, machine: MachinePlan) -> list[str]:
+    """Every origin (RFC 6454) that Open WebUI's own pages may have."""
+    webui = settings.webui
+    scheme, usual, port = (
+        ("https", HTTPS, HTTPS) if webui.tls != "none" else ("http", 80, webui.port)
+    )
+    address, _, published = webui.publish.rpartition(":")
+    hosts = webui_hosts(settings, machine)
+    if address not in ("", "0.0.0.0"):  # noqa: S104  # compared, not bound
+        hosts.append(address)
+    ports = dict.fromkeys([port, *([int(published)] if published else [])])
+    made = [
+        f"{scheme}://{host}" + (f":{each}" if each != usual else "")
+        for host in hosts
+        for each in ports
+    ]
+    return list(dict.fromkeys([*made, *webui.origins]))

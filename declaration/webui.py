@@ -45,6 +45,15 @@ def _check_name(value: str) -> str:
     return value
 
 
+def _check_origin(value: str) -> str:
+    if not re.fullmatch(r"https?://[a-z0-9.-]+(:[1-9]\d{0,4})?", value):
+        raise ValueError(
+            f"{show(value)} is not an address without a path. Use one such as "
+            "http://192.168.1.5:3000"
+        )
+    return value
+
+
 def _check_listen(value: str) -> str:
     address, _, port = value.rpartition(":")
     try:
@@ -73,6 +82,13 @@ class Webui(StrictModel):
         [],
         "What the certificate is for, besides the machine's address and localhost",
         allowed="a list of host names and IPv4 addresses, such as `[stt.home.arpa]`",
+    )
+    origins: list[Annotated[Text, AfterValidator(_check_origin)]] = setting(
+        [],
+        "Further addresses under which browsers reach Open WebUI. From others it refuses the "
+        "connection on which answers come. It knows those of its machine, `localhost`, `publish` "
+        "and, with HTTPS, `names`",
+        allowed="a list of addresses without a path, such as `[http://192.168.1.5:3000]`",
     )
     certificate: Annotated[Text, AfterValidator(check_path)] = setting(
         "",

@@ -65,6 +65,18 @@ def _listens(settings: Settings) -> dict[str, int]:
     return {"stt:webui.port": settings.webui.port, **proxy}
 
 
+def _warnings(context: Context) -> list[str]:
+    webui = context.settings.webui
+    everywhere = webui.publish.startswith("0.0.0.0:")
+    if not everywhere or webui.tls != "none" or webui.origins:
+        return []
+    return [
+        f"{context.machine.name}: Open WebUI is published on every address of the host "
+        f"({webui.publish}), and answers only pages that it knows: localhost. Name the addresses "
+        "that browsers use (stt:webui.origins), or set stt:webui.tls."
+    ]
+
+
 ROLE = Role(
     service.NAME,
     "Open WebUI, with the domain's own services for its microphone and chats",
@@ -77,4 +89,5 @@ ROLE = Role(
     shared=False,
     listens=_listens,
     artifacts=[proxy.ARTIFACT],
+    warnings=_warnings,
 )

@@ -15,7 +15,7 @@ from declaration.artifacts import Artifact
 from declaration.secret import secret
 from declaration.step import Step
 from declaration.unit import hardened_unit
-from declaration.urls import HTTPS
+from declaration.urls import HTTPS, webui_hosts
 from roles.open_webui import service
 from roles.role import Context
 
@@ -39,23 +39,18 @@ ARTIFACT = Artifact(
 )
 
 
-def names(context: Context) -> list[str]:
-    """What browsers may call it: its address first."""
-    settings, address = context.settings, str(context.machine.address)
-    return [address, "localhost", "127.0.0.1", *settings.webui.names]
-
-
 def caddyfile(context: Context) -> str:
     """Caddy's configuration."""
+    hosts = webui_hosts(context.settings, context.machine)
     own = context.settings.webui.tls == "files"
     domain = f"incus-stt {context.machine.domain}"
-    addresses = ", ".join(f"https://{name}" for name in names(context))
+    addresses = ", ".join(f"https://{name}" for name in hosts)
     lines = [
         "# Made by incus-stt; `pulumi up` writes it again.",
         "{",
         "\tadmin off",
         # Clients that ask for an address name nobody.
-        f"\tdefault_sni {names(context)[0]}",
+        f"\tdefault_sni {hosts[0]}",
         "\tskip_install_trust",
         f"\tstorage file_system {HOME}",
         "\tpki {",

@@ -20,7 +20,7 @@ from declaration.secret import secret
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
-from declaration.urls import ollama_url, stt_url
+from declaration.urls import ollama_url, stt_url, webui_origins
 from declaration.venv import venv_actions
 from engines.service import MODEL_ALIAS
 from roles.role import Context
@@ -111,6 +111,7 @@ def venv() -> str:
 def variables(context: Context) -> dict[str, str]:
     """The environment, except for the secrets."""
     settings = context.settings
+    secure = settings.webui.tls != "none"
     ollama, stt = links(context)
     return {
         "HOME": HOME,
@@ -126,6 +127,11 @@ def variables(context: Context) -> dict[str, str]:
         # The STT service takes every format and length, and transcribes an MP3 of it worse.
         "BYPASS_PYDUB_PREPROCESSING": "true",
         "ENABLE_SIGNUP": "true" if settings.webui.signup else "false",
+        "CORS_ALLOW_ORIGIN": ";".join(webui_origins(settings, context.machine)),
+        "WEBUI_SESSION_COOKIE_SECURE": "true" if secure else "false",
+        "WEBUI_AUTH_COOKIE_SECURE": "true" if secure else "false",
+        # All but dev close /docs and /openapi.json; prod also refuses what needs HTTPS without it.
+        "ENV": "prod" if secure else "test",
         "OFFLINE_MODE": "true",
         "HF_HUB_OFFLINE": "1",
         "ORT_DISABLE_TELEMETRY": "1",

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -110,6 +111,29 @@ def test_open_webui_transcribes_after_up(settled: Project) -> None:
     assert inside(settled, "systemctl", "show", "-P", "User", UNIT) == "webui"
     assert settled.unchanged()
     assert settled.drift() == []
+
+
+def exposure(project: Project, unit: str) -> float:
+    """What systemd says of a unit; the less, the better."""
+    said = inside(project, "systemd-analyze", "security", "--no-pager", f"{unit}.service")
+    return float(re.findall(r": ([\d.]+) ", said.splitlines()[-1])[0])
+
+
+def test_only_its_own_pages_are_answered(settled: Project) -> None:
+    """By the API with cookies, and by the socket on which answers come."""
+    assert exposure(settled, UNIT) <= 1.5
+    address = f"http://127.0.0.1:{PORT}"
+    own = [f"http://localhost:{PORT}", address, f"http://{settled.subnet}.2:3000"]
+    with httpx.Client(base_url=address, trust_env=False) as client:
+        for origin, mine in [*((each, True) for each in own), ("http://evil.test", False)]:
+            headers = {"Origin": origin}
+            answer = client.get("/api/config", headers=headers)
+            allowed = answer.headers.get("access-control-allow-origin")
+            assert allowed == (origin if mine else None), origin
+            channel = client.get("/ws/socket.io/?EIO=4&transport=polling", headers=headers)
+            assert channel.status_code == (200 if mine else 400), origin
+        for path in ("/docs", "/openapi.json"):
+            assert "openapi" not in client.get(path).text, path
 
 
 @pytest.mark.parametrize(
@@ -446,6 +470,17 @@ def test_what_goes_wrong_is_said(settled: Project, tmp_path: Path) -> None:
     assert admin.text_of("hello_world") == "hello world"
 
 
+def test_wrong_passwords_of_others_do_not_keep_the_operator_out(project: Project) -> None:
+    """Open WebUI itself keeps the account closed for three minutes, until it restarts."""
+    account = {"email": project.outputs()["webui_admin_email"], "password": "wrong-password"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", trust_env=False) as client:
+        tries = [client.post("/api/v1/auths/signin", json=account) for _ in range(16)]
+    assert tries[-1].status_code == 429
+    project.set(keepAlive="1h")
+    project.up()  # the STT service restarts, and Open WebUI does not
+    assert project.outputs()["webui_check"]["text"] == "one two three"
+
+
 def test_https_with_a_ca_of_its_own(project: Project) -> None:
     wire(project, tls="internal", names=["webui.test"])
     project.up()
@@ -461,6 +496,14 @@ def test_https_with_a_ca_of_its_own(project: Project) -> None:
     with pytest.raises(OSError, match="refused"):  # no password goes in the clear
         request(f"http://{project.subnet}.2:3000/health")
     assert inside(project, "systemctl", "show", "-P", "User", "webui-proxy") == "webui-proxy"
+    assert exposure(project, "webui-proxy") <= 1.5
+    account = {name: outputs[f"webui_admin_{name}"] for name in ("email", "password")}
+    with httpx.Client(
+        base_url=f"https://localhost:{PORT}", trust_env=False, verify=trust
+    ) as client:
+        signed = client.post("/api/v1/auths/signin", json=account)
+    assert signed.status_code == 200
+    assert "; secure" in signed.headers["set-cookie"].lower()
     assert project.unchanged()
 
     # The CA outlives the machine, and so does what people wrote.

@@ -216,6 +216,26 @@ def test_open_webui_without_a_recording_only_signs_in(imitation: Imitation) -> N
     assert json.loads(done.stdout) == {"signed_in": True} and len(imitation.got) == 1
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 429])
+@pytest.mark.parametrize("accepted", [True, False])
+def test_open_webui_is_verified_where_the_password_is_refused(
+    imitation: Imitation, tmp_path: Path, status: int, accepted: bool
+) -> None:
+    """Such as for too many wrong tries of somebody else. The token that is made has to work."""
+    verify = tmp_path / "verify.py"
+    verify.write_text(VERIFY.read_text())
+    (tmp_path / "accounts.py").write_text("print('a line')\nprint('made-token')\n")
+    session = "GET /api/v1/auths/"
+    imitation.answers = {SIGN_IN: (status, ""), session: (200 if accepted else 401, {})}
+    done = program(verify, imitation.url, environment=ACCOUNT)
+    assert imitation.got[1][0] == session
+    assert imitation.got[1][1]["Authorization"] == "Bearer made-token"
+    if accepted:
+        assert json.loads(done.stdout) == {"signed_in": True}
+    else:
+        assert done.returncode != 0 and "HTTP status 401" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("answers", "said"),
     [

@@ -136,6 +136,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sources": []}, "stt:sources"),
     ({"ollama": {"models": ["a b"]}}, "is not the name of an Ollama model"),
     ({"ollama": {"keepAlive": "soon"}}, "is not a duration"),
+    ({"webui": {"origins": ["http://a.test/"]}}, "is not an address without a path"),
+    ({"webui": {"origins": ["*"]}}, "is not an address without a path"),
     ({"limits": {"audioMinutes": 0}}, "stt:limits.audioMinutes"),
     ({"limits": {"uploadMB": 10_001}}, "stt:limits.uploadMB"),
     ({"limits": {"waiting": 0}}, "stt:limits.waiting"),

@@ -12,7 +12,7 @@ import yaml
 
 from declaration.problems import DeclarationError
 from declaration.settings import conflicting_settings, parse_settings
-from declaration.urls import webui_url
+from declaration.urls import webui_origins, webui_url
 from roles import ROLES
 from roles.open_webui.machine.declared import forget
 from roles.open_webui.service import DECLARED, FIRST
@@ -44,7 +44,8 @@ def test_every_variable_is_declared_first_or_read_at_each_start() -> None:
     always = {
         *("HOME", "DATA_DIR", "STATIC_DIR", "WHISPER_LANGUAGE", "BYPASS_PYDUB_PREPROCESSING"),
         *("OFFLINE_MODE", "HF_HUB_OFFLINE", "ANONYMIZED_TELEMETRY", "DO_NOT_TRACK"),
-        *("SCARF_NO_ANALYTICS", "ORT_DISABLE_TELEMETRY"),
+        *("SCARF_NO_ANALYTICS", "ORT_DISABLE_TELEMETRY", "ENV", "CORS_ALLOW_ORIGIN"),
+        *("WEBUI_SESSION_COOKIE_SECURE", "WEBUI_AUTH_COOKIE_SECURE"),
     }
     assert set(known) == always | set(FIRST) | (set(DECLARED) - {"AUDIO_STT_OPENAI_API_KEY"})
 
@@ -67,6 +68,50 @@ def test_the_url_is_one_with_a_microphone(webui: dict[str, Any], url: str) -> No
     declaration = declared(webui=webui)
     [machine] = [each for each in declaration.topology.machines if "open_webui" in each.roles]
     assert webui_url(declaration.settings, machine) == url
+
+
+@pytest.mark.parametrize(
+    ("webui", "more"),
+    [
+        ({}, ["http://localhost:3000", "http://127.0.0.1:3000", "http://10.120.0.2:3000"]),
+        ({"publish": "127.0.0.1:80"}, ["http://localhost", "http://localhost:3000"]),
+        ({"publish": "192.168.1.5:8080"}, ["http://192.168.1.5:8080", "http://localhost:8080"]),
+        ({"publish": ""}, ["http://10.120.0.2:3000"]),
+        ({"origins": ["http://nas.test:81"]}, ["http://nas.test:81", "http://localhost:3000"]),
+        (
+            {"tls": "internal", "names": ["w.test"], "publish": "0.0.0.0:443"},
+            ["https://w.test", "https://10.120.0.2", "https://localhost"],
+        ),
+        ({"tls": "internal", "names": ["w.test"]}, ["https://w.test:3000", "https://w.test"]),
+    ],
+)
+def test_open_webui_answers_its_own_pages_only(webui: dict[str, Any], more: list[str]) -> None:
+    declaration = declared(webui=webui)
+    [machine] = [each for each in declaration.topology.machines if "open_webui" in each.roles]
+    origins = webui_origins(declaration.settings, machine)
+    assert set(more) <= set(origins) and len(origins) == len(set(origins))
+    assert not any("*" in each or "0.0.0.0" in each for each in origins)
+    tls = webui.get("tls", "none") != "none"
+    # The proxy makes https of it, and has no pages without.
+    assert all(each.startswith("https://") == tls for each in origins)
+    url = webui_url(declaration.settings, machine)
+    assert url.removesuffix(":80") in origins  # as a browser has it
+    service: Any = steps_of(declaration)[f"{WEBUI}/service"].spec
+    variables = service.variables
+    assert variables["CORS_ALLOW_ORIGIN"] == ";".join(origins)
+    for cookie in ("SESSION", "AUTH"):
+        assert variables[f"WEBUI_{cookie}_COOKIE_SECURE"] == ("true" if tls else "false")
+    assert variables["ENV"] != "dev"
+
+
+def test_pages_that_nobody_named_are_warned_of() -> None:
+    def told(**webui: Any) -> bool:
+        return any("stt:webui.origins" in line for line in program(**webui).log)
+
+    assert told(publish="0.0.0.0:3000")
+    assert not told(publish="0.0.0.0:3000", origins=["http://192.168.1.5:3000"])
+    assert not told(publish="0.0.0.0:443", tls="internal", names=["w.test"])
+    assert not told()
 
 
 def test_the_proxy_has_a_certificate_for_every_name() -> None:

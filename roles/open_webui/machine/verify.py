@@ -20,15 +20,25 @@ import httpx
 TIMEOUT = 300
 
 
+#: What Open WebUI answers where the password is another, and where somebody has tried too often.
+REFUSED = (400, 401, 403, 429)
+
+
 def sign_in(client: httpx.Client) -> str:
-    """A token: by password, or made here where a person has changed the password."""
+    """A token that works: by password, or made here where that is refused.
+
+    A person may have changed the password. And Open WebUI counts the tries for an account, not who
+    makes them: anybody who tries 15 wrong ones keeps everybody out for three minutes.
+    """
     account = {name: os.environ[f"WEBUI_ADMIN_{name.upper()}"] for name in ("email", "password")}
     answer = client.post("/api/v1/auths/signin", json=account)
-    if answer.status_code not in (400, 401, 403):
+    if answer.status_code not in REFUSED:
         return str(answer.raise_for_status().json()["token"])
     accounts = [sys.executable, str(Path(__file__).with_name("accounts.py")), "token"]
     said = subprocess.run(accounts, capture_output=True, text=True, check=True).stdout  # noqa: S603
-    return said.splitlines()[-1]
+    token = said.splitlines()[-1]
+    client.get("/api/v1/auths/", headers={"Authorization": f"Bearer {token}"}).raise_for_status()
+    return token
 
 
 def transcribe(client: httpx.Client, token: str, recording: Path) -> str:
