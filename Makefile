@@ -99,8 +99,9 @@ test-all: ## Run all tests, as CI does: those too that take long and whose progr
 test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a minute
 	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(UNIT) $(ARGS)
 
-test-faults: setup venv-dev ## Break 200 runs off at random moments (STT_FAULT_SEED=… repeats a run)
-	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS)
+test-faults: setup venv-dev ## Break 200 runs off (STT_FAULT_SEED=…); send the STT server nonsense (STT_FUZZ_SEED=…)
+	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS) || [ $$? = 5 ]
+	@STT_FUZZ_SECONDS=$${STT_FUZZ_SECONDS:-600} .venv/bin/pytest -s tests/server/test_fuzz.py $(ARGS) || [ $$? = 5 ]
 
 setup: venv ## Set up this machine for a stack, as `up` does first: the Pulumi CLI, Incus, a pool, the image
 	@.venv/bin/python -m bootstrap.host $(STACK)

@@ -9,11 +9,6 @@ from stt_server.audio import Slice, StoppedError, slices
 from stt_server.formats import Transcript
 from stt_server.recognizer import Info, Options, Recognizer, Segment
 
-#: Characters of the last segments that lead Whisper in the next slice; it takes 224 tokens of them.
-_CONTEXT, _LAST = 1000, 50
-#: Whisper's own rule: what it said at a higher temperature leads nothing.
-_SURE = 0.5
-
 
 class Job:
     """A recording and what was heard of it so far.
@@ -50,7 +45,7 @@ class Job:
         if part is None:
             raise RuntimeError("there is no slice")
         self._next = None
-        found, info = recognizer.transcribe(part.samples, self._led())
+        found, info = recognizer.transcribe(part.samples, self._known())
         heard = []
         for segment in found:
             if self.options.stopped():
@@ -66,15 +61,14 @@ class Job:
             self.transcript = Transcript(options.task, known, self._segments, options.words)
             self.done = True
 
-    def _led(self) -> Options:
-        """The request, with what was found so far: the language, and the text before."""
-        if not self._segments or self._info is None:
+    def _known(self) -> Options:
+        """The request, with the language once it was heard.
+
+        The text before is not given to the next slice: what was misheard would be said again.
+        """
+        if not self._segments or self._info is None or self.options.language:
             return self.options
-        language = self.options.language or self._info.language
-        prompt = self.options.prompt or ""
-        if self._segments[-1].details.get("temperature", 0) <= _SURE:
-            prompt += "".join(segment.text for segment in self._segments[-_LAST:])[-_CONTEXT:]
-        return replace(self.options, language=language, prompt=prompt.strip() or None)
+        return replace(self.options, language=self._info.language)
 
     def close(self) -> None:
         """Leave the file."""

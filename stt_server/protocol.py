@@ -40,6 +40,16 @@ class Protocol(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY:
             self._wait(REST_SECONDS)
 
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP, where nothing was said yet; the request goes no further."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for."""
         self._stop_waiting()

@@ -22,8 +22,8 @@ import numpy as np
 from tests.server.server import NAME, RECORDINGS, Running, speech, wav
 
 BOUNDARY = "abuse"
-_PART = b"--abuse\r\nContent-Disposition: form-data; name=%s\r\n\r\n"
-_END = b"\r\n--abuse--\r\n"
+PART = b"--abuse\r\nContent-Disposition: form-data; name=%s\r\n\r\n"
+END = b"\r\n--abuse--\r\n"
 _CHUNK = b"\0" * (1 << 16)
 
 
@@ -90,21 +90,21 @@ def send_whole(
 
 def file_of(size: int) -> Iterator[bytes]:
     """A form with a file of ``size`` bytes that is no audio."""
-    yield _PART % b'"model"' + NAME.encode() + b"\r\n"
-    yield _PART % b'"file"; filename="x"'
+    yield PART % b'"model"' + NAME.encode() + b"\r\n"
+    yield PART % b'"file"; filename="x"'
     for _ in range(size // len(_CHUNK)):
         yield _CHUNK
-    yield _END
+    yield END
 
 
 def fields_of(number: int, size: int) -> Iterator[bytes]:
     """A form of so many fields of so many bytes."""
     for each in range(number):
-        yield _PART % b'"field%d"' % each
+        yield PART % b'"field%d"' % each
         for _ in range(size // len(_CHUNK)):
             yield _CHUNK
         yield b"\r\n"
-    yield _END
+    yield END
 
 
 def urlencoded(size: int) -> Iterator[bytes]:

@@ -240,7 +240,8 @@ def test_an_object_is_compared_with_what_was_applied_last(first: Program, live: 
     }
     # Another setting is the preview's own difference, and not drift.
     again = run("gpu", live, first, webui={"publish": "0.0.0.0:8080"})
-    assert (again.drift, set(again.done)) == ({}, {"ai-tools/webui/instance"})
+    steps = {f"ai-tools/webui/open_webui/{name}" for name in ("service", "verify")}
+    assert (again.drift, set(again.done)) == ({}, {"ai-tools/webui/instance", *steps})
     # Both: the drift is what somebody changed.
     by_hand = changed(live, "instance", "webui", description="mine")
     both = run("gpu", by_hand, first, webui={"publish": "0.0.0.0:8080"})
