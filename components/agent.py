@@ -14,7 +14,7 @@ import pulumi
 
 from agent.difference import Difference
 from components.command import Command, Host
-from components.incus_object import is_another
+from components.incus_object import egress_command, is_another
 from declaration.topology import MachinePlan
 from host.client import incus_words, shell
 from host.objects import INSTANCE
@@ -77,14 +77,16 @@ class Agent(Command):
         host: Host,
         instance: Command,
         late: pulumi.Output[MachineState | None] | None,
+        way_out: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
         file = agent_file()
         name = plan.resource("agent")
         inside = ["exec", plan.name, "--", "sh", "-c", _ARRIVE, "sh", f"/opt/incus-stt/{file.name}"]
-        receive = shlex.join(
-            [*shell(host.connection), incus_words(host.connection, inside, plan.domain)]
-        )
+        command = incus_words(host.connection, inside, plan.domain)
+        receive = shlex.join([*shell(host.connection), command])
+        if way_out:  # an image may lack Python
+            receive = f"{egress_command(host, way_out)} {shlex.quote(command)}"
         cached = f'"${{XDG_CACHE_HOME:-$HOME/.cache}}/incus-stt/{file.name}"'
         super().__init__(
             name,

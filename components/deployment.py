@@ -99,7 +99,7 @@ class Deployment:
             self._commands[step.name] = self._register(step)
         for domain in domains:
             commands = self._commands.values()
-            domain.close([each for each in commands if each.step.machine[0] == domain.name])
+            domain.close([each for each in commands if each.step.machine[0] == domain.plan.name])
 
     def _devices(self, context: Context) -> dict[str, Mapping[str, str]]:
         return {
@@ -137,6 +137,7 @@ class Deployment:
             after={name: self._commands[name] for name in step.after},
             restored=[name for name in under if name in self._host.drift],
             late=late,
+            way_out=machine.way_out,
             opts=pulumi.ResourceOptions(parent=self._groups[group]),
         )
 
@@ -162,7 +163,7 @@ class Deployment:
                 found.setdefault(key, output)
                 if not _secrets_in(value):
                     own[key] = output
-        flows = dict.fromkeys(str(flow) for each in self._borders.values() for flow in each.flows)
+        flows = dict.fromkeys(text for each in self._borders.values() for text in each.shown)
         more = {"machines": machines} if repeated else {}
         return {**found, **more, "allowed_traffic": list(flows)}
 

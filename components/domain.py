@@ -10,10 +10,12 @@ import pulumi
 from components import objects
 from components.agent import Agent
 from components.command import Command, Host
-from components.incus_object import ClosedAcl, IncusObject
+from components.incus_object import EXACT, ClosedAcl, IncusObject, host_command
+from components.step import AFTER, StepCommand, said
 from components.unread import is_unread, read_after, warn
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan
+from host.egress import SUFFIX
 from host.objects import ACL, INSTANCE, NETWORK, PROFILE, PROJECT, VOLUME, Place
 from stack.flows import Border
 
@@ -21,6 +23,7 @@ from stack.flows import Border
 class Machine(pulumi.ComponentResource):
     """A container with its agent; the roles' steps are its children.
 
+    ``way_out`` is the bridge where `up` opens it to install something; empty where it does not.
     ``late`` is what the agent says once `up` has started a machine that did not answer before.
     """
 
@@ -32,6 +35,7 @@ class Machine(pulumi.ComponentResource):
         desired: Mapping[str, Any],
         within: list[IncusObject],
         needs: list[IncusObject],
+        way_out: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("stt:incus:Machine", plan.full_name, None, opts)
@@ -52,7 +56,8 @@ class Machine(pulumi.ComponentResource):
             warn(plan)
         late = read_after(self.instance, host, plan) if unread and not preview else None
         opts = pulumi.ResourceOptions(parent=self)
-        self.agent = Agent(plan, host, self.instance, late, opts)
+        self.agent = Agent(plan, host, self.instance, late, way_out, opts)
+        self.way_out = way_out
         self.late = None if late is None else read_after(self.agent, host, plan, late)
         self.register_outputs({})
 
@@ -97,7 +102,20 @@ class Domain(pulumi.ComponentResource):
             objects.acl(plan, border),
             opts=after,
         )
-        after = pulumi.ResourceOptions(parent=self, depends_on=[self.acl])
+        acls = [self.acl]
+        if plan.way_out:
+            acls.append(
+                IncusObject(
+                    f"{plan.name}/acl/install",
+                    host,
+                    ACL,
+                    Place(f"{plan.bridge}{SUFFIX}", "default"),
+                    objects.install_acl(plan, border),
+                    words=[EXACT],
+                    opts=after,
+                )
+            )
+        after = pulumi.ResourceOptions(parent=self, depends_on=acls)
         network = IncusObject(
             f"{plan.name}/network",
             host,
@@ -125,7 +143,7 @@ class Domain(pulumi.ComponentResource):
             )
             for name in sorted({name for each in volumes.values() for name in each})
         }
-        self.name, self._host = plan.name, host
+        self.plan, self._host = plan, host
         self.machines: dict[str, Machine] = {}
         for machine in plan.machines:
             mounts = volumes[machine.name]
@@ -143,14 +161,26 @@ class Domain(pulumi.ComponentResource):
                     *(network, *(profiles[name] for name in machine.machine.profiles)),
                     *(made[name] for name in mounts),
                 ],
+                plan.way_out,
                 mine,
             )
         self.register_outputs({})
 
-    def close(self, commands: Sequence[Command]) -> None:
-        """Take away what the bridge let through before, once these are done."""
-        name, mine = f"{self.name}/acl/closed", pulumi.ResourceOptions(parent=self)
-        ClosedAcl(name, self._host, self.acl, commands, mine)
+    def close(self, commands: Sequence[StepCommand]) -> None:
+        """Take away what the bridge let through before, and for installing, once these are done."""
+        name, mine = self.plan.name, pulumi.ResourceOptions(parent=self)
+        ClosedAcl(f"{name}/acl/closed", self._host, self.acl, commands, mine)
+        fetching = {each.step.name: each for each in commands if each.step.spec.fetches}
+        if self.plan.way_out and fetching:
+            needs = pulumi.ResourceOptions(depends_on=list(fetching.values()))
+            Command(
+                f"{name}/egress",
+                self._host,
+                create=host_command(self._host, "egress", "close", self.plan.way_out),
+                after={AFTER: said(fetching)},
+                here=True,
+                opts=pulumi.ResourceOptions.merge(mine, needs),
+            )
 
     def _profiles(
         self,

@@ -24,11 +24,19 @@ from host.objects import (
     owner_of,
 )
 
+#: For an ACL whose old rules need not stay until all is changed.
+EXACT = "--exact"
+
 
 def host_command(host: Host, *words: str) -> str:
     """A call of ``host`` with the connection, as text for a shell here."""
     connection = ["--connection", str(host.connection)]
     return shlex.join([".venv/bin/python", "-m", "host", *connection, *words])
+
+
+def egress_command(host: Host, bridge: str) -> str:
+    """What runs a command, which is its next word, while a bridge is open to the internet."""
+    return host_command(host, "egress", "run", bridge)
 
 
 def find_drift(
@@ -128,7 +136,7 @@ class IncusObject(Command):
             delete=None if keep else self._with_owner(host, "delete", kind.name, *where),
             stdin=json.dumps(desired, sort_keys=True, ensure_ascii=False),
             identity=[*identity, *fixed, *(owner.id for owner in within)],
-            drift=_own_drift(kind, self.found),
+            drift=self.found if EXACT in words else _own_drift(kind, self.found),
             here=True,
             quiet=kind is ACL,  # it says all its rules, for ClosedAcl
             opts=opts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from declaration import infra
@@ -10,6 +10,7 @@ from declaration.gpu_devices import vendor_of
 from declaration.policy import Flow
 from declaration.settings import Snapshots
 from declaration.topology import DomainPlan, MachinePlan
+from host.egress import CLOSED_DNS
 from host.objects import MARK
 from stack.flows import Border
 
@@ -43,10 +44,19 @@ def project(plan: DomainPlan) -> dict[str, Any]:
 
 def acl(plan: DomainPlan, border: Border) -> dict[str, Any]:
     """The ACL of the bridge: what its machines may open, and what may be opened to them."""
+    return _acl(f"border of {plan.name}", border.egress, border.ingress)
+
+
+def install_acl(plan: DomainPlan, border: Border) -> dict[str, Any]:
+    """The ACL that the bridge has besides, while `up` installs something."""
+    return _acl(f"what {plan.name} installs from", border.install, ())
+
+
+def _acl(what: str, egress: Sequence[Flow], ingress: Sequence[Flow]) -> dict[str, Any]:
     return {
-        "description": f"incus-stt: border of {plan.name}",
-        "egress": [_rule(flow) for flow in border.egress],
-        "ingress": [_rule(flow) for flow in border.ingress],
+        "description": f"incus-stt: {what}",
+        "egress": [_rule(flow) for flow in egress],
+        "ingress": [_rule(flow) for flow in ingress],
         "config": dict(MARK),
     }
 
@@ -80,6 +90,7 @@ def network(plan: DomainPlan) -> dict[str, Any]:
             "security.acls": plan.bridge,
             "security.acls.default.egress.action": "drop",
             "security.acls.default.ingress.action": "drop",
+            **({} if plan.domain.egress == "open" else {"raw.dnsmasq": CLOSED_DNS}),
             **MARK,
         },
     }

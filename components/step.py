@@ -12,7 +12,7 @@ import pulumi
 from agent.difference import Difference
 from agent.record import digest_of, salted_with
 from components.command import Command, Host, joined
-from components.incus_object import host_command, is_another
+from components.incus_object import egress_command, host_command, is_another
 from components.kept_values import Secrets
 from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
@@ -136,7 +136,10 @@ def remove_command(host: Host, plan: MachinePlan, step: Step) -> str:
 
 
 class StepCommand(Command):
-    """A step. ``result`` is what it says came of it; ``late`` is drift that `up` finds late."""
+    """A step. ``result`` is what it says came of it; ``late`` is drift that `up` finds late.
+
+    One that fetches something has the bridge ``way_out`` open meanwhile, where there is one.
+    """
 
     def __init__(
         self,
@@ -151,22 +154,24 @@ class StepCommand(Command):
         after: Mapping[str, Command],
         restored: Sequence[str],
         late: pulumi.Output[list[Difference]] | None,
+        way_out: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
         self.step, self.late = step, late
+        way_out = way_out if step.spec.fetches else ""
         text = step.text()
         names = secret_names(text)
         super().__init__(
             step.name,
             host,
-            create=self._create(step, plan, host),
+            create=self._create(step, plan, host, way_out),
             delete=remove_command(host, plan, step),
             stdin=_named(text, names) if host.compared else _stdin(text, names, secrets),
-            after={AFTER: _said(after)} if after else None,
+            after={AFTER: said(after)} if after else None,
             identity=[agent.id],
             drift=step_drift(host, plan, step, restored),
             late=late,
-            here=bool(step.source),
+            here=bool(step.source or way_out),
             quiet=bool(names),
             secret_output=bool(names),
             opts=pulumi.ResourceOptions.merge(
@@ -177,8 +182,12 @@ class StepCommand(Command):
         self.result: pulumi.Output[dict[str, Any]] = self.stdout.apply(_result)
 
     @staticmethod
-    def _create(step: Step, plan: MachinePlan, host: Host) -> pulumi.Input[str]:
+    def _create(step: Step, plan: MachinePlan, host: Host, way_out: str) -> pulumi.Input[str]:
         words = ["apply", step.part, "--stack"]
+        if way_out:
+            # The quoted text and the id after it are one word for the shell.
+            inside = shlex.quote(f"{agent_command(host, plan, words)} ")
+            return joined(f"{egress_command(host, way_out)} {inside}", host.stack)
         if not step.source:
             command = agent_command(host, plan, words)
         else:
@@ -205,10 +214,10 @@ def _stdin(text: str, names: list[str], secrets: Secrets) -> pulumi.Input[str]:
     return pulumi.Output.secret(secrets.values(names).apply(fill))
 
 
-def _said(commands: Mapping[str, Command]) -> pulumi.Output[str]:
+def said(commands: Mapping[str, Command]) -> pulumi.Output[str]:
     """What came of other steps, which changes with each of their runs."""
-    said = pulumi.Output.all(**{name: command.stdout for name, command in commands.items()})
-    return said.apply(lambda known: "\n".join(str(text) for text in known.values()))
+    every = pulumi.Output.all(**{name: command.stdout for name, command in commands.items()})
+    return every.apply(lambda known: "\n".join(str(text) for text in known.values()))
 
 
 def _filled(data: Any, values: dict[str, str]) -> Any:

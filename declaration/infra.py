@@ -157,6 +157,8 @@ class Domain(_Model):
 
     description: str = ""
     trust_level: Literal["admin", "trusted", "semi-trusted", "untrusted", "disposable"]
+    #: The way out: for `up` only while it installs, always, or never.
+    egress: Literal["install", "open", "closed"] = "install"
     subnet: Annotated[IPv4Network, BeforeValidator(_text)] | None = None
     profiles: dict[HostName, Profile] = {}
     machines: dict[HostName, Machine] = {}

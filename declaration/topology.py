@@ -88,6 +88,11 @@ class DomainPlan:
         return self.environment.bridge(self.domain.formerly or self.written)
 
     @property
+    def way_out(self) -> str:
+        """The bridge, where `up` opens it to the internet to install something; else empty."""
+        return self.bridge if self.domain.egress == "install" else ""
+
+    @property
     def gateway(self) -> IPv4Address:
         """The host's address on the bridge."""
         return self.subnet[GATEWAY]

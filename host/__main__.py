@@ -39,8 +39,13 @@ def _parser() -> argparse.ArgumentParser:
         words.add_argument("--owner", default="", help="the stack: PROJECT/STACK/ID")
         if verb == "apply":
             words.add_argument("--image", default="", help="of an instance")
+            words.add_argument("--exact", action="store_true", help="an ACL's old rules go")
             words.add_argument("--former", default="", help="the project's name before")
     verbs.add_parser("close").add_argument("acl")
+    words = verbs.add_parser("egress")
+    words.add_argument("do", choices=["run", "close", "close-later"])
+    words.add_argument("bridge")
+    words.add_argument("command", nargs="?", default="", help="shell text, of run")
     words = verbs.add_parser("upload")
     words.add_argument("source", type=Path)
     words.add_argument("machine")
@@ -63,13 +68,29 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
         return apply_instance(client, place, desired, options.image)
     if kind is VOLUME:
         fetch_volume(client, place, options.former, options.owner)
-    return apply_object(client, kind, place, desired)
+    return apply_object(client, kind, place, desired, exact=options.exact)
+
+
+def _egress(options: argparse.Namespace) -> int:
+    # Not at the top: an edit of an Incus object does without, and starts sooner.
+    from host.egress import Egress, run_open
+
+    egress = Egress(options.connection, options.bridge)
+    if options.do == "run":
+        return run_open(egress, options.command)
+    if options.do == "close":
+        print(json.dumps({"closed": egress.close()}))
+    else:
+        egress.close_later()
+    return 0
 
 
 def main() -> int:
     """Do one thing. Returns the exit status."""
     options = _parser().parse_args()
     try:
+        if options.verb == "egress":
+            return _egress(options)
         if options.verb == "upload":
             # Not at the top: an edit of an Incus object does without, and starts sooner.
             from host.upload import upload

@@ -136,9 +136,16 @@ def is_marked(state: Mapping[str, Any]) -> bool:
 
 
 def apply_object(
-    client: Client, kind: ObjectType, place: Place, desired: Mapping[str, Any]
+    client: Client,
+    kind: ObjectType,
+    place: Place,
+    desired: Mapping[str, Any],
+    *,
+    exact: bool = False,
 ) -> dict[str, Any]:
     """Create the object, or give it its desired state; what was done.
+
+    An ACL keeps the rules that it had (``close_acl``), unless it is to be ``exact``.
 
     Raises:
         HostError: Incus refuses it.
@@ -147,7 +154,7 @@ def apply_object(
     verb, state = ("create", dict(desired)) if actual is None else ("edit", {})
     if actual is not None:
         state = merge(kind, desired, actual)
-    if kind is ACL and actual is not None:
+    if kind is ACL and actual is not None and not exact:
         # What is not allowed any more goes when all is changed (close_acl): until then, and where
         # a change fails, services are where they were.
         for field in RULES:

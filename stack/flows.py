@@ -1,15 +1,16 @@
 """Who may open connections to whom: what the roles and the settings need, and ``policy:``. Pure.
 
 Within a domain every machine reaches the services of the others. The host reaches every machine; of
-the host a machine reaches DNS and DHCP, which Incus itself lets through. Every domain reaches the
-internet. All else is dropped at the bridge: other domains, the host's services, its network.
+the host a machine reaches DNS and DHCP, which Incus itself lets through. The internet is reached as
+the domain's ``egress`` says. All else is dropped at the bridge: other domains, the host's services,
+its network.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,15 +33,20 @@ _CONNECT = re.compile(r"(?P<protocol>tcp|udp):(?P<address>[\d.]+):(?P<port>\d+)"
 
 @dataclass(frozen=True)
 class Border:
-    """What the machines of a domain may open, and what may be opened to them."""
+    """What the machines of a domain may open, and what may be opened to them.
+
+    ``install`` is what they may open besides while `up` installs something.
+    """
 
     egress: tuple[Flow, ...]
     ingress: tuple[Flow, ...]
+    install: tuple[Flow, ...] = ()
 
     @property
-    def flows(self) -> tuple[Flow, ...]:
-        """Each once."""
-        return tuple(dict.fromkeys((*self.ingress, *self.egress)))
+    def shown(self) -> list[str]:
+        """Each once, in words."""
+        found = [str(flow) for flow in dict.fromkeys((*self.ingress, *self.egress))]
+        return found + [f"{flow} (while up installs)" for flow in self.install]
 
 
 def borders(declaration: Declaration, roles: Mapping[str, RoleRules]) -> dict[str, Border]:
@@ -49,13 +55,29 @@ def borders(declaration: Declaration, roles: Mapping[str, RoleRules]) -> dict[st
     flows = [*_named(topology, settings), *topology.policy]
     for domain in topology.domains:
         flows += _own(domain, settings, roles)
-    return {
-        domain.name: Border(
-            tuple(flow for flow in flows if _within(flow.sources, domain)),
-            tuple(flow for flow in flows if _within(flow.destinations, domain)),
-        )
-        for domain in topology.domains
-    }
+    return {domain.name: _border(domain, flows) for domain in topology.domains}
+
+
+def _border(domain: DomainPlan, flows: Sequence[Flow]) -> Border:
+    out = [flow for flow in flows if _within(flow.sources, domain)]
+    to = tuple(flow for flow in flows if _within(flow.destinations, domain))
+    if domain.domain.egress == "open":
+        return Border(tuple(out), to)
+    fetched = [flow for flow in out if _is_fetched_from(flow)]
+    rest = tuple(flow for flow in out if flow not in fetched)
+    if domain.domain.egress == "closed":
+        return Border(rest, to)
+    web = tuple(sorted(_PORTS.values()))
+    install = [
+        replace(flow, protocol="tcp", ports=web) if flow.destinations == INTERNET else flow
+        for flow in fetched
+    ]
+    return Border(rest, to, tuple(install))
+
+
+def _is_fetched_from(flow: Flow) -> bool:
+    """Whether a flow is only to install something."""
+    return flow.destinations == INTERNET or flow.why.startswith("stt:sources")
 
 
 def _within(ends: tuple[str, ...], domain: DomainPlan) -> bool:

@@ -43,6 +43,11 @@ class Kind:
         return []
 
     @property
+    def fetches(self) -> bool:
+        """Whether applying it may need the internet."""
+        return False
+
+    @property
     def payload(self) -> bool:
         """Whether a tar archive follows the spec on stdin."""
         return False

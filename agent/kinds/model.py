@@ -40,6 +40,11 @@ class Model(Kind):
         """The directory."""
         return [self.directory]
 
+    @property
+    def fetches(self) -> bool:
+        """The model, where it is not there already."""
+        return bool(self.fetch)
+
     def apply(self, machine: Machine, step: str) -> Applied:
         """Fetch what is missing, then load it once."""
         took: dict[str, float] = {}

@@ -32,6 +32,11 @@ class Packages(Kind):
         """One step at a time: apt-get has one lock."""
         return ["packages"]
 
+    @property
+    def fetches(self) -> bool:
+        """From the distribution."""
+        return True
+
     def apply(self, machine: Machine, step: str) -> Applied:
         """Install what is missing."""
         for unit in self.mask:

@@ -39,6 +39,11 @@ class Program(Kind):
         """The directory."""
         return [self.directory]
 
+    @property
+    def fetches(self) -> bool:
+        """What its actions bring."""
+        return True
+
     def apply(self, machine: Machine, step: str) -> Applied:
         """Make it, where it is not there as it was made; the old one comes back on a failure."""
         from agent.actions import give, read

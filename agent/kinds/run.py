@@ -46,6 +46,8 @@ class Run(Kind):
     works_on: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     shown: bool = False
+    #: Whether it needs the internet.
+    online: bool = False
     #: How long it may take; s.
     deadline: int = 3600
 
@@ -53,6 +55,11 @@ class Run(Kind):
     def locks(self) -> list[str]:
         """What it works on."""
         return [self.works_on] if self.works_on else []
+
+    @property
+    def fetches(self) -> bool:
+        """What the program says."""
+        return self.online
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Run it."""

@@ -47,6 +47,7 @@ def service(context: EngineContext) -> EngineService:
             environment=variables,
             failure=f'stt:custom.install: "{own.install}" failed (above: what it says).',
             resolution="The running service was not touched.",
+            online=True,
         ),
         [*context.uv, context.user_step, *(step.name for step in steps)],
     )

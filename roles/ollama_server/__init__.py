@@ -197,6 +197,7 @@ def _programs(context: Context, service: Step) -> list[Step]:
             check_argv=["python3", f"{place}/models.py", "check", str(port), *models],
             failure="stt:ollama.models: a model could not be pulled.",
             shown=True,
+            online=True,
             resolution="Check its name and the machine's network, then run up again: what was "
             "downloaded is kept.",
             deadline=7200,

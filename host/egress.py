@@ -1,0 +1,142 @@
+"""The way out of a domain whose bridge is closed: open while somebody fetches, then closed again.
+
+Who fetches holds a lock that others may hold too. The first one opens the bridge, and starts a
+process that outlives it: once nobody has held the lock for a moment, that closes the bridge. It
+does so whatever ended who fetched, for the kernel gives up a process's locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from declaration.connection import Connection
+from host.client import Client, HostError, shell
+from host.objects import NETWORK, Place
+
+#: The ACL that is there while the bridge is open, by the bridge.
+SUFFIX = "-install"
+#: What the bridge's DNS is told while it is closed: it asks nobody, so no name carries data out.
+CLOSED_DNS = "no-resolv"
+#: Seconds without anybody who fetches after which it is closed; the next step begins sooner.
+_LINGER = 2.0
+#: Ends the connections that were opened meanwhile: an ACL lets through what is open. Without root,
+#: or without the program, they stay until they end by themselves.
+_CUT = """command -v conntrack >/dev/null || exit 0
+[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
+$sudo conntrack -D -s {subnet} >/dev/null 2>&1 || :"""
+
+
+@dataclass(frozen=True)
+class Egress:
+    """The way out of a bridge."""
+
+    connection: Connection
+    bridge: str
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Have it open meanwhile.
+
+        Raises:
+            HostError: the bridge is not there, or Incus refuses to open it.
+        """
+        with self._lock() as file:
+            # Nobody closes it from here on; two who open it do the same.
+            fcntl.flock(file, fcntl.LOCK_SH)
+            if not self._is_open():
+                self._set(f"{self.bridge},{self.bridge}{SUFFIX}", "")
+                self._close_later()
+            yield
+
+    def close(self) -> bool:
+        """Close it at once, where nobody fetches; whether it was open.
+
+        Raises:
+            HostError: the bridge is not there, or Incus refuses to close it.
+        """
+        with self._lock() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if not self._is_open():
+                return False
+            self._set(self.bridge, CLOSED_DNS)
+            self._cut()
+            return True
+
+    def close_later(self) -> None:
+        """Close it once nobody has fetched for a moment.
+
+        Raises:
+            HostError: the bridge is not there, or Incus refuses to close it.
+        """
+        while True:
+            with self._lock() as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # all have ended
+            time.sleep(_LINGER)
+            if self.close() or not self._is_open():
+                return
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[TextIO]:
+        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        where = hashlib.sha256(f"{self.connection} {self.bridge}".encode()).hexdigest()[:16]
+        directory = Path(home, "incus-stt", "egress")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (directory / f"{where}.lock").open("w") as file:
+            yield file
+
+    def _config(self) -> dict[str, str]:
+        found = Client(self.connection).get(Place(self.bridge, "default").path(NETWORK))
+        if found is None:
+            raise HostError(f"The bridge {self.bridge} is not there. Run up again.")
+        return dict(found["config"])
+
+    def _is_open(self) -> bool:
+        return f"{self.bridge}{SUFFIX}" in self._config().get("security.acls", "").split(",")
+
+    def _set(self, acls: str, dns: str) -> None:
+        values = (f"security.acls={acls}", f"raw.dnsmasq={dns}")
+        Client(self.connection).call("network", "set", self.bridge, *values, project="default")
+
+    def _close_later(self) -> None:
+        words = ["--connection", str(self.connection), "egress", "close-later", self.bridge]
+        subprocess.Popen(  # noqa: S603  # this program
+            [sys.executable, "-m", "host", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _cut(self) -> None:
+        if self.connection.kind == "incus":  # that would be this machine's connections
+            return
+        subnet = self._config()["ipv4.address"].rpartition(".")[0] + ".0/24"
+        subprocess.run(  # noqa: S603  # the operator's own host
+            [*shell(self.connection), _CUT.format(subnet=subnet)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def run_open(egress: Egress, command: str) -> int:
+    """Run a command where ``incus`` runs, with the way out open; its exit status.
+
+    It has this process's stdin, stdout and stderr.
+    """
+    with egress.open():
+        return subprocess.run([*shell(egress.connection), command], check=False).returncode  # noqa: S603  # the operator's own host
