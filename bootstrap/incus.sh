@@ -14,7 +14,7 @@ SOCKET=$ROOT/var/lib/incus/unix.socket
 DAEMON_LOG=$ROOT/var/log/incus/incusd.log
 daemon_pid=
 stale=
-PACKAGES="incus-client dnsmasq-base nftables squashfs-tools xz-utils debootstrap lxcfs"
+PACKAGES="incus-client dnsmasq-base nftables squashfs-tools xz-utils debootstrap lxcfs conntrack"
 
 incus_works() { have incus && incus query /1.0 >/dev/null 2>&1 </dev/null; }
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
+import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -168,6 +174,73 @@ def test_nothing_crosses_a_border_but_what_policy_says(both: tuple[Project, Proj
         production.inside("ip", "address", "add", f"{free}/24", "dev", "eth0", machine="other")
         assert opens(production, ends[0], f"{production.subnet}.2")
         assert not opens(production, ends[0], free)
+
+
+@contextmanager
+def counted(bridge: str) -> Iterator[Callable[[], int]]:
+    """How many packets the host passes on from a bridge to elsewhere."""
+    table = f"{bridge}-count"
+    chain = "{ type filter hook forward priority filter + 10; }"
+    for words in (
+        f"add table inet {table}",
+        f"add chain inet {table} forward {chain}",
+        f"add rule inet {table} forward iifname {bridge} oifname != {bridge} counter",
+    ):
+        assert run("nft", words).returncode == 0
+
+    def count() -> int:
+        said = run("nft", "--json", "list", "table", "inet", table).stdout
+        [rule] = [each["rule"] for each in json.loads(said)["nftables"] if "rule" in each]
+        return int(rule["expr"][-1]["counter"]["packets"])
+
+    yield count
+    assert run("nft", f"delete table inet {table}").returncode == 0
+
+
+def way_out(bridge: str) -> str:
+    """What lets a bridge's machines out now."""
+    return incus("network", "get", bridge, "security.acls").strip()
+
+
+def test_nothing_leaves_but_while_something_is_installed(both: tuple[Project, Project]) -> None:
+    """The distribution's packages and their names, and a connection by address."""
+    production, _ = both
+    bridge = f"net-{DOMAIN}"
+    update = "apt-get -q -o APT::Update::Error-Mode=any -o Acquire::Retries=0 update"
+    fetch = ["incus", "--project", DOMAIN, "exec", "other", "--", "timeout", "60", *update.split()]
+    host = [".venv/bin/python", "-m", "host", "egress", "run", bridge]
+    with counted(bridge) as packets:
+        assert way_out(bridge) == bridge
+        assert run(*fetch).returncode != 0
+        name = "import socket; socket.getaddrinfo('example.org', 80)"
+        within = ("incus", "--project", DOMAIN, "exec", "other", "--", "python3", "-c")
+        assert run(*within, name).returncode != 0
+        assert not opens(production, ("192.0.2.1", 443))
+        assert production.transcribe("hello_world").status == 200
+        assert packets() == 0
+        done = run(*host, shlex.join(fetch), cwd=production.root)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert packets() > 0
+        # It is closed again, also where who fetched was killed.
+        wait_until(lambda: way_out(bridge) == bridge)
+        command = [str(production.root / host[0]), *host[1:], "echo begun; exec sleep 600"]
+        with subprocess.Popen(
+            command, cwd=production.root, stdout=subprocess.PIPE, start_new_session=True
+        ) as fetching:
+            assert fetching.stdout
+            assert fetching.stdout.readline() == b"begun\n"
+            assert way_out(bridge) == f"{bridge},{bridge}-install"
+            assert production.drift() != []
+            os.killpg(fetching.pid, signal.SIGKILL)
+        wait_until(lambda: way_out(bridge) == bridge)
+    assert production.drift() == []
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def test_one_goes_and_the_other_stays(both: tuple[Project, Project]) -> None:

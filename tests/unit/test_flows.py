@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ import pulumi
 import pytest
 import yaml
 
+from components.state import STACK_ID
 from declaration.policy import INTERNET
-from tests.unit.program import Program, run
+from tests.unit.program import KEPT, Program, run
 
 AI = {"gpu-server": ["base_system", "stt_server"], "webui": ["base_system", "open_webui"]}
 OFFICE = {"desk": ["base_system"]}
 
 
-def program(tmp_path: Path, *policy: dict[str, Any], desk: Any = None, **settings: Any) -> Program:
-    """Two domains; ``desk`` are keys of the second one's machine."""
+def program(
+    tmp_path: Path, *policy: dict[str, Any], desk: Any = None, egress: str = "", **settings: Any
+) -> Program:
+    """Two domains; ``desk`` are keys of the second one's machine, ``egress`` is the first one's."""
     domains = {
         name: {
             "trust_level": level,
@@ -27,18 +31,19 @@ def program(tmp_path: Path, *policy: dict[str, Any], desk: Any = None, **setting
         for name, level, machines in (("ai", "trusted", AI), ("office", "untrusted", OFFICE))
     }
     domains["office"]["machines"]["desk"] |= desk or {}  # type: ignore[index]
+    if egress:
+        domains["ai"]["egress"] = egress
     file = tmp_path / "infra.yml"
     file.write_text(yaml.safe_dump({"policy": list(policy), "domains": domains}))
     return run("cpu", infra=str(file), **settings)
 
 
-def rules(found: Program, domain: str, way: str) -> list[str]:
+def rules(found: Program, domain: str, way: str, acl: str = "acl") -> list[str]:
     """An ACL's rules in words; the host's, the internet's and the services' own left out."""
-    acl = found.commands[f"{domain}/acl"].data
     return [
         f"{rule['source']} -> {rule['destination']} {rule.get('protocol', '')}"
         f" {rule.get('destination_port', '')} ({rule['description']})"
-        for rule in acl[way]
+        for rule in found.commands[f"{domain}/{acl}"].data[way]
         if rule["description"] not in ("the host", "the internet")
         and not rule["description"].startswith("services of")
     ]
@@ -61,7 +66,7 @@ def test_without_policy_only_services_and_the_host_are_let_in(tmp_path: Path) ->
         ("10.110.0.0/24", "10.110.0.2/32", "3000"),
     ]
     assert [r["description"] for r in office["ingress"]] == ["the host"]
-    assert [r["description"] for r in office["egress"]] == ["the internet"]
+    assert office["egress"] == []
     network = found.commands["ai/network"].data["config"]
     assert network["security.acls"] == "net-ai"
     assert network["security.acls.default.ingress.action"] == "drop"
@@ -108,8 +113,10 @@ def test_addresses_in_settings_are_reached(tmp_path: Path) -> None:
     assert set(rules(found, "ai", "egress")) == {
         "10.110.0.0/24 -> 10.130.0.1/32 tcp 9000 (stt:webui.stt_url)",
         "10.110.0.0/24 -> 10.9.9.9/32 tcp 80 (stt:webui.ollama_url)",
-        "10.110.0.0/24 -> 192.168.1.5/32 tcp 443 (stt:sources.models)",
     }
+    assert rules(found, "ai", "egress", "acl/install") == [
+        "10.110.0.0/24 -> 192.168.1.5/32 tcp 443 (stt:sources.models)",
+    ]
     assert rules(found, "office", "ingress") == [
         "10.110.0.0/24 -> 10.130.0.1/32 tcp 9000 (stt:webui.stt_url)"
     ]
@@ -160,3 +167,56 @@ def test_the_internet_has_no_private_address() -> None:
     outside += ["192.169.0.0", "100.63.255.255", "126.0.0.1", "128.0.0.1", "223.255.255.255"]
     assert [each for each in inside if within(each)] == []
     assert [each for each in outside if not within(each)] == []
+
+
+def internet(found: Program, acl: str) -> list[tuple[str, str]]:
+    """Protocol and ports of an ACL's rules to the internet."""
+    return [
+        (rule.get("protocol", ""), rule.get("destination_port", ""))
+        for rule in found.commands[acl].data["egress"]
+        if rule["destination"] == ",".join(INTERNET)
+    ]
+
+
+def test_the_way_out_is_open_while_something_is_installed(tmp_path: Path) -> None:
+    found = program(tmp_path)
+    assert internet(found, "ai/acl") == []
+    assert internet(found, "ai/acl/install") == [("tcp", "80,443")]
+    assert found.commands["ai/acl/install"].data["ingress"] == []
+    config = found.commands["ai/network"].data["config"]
+    assert (config["security.acls"], config["raw.dnsmasq"]) == ("net-ai", "no-resolv")
+    assert "ai -> internet: tcp 80, 443 (while up installs)" in found.outputs["allowed_traffic"]
+    online = ".venv/bin/python -m host --connection local egress run net-ai "
+    for name, command in found.commands.items():
+        create = str(command.inputs["create"])
+        if not name.startswith("ai/"):
+            assert not create.startswith(online), name
+        elif name.endswith("/agent") or command.step_kind in ("packages", "program"):
+            assert create.startswith(online), name
+        elif command.step_kind not in ("model",):
+            assert not create.startswith(online), name
+    assert found.commands["ai/egress"].inputs["create"].endswith(" egress close net-ai")
+
+
+def test_a_step_that_fetches_is_one_word_of_a_shell(tmp_path: Path) -> None:
+    step = program(tmp_path).commands["ai/gpu-server/base_system/packages"]
+    *_, bridge, command = shlex.split(step.inputs["create"])
+    assert bridge == "net-ai"
+    *_, option, stack = shlex.split(command)
+    assert (option, stack) == ("--stack", KEPT[STACK_ID])
+    assert step.inputs["interpreter"] == ["/bin/sh", "-c"]
+
+
+@pytest.mark.parametrize(("egress", "passes"), [("open", [("", "")]), ("closed", [])])
+def test_a_way_out_that_stays_as_it_is(tmp_path: Path, egress: str, passes: list[Any]) -> None:
+    found = program(tmp_path, egress=egress, sources={"models": "https://192.168.1.5/hub"})
+    assert internet(found, "ai/acl") == passes
+    assert not {"ai/acl/install", "ai/egress"} & set(found.commands)
+    config = found.commands["ai/network"].data["config"]
+    assert config.get("raw.dnsmasq") == {"open": None, "closed": "no-resolv"}[egress]
+    assert bool(rules(found, "ai", "egress")) == (egress == "open")  # the source
+    assert not any(
+        " egress run net-ai " in str(c.inputs["create"]) for c in found.commands.values()
+    )
+    shown = [text for text in found.outputs["allowed_traffic"] if text.startswith("ai -> internet")]
+    assert shown == (["ai -> internet"] if egress == "open" else [])
