@@ -1,0 +1,112 @@
+"""host/egress.py: the way out of a bridge is open as long as somebody fetches, and no longer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from declaration.connection import Connection
+from host import egress
+from host.client import HostError
+from host.egress import Egress, run_open
+
+OPEN, CLOSED = ("net-a,net-a-install", ""), ("net-a", "no-resolv")
+
+
+class Incus:
+    """What the client does, and the bridge as it is."""
+
+    def __init__(self) -> None:
+        self.config: dict[str, str] | None = {"ipv4.address": "10.9.9.254/24"}
+        self.done: list[tuple[str, str]] = []
+        self.set(CLOSED)
+
+    def set(self, values: tuple[str, str]) -> None:
+        assert self.config is not None
+        self.config |= dict(zip(("security.acls", "raw.dnsmasq"), values, strict=True))
+
+    def get(self, path: str) -> Any:
+        assert path == "/1.0/networks/net-a?project=default"
+        return None if self.config is None else {"config": self.config}
+
+    def call(self, *words: str, project: str) -> str:
+        assert words[:3] == ("network", "set", "net-a")
+        acls, dns = (word.partition("=")[2] for word in words[3:])
+        self.done.append((acls, dns))
+        self.set((acls, dns))
+        return ""
+
+
+@pytest.fixture
+def incus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Incus:
+    fake = Incus()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(egress, "Client", lambda connection: fake)
+    monkeypatch.setattr(egress, "_LINGER", 0.1)
+    monkeypatch.setattr(Egress, "_cut", lambda self: fake.done.append(("cut", "")))
+    return fake
+
+
+@pytest.fixture
+def way(incus: Incus, monkeypatch: pytest.MonkeyPatch) -> Egress:
+    """The bridge; what closes it is a thread here."""
+    found = Egress(Connection("local"), "net-a")
+    closing = threading.Thread(target=lambda: Egress(Connection("local"), "net-a").close_later())
+    monkeypatch.setattr(Egress, "_close_later", lambda self: closing.start())
+    return found
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_it_is_open_meanwhile_and_then_closed(way: Egress, incus: Incus) -> None:
+    with way.open():
+        assert incus.done == [OPEN]
+        assert way.close() is False  # somebody fetches
+    wait_until(lambda: len(incus.done) == 3)
+    assert incus.done == [OPEN, CLOSED, ("cut", "")]
+    assert way.close() is False  # it is
+
+
+def test_two_who_fetch_open_it_once_and_the_last_one_closes(way: Egress, incus: Incus) -> None:
+    other = Egress(way.connection, "net-a")
+    with way.open():
+        with other.open():
+            pass
+        time.sleep(0.4)  # longer than it lingers
+        assert incus.done == [OPEN]
+    with other.open():  # the next step, at once
+        assert incus.done == [OPEN]
+    wait_until(lambda: len(incus.done) == 3)
+    assert incus.done == [OPEN, CLOSED, ("cut", "")]
+
+
+def test_it_is_closed_at_once_where_somebody_asks(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress, "_LINGER", 600)
+    monkeypatch.setattr(Egress, "_close_later", lambda self: None)
+    with way.open():
+        pass
+    assert way.close() is True
+    assert incus.done == [OPEN, CLOSED, ("cut", "")]
+
+
+def test_a_command_s_status_is_passed_on(way: Egress, incus: Incus) -> None:
+    assert run_open(way, "exit 7") == 7
+    wait_until(lambda: len(incus.done) == 3)
+
+
+def test_a_bridge_that_is_not_there_is_said(way: Egress, incus: Incus) -> None:
+    incus.config = None
+    with pytest.raises(HostError, match="The bridge net-a is not there"), way.open():
+        pass
