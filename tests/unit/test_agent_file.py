@@ -54,14 +54,19 @@ def test_python_runs_it_without_anything_installed(cache: Path, tmp_path: Path) 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A directory that stands for a machine: its ``incus`` runs what it is told, in there."""
+    """A directory that stands for a machine: its ``incus`` runs what it is told, in there.
+
+    Its bridge is open.
+    """
     root = tmp_path / "machine"
     root.mkdir()
     (tmp_path / "bin").mkdir()
     client = tmp_path / "bin" / "incus"
     # incus --project ai-tools exec gpu-server -- sh -c SCRIPT sh FILE
+    bridge = json.dumps({"config": {"security.acls": "net-ai-tools,net-ai-tools-install"}})
     client.write_text(
-        f"#!/bin/sh\nshift 5\nscript=$(printf '%s' \"$3\" | sed 's#/opt/#{root}/opt/#g')\n"
+        f"#!/bin/sh\n[ \"$1\" != query ] || {{ echo '{bridge}'; exit; }}\n"
+        f"shift 5\nscript=$(printf '%s' \"$3\" | sed 's#/opt/#{root}/opt/#g')\n"
         f'exec sh -c "$script" sh "{root}$5"\n'
     )
     client.chmod(0o755)
