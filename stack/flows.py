@@ -25,6 +25,8 @@ from stack.role_rules import RoleRules
 #: Of these an operator should know: from a level that is trusted less into one that is more.
 _LEVELS = {level: number for number, level in enumerate(TRUST_LEVELS)}
 _URL = re.compile(r"https?://[^\s;,]+")
+#: Settings whose URLs machines open connections to.
+_REACHED = ("stt:sources.", "stt:webui.ollama_url", "stt:webui.stt_url")
 _PORTS = {"http": 80, "https": 443}
 _ANYWHERE = "0.0.0.0/0"
 #: Where a proxy device of Incus with ``nat`` leads to.
@@ -125,17 +127,17 @@ def _named(topology: Topology, settings: Settings) -> Iterator[Flow]:
         if not any(machine.roles for machine in domain.machines):
             continue
         for setting, address, port in named_addresses(settings):
-            if address not in domain.subnet:
+            if address not in domain.subnet or address == domain.gateway:
                 names = (domain.name, str(address))
                 to = f"{address}/32"
                 yield Flow(names, (str(domain.subnet),), (to,), setting, "tcp", (port,))
 
 
 def named_addresses(settings: Settings) -> list[tuple[str, IPv4Address, int]]:
-    """The addresses in URLs of settings: the setting, the address and the port."""
+    """The addresses in URLs that machines ask: the setting, the address and the port."""
     found: list[tuple[str, IPv4Address, int]] = []
     for setting, text in _texts("stt", settings.model_dump(mode="json")):
-        for url in _URL.findall(text):
+        for url in _URL.findall(text) if setting.startswith(_REACHED) else ():
             try:
                 parts = urlsplit(url)
                 address = IPv4Address(parts.hostname or "")

@@ -107,8 +107,9 @@ def test_addresses_in_settings_are_reached(tmp_path: Path) -> None:
         webui={
             "stt_url": "http://10.130.0.1:9000/v1",
             "ollama_url": "http://10.9.9.9",
+            "origins": ["http://10.8.8.8"],  # it comes from there
         },
-        sources={"models": "https://192.168.1.5/hub"},
+        sources={"models": "https://192.168.1.5/hub", "vosk": "http://10.110.0.254:81"},
     )
     assert set(rules(found, "ai", "egress")) == {
         "10.110.0.0/24 -> 10.130.0.1/32 tcp 9000 (stt:webui.stt_url)",
@@ -116,6 +117,7 @@ def test_addresses_in_settings_are_reached(tmp_path: Path) -> None:
     }
     assert rules(found, "ai", "egress", "acl/install") == [
         "10.110.0.0/24 -> 192.168.1.5/32 tcp 443 (stt:sources.models)",
+        "10.110.0.0/24 -> 10.110.0.254/32 tcp 81 (stt:sources.vosk)",
     ]
     assert rules(found, "office", "ingress") == [
         "10.110.0.0/24 -> 10.130.0.1/32 tcp 9000 (stt:webui.stt_url)"
