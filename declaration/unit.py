@@ -36,6 +36,12 @@ WITHOUT_CARD: Mapping[str, str | Sequence[str]] = {
     "ProtectClock": "yes",  # it closes all devices but the clock's
     "SystemCallFilter": ["@system-service", "~@privileged @resources"],
 }
+#: CTranslate2 makes code while it runs. ONNX Runtime gives each of its threads a processor, and
+#: logs an error where it cannot.
+_COMPUTING: Mapping[str, str | Sequence[str]] = {
+    "SystemCallFilter": [*WITHOUT_CARD["SystemCallFilter"], "sched_setaffinity"],
+}
+_NOT_COMPUTING: Mapping[str, str | Sequence[str]] = {"MemoryDenyWriteExecute": "yes"}
 _WITH_CARD: Mapping[str, str | Sequence[str]] = {
     "SystemCallFilter": ["@system-service", "~@privileged"],
 }
@@ -51,7 +57,7 @@ def hardened_unit(
     environment_files: Sequence[str],
     port: int,
     card: bool = False,
-    compiles: bool = True,
+    computes: bool = True,
     most_memory: int | None = None,
     type_: str = "exec",
     before: str = "",
@@ -59,10 +65,10 @@ def hardened_unit(
 ) -> Sections:
     """A unit that runs ``command`` as ``user`` and may write below ``writable`` only.
 
-    ``card``: it uses a card. ``compiles``: it makes code while it runs, as CTranslate2 does.
-    ``most_memory``: MiB at which the kernel ends it, and systemd starts it again. ``before`` is a
-    command that runs before each start. A port below 1024 brings the one capability that it needs,
-    and then no users of its own, which would take it away.
+    ``card``: it uses a card. ``computes``: a model runs in it. ``most_memory``: MiB at which the
+    kernel ends it, and systemd starts it again. ``before`` is a command that runs before each
+    start. A port below 1024 brings the one capability that it needs, and then no users of its own,
+    which would take it away.
     """
     capability = "CAP_NET_BIND_SERVICE" if port < 1024 else ""
     service: dict[str, str | Sequence[str]] = {
@@ -83,10 +89,10 @@ def hardened_unit(
         "CapabilityBoundingSet": capability,
         "ReadWritePaths": " ".join(writable),
         **HARDENING,
-        **(_WITH_CARD if card else WITHOUT_CARD),
+        **(_WITH_CARD if card else {**WITHOUT_CARD, **(_COMPUTING if computes else {})}),
         # A driver may look at whose its devices are.
         **({} if card or capability else {"PrivateUsers": "yes"}),
-        **({} if compiles else {"MemoryDenyWriteExecute": "yes"}),
+        **({} if computes else _NOT_COMPUTING),
         **({"MemoryMax": f"{most_memory}M"} if most_memory else {}),
     }
     return {

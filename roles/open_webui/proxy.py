@@ -87,7 +87,7 @@ def _service(context: Context) -> Service:
             writable=[HOME],
             environment_files=[ENVIRONMENT],
             port=HTTPS,
-            compiles=False,
+            computes=False,
         ),
         files=files,
         port=HTTPS,

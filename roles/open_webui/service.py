@@ -170,7 +170,7 @@ def _service(context: Context) -> Service:
             environment_files=[ENVIRONMENT, SECRETS],
             start_seconds=_DEADLINE,
             port=port,
-            compiles=False,
+            computes=False,
         ),
         host=host,
         port=port,
