@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,35 @@ def test_without_the_key_there_is_no_transcription(project: Project) -> None:
     for key in ("", "wrong-key-wrong-key"):
         answer = post_recording(url, RECORDINGS / "hello_world.wav", "whisper-1", key)
         assert answer.status == 401
+
+
+def test_status_and_clients(project: Project) -> None:
+    """What it runs and has done, and for whom; a client comes and goes while it runs on."""
+
+    def service() -> dict[str, Any]:
+        done = project.make("status", "JSON=1")
+        found: dict[str, Any] = json.loads(done.stdout)[f"{project.domain}/gpu-server"]
+        assert done.returncode == 0
+        return dict(found["services"]["stt_server/service"])
+
+    before = service()
+    assert (before["unit"], before["state"]) == ("speaches.service", "active")
+    assert (before["model"], before["device"]) == ("./models/tiny-digits", "cpu")
+    project.set(clients=["phone"])
+    project.up()
+    url, key = project.outputs()["stt_url"], project.outputs()["stt_client_keys"]["phone"]
+    recording = RECORDINGS / "hello_world.wav"
+    assert post_recording(url, recording, "whisper-1", key).json["text"] == "hello world"
+    assert post_recording(url, recording, "whisper-1", "wrong-key-wrong-key").status == 401
+    after = service()
+    assert after["requests"] - before["requests"] == 2
+    assert after["failed"] - before["failed"] == 1
+    assert "by client: phone 1" in project.make("status").stdout
+    assert project.drift() == []
+    project.set(clients=None)
+    project.up()
+    assert post_recording(url, recording, "whisper-1", key).status == 401
+    assert service()["seconds"] > before["seconds"]  # it has not started again
 
 
 def test_the_documented_commands_work(project: Project) -> None:
