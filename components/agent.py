@@ -86,7 +86,9 @@ class Agent(Command):
         command = incus_words(host.connection, inside, plan.domain)
         receive = shlex.join([*shell(host.connection), command])
         if way_out:  # an image may lack Python
-            receive = f"{egress_command(host, way_out)} {shlex.quote(command)}"
+            there = ["exec", plan.name, "--", "sh", "-c", "command -v python3"]
+            unless = f"--unless={incus_words(host.connection, there, plan.domain)}"
+            receive = f"{egress_command(host, way_out, unless)} {shlex.quote(command)}"
         cached = f'"${{XDG_CACHE_HOME:-$HOME/.cache}}/incus-stt/{file.name}"'
         super().__init__(
             name,

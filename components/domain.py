@@ -10,8 +10,7 @@ import pulumi
 from components import objects
 from components.agent import Agent
 from components.command import Command, Host
-from components.incus_object import EXACT, ClosedAcl, IncusObject, host_command
-from components.step import AFTER, StepCommand, said
+from components.incus_object import EXACT, ClosedAcl, IncusObject
 from components.unread import is_unread, read_after, warn
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan
@@ -166,21 +165,10 @@ class Domain(pulumi.ComponentResource):
             )
         self.register_outputs({})
 
-    def close(self, commands: Sequence[StepCommand]) -> None:
-        """Take away what the bridge let through before, and for installing, once these are done."""
-        name, mine = self.plan.name, pulumi.ResourceOptions(parent=self)
-        ClosedAcl(f"{name}/acl/closed", self._host, self.acl, commands, mine)
-        fetching = {each.step.name: each for each in commands if each.step.spec.fetches}
-        if self.plan.way_out and fetching:
-            needs = pulumi.ResourceOptions(depends_on=list(fetching.values()))
-            Command(
-                f"{name}/egress",
-                self._host,
-                create=host_command(self._host, "egress", "close", self.plan.way_out),
-                after={AFTER: said(fetching)},
-                here=True,
-                opts=pulumi.ResourceOptions.merge(mine, needs),
-            )
+    def close(self, commands: Sequence[Command]) -> None:
+        """Take away what the bridge let through before, once these are done."""
+        name, mine = f"{self.plan.name}/acl/closed", pulumi.ResourceOptions(parent=self)
+        ClosedAcl(name, self._host, self.acl, commands, mine)
 
     def _profiles(
         self,

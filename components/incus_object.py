@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pulumi
 
 from agent.difference import UNSET, Difference, compare, compare_object
 from components.command import Command, Host, joined
+from host.client import HostError
+from host.egress import Egress
 from host.objects import (
     ACL,
     INSTANCE,
@@ -34,9 +37,22 @@ def host_command(host: Host, *words: str) -> str:
     return shlex.join([".venv/bin/python", "-m", "host", *connection, *words])
 
 
-def egress_command(host: Host, bridge: str) -> str:
+def egress_command(host: Host, bridge: str, *options: str) -> str:
     """What runs a command, which is its next word, while a bridge is open to the internet."""
-    return host_command(host, "egress", "run", bridge)
+    return host_command(host, "egress", "run", *options, bridge)
+
+
+def _without_fetching(host: Host, bridge: str, found: list[Difference]) -> list[Difference]:
+    """The drift of a bridge without its being open because somebody fetches something now."""
+    way_out = ("config.raw.dnsmasq", "config.security.acls")
+    rest = [each for each in found if each.field not in way_out]
+    if len(rest) == len(found):
+        return found
+    egress = Egress(host.connection, bridge)
+    with suppress(HostError):
+        if egress.is_used() or not egress.is_open():  # it was read a moment ago
+            return rest
+    return found
 
 
 def find_drift(
@@ -68,6 +84,8 @@ def find_drift(
     running = {"status": "Running"} if kind is INSTANCE else {}
     applied = _recorded(host, name, "stdin") or desired
     found = compare_object({**applied, **running}, actual, kind.unnamed)
+    if kind is NETWORK:
+        found = _without_fetching(host, place.name, found)
     return _owner(host, name, actual) + found
 
 

@@ -167,7 +167,7 @@ class StepCommand(Command):
             create=self._create(step, plan, host, way_out),
             delete=remove_command(host, plan, step),
             stdin=_named(text, names) if host.compared else _stdin(text, names, secrets),
-            after={AFTER: said(after)} if after else None,
+            after={AFTER: _said(after)} if after else None,
             identity=[agent.id],
             drift=step_drift(host, plan, step, restored),
             late=late,
@@ -214,7 +214,7 @@ def _stdin(text: str, names: list[str], secrets: Secrets) -> pulumi.Input[str]:
     return pulumi.Output.secret(secrets.values(names).apply(fill))
 
 
-def said(commands: Mapping[str, Command]) -> pulumi.Output[str]:
+def _said(commands: Mapping[str, Command]) -> pulumi.Output[str]:
     """What came of other steps, which changes with each of their runs."""
     every = pulumi.Output.all(**{name: command.stdout for name, command in commands.items()})
     return every.apply(lambda known: "\n".join(str(text) for text in known.values()))

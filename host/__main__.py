@@ -43,9 +43,10 @@ def _parser() -> argparse.ArgumentParser:
             words.add_argument("--former", default="", help="the project's name before")
     verbs.add_parser("close").add_argument("acl")
     words = verbs.add_parser("egress")
-    words.add_argument("do", choices=["run", "close", "close-later"])
+    words.add_argument("do", choices=["run", "close-later"])
     words.add_argument("bridge")
     words.add_argument("command", nargs="?", default="", help="shell text, of run")
+    words.add_argument("--unless", default="", help="shell text; where it succeeds, nothing opens")
     words = verbs.add_parser("upload")
     words.add_argument("source", type=Path)
     words.add_argument("machine")
@@ -77,11 +78,8 @@ def _egress(options: argparse.Namespace) -> int:
 
     egress = Egress(options.connection, options.bridge)
     if options.do == "run":
-        return run_open(egress, options.command)
-    if options.do == "close":
-        print(json.dumps({"closed": egress.close()}))
-    else:
-        egress.close_later()
+        return run_open(egress, options.command, options.unless)
+    egress.close_later()
     return 0
 
 

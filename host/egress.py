@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from declaration.connection import Connection
 from host.client import Client, HostError, shell
@@ -28,7 +28,11 @@ SUFFIX = "-install"
 #: What the bridge's DNS is told while it is closed: it asks nobody, so no name carries data out.
 CLOSED_DNS = "no-resolv"
 #: Seconds without anybody who fetches after which it is closed; the next step begins sooner.
-_LINGER = 2.0
+_LINGER = 1.0
+#: The locks: of those who fetch, and of the process that closes the bridge.
+_FETCHING, _CLOSING = "fetching", "closing"
+#: Seconds for which it is tried to close it, where Incus does not answer.
+_CLOSING_DEADLINE = 600
 #: Ends the connections that were opened meanwhile: an ACL lets through what is open. Without root,
 #: or without the program, they stay until they end by themselves.
 _CUT = """command -v conntrack >/dev/null || exit 0
@@ -53,58 +57,79 @@ class Egress:
         with self._lock() as file:
             # Nobody closes it from here on; two who open it do the same.
             fcntl.flock(file, fcntl.LOCK_SH)
-            if not self._is_open():
+            if not self.is_open():
                 self._set(f"{self.bridge},{self.bridge}{SUFFIX}", "")
                 self._close_later()
             yield
 
-    def close(self) -> bool:
-        """Close it at once, where nobody fetches; whether it was open.
+    def is_open(self) -> bool:
+        """Whether it is open now.
 
         Raises:
-            HostError: the bridge is not there, or Incus refuses to close it.
+            HostError: the bridge is not there, or Incus does not answer.
         """
-        with self._lock() as file:
-            try:
+        return f"{self.bridge}{SUFFIX}" in self._config().get("security.acls", "").split(",")
+
+    def is_used(self) -> bool:
+        """Whether somebody fetches, or has just fetched: then it is about to be closed."""
+        if not self._file(_FETCHING).exists():  # who only looks writes nothing
+            return False
+        with contextlib.suppress(BlockingIOError), self._lock(_CLOSING) as closing:
+            fcntl.flock(closing, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with self._lock() as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
                 return False
-            if not self._is_open():
-                return False
-            self._set(self.bridge, CLOSED_DNS)
-            self._cut()
-            return True
+        return True
 
     def close_later(self) -> None:
         """Close it once nobody has fetched for a moment.
 
         Raises:
-            HostError: the bridge is not there, or Incus refuses to close it.
+            HostError: Incus has not let it be closed within ``_CLOSING_DEADLINE`` s.
         """
-        while True:
-            with self._lock() as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # all have ended
-            time.sleep(_LINGER)
-            if self.close() or not self._is_open():
-                return
+        end = time.monotonic() + _CLOSING_DEADLINE
+        with self._lock(_CLOSING) as closing:
+            fcntl.flock(closing, fcntl.LOCK_EX)
+            while True:
+                with self._lock() as file:
+                    fcntl.flock(file, fcntl.LOCK_EX)  # all have ended
+                time.sleep(_LINGER)
+                try:
+                    if self._close():
+                        return
+                except HostError:
+                    if time.monotonic() > end:
+                        raise
+
+    def _close(self) -> bool:
+        """Close it; false where somebody fetches again."""
+        with self._lock() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if self.is_open():
+                self._set(self.bridge, CLOSED_DNS)
+                self._cut()
+            return True
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[TextIO]:
+    def _lock(self, what: str = _FETCHING) -> Iterator[TextIO]:
+        place = self._file(what)
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with place.open("w") as file:
+            yield file
+
+    def _file(self, what: str) -> Path:
         home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         where = hashlib.sha256(f"{self.connection} {self.bridge}".encode()).hexdigest()[:16]
-        directory = Path(home, "incus-stt", "egress")
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (directory / f"{where}.lock").open("w") as file:
-            yield file
+        return Path(home, "incus-stt", "egress", f"{where}.{what}")
 
     def _config(self) -> dict[str, str]:
         found = Client(self.connection).get(Place(self.bridge, "default").path(NETWORK))
         if found is None:
             raise HostError(f"The bridge {self.bridge} is not there. Run up again.")
         return dict(found["config"])
-
-    def _is_open(self) -> bool:
-        return f"{self.bridge}{SUFFIX}" in self._config().get("security.acls", "").split(",")
 
     def _set(self, acls: str, dns: str) -> None:
         values = (f"security.acls={acls}", f"raw.dnsmasq={dns}")
@@ -133,10 +158,18 @@ class Egress:
         )
 
 
-def run_open(egress: Egress, command: str) -> int:
+def run_open(egress: Egress, command: str, unless: str = "") -> int:
     """Run a command where ``incus`` runs, with the way out open; its exit status.
 
-    It has this process's stdin, stdout and stderr.
+    It has this process's stdin, stdout and stderr. Where ``unless`` succeeds the way out stays as
+    it is.
     """
-    with egress.open():
-        return subprocess.run([*shell(egress.connection), command], check=False).returncode  # noqa: S603  # the operator's own host
+    run = shell(egress.connection)
+    with contextlib.ExitStack() as stack:
+        if not unless or _run([*run, unless], stdin=subprocess.DEVNULL, capture_output=True):
+            stack.enter_context(egress.open())
+        return _run([*run, command])
+
+
+def _run(argv: list[str], **options: Any) -> int:
+    return subprocess.run(argv, check=False, **options).returncode  # noqa: S603  # the operator's own host

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -207,6 +207,8 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
     if kind is PROJECT and (volumes := _volumes(client, place.name)):
         _disown(client, place.name, volumes)
         return {"done": "kept", "why": _kept_volumes(place.name, volumes)}
+    if kind is ACL:
+        _detach(client, place.name, actual["used_by"])
     words = [*kind.words, "delete", *place.words]
     if kind is INSTANCE:
         words = ["delete", "--force", place.name]
@@ -216,6 +218,17 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
         if client.get(place.path(kind)) is not None:
             raise
     return {"done": "deleted"}
+
+
+def _detach(client: Client, acl: str, used_by: Sequence[str]) -> None:
+    """Take an ACL from the bridges that have it: with a domain's new name, theirs goes next."""
+    for path in used_by:
+        bridge = client.get(path)
+        if bridge is None:
+            continue
+        rest = [name for name in bridge["config"]["security.acls"].split(",") if name != acl]
+        words = ("network", "set", bridge["name"], f"security.acls={','.join(rest)}")
+        client.call(*words, project="default")
 
 
 def _still_used(client: Client, project: str, said: str) -> str:

@@ -57,6 +57,7 @@ def everything(domain: str, **more: str) -> list[str]:
     queries = [
         "/1.0/projects",
         "/1.0/networks",
+        "/1.0/network-acls",
         "/1.0/profiles?all-projects=true",
         "/1.0/instances?all-projects=true",
         *(f"{pool}/volumes?all-projects=true" for pool in pools),
@@ -91,6 +92,9 @@ def remove_leftovers(prefix: str) -> None:
             incus("network", "delete", network["name"])
         elif ours:
             run("ip", "link", "delete", network["name"])  # of a daemon that is gone
+    for acl in json.loads(incus("network", "acl", "list", "--format", "json")):
+        if re.sub("^net[0-9]*-", "", acl["name"]).startswith(prefix):
+            incus("network", "acl", "delete", acl["name"])
     for pool in json.loads(incus("storage", "list", "--format", "json")):
         if pool["name"].startswith(prefix):
             incus("storage", "delete", pool["name"])

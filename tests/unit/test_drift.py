@@ -50,9 +50,8 @@ def live(first: Program) -> Live:
 
 COMMANDS = first_run("gpu").commands
 CLOSED = "ai-tools/acl/closed"
-#: These take away what there is too much, and make nothing.
-CLOSING = (CLOSED, "ai-tools/egress")
-ON_THE_HOST = sorted(name for name in COMMANDS if name not in (*KEPT, *CLOSING))
+#: CLOSED takes away what there is too much, and makes nothing.
+ON_THE_HOST = sorted(name for name in COMMANDS if name not in (*KEPT, CLOSED))
 
 
 def group(name: str) -> str:
@@ -120,7 +119,7 @@ def test_a_rule_too_much_is_closed_and_one_too_few_is_made(first: Program, live:
 
 def test_what_is_on_no_host_is_never_drift(first: Program) -> None:
     found = run("gpu", EMPTY_HOST, first)
-    assert set(found.drift) == set(ON_THE_HOST) == set(found.done) - {*CLOSING}
+    assert set(found.drift) == set(ON_THE_HOST) == set(found.done) - {CLOSED}
 
 
 def test_a_machine_that_is_gone_has_lost_its_steps(first: Program, live: Live) -> None:
@@ -271,7 +270,6 @@ def test_a_service_starts_again_after_what_was_restored_under_it(
     assert set(found.done) == {
         *(f"{STT}/{part}" for part in ("program", "model", "service", "verify")),
         f"{WEBUI}/verify",
-        "ai-tools/egress",
     }
     # Its own differences say enough.
     own = with_differences(both, f"{STT}/service", Difference("speaches.service", "dead", "active"))

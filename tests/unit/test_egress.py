@@ -71,10 +71,11 @@ def wait_until(done: Callable[[], bool]) -> None:
 def test_it_is_open_meanwhile_and_then_closed(way: Egress, incus: Incus) -> None:
     with way.open():
         assert incus.done == [OPEN]
-        assert way.close() is False  # somebody fetches
+        assert way.is_used() and way.is_open()
     wait_until(lambda: len(incus.done) == 3)
     assert incus.done == [OPEN, CLOSED, ("cut", "")]
-    assert way.close() is False  # it is
+    assert not way.is_open()
+    wait_until(lambda: not way.is_used())
 
 
 def test_two_who_fetch_open_it_once_and_the_last_one_closes(way: Egress, incus: Incus) -> None:
@@ -90,15 +91,34 @@ def test_two_who_fetch_open_it_once_and_the_last_one_closes(way: Egress, incus: 
     assert incus.done == [OPEN, CLOSED, ("cut", "")]
 
 
-def test_it_is_closed_at_once_where_somebody_asks(
+def test_who_looks_leaves_nothing_behind(way: Egress, tmp_path: Path) -> None:
+    assert not way.is_used() and not way.is_open()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_closed_once_incus_answers_again(
     way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(egress, "_LINGER", 600)
-    monkeypatch.setattr(Egress, "_close_later", lambda self: None)
+    closed, failed = incus.call, threading.Event()
+
+    def call(*words: str, project: str) -> str:
+        if CLOSED[1] in words[-1] and not failed.is_set():
+            failed.set()
+            raise HostError("the daemon has just been restarted")
+        return closed(*words, project=project)
+
+    monkeypatch.setattr(incus, "call", call)
     with way.open():
         pass
-    assert way.close() is True
-    assert incus.done == [OPEN, CLOSED, ("cut", "")]
+    wait_until(lambda: len(incus.done) == 3)
+    assert failed.is_set() and incus.done == [OPEN, CLOSED, ("cut", "")]
+
+
+def test_what_needs_no_internet_opens_nothing(way: Egress, incus: Incus) -> None:
+    assert run_open(way, "exit 7", unless="true") == 7
+    assert incus.done == []
+    assert run_open(way, "exit 7", unless="false") == 7
+    wait_until(lambda: len(incus.done) == 3)
 
 
 def test_a_command_s_status_is_passed_on(way: Egress, incus: Incus) -> None:
