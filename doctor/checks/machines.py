@@ -78,9 +78,19 @@ def names(case: Case, plan: MachinePlan) -> Iterator[Finding]:
     ]
     resolve = case.into(plan, "cat /etc/resolv.conf")
     outside = said.get("outside") or {}
+    egress = next(each.domain.egress for each in case.domains if each.name == plan.domain)
     if wrong:
         todo = f"{case.make('drift')} names what was changed; see {resolve}"
         yield broken(subject, "; ".join(wrong), todo)
+    elif egress != "open":
+        known = f"knows {', '.join(wanted) or 'no neighbours'}"
+        if outside and outside["reached"]:
+            todo = (
+                f"is something being installed? {case.make('drift')} says whether somebody did it"
+            )
+            yield doubtful(subject, f"{known}; the way out is open, with egress: {egress}", todo)
+        else:
+            yield good(subject, f"{known}; the way out is closed")
     elif outside and not outside["addresses"]:
         todo = f"check the host's own DNS: getent hosts {outside['name']}; then {resolve}"
         yield doubtful(subject, f"knows its domain, and not {outside['name']}", todo)

@@ -84,7 +84,8 @@ def test_a_setting_of_the_service(branch: Project) -> None:
         assert ("Pulumi's own diff" in said) == (not environment)
         assert ": 1 service restarts, nothing is replaced\n" in said
         assert "| <code>stt:port</code> | <code>(default)</code> | <code>8100</code> |" in said
-        row = next(line for line in said.splitlines() if line.startswith(f"| <code>{DOMAIN}/"))
+        start = f"| <code>{DOMAIN}/gpu-server"
+        row = next(line for line in said.splitlines() if line.startswith(start))
         assert "<code>service</code> changed, <code>verify</code> changed" in row
         assert f"from then on; clients use <code>http://{SUBNET}.1:8100/v1</code> |" in row
     assert request(f"http://{SUBNET}.1:8000/health").status == 200  # as it was

@@ -84,9 +84,8 @@ MACHINE_LINES: list[tuple[tuple[str, ...], Any, str, Mark, str]] = [
     (("applied", STT), LATER, "verification", Mark.DOUBTFUL, "was changed after that"),
     (("names", "webui.incus"), [], "DNS", Mark.BROKEN, "webui.incus is not known, not 10.120.0.2"),
     (("names", "webui"), ["10.9.9.9"], "DNS", Mark.BROKEN, "webui is 10.9.9.9, not 10.120.0.2"),
-    (("outside", "addresses"), [], "DNS", Mark.DOUBTFUL, "and not deb.example"),
-    (("outside", "reached"), False, "DNS", Mark.DOUBTFUL, "does not answer"),
-    (("outside",), {}, "DNS", Mark.GOOD, "knows gpu-server.incus, webui, webui.incus"),
+    (("outside", "reached"), True, "DNS", Mark.DOUBTFUL, "way out is open, with egress: install"),
+    (("outside",), {}, "DNS", Mark.GOOD, "knows gpu-server.incus, webui, webui.incus; the way out"),
     (("disks",), [{**DISK, "free": 1 << 20}], "disk", Mark.BROKEN, "0.0 of 1024.0 GiB free on"),
     (("disks",), [{**DISK, "free": 2 << 30}], "disk", Mark.DOUBTFUL, "2.0 of"),
     (("disks",), [{**DISK, "inodes": 0.001}], "disk", Mark.BROKEN, "no inodes"),
@@ -118,9 +117,29 @@ def test_a_neighbour_that_does_not_run_is_not_looked_up() -> None:
     stopped = [plans["gpu-server"], {**plans["webui"], "status": "Stopped"}]
     answers = {**case.facts.answers, "instances": answer(stopped)}
     case = replace(case, facts=replace(case.facts, answers=answers))
-    assert (
-        one(case, "gpu-server DNS").found == "knows gpu-server.incus and deb.example, which answers"
-    )
+    assert one(case, "gpu-server DNS").found == "knows gpu-server.incus; the way out is closed"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reached", "mark", "said"),
+    [
+        (["192.0.2.1"], True, Mark.GOOD, "webui.incus and deb.example, which answers"),
+        (["192.0.2.1"], False, Mark.DOUBTFUL, "does not answer"),
+        ([], False, Mark.DOUBTFUL, "and not deb.example"),
+    ],
+)
+def test_what_an_open_domain_reaches(
+    addresses: list[str], reached: bool, mark: Mark, said: str
+) -> None:
+    outside = {"name": "deb.example", "addresses": addresses, "reached": reached}
+    case = within(good_case(), SERVER, "outside", value=outside)
+    topology = case.declaration.topology
+    (domain,) = topology.domains
+    domain = replace(domain, domain=domain.domain.model_copy(update={"egress": "open"}))
+    topology = replace(topology, domains=(domain,))
+    case = replace(case, declaration=replace(case.declaration, topology=topology))
+    finding = one(case, "gpu-server DNS")
+    assert finding.mark is mark and said in finding.found
 
 
 def test_an_engine_of_ones_own_may_list_its_models_to_everybody() -> None:
