@@ -56,6 +56,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _do(options: argparse.Namespace) -> dict[str, Any]:
+    name = options.acl if options.verb == "close" else options.name
+    if options.verb != "close" and options.type not in ("acl", "network"):
+        return _edit(options)
+    from host.egress import SUFFIX, Egress  # not at the top: most edits start sooner without
+
+    with Egress(options.connection, name.removesuffix(SUFFIX)).editing():
+        return _edit(options)
+
+
+def _edit(options: argparse.Namespace) -> dict[str, Any]:
     client = Client(options.connection)
     if options.verb == "close":
         return close_acl(client, Place(options.acl, "default"), json.load(sys.stdin))

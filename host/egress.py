@@ -29,8 +29,9 @@ SUFFIX = "-install"
 CLOSED_DNS = "no-resolv"
 #: Seconds without anybody who fetches after which it is closed; the next step begins sooner.
 _LINGER = 1.0
-#: The locks: of those who fetch, and of the process that closes the bridge.
-_FETCHING, _CLOSING = "fetching", "closing"
+#: The locks: of those who fetch, of the process that closes the bridge, and of who edits the bridge
+#: or its ACL: Incus 6.0 fails, or mixes up the rules, where both happen at once.
+_FETCHING, _CLOSING, _EDITING = "fetching", "closing", "editing"
 #: Seconds for which it is tried to close it, where Incus does not answer.
 _CLOSING_DEADLINE = 600
 #: Ends the connections that were opened meanwhile: an ACL lets through what is open. Without root,
@@ -80,6 +81,13 @@ class Egress:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return False
         return True
+
+    @contextlib.contextmanager
+    def editing(self) -> Iterator[None]:
+        """Be the only one that edits the bridge or its ACLs."""
+        with self._lock(_EDITING) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def close_later(self) -> None:
         """Close it once nobody has fetched for a moment.
@@ -133,7 +141,8 @@ class Egress:
 
     def _set(self, acls: str, dns: str) -> None:
         values = (f"security.acls={acls}", f"raw.dnsmasq={dns}")
-        Client(self.connection).call("network", "set", self.bridge, *values, project="default")
+        with self.editing():
+            Client(self.connection).call("network", "set", self.bridge, *values, project="default")
 
     def _close_later(self) -> None:
         words = ["--connection", str(self.connection), "egress", "close-later", self.bridge]
