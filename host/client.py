@@ -52,8 +52,8 @@ def incus_words(connection: Connection, words: Sequence[str], project: str = "")
 
 #: What Incus 6.0 says where something else is going on at the same moment: another bridge of the
 #: host goes while it looks through all of them for what is attached to this one; a container that
-#: it deletes has just been stopped, by the same command; a volume is given to two containers; another
-#: ACL goes while it looks who has this one; another bridge's rules are written anew.
+#: it deletes has just been stopped, by the same command; a volume is given to two containers;
+#: another ACL goes while it looks who has this one; another bridge's rules are written anew.
 _RACES = (
     "Failed to delete bridge children interfaces",
     "A matching non-reusable operation has now succeeded",
