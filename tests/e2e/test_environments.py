@@ -181,6 +181,7 @@ def counted(bridge: str) -> Iterator[Callable[[], int]]:
     """How many packets the host passes on from a bridge to elsewhere."""
     table = f"{bridge}-count"
     chain = "{ type filter hook forward priority filter + 10; }"
+    run("nft", f"delete table inet {table}")  # of a run that was cut off
     for words in (
         f"add table inet {table}",
         f"add chain inet {table} forward {chain}",
@@ -193,8 +194,10 @@ def counted(bridge: str) -> Iterator[Callable[[], int]]:
         [rule] = [each["rule"] for each in json.loads(said)["nftables"] if "rule" in each]
         return int(rule["expr"][-1]["counter"]["packets"])
 
-    yield count
-    assert run("nft", f"delete table inet {table}").returncode == 0
+    try:
+        yield count
+    finally:
+        assert run("nft", f"delete table inet {table}").returncode == 0
 
 
 def way_out(bridge: str) -> str:
