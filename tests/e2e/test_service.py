@@ -25,7 +25,7 @@ UNIT = "faster-whisper.service"
 #: What `up` makes.
 COMMANDS = """
     stack/id stt_server/key
-    {domain}/project {domain}/network {domain}/acl {domain}/acl/closed
+    {domain}/project {domain}/network {domain}/acl {domain}/acl/closed {domain}/acl/install
     {domain}/profile/default {domain}/volume/models
     {machine}/instance {machine}/agent
     {machine}/base_system/names {machine}/base_system/packages {machine}/base_system/uv
