@@ -16,7 +16,7 @@ from agent.difference import Difference
 from components.command import Command, Host
 from components.incus_object import egress_command, is_another
 from declaration.topology import MachinePlan
-from host.client import incus_words, shell
+from host.client import incus_words, shell, user_cache
 from host.objects import INSTANCE
 from host.read import AGENT, MachineState
 
@@ -58,8 +58,7 @@ def packed() -> bytes:
 def agent_file() -> Path:
     """The packed agent in the user's cache, where `up` puts it; a preview writes nothing."""
     digest = hashlib.sha256(packed()).hexdigest()[:12]
-    cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    path = Path(cache_home, "incus-stt", f"agent-{digest}.pyz")
+    path = user_cache() / f"agent-{digest}.pyz"
     if not path.exists() and not pulumi.runtime.is_dry_run():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")

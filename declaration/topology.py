@@ -262,20 +262,25 @@ def _addresses(
             message = f"finds no free address: a domain has room for {LAST_MACHINE} machines."
             problems.append(Problem(f"{place}.machines.{machine_name}", message))
         else:
-            gpus = tuple(_gpus(domain, machine).values())
+            gpus = tuple(_gpus(domain, machine))
             where = f"domains.{name}.machines.{machine_name}"
             own = environment.domain(name)
             plans.append(MachinePlan(machine_name, own, where, address, machine, gpus))
     return tuple(plans)
 
 
-def _gpus(domain: Domain, machine: Machine) -> dict[str, dict[str, str]]:
-    """The GPU devices of a machine by name; later profiles and the machine itself win."""
+def declared_devices(domain: Domain, machine: Machine) -> dict[str, dict[str, str]]:
+    """The devices of a machine by name; later profiles and the machine itself win."""
     profiles = [domain.profiles[name] for name in machine.profiles if name in domain.profiles]
     devices: dict[str, dict[str, str]] = {}
     for given in [*(profile.devices for profile in profiles), machine.devices]:
         devices |= given
-    return {name: device for name, device in devices.items() if device.get("type") == "gpu"}
+    return devices
+
+
+def _gpus(domain: Domain, machine: Machine) -> list[dict[str, str]]:
+    devices = declared_devices(domain, machine).values()
+    return [device for device in devices if device.get("type") == "gpu"]
 
 
 def _check_names(

@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
             words.add_argument("--image", default="", help="of an instance")
             words.add_argument("--exact", action="store_true", help="an ACL's old rules go")
             words.add_argument("--former", default="", help="the project's name before")
-    verbs.add_parser("close").add_argument("acl")
+    words = verbs.add_parser("close")
+    words.add_argument("name")
+    words.set_defaults(type="acl")
     words = verbs.add_parser("egress")
     words.add_argument("do", choices=["run", "close-later"])
     words.add_argument("bridge")
@@ -56,19 +58,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _do(options: argparse.Namespace) -> dict[str, Any]:
-    name = options.acl if options.verb == "close" else options.name
-    if options.verb != "close" and options.type not in ("acl", "network"):
+    if options.type not in ("acl", "network"):
         return _edit(options)
     from host.egress import SUFFIX, Egress  # not at the top: most edits start sooner without
 
-    with Egress(options.connection, name.removesuffix(SUFFIX)).editing():
+    with Egress(options.connection, options.name.removesuffix(SUFFIX)).editing():
         return _edit(options)
 
 
 def _edit(options: argparse.Namespace) -> dict[str, Any]:
     client = Client(options.connection)
     if options.verb == "close":
-        return close_acl(client, Place(options.acl, "default"), json.load(sys.stdin))
+        return close_acl(client, Place(options.name, "default"), json.load(sys.stdin))
     kind = TYPES[options.type]
     place = Place(options.name, options.project, options.pool)
     if options.verb == "delete":

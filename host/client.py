@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from declaration.connection import Connection
@@ -30,6 +31,12 @@ class HostError(Exception):
     def __init__(self, user_message: str) -> None:
         self.user_message = user_message
         super().__init__(user_message)
+
+
+def user_cache() -> Path:
+    """What this program keeps for the user, for all clones."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home, "incus-stt")
 
 
 def shell(connection: Connection) -> list[str]:

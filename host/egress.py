@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import subprocess
 import sys
 import time
@@ -19,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from agent.machine import flock
 from declaration.connection import Connection
-from host.client import Client, HostError, shell
+from host.client import Client, HostError, shell, user_cache
 from host.objects import NETWORK, Place
 
 #: The ACL that is there while the bridge is open, by the bridge.
@@ -75,12 +75,8 @@ class Egress:
         """Whether somebody fetches, or has just fetched: then it is about to be closed."""
         if not self._file(_FETCHING).exists():  # who only looks writes nothing
             return False
-        with contextlib.suppress(BlockingIOError), self._lock(_CLOSING) as closing:
-            fcntl.flock(closing, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with self._lock() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return False
-        return True
+        with self._lock(_CLOSING) as closing, self._lock() as file:
+            return not (flock(closing.fileno()) and flock(file.fileno()))
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[None]:
@@ -112,9 +108,7 @@ class Egress:
     def _close(self) -> bool:
         """Close it; false where somebody fetches again."""
         with self._lock() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not flock(file.fileno()):
                 return False
             if self.is_open():
                 self._set(self.bridge, CLOSED_DNS)
@@ -129,9 +123,8 @@ class Egress:
             yield file
 
     def _file(self, what: str) -> Path:
-        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         where = hashlib.sha256(f"{self.connection} {self.bridge}".encode()).hexdigest()[:16]
-        return Path(home, "incus-stt", "egress", f"{where}.{what}")
+        return user_cache() / "egress" / f"{where}.{what}"
 
     def _config(self) -> dict[str, str]:
         found = Client(self.connection).get(Place(self.bridge, "default").path(NETWORK))

@@ -18,12 +18,10 @@ from urllib.parse import urlsplit
 from declaration.infra import TRUST_LEVELS
 from declaration.policy import INTERNET, Flow
 from declaration.settings import Settings
-from declaration.topology import DomainPlan, MachinePlan, Topology
+from declaration.topology import DomainPlan, MachinePlan, Topology, declared_devices
 from stack.declare import Declaration
 from stack.role_rules import RoleRules
 
-#: Of these an operator should know: from a level that is trusted less into one that is more.
-_LEVELS = {level: number for number, level in enumerate(TRUST_LEVELS)}
 _URL = re.compile(r"https?://[^\s;,]+")
 #: Settings whose URLs machines open connections to.
 _REACHED = ("stt:sources.", "stt:webui.ollama_url", "stt:webui.stt_url")
@@ -105,15 +103,9 @@ def _own(domain: DomainPlan, settings: Settings, roles: Mapping[str, RoleRules])
 
 def _published(domain: DomainPlan, machine: MachinePlan) -> dict[str, tuple[str, str, int]]:
     """Where the proxy devices lead to that keep the addresses of those who ask (``nat``)."""
-    given = [
-        domain.profiles[name].devices for name in machine.machine.profiles if name != "default"
-    ]
-    devices: dict[str, Mapping[str, str]] = {}
-    for each in (*given, machine.machine.devices):
-        devices |= each
     found = {
         name: _CONNECT.fullmatch(device.get("connect", ""))
-        for name, device in devices.items()
+        for name, device in declared_devices(domain.domain, machine.machine).items()
         if device.get("type") == "proxy" and device.get("nat") == "true"
     }
     return {
@@ -166,7 +158,8 @@ def warnings(topology: Topology) -> list[str]:
     found: list[str] = []
     for flow in topology.policy:
         source, to = (levels.get(name.partition("/")[0]) for name in flow.names)
-        if to and _LEVELS[source or TRUST_LEVELS[-1]] > _LEVELS[to]:
+        trusted = TRUST_LEVELS.index
+        if to and trusted(source or TRUST_LEVELS[-1]) > trusted(to):
             level = source or "of no domain"
             found.append(f"{flow.why} lets {flow.names[0]} ({level}) reach {flow.names[1]} ({to}).")
     return found
