@@ -17,7 +17,7 @@ from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from declaration.topology import DomainPlan
 from roles import ROLES
-from roles.role import Context, Result
+from roles.role import Context, Result, machine_steps
 from stack.declare import Declaration
 from stack.flows import borders, warnings
 
@@ -49,6 +49,17 @@ def contexts(declaration: Declaration) -> list[tuple[str, Context]]:
         for machine in declaration.topology.machines
         for name in machine.roles
         if ROLES[name].enabled(declaration.settings)
+    ]
+
+
+def declared_steps(declaration: Declaration) -> list[Step]:
+    """The steps of every machine."""
+    return [
+        step
+        for machine in declaration.topology.machines
+        for step in machine_steps(
+            Context(declaration, machine), (ROLES[name] for name in machine.roles)
+        )
     ]
 
 
@@ -94,8 +105,7 @@ class Deployment:
             domains.append(domain)
         self._groups: dict[str, RoleGroup] = {}
         self._commands: dict[str, StepCommand] = {}
-        steps = [step for name, context in self._contexts for step in ROLES[name].steps(context)]
-        for step in steps_in_order(steps):
+        for step in steps_in_order(declared_steps(declaration)):
             self._commands[step.name] = self._register(step)
         for domain in domains:
             commands = self._commands.values()

@@ -16,7 +16,8 @@ class Step:
 
     ``name`` is ``DOMAIN/MACHINE/ROLE/PART``, the name of its resource. ``needs`` are steps that
     come before it, by name, of any machine; ``after`` are such whose every run has it run again.
-    ``source`` is the local file or directory that an upload brings.
+    ``source`` is the local file or directory that an upload brings. ``if_needed``: it is left out
+    of a machine where no other step needs it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Step:
     needs: Sequence[str] = ()
     after: Sequence[str] = ()
     source: str = ""
+    if_needed: bool = False
 
     @property
     def machine(self) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from doctor.room import FIRST_UP, LATER_UP
 from gpu.cards import Card, parse_cards
 from host.objects import owner_of, split_owner
 from roles import ROLES
-from roles.role import Context
+from roles.role import Context, machine_steps
 from stack.declare import Declaration
 
 #: What timeout(1) and a shell say of a program that is not there, and of one that hung.
@@ -163,9 +163,7 @@ class Case:
     def steps(self, plan: MachinePlan) -> list[Step]:
         """What this checkout would apply in a machine."""
         context = Context(self.declaration, plan)
-        enabled = (ROLES[name] for name in plan.roles)
-        roles = (role for role in enabled if role.enabled(self.declaration.settings))
-        return [step for role in roles for step in role.steps(context)]
+        return machine_steps(context, (ROLES[name] for name in plan.roles))
 
     def programs(self, plan: MachinePlan) -> dict[str, Program]:
         """The programs that this checkout would install, by step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from declaration.step import Step
 from declaration.topology import MachinePlan
 from stack.declare import Declaration
 
-__all__ = ["Context", "Result", "Role", "secret"]
+__all__ = ["Context", "Result", "Role", "machine_steps", "secret"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,11 @@ class Role:
     enabled: Callable[[Settings], bool] = lambda _: True
     warnings: Callable[[Context], Sequence[str]] = lambda _: ()
     artifacts: Sequence[Artifact] = ()
+
+
+def machine_steps(context: Context, roles: Iterable[Role]) -> list[Step]:
+    """Every step of a machine with these roles, those that are not enabled left out."""
+    enabled = [role for role in roles if role.enabled(context.settings)]
+    found = [step for role in enabled for step in role.steps(context)]
+    needed = {name for step in found for name in (*step.needs, *step.after)}
+    return [step for step in found if not step.if_needed or step.name in needed]

@@ -1,4 +1,4 @@
-"""Role ``base_system``: certificates, names, the packages that the other roles need, uv."""
+"""Role ``base_system``: certificates, names, the packages that other roles need, uv for them."""
 
 from __future__ import annotations
 
@@ -53,12 +53,13 @@ def steps(context: Context) -> list[Step]:
         ],
         requires="bin/uv",
     )
-    return [*found, packages, Step(context.part("base_system/uv"), uv, [packages.name])]
+    part = context.part("base_system/uv")
+    return [*found, packages, Step(part, uv, [packages.name], if_needed=True)]
 
 
 ROLE = Role(
     "base_system",
-    "certificates, names, packages and uv, which every other role needs",
+    "certificates, names, the packages that other roles need, and uv where one needs it",
     steps,
     requires=lambda _: (),
     artifacts=[UV_ARTIFACT],

@@ -29,7 +29,7 @@ import components.agent
 import components.start
 import components.unread
 from agent.difference import Difference
-from components.deployment import contexts
+from components.deployment import declared_steps
 from components.state import STACK_ID
 from components.step import noted_digest
 from declaration import source_files
@@ -39,7 +39,6 @@ from gpu.cards import Card
 from host.client import HostError
 from host.objects import OWNER, UUID
 from host.read import AppliedStep, Live, MachineState
-from roles import ROLES
 from roles.stt_server import CLIENT_KEY
 from stack.declare import Declaration
 from tests.unit.values import CARD, DEFAULTS, STACKS
@@ -391,11 +390,7 @@ def steps_of(declaration: Declaration) -> dict[str, Step]:
     """The steps of a declaration by name, without Pulumi."""
     with constant_digests(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return {
-            step.name: step
-            for role, context in contexts(declaration)
-            for step in ROLES[role].steps(context)
-        }
+        return {step.name: step for step in declared_steps(declaration)}
 
 
 def words_of(command: Registered) -> list[str]:

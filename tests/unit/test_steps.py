@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from agent.kinds import kinds
 from agent.kinds.user import User
 from agent.specs import decode, encode
-from components.deployment import contexts, steps_in_order
+from components.deployment import contexts, declared_steps, steps_in_order
 from declaration.source_files import ROOT
 from declaration.step import Step
 from engines import ENGINES
@@ -73,8 +74,7 @@ def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         declaration = declare(values, ROLES, ROOT)
         kinds = declaration.engine.compute_types
         first = [kinds[service.device][0] for service in declaration.services]
-        found = contexts(declaration.with_compute_types(first))
-        return [step for role, context in found for step in ROLES[role].steps(context)]
+        return declared_steps(declaration.with_compute_types(first))
 
 
 def test_names_are_unique_and_every_need_exists(steps: list[Step]) -> None:
@@ -84,6 +84,23 @@ def test_names_are_unique_and_every_need_exists(steps: list[Step]) -> None:
         assert step.name.count("/") == 3
         assert set(step.needs) | set(step.after) <= set(counted), step.name
         assert len(set(step.needs)) == len(step.needs), step.name
+
+
+def test_uv_is_only_where_a_step_needs_it(tmp_path: Path) -> None:
+    domain = {
+        "trust_level": "semi-trusted",
+        "machines": {
+            "gpu-server": {"roles": ["base_system", "stt_server"]},
+            "bare": {"roles": ["base_system"]},
+        },
+    }
+    infra = tmp_path / "infra.yml"
+    infra.write_text(yaml.safe_dump({"domains": {"lab": domain}}))
+    names = {step.name for step in declared_steps(declare({"infra": str(infra)}, ROLES, ROOT))}
+    assert "lab/gpu-server/base_system/uv" in names
+    assert {"lab/bare/base_system/packages", "lab/bare/base_system/uv"} & names == {
+        "lab/bare/base_system/packages"
+    }
 
 
 def test_there_is_an_order(steps: list[Step]) -> None:
