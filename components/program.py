@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pulumi
@@ -68,6 +71,19 @@ def _unfiltered(declaration: Declaration, live: Live | None) -> list[str]:
     ]
 
 
+@contextmanager
+def short_stacks() -> Iterator[None]:
+    """Have Pulumi's SDK note where a resource comes from without all callers.
+
+    The whole Python stack of each resource would be half of the state, and tell nobody anything.
+    """
+    sys.tracebacklimit = 8  # the SDK's own frames, and the first of this program's
+    try:
+        yield
+    finally:
+        del sys.tracebacklimit
+
+
 def main(start: Start) -> None:
     """Run it.
 
@@ -101,7 +117,8 @@ def main(start: Start) -> None:
         declaration = gpu.plan(declaration, live)
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
-    deployment = Deployment(declaration, host)
+    with short_stacks():
+        deployment = Deployment(declaration, host)
     for warning in [
         *deployment.warnings(),
         *_stand_ins(declaration, live),

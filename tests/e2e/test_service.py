@@ -61,6 +61,10 @@ def test_up_makes_everything_and_verifies_with_speech(project: Project, up: str)
     assert 0 < outputs["stt_check"]["real_time_factor"] < 60
     # These are written in place, and read while they are empty.
     assert not list((project.root / "state").rglob("*.attrs"))
+    # The whole stack of callers with each resource would be half of the state.
+    exported = json.loads(project.pulumi("stack", "export").stdout)
+    resources = exported["deployment"]["resources"]
+    assert max(len(each.get("stackTrace", ())) for each in resources) <= 4
 
 
 @pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*.wav")))
