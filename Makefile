@@ -8,8 +8,8 @@ endif
 ARGS ?=
 PULUMI = bootstrap/pulumi.sh $(STACK)
 UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_settings.py
-# Of the end-to-end tests, those that `make test` runs.
-E2E = e2e and not seldom
+# What `make test` leaves to `make test-all`.
+OFTEN = and not seldom
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor vram flush
@@ -90,11 +90,11 @@ generate: venv ## Write the generated tables and the schema
 # Exit status 5: ARGS selected none of these.
 test: setup check ## Run the tests, with a sample of the faults, on this machine's Incus; about 20 minutes
 	@bootstrap/tests.sh
-	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(ARGS) || [ $$? = 5 ]
-	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m '$(E2E)' $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder -m 'e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
 
 test-all: ## Run all tests, as CI does: those too that take long and whose programs change seldom
-	@$(MAKE) --no-print-directory test E2E=e2e
+	@$(MAKE) --no-print-directory test OFTEN=
 
 test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a minute
 	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(UNIT) $(ARGS)

@@ -72,6 +72,26 @@ _NETWORK = File(
     "net.ipv4.tcp_syn_retries = 3\nnet.ipv4.tcp_retries2 = 5\n",
 )
 
+#: Open WebUI keeps what was dictated, and what it read aloud, for ever: here they go once they are
+#: an hour old (routers/audio.py of 0.12.4). systemd looks once an hour, and not once a day.
+_CLEANING = Files(
+    [
+        File(
+            "/etc/tmpfiles.d/60-incus-stt-open-webui.conf",
+            f"e {HOME}/data/cache/audio/transcriptions - - - 1h\n"
+            f"e {HOME}/data/cache/audio/speech - - - 1h\n",
+        ),
+        File(
+            "/etc/systemd/system/systemd-tmpfiles-clean.timer.d/60-incus-stt.conf",
+            "[Timer]\nOnUnitActiveSec=\nOnUnitActiveSec=1h\n",
+        ),
+    ],
+    [
+        ["systemctl", "daemon-reload"],
+        ["systemctl", "restart", "systemd-tmpfiles-clean.timer"],
+    ],
+)
+
 
 def links(context: Context) -> tuple[str, str]:
     """The URLs of every Ollama, by semicolons, and of the STT service; empty where there is none.
@@ -210,6 +230,7 @@ def steps(context: Context) -> list[Step]:
         context.part(f"{NAME}/network"),
         Files([_NETWORK], [["/lib/systemd/systemd-sysctl", _NETWORK.path]]),
     )
+    cleaning = Step(context.part(f"{NAME}/cleaning"), _CLEANING)
     program = _program(context, upload)
     secrets = Step(
         context.part(f"{NAME}/secrets"),
@@ -234,7 +255,7 @@ def steps(context: Context) -> list[Step]:
         ),
         [service.name],
     )
-    return [user, upload, packages, network, program, secrets, service, administrator]
+    return [user, upload, packages, network, cleaning, program, secrets, service, administrator]
 
 
 def _as_webui(

@@ -27,9 +27,6 @@ LONGEST = (
     *("test_convergence", "test_commands", "test_lifecycle", "test_service", "test_load"),
     "test_backup",
 )
-#: Modules that `make test` leaves to `make test-all`: what they try changes seldom.
-SELDOM = ("test_load", "test_team_state", "test_wheels", "test_workflows")
-
 
 #: Held by every process of a run.
 _LOCK = Path(tempfile.gettempdir()) / "incus-stt-e2e.lock"
@@ -173,7 +170,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-            if item.path.stem in SELDOM:
-                item.add_marker("seldom")
     place = {module: number for number, module in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))

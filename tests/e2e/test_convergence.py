@@ -23,7 +23,7 @@ import pytest
 from tests.e2e import places
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.places import new_directory
-from tests.e2e.project import Project, Running, incus, left_of, request, run
+from tests.e2e.project import Project, Running, incus, left_of, request, run, wait_until
 
 #: The same in all processes of a run: they have to find the same tests.
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
@@ -216,9 +216,8 @@ def test_a_machine_that_the_daemon_has_half_created_is_created_again(bench: Benc
     project.write()
     up = project.start_up()
     path = f"/1.0/instances/second?project={project.domain}"
-    end = time.monotonic() + 60
-    while run("incus", "query", path, env=bench.environment).returncode:
-        assert time.monotonic() < end, "the container does not appear"
+    ask = ("incus", "query", path)
+    wait_until(lambda: run(*ask, env=bench.environment).returncode == 0, pause=0)
     time.sleep(random.Random(SEED).uniform(0, 0.4))
     bench.kill_daemon(up)
     up.end()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +18,7 @@ import pytest
 
 from tests.e2e.load import under_load
 from tests.e2e.locked import lock_files
-from tests.e2e.project import LIGHT, RECORDINGS, STACK, Project, post_recording, run
+from tests.e2e.project import LIGHT, RECORDINGS, STACK, Project, post_recording, run, wait_until
 from tests.model_hub import ModelHub
 from tests.tiny_parakeet import make_model as make_parakeet
 from tests.tiny_vosk import make_model as make_vosk
@@ -231,10 +230,7 @@ def test_keep_alive_takes_effect(project: Project) -> None:
     assert project.health()["keep_alive"] == 300
     project.set(keepAlive="1s")
     project.up()
-    end = time.monotonic() + 60
-    while project.health()["loaded"]:
-        assert time.monotonic() < end
-        time.sleep(0.3)
+    wait_until(lambda: not project.health()["loaded"])
     assert "nothing loaded" in operation(project, "vram")
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(keepAlive="-1")

@@ -9,6 +9,8 @@ import pytest
 from tests.e2e.load import Load, under_load
 from tests.e2e.project import Project, broken_model, request
 
+pytestmark = pytest.mark.seldom
+
 
 def tell(capsys: pytest.CaptureFixture[str], what: str, load: Load) -> None:
     with capsys.disabled():

@@ -12,13 +12,13 @@ import json
 import os
 import re
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.calls_out import heard
 from tests.e2e.documented import command, follow
 from tests.e2e.locked import lock_files
 from tests.e2e.project import (
@@ -33,6 +33,7 @@ from tests.e2e.project import (
     post_recording,
     request,
     run,
+    wait_until,
 )
 from tests.e2e.webui import sign_in
 from tests.model_hub import ModelHub
@@ -204,6 +205,15 @@ def test_a_second_up_changes_nothing(project: Project) -> None:
     assert project.unchanged()
 
 
+def test_neither_calls_anybody(project: Project) -> None:
+    """While they start anew and transcribe, and for a minute afterwards."""
+    with heard(f"net-{project.domain}", f"{project.subnet}.0/24", 60) as recorder:
+        project.inside("systemctl", "restart", "speaches", "ollama")
+        wait_until(lambda: project.transcribe("hello_world").status == 200)
+    assert recorder.packets > 0
+    assert (recorder.names, recorder.addresses) == (set(), set())
+
+
 def test_the_key_stands_nowhere_in_plain(project: Project) -> None:
     key = project.outputs()["stt_api_key"]
     assert key not in project.inside("sh", "-c", "cat /proc/[0-9]*/cmdline; journalctl --no-pager")
@@ -283,10 +293,7 @@ def operation(project: Project, verb: str) -> str:
 def test_keep_alive_takes_effect(project: Project) -> None:
     project.set(keepAlive="2s")
     project.up()
-    end = time.monotonic() + 60
-    while "STT (speaches): nothing loaded" not in operation(project, "vram"):
-        assert time.monotonic() < end
-        time.sleep(0.5)
+    wait_until(lambda: "STT (speaches): nothing loaded" in operation(project, "vram"))
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(keepAlive=None)
     project.up()

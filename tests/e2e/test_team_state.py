@@ -19,9 +19,12 @@ import pytest
 from tests.e2e.postgresql import PASSWORD, PROGRAMS, PostgreSQL, postgresql
 from tests.e2e.project import ROOT, STACK, Project, Running, left_of, light, run, tree
 
-pytestmark = pytest.mark.skipif(
-    not PROGRAMS, reason="there is no PostgreSQL: bootstrap/tests.sh installs it"
-)
+pytestmark = [
+    pytest.mark.seldom,
+    pytest.mark.skipif(
+        not PROGRAMS, reason="there is no PostgreSQL: bootstrap/tests.sh installs it"
+    ),
+]
 
 DOMAIN, SUBNET = "stt-e2e-a", "10.213.62"
 FILE = "file://./state?metadata=skip"

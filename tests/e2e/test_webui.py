@@ -35,6 +35,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from roles.open_webui.service import DECLARED
+from tests.e2e.calls_out import heard
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,
@@ -45,6 +46,7 @@ from tests.e2e.project import (
     post_recording,
     request,
     run,
+    wait_until,
 )
 from tests.e2e.webui import CHROMIUM, browser, dictate, enter, keep, sign_in
 
@@ -52,6 +54,7 @@ DOMAIN, SUBNET, PORT = "stt-e2e-u", "10.213.50", 28150
 OLLAMA = os.environ.get("STT_TEST_OLLAMA", "")
 TINY_LLM = ROOT.parent / "shared" / "tiny-ollama" / "tiny.gguf"
 UNIT = "open-webui"
+CLEANING = "/etc/tmpfiles.d/60-incus-stt-open-webui.conf"
 #: The settings of the first `up`.
 FIRST: dict[str, Any] = {}
 
@@ -211,6 +214,31 @@ def test_the_installed_version_reads_every_variable(settled: Project) -> None:
         search = f"cd {packages}/open_webui && grep -qF \"'{name}'\" env.py config.py __init__.py"
         inside(settled, "sh", "-c", search)
     assert set(DECLARED) <= set(ours)
+
+
+def test_recordings_are_kept_for_an_hour(settled: Project) -> None:
+    """And what was read aloud, which is kept beside them."""
+    cache = "/srv/webui/open-webui/data/cache/audio"
+    sign_in(settled).text_of("one_two_three")
+    seen = inside(settled, "sh", "-c", f"ls {cache}/transcriptions")
+    assert ".wav" in seen and ".json" in seen
+    inside(settled, "systemd-tmpfiles", "--clean")
+    assert inside(settled, "sh", "-c", f"ls {cache}/transcriptions") == seen
+    # An hour later; a file's own times cannot be set back, so the age is what is changed.
+    now = f"sed -i 's/1h/1s/' {CLEANING} && systemd-tmpfiles --clean"
+    assert settled.inside("test", "-d", f"{cache}/speech", machine="webui") == ""
+    time.sleep(1.1)
+    inside(settled, "sh", "-c", now)
+    try:
+        assert inside(settled, "sh", "-c", f"ls {cache}/transcriptions {cache}/speech").split() == [
+            f"{cache}/speech:",
+            f"{cache}/transcriptions:",
+        ]
+        timer = "systemd-tmpfiles-clean.timer"
+        assert "1h" in inside(settled, "systemctl", "show", "-P", "TimersMonotonic", timer)
+    finally:
+        inside(settled, "sed", "-i", "s/1s/1h/", CLEANING)
+    assert settled.drift() == []
 
 
 def test_long_and_large_recordings(settled: Project, tmp_path: Path) -> None:
@@ -528,6 +556,27 @@ def test_https_with_a_ca_of_its_own(project: Project) -> None:
             page.goto(f"https://localhost:{PORT}")  # a page that is not trusted is an error
             assert page.evaluate("window.isSecureContext") is True
             assert page.evaluate("navigator.mediaDevices !== undefined") is True
+
+
+@pytest.mark.seldom
+def test_open_webui_and_the_proxy_call_nobody(project: Project) -> None:
+    """While they start anew, somebody dictates, and afterwards; as the test before left them."""
+    with heard(f"net-{project.domain}", f"{project.subnet}.0/24", 60) as recorder:
+        inside(project, "systemctl", "restart", UNIT, "webui-proxy", "faster-whisper")
+        trust = ssl.create_default_context(cadata=project.outputs()["webui_ca"])
+        with httpx.Client(
+            base_url=f"https://localhost:{PORT}", trust_env=False, verify=trust
+        ) as client:
+            wait_until(lambda: client.get("/ready").status_code == 200)
+            for path in ("/", "/api/config", "/api/version/updates", "/api/models"):
+                client.get(path)
+        if CHROMIUM:
+            with browser("four_five_six", project.outputs()["webui_ca"]) as page:
+                enter(page, project)
+                dictate(page, project, seconds=3)
+                page.wait_for_function("document.querySelector('#chat-input').innerText.trim()")
+    assert recorder.packets > 0
+    assert (recorder.names, recorder.addresses) == (set(), set())
 
 
 def test_https_with_a_certificate_of_the_operators(project: Project) -> None:

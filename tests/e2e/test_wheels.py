@@ -9,6 +9,8 @@ import pytest
 
 from tests.e2e.project import Project, incus, left_of, machine
 
+pytestmark = pytest.mark.seldom
+
 DOMAIN, SUBNET = "stt-e2e-k", "10.213.56"
 WHEELS = "/var/cache/incus-stt/wheels"
 

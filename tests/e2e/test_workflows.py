@@ -26,6 +26,8 @@ SANDBOX = pytest.mark.skipif(
 MALICE = """
 import os, socket
 from pathlib import Path
+
+pytestmark = pytest.mark.seldom
 found = [f"user {os.getuid()}", f"variables {sorted(os.environ)}"]
 for place in ("/home", "/var", "/srv", "/run"):
     found.append(f"{place}: {os.path.exists(place)}")

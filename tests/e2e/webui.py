@@ -81,6 +81,7 @@ def browser(recording: str, certificate: str = "") -> Iterator[Page]:
                 args=[
                     "--no-sandbox",  # the tests may run as root
                     "--no-proxy-server",
+                    "--host-resolver-rules=MAP webui.test 127.0.0.1",
                     "--use-fake-device-for-media-stream",
                     "--use-fake-ui-for-media-stream",  # the person who says yes to the microphone
                     f"--use-file-for-fake-audio-capture={RECORDINGS / recording}.wav%noloop",

@@ -13,6 +13,8 @@ import pytest
 
 from tests.plugins.conftest import Case
 
+pytestmark = pytest.mark.seldom
+
 A, B, C = {"name": "a"}, {"name": "b", "needs": ["a"]}, {"name": "c", "needs": ["b"]}
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.plugins.conftest import PLUGINS, Case
 
+pytestmark = pytest.mark.seldom
+
 KEPT = ("id", "inputs", "outputs")
 A, B = {"name": "a"}, {"name": "b", "needs": ["a"]}
 

@@ -29,6 +29,8 @@ from tests.server import attacks
 from tests.server.attacks import idle_connections, silence, talk
 from tests.server.server import NAME, SPEECH, Running, free_port, running, settings, speech, wav
 
+pytestmark = pytest.mark.seldom
+
 MIB = 1 << 20
 
 

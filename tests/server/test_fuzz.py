@@ -13,9 +13,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.server import attacks
 from tests.server.fuzz import Fuzz
 from tests.server.server import KEY, Running, running
+
+pytestmark = pytest.mark.seldom
 
 SEED = int(os.environ.get("STT_FUZZ_SEED") or uuid.uuid4().int % 1_000_000)
 SECONDS = float(os.environ.get("STT_FUZZ_SECONDS") or 4)
