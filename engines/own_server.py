@@ -14,6 +14,7 @@ from agent.kinds.program import Program
 from agent.kinds.service import Service
 from agent.kinds.transcription import Evidence
 from declaration.artifacts import download_sizes
+from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
@@ -166,6 +167,16 @@ def _program_step(context: EngineContext, what: OwnServer, upload: Step, venv: s
     )
 
 
+def limit_variables(settings: Settings) -> dict[str, str]:
+    """``stt:limits`` as the server, and what comes before another one, reads it."""
+    limits = settings.limits
+    return {
+        "STT_AUDIO_MINUTES": str(limits.audioMinutes),
+        "STT_UPLOAD_MB": str(limits.uploadMB),
+        "STT_WAITING": str(limits.waiting),
+    }
+
+
 def _variables(context: EngineContext, what: OwnServer, server: str, venv: str) -> dict[str, str]:
     settings = context.settings
     variables = {
@@ -181,9 +192,7 @@ def _variables(context: EngineContext, what: OwnServer, server: str, venv: str) 
         "STT_LANGUAGE": settings.language,
         "STT_LANGUAGES": json.dumps(sorted(what.languages)),
         "STT_KEEP_ALIVE": str(settings.keep_alive),
-        "STT_AUDIO_MINUTES": str(settings.limits.audioMinutes),
-        "STT_UPLOAD_MB": str(settings.limits.uploadMB),
-        "STT_WAITING": str(settings.limits.waiting),
+        **limit_variables(settings),
         "STT_API_KEY_FILE": context.key_file,
         "STT_CLIENT_KEYS_FILE": context.client_keys_file,
         "PYTHONPATH": server,

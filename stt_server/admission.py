@@ -10,7 +10,6 @@ import anyio
 from starlette.types import Message, Receive
 
 from stt_server.guard import RequestError
-from stt_server.settings import Settings
 
 #: Bytes of an upload that stay in memory; a dictation takes less (Starlette's own limit).
 _IN_MEMORY = 1 << 20
@@ -27,9 +26,9 @@ _SLOW = "The upload is too slow."
 class Admission:
     """The requests that are being received, wait, or are transcribed."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.most = settings.waiting + 1
-        self.room = _LARGEST * settings.upload_mb << 20
+    def __init__(self, waiting: int, upload_mb: int) -> None:
+        self.most = waiting + 1
+        self.room = _LARGEST * upload_mb << 20
         self.requests = 0
         self.kept = 0
 

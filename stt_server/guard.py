@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +15,9 @@ from stt_server.settings import Settings
 
 #: Seconds after which a client that is refused may try again.
 RETRY_AFTER = "5"
+#: What a form may hold: files, fields, and bytes in a field (``Request.form``). OpenAI's API has
+#: about ten short fields.
+MOST_FILES, MOST_FIELDS, LARGEST_FIELD = 1, 32, 64 << 10
 
 
 class RequestError(Exception):
@@ -24,21 +28,62 @@ class RequestError(Exception):
         self.status, self.message, self.param = status, message, param
 
 
+def require_form(content_type: str) -> None:
+    """See that a request is a form that may hold a file.
+
+    Raises:
+        RequestError: it is not.
+    """
+    if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise RequestError(400, "The request is not a form. Send it as multipart/form-data.")
+
+
+class UploadLimit:
+    """How large a request may be; it holds before any of a body is kept."""
+
+    def __init__(self, megabytes: int) -> None:
+        self._limit = megabytes << 20
+        self._error = RequestError(413, f"The upload is larger than {megabytes} MiB.", "file")
+
+    def check(self, headers: Mapping[bytes, bytes]) -> None:
+        """See what a request says of its size.
+
+        Raises:
+            RequestError: it is too large.
+        """
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._limit:
+            raise self._error
+
+    def counted(self, receive: Receive) -> Receive:
+        """How the body is received; it raises RequestError once it is too large."""
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise self._error
+            return message
+
+        return receive_counted
+
+
 class Guard:
-    """The keys, and the limit of an upload, before any of a body is kept."""
+    """The keys, and the limit of an upload."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.key = settings.api_key.encode()
         self.clients = ClientKeys(settings.client_keys_file)
-        self.limit = settings.upload_mb << 20
+        self.upload = UploadLimit(settings.upload_mb)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with a counted body."""
         if scope["type"] != "http" or scope["path"] == "/health":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
         given = bearer_key(scope)
         if client := self.clients.name_of(given):
             name_in_log(scope, client)
@@ -46,22 +91,17 @@ class Guard:
             message = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
             await error_response(401, message)(scope, receive, send)
             return
-        too_large = f"The upload is larger than {self.limit >> 20} MiB."
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self.limit:
-            await error_response(413, too_large, "file")(scope, receive, send)
+        try:
+            self.upload.check(dict(scope["headers"]))
+        except RequestError as error:
+            await response_of(error)(scope, receive, send)
             return
-        received = 0
+        await self.app(scope, self.upload.counted(receive), send)
 
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self.limit:
-                raise RequestError(413, too_large, "file")
-            return message
 
-        await self.app(scope, counted, send)
+def response_of(error: RequestError) -> JSONResponse:
+    """A request's error as its answer."""
+    return error_response(error.status, error.message, error.param)
 
 
 def error_response(status: int, message: str, param: str | None = None) -> JSONResponse:
@@ -85,7 +125,7 @@ def error_response(status: int, message: str, param: str | None = None) -> JSONR
 async def on_error(request: Request, error: Exception) -> Response:
     """Every error that leaves a route."""
     if isinstance(error, RequestError):
-        return error_response(error.status, error.message, error.param)
+        return response_of(error)
     if isinstance(error, HTTPException):
         message = f"{error.detail}: {request.method} {request.url.path}"
         return error_response(error.status_code, message)

@@ -25,14 +25,20 @@ from starlette.types import ASGIApp
 from stt_server.admission import Admission
 from stt_server.audio import AudioError, StoppedError
 from stt_server.formats import FORMATS, Transcript
-from stt_server.guard import Guard, RequestError, on_error
+from stt_server.guard import (
+    LARGEST_FIELD,
+    MOST_FIELDS,
+    MOST_FILES,
+    Guard,
+    RequestError,
+    on_error,
+    require_form,
+)
 from stt_server.job import Job
 from stt_server.recognizer import Options, load_recognizer, out_of_memory
 from stt_server.settings import Settings
 
 log = logging.getLogger("uvicorn.error")
-#: Fields of a form beside the file, and bytes of each; OpenAI's API has about ten short ones.
-_MOST_FIELDS, _LARGEST_FIELD = 32, 64 << 10
 _FULL = "The device's memory is full: another program holds it. Try again."
 
 
@@ -49,7 +55,7 @@ class Service:
         self.recognizer = load_recognizer(settings)
         # One transcription at a time: the device is one. The others wait in line.
         self.turn = anyio.Lock()
-        self.admission = Admission(settings)
+        self.admission = Admission(settings.waiting, settings.upload_mb)
         #: Recordings of several slices that are not at their end; the model is unloaded after them.
         self.begun = 0
         self.used = time.monotonic()
@@ -305,12 +311,10 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
     Raises:
         RequestError: there is no form, or no room for the file.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        raise RequestError(400, "The request is not a form. Send it as multipart/form-data.")
+    require_form(request.headers.get("content-type", ""))
     try:
         form = await request.form(
-            max_files=1, max_fields=_MOST_FIELDS, max_part_size=_LARGEST_FIELD
+            max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=LARGEST_FIELD
         )
     except UnicodeError as error:
         raise RequestError(400, "The form's text cannot be read. Send it in UTF-8.") from error

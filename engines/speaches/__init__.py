@@ -20,6 +20,7 @@ ENGINE = Engine(
     models=CTRANSLATE2_MODELS,
     model_file="model.bin",
     client_keys=True,
+    limits=True,
     repositories=True,
     artifacts=[*ARTIFACTS, *WHISPER_ARTIFACTS],
     ctranslate2=(4, 5),

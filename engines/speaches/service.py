@@ -26,7 +26,7 @@ from declaration.venv import UV, UV_ENVIRONMENT
 from engines.ctranslate2 import OPENMP
 from engines.faster_whisper.service import FILES
 from engines.hub import verify
-from engines.own_server import PACKAGE, run_fetch, server_directory
+from engines.own_server import PACKAGE, limit_variables, run_fetch, server_directory
 from engines.service import (
     ETC,
     HOME,
@@ -278,7 +278,8 @@ def _variables(context: EngineContext, checkout: str) -> dict[str, str]:
         "UVICORN_PORT": str(settings.port),
         "INCUS_STT_LANGUAGE": settings.language,
         "STT_CLIENT_KEYS_FILE": context.client_keys_file,
-        # The wrapper takes from there how clients' keys are read.
+        **limit_variables(settings),
+        # The wrapper takes from there how clients' keys are read, and the limits.
         "PYTHONPATH": server_directory(),
         "STT_MODEL_TTL": keep_alive,
         # The voice detector takes a CUDA context of its own.
@@ -294,6 +295,8 @@ def _variables(context: EngineContext, checkout: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
         "PYTHONDONTWRITEBYTECODE": "1",
+        # Uploads wait there: /tmp is memory in some distributions.
+        "TMPDIR": "/var/tmp",  # noqa: S108  # the unit's own (PrivateTmp)
         **OPENMP,
     }
     if context.device == "cuda":

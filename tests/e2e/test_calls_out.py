@@ -34,7 +34,7 @@ def listen(project: Project, seconds: float) -> Heard:
     """What leaves the domain while its service starts and transcribes, and afterwards."""
     network = f"{project.subnet}.0/24"
     with heard(f"net-{project.domain}", network, seconds) as recorder:
-        project.inside("systemctl", "restart", project.health()["engine"])
+        project.inside("systemctl", "restart", project.settings["engine"])
         assert project.transcribe("hello_world").status == 200
     return recorder
 

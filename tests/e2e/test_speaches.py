@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 
 from tests.e2e.calls_out import heard
@@ -38,6 +40,7 @@ from tests.e2e.project import (
 from tests.e2e.webui import sign_in
 from tests.model_hub import ModelHub
 from tests.multilingual import make_model
+from tests.server.server import wav
 
 SOURCES = {
     name: os.environ.get(f"STT_TEST_{name.upper()}", "")
@@ -224,7 +227,7 @@ def test_every_setting_takes_effect(project: Project) -> None:
     make_model(project.root / "models" / "hundred")
     project.set(
         model="./models/hundred", quantization="float32", language="fr", port=8111,
-        host=f"{SUBNET}.1",
+        host=f"{SUBNET}.1", limits={"audioMinutes": 1, "uploadMB": 2},
     )  # fmt: skip
     project.up()
     assert project.outputs()["stt_url"] == f"http://{SUBNET}.1:8111/v1"
@@ -232,13 +235,26 @@ def test_every_setting_takes_effect(project: Project) -> None:
     verbose = {"response_format": "verbose_json"}
     assert project.transcribe("hello_world", **verbose).json["language"] == "fr"
     assert project.transcribe("hello_world", **verbose, language="de").json["language"] == "de"
+    outputs = project.outputs()
+    with httpx.Client(base_url=outputs["stt_url"], timeout=60, trust_env=False) as client:
+        client.headers["Authorization"] = f"Bearer {outputs['stt_api_key']}"
+
+        def status(audio: bytes) -> int:
+            answer = client.post(
+                "audio/transcriptions", data={"model": "whisper-1"}, files={"file": audio}
+            )
+            return answer.status_code
+
+        # Where nobody speaks for more than Whisper hears at once, there are no words.
+        assert [status(wav(np.zeros(16000 * s))) for s in (40, 62)] == [200, 400]
+        assert status(bytes(3 << 20)) == 413
     project.set(enabled=False)
     project.up()
     with pytest.raises(OSError, match="refused"):
         request(f"http://{SUBNET}.1:8111/health")
     project.set(
         model="./models/tiny-digits", quantization="int8", language=None, port=None, host=None,
-        enabled=None,
+        enabled=None, limits=None,
     )  # fmt: skip
     project.up()
     assert project.transcribe("hello_world").json["text"] == "hello world"

@@ -562,7 +562,7 @@ def test_https_with_a_ca_of_its_own(project: Project) -> None:
 def test_open_webui_and_the_proxy_call_nobody(project: Project) -> None:
     """While they start anew, somebody dictates, and afterwards; as the test before left them."""
     with heard(f"net-{project.domain}", f"{project.subnet}.0/24", 60) as recorder:
-        inside(project, "systemctl", "restart", UNIT, "webui-proxy", "faster-whisper")
+        inside(project, "systemctl", "restart", UNIT, "webui-proxy")
         trust = ssl.create_default_context(cadata=project.outputs()["webui_ca"])
         with httpx.Client(
             base_url=f"https://localhost:{PORT}", trust_env=False, verify=trust

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
+
+from stt_server.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "stt_server"]
@@ -132,6 +137,37 @@ def running(directory: Path, key: str = "", **changes: str) -> Iterator[Running]
     finally:
         process.kill()
         process.wait()
+
+
+class This:
+    """This process, as the one of a server."""
+
+    pid = os.getpid()
+
+
+@contextmanager
+def served(app: Any) -> Iterator[Running]:
+    """An application of a test's own, in this process, behind the server's protocol."""
+    port = free_port()
+    config = uvicorn.Config(app, port=port, http=Protocol, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield Running(f"http://127.0.0.1:{port}", This(), Path())  # type: ignore[arg-type]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait(done: Callable[[], bool], seconds: float = 30) -> None:
+    """Until it is so."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"it is not so within {seconds} s"
+        time.sleep(0.02)
 
 
 def wav(samples: Any, rate: int = 16000) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import resource
 import socket
 import threading
@@ -20,14 +19,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from openai import OpenAI, RateLimitError
 
 from stt_server import protocol
 from stt_server.audio import SAMPLING_RATE, SEARCH, SLICE, AudioError, StoppedError, slices
 from tests.server import attacks
 from tests.server.attacks import idle_connections, silence, talk
-from tests.server.server import NAME, SPEECH, Running, free_port, running, settings, speech, wav
+from tests.server.server import NAME, SPEECH, Running, running, served, settings, speech, wav
 
 pytestmark = pytest.mark.seldom
 
@@ -128,29 +126,13 @@ def test_the_words_and_times_of_a_long_recording(server: Running) -> None:
 # The line
 
 
-class This:
-    """This process, as the one of a server."""
-
-    pid = os.getpid()
-
-
 @contextmanager
-def served(monkeypatch: pytest.MonkeyPatch, app: Any, **seconds: float) -> Iterator[Running]:
+def patched(monkeypatch: pytest.MonkeyPatch, app: Any, **seconds: float) -> Iterator[Running]:
     """A small application behind the protocol, with other times."""
     for name, value in seconds.items():
         monkeypatch.setattr(protocol, name, value)
-    port = free_port()
-    config = uvicorn.Config(app, port=port, http=protocol.Protocol, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.01)
-        yield Running(f"http://127.0.0.1:{port}", This(), Path())  # type: ignore[arg-type]
-    finally:
-        server.should_exit = True
-        thread.join()
+    with served(app) as server:
+        yield server
 
 
 @dataclass
@@ -185,7 +167,7 @@ def gated(monkeypatch: pytest.MonkeyPatch, **changes: str) -> Iterator[Gate]:
         return heard(samples, options)
 
     monkeypatch.setattr(service.recognizer, "transcribe", transcribe)
-    with served(monkeypatch, create_app(service)) as server:
+    with served(create_app(service)) as server:
         gate = Gate(server, let, begun)
         try:
             yield gate
@@ -356,7 +338,7 @@ def test_a_connection_without_a_request_is_closed(
     monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
     with (
-        served(monkeypatch, hello, HEAD_SECONDS=0.5) as server,
+        patched(monkeypatch, hello, HEAD_SECONDS=0.5) as server,
         idle_connections(server, 1, said) as [connection],
     ):
         assert not closed(connection, 0.2)
@@ -366,7 +348,7 @@ def test_a_connection_without_a_request_is_closed(
 def test_requests_one_after_the_other_have_their_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     head = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
     with (
-        served(monkeypatch, hello, HEAD_SECONDS=0.5, REST_SECONDS=0.5) as server,
+        patched(monkeypatch, hello, HEAD_SECONDS=0.5, REST_SECONDS=0.5) as server,
         idle_connections(server, 1, head) as [connection],
     ):
         connection.settimeout(5)
@@ -390,7 +372,7 @@ def test_the_rest_of_an_answered_request_is_read_and_not_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
-    with served(monkeypatch, hello, HEAD_SECONDS=1, REST_SECONDS=0.6) as server:
+    with patched(monkeypatch, hello, HEAD_SECONDS=1, REST_SECONDS=0.6) as server:
         with idle_connections(server, 1, head) as [connection]:
             time.sleep(0.2)
             assert b"hello" in connection.recv(1000)
@@ -417,7 +399,7 @@ def test_a_body_that_breaks_off_into_no_http(
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     said = head.encode() + b"no chunk\r\n\r\n"
     with (
-        served(monkeypatch, hello) as server,
+        patched(monkeypatch, hello) as server,
         idle_connections(server, 1, said) as [connection],
     ):
         assert closed(connection, 2)
@@ -427,7 +409,6 @@ def test_a_body_that_breaks_off_into_no_http(
 def test_a_body_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     from stt_server import admission
     from stt_server.guard import RequestError
-    from stt_server.settings import read_settings
 
     monkeypatch.setattr(admission, "_GRACE", 0.3)
 
@@ -436,7 +417,7 @@ def test_a_body_that_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def read() -> int:
-        door = admission.Admission(read_settings(settings()))
+        door = admission.Admission(32, 500)
         count = 0
         with suppress(RequestError), door.admit(drip, 0) as receive:
             while count < 100:

@@ -18,6 +18,7 @@ from stt_server.clients import ClientKeys
 from tests.server.server import KEY, ROOT, Running, running
 
 APP = ROOT / "engines" / "speaches" / "machine" / "speaches_app.py"
+LIMITS = {"STT_AUDIO_MINUTES": "10", "STT_UPLOAD_MB": "1", "STT_WAITING": "4"}
 PHONE, TV = "key-of-the-phone-0123456789", "key-of-the-tv-0123456789"
 #: As much of Speaches as its wrapper takes hold of; its check of the key is Speaches' own.
 SPEACHES = {
@@ -39,6 +40,7 @@ class App:
 def create_app():
     return App()
 """,
+    "dependencies.py": "decode_audio = None",
     "executors/shared/registry.py": "class ExecutorRegistry: pass",
     "executors/whisper.py": "class WhisperModelRegistry:\n    list_local_models = None",
     "model_aliases.py": "def load_model_id_aliases(): return {'small': 'a/small'}",
@@ -127,6 +129,7 @@ def wrapped(tmp_path: Path, keys: Path) -> Iterator[Running]:
         "API_KEY": KEY,
         "INCUS_STT_LANGUAGE": "",
         "STT_CLIENT_KEYS_FILE": str(keys),
+        **LIMITS,
     }
     log = tmp_path / "log"
     with socket.create_server(("127.0.0.1", 0)) as held, log.open("wb") as out:
@@ -154,3 +157,9 @@ def test_speaches_takes_a_client_s_key_for_its_own(wrapped: Running, keys: Path)
     wrapped.wait_for_log("tv@127.0.0.1:", 5)
     assert wrapped.log.count("phone@127.0.0.1:") == 1
     assert not any(text in wrapped.log for text in (KEY, PHONE, TV, "10.0.0.9"))
+    # The limits, and the key before any of an upload is read.
+    wrapped.key = KEY
+    assert [wrapped.post(bytes(size)).status_code for size in (1, 2 << 20)] == [200, 413]
+    wrapped.key = "x"
+    refused = wrapped.post(bytes(2 << 20))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")

@@ -9,6 +9,7 @@ import pytest
 
 from declaration.describe import describe
 from declaration.settings import Settings
+from declaration.source_files import ROOT
 from declaration.stack_file import SECRETS
 from engines import ENGINES
 from roles import ROLES
@@ -59,10 +60,14 @@ def test_a_source_is_of_the_engines_that_take_from_it(engine: str, source: str) 
     assert found == ([] if source in ENGINES[engine].sources else [wanted])
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
-def test_limits_are_of_this_project_s_server(engine: str) -> None:
-    wanted = "stt:limits.waiting: has no effect: the engine speaches has no such limits."
-    assert told(engine=engine, limits={"waiting": 8}) == ([wanted] if engine == "speaches" else [])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_of_one_s_own_has_no_limits(engine: str) -> None:
+    light = ROOT / "tests" / "e2e" / "light_engine"
+    custom = {"install": str(light / "install.sh"), "unit": str(light / "engine.service")}
+    own = {"engine": engine, "model": "mine", "custom": custom} if engine == "custom" else {}
+    wanted = "stt:limits.waiting: has no effect: the engine custom has no such limits."
+    found = told(**{"engine": engine, "limits": {"waiting": 8}, **own})
+    assert found == ([wanted] if engine == "custom" else [])
 
 
 def test_the_default_is_never_said() -> None:

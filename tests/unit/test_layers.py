@@ -35,7 +35,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "components": {"operations", "doctor", "backup", "lock", "plugins", "bootstrap"}
 }
 #: A program that runs in a machine may use what another one that is brought there has.
-IN_MACHINES = {"engines/speaches/machine/speaches_app.py": "stt_server.clients"}
+IN_MACHINES = {"engines/speaches/machine/speaches_app.py": "stt_server"}
 #: Where pulumi may be imported: what registers resources, and what stands in for Pulumi itself.
 PULUMI = ("components/", "__main__.py", "plugins/")
 PULUMI_COMMAND = ("components/command.py", "plugins/")

@@ -2,11 +2,13 @@
 
 - Speaches has no setting for a language. It hands every request's to faster-whisper, and there None
   means "detect": this is where ``stt:language`` goes in.
+- A recording in which nobody speaks is answered with no words, and not with an error.
 - It serves and lists the declared model, not what else lies on the volume. It fetches and deletes
   none: that is what `up` does.
 - It logs what a model was loaded as. Nothing about it can be read without a key.
 - Speaches knows one key. A client's own (``stt:clients``) stands for it, and the log names the
   client.
+- It has no limits: those of ``stt:limits`` come before it. A connection that nobody uses is closed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hmac
 import logging
 import os
 import socket
@@ -23,9 +26,14 @@ from typing import Any, NoReturn
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before ONNX Runtime is loaded
 
 import faster_whisper
+import starlette.formparsers
+import starlette.requests
 import uvicorn
 
 from stt_server.clients import ClientKeys, bearer_key, name_in_log
+from stt_server.guard import LARGEST_FIELD, MOST_FIELDS, MOST_FILES, error_response
+from stt_server.limits import Limits, until_left
+from stt_server.protocol import Protocol
 
 # ASGI's own shapes; what Speaches is built on has them under names that change.
 Scope = MutableMapping[str, Any]
@@ -37,15 +45,22 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: The first file descriptor that systemd passes.
 LISTEN_FDS_START = 3
 LANGUAGE = os.environ["INCUS_STT_LANGUAGE"] or None
+LIMITS = Limits(os.environ)
+#: Samples that Whisper hears at once.
+_WINDOW = 30 * 16000
 
 
-def _with_language(transcribe: Callable[..., Any]) -> Callable[..., Any]:
+def _as_declared(transcribe: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(transcribe)
-    def transcribe_in_language(*args: Any, **kwargs: Any) -> Any:
+    def transcribe_as_declared(self: Any, audio: Any, *args: Any, **kwargs: Any) -> Any:
         kwargs["language"] = kwargs.get("language") or LANGUAGE
-        return transcribe(*args, **kwargs)
+        # Where nobody speaks, the list of what to transcribe is empty; faster-whisper takes that
+        # for a list that is missing, and of more than half a minute it is an error.
+        if kwargs.get("clip_timestamps") == [] and len(audio) >= _WINDOW:
+            kwargs["clip_timestamps"] = [{"start": 0, "end": 0}]
+        return transcribe(self, audio, *args, **kwargs)
 
-    return transcribe_in_language
+    return transcribe_as_declared
 
 
 def _logged(init: Callable[..., None]) -> Callable[..., None]:
@@ -60,11 +75,15 @@ def _logged(init: Callable[..., None]) -> Callable[..., None]:
 
 
 for _pipeline in (faster_whisper.WhisperModel, faster_whisper.BatchedInferencePipeline):
-    _pipeline.transcribe = _with_language(_pipeline.transcribe)
+    _pipeline.transcribe = until_left(_as_declared(_pipeline.transcribe))
 faster_whisper.WhisperModel.__init__ = _logged(faster_whisper.WhisperModel.__init__)
 
+_Request: Any = starlette.requests.Request
+_Request.form = functools.partialmethod(_Request.form, max_files=MOST_FILES, max_fields=MOST_FIELDS)
+starlette.formparsers.MultiPartParser.max_part_size = LARGEST_FIELD
+
 # After the default is in place.
-from speaches import main  # noqa: E402
+from speaches import dependencies, main  # noqa: E402
 from speaches.executors.shared.registry import ExecutorRegistry  # noqa: E402
 from speaches.executors.whisper import WhisperModelRegistry  # noqa: E402
 from speaches.model_aliases import load_model_id_aliases  # noqa: E402
@@ -115,6 +134,7 @@ def _delete(model_id: str) -> NoReturn:
 
 for _router in (misc, stt):
     _router.get_model_card_data_or_raise = _only_served(_router.get_model_card_data_or_raise)
+dependencies.decode_audio = LIMITS.decode
 WhisperModelRegistry.list_local_models = _by_every_name(WhisperModelRegistry.list_local_models)
 ExecutorRegistry.download_model_by_id = _fetch
 models.delete_local_model_repo = _delete
@@ -175,15 +195,21 @@ def create_app() -> App:
     app.router.routes[:] = [route for route in app.routes if route.path not in public]
     gate = Gate()
     keys = ClientKeys(os.environ["STT_CLIENT_KEYS_FILE"])
-    own_key = b"Bearer " + os.environ.get("API_KEY", "").encode()
+    own_key = os.environ.get("API_KEY", "").encode()
 
-    def with_own_key(scope: Scope) -> Scope:
-        client = "" if scope["type"] == "lifespan" else keys.name_of(bearer_key(scope))
+    def with_own_key(scope: Scope) -> Scope | None:
+        """As Speaches is to see a request; None where the key is wrong.
+
+        Speaches would say so only once the whole of the upload was there.
+        """
+        given = b"" if scope["type"] == "lifespan" else bearer_key(scope)
+        client = keys.name_of(given)
         if not client:
-            return scope
+            wrong = own_key and not hmac.compare_digest(given, own_key)
+            return None if wrong and scope.get("path", "").startswith("/v1/audio/") else scope
         name_in_log(scope, client)
         others = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
-        return {**scope, "headers": [*others, (b"authorization", own_key)]}
+        return {**scope, "headers": [*others, (b"authorization", b"Bearer " + own_key)]}
 
     async def with_status(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_status(message: Message) -> None:
@@ -192,16 +218,21 @@ def create_app() -> App:
                 message["headers"] = [*message["headers"], (b"www-authenticate", b"Bearer")]
             await send(message)
 
+        if (known := with_own_key(scope)) is None:
+            message = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
+            await error_response(401, message)(scope, receive, send)
+            return
         async with gate.pass_by(scope):
-            await app(with_own_key(scope), receive, send_status)
+            await limited(known, receive, send_status)
 
+    limited = LIMITS.before(app)
     return with_status
 
 
 def serve() -> None:
     """Serve on the socket that systemd listens on (sd_listen_fds(3)), until SIGTERM."""
     # With proxies' headers a client could write itself another name into the log.
-    config = uvicorn.Config(create_app, factory=True, proxy_headers=False)
+    config = uvicorn.Config(create_app, factory=True, http=Protocol, proxy_headers=False)
     uvicorn.Server(config).run([socket.socket(fileno=LISTEN_FDS_START)])
 
 
