@@ -13,7 +13,7 @@ OFTEN = and not seldom
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor vram flush
-.PHONY: measure-vram stt test check
+.PHONY: measure-vram ai-access stt test check
 .PHONY: test-unit test-all test-faults
 .PHONY: generate lock sbom setup tools ready venv venv-dev
 
@@ -57,6 +57,12 @@ vram: venv ## Show who holds the memory of the cards
 
 flush: venv ## Unload the models, after the transcription that is running
 	@$(OPERATION) flush
+
+ai-access: $(if $(DOMAIN),setup,venv) ## Give a domain the AI access (DOMAIN=…); without DOMAIN, say who has it
+	@set -f; [ -n "$${DOMAIN:-}" ] || exec $(OPERATION) ai-access; \
+	targets=$$($(OPERATION) ai-access-targets "--domain=$$DOMAIN") || exit 1; \
+	$(PULUMI) set stt:aiAccess "$$DOMAIN" && $(PULUMI) up $$targets $(ARGS) && \
+	    exec $(OPERATION) ai-access-verify
 
 measure-vram: venv ## Measure what models take of the card (MODELS="tiny small")
 	@$(OPERATION) measure --models "$(MODELS)"

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs Pulumi on a stack. Usage: pulumi.sh STACK up|preview|review|drift|destroy|outputs [ARGUMENT…]
+# Runs Pulumi on a stack. Usage: pulumi.sh STACK up|preview|review|drift|destroy|outputs|set [ARGUMENT…]
+# set KEY VALUE writes a setting into the stack's file.
 # drift prints where the host differs from the stack; exit status 2 where it does. review writes a
 # comment on what changes from one commit to another. preview, review and drift change nothing.
 set -eu
@@ -112,6 +113,9 @@ if [ "$verb" = outputs ]; then
     exec pulumi stack output --json --stack "$stack" "$@"
 fi
 select_stack "$stack"
+if [ "$verb" = set ]; then
+    exec pulumi config set --stack "$stack" -- "$@"
+fi
 case "$verb $*" in
     *--preview-only*) ;;
     destroy*)

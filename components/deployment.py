@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 
 from agent.kinds.secret_files import SecretFiles
+from components.ai_access import give_ai_access
 from components.command import Command, Host
 from components.domain import Domain, Machine
 from components.kept_values import Secrets
@@ -107,9 +108,12 @@ class Deployment:
         self._commands: dict[str, StepCommand] = {}
         for step in steps_in_order(declared_steps(declaration)):
             self._commands[step.name] = self._register(step)
-        for domain in domains:
-            commands = self._commands.values()
-            domain.close([each for each in commands if each.step.machine[0] == domain.plan.name])
+        steps = self._commands.values()
+        closed = [
+            domain.close([each for each in steps if each.step.machine[0] == domain.plan.name])
+            for domain in domains
+        ]
+        give_ai_access(host, list(zip(domains, closed, strict=True)))
 
     def _devices(self, context: Context) -> dict[str, Mapping[str, str]]:
         return {

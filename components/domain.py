@@ -10,12 +10,12 @@ import pulumi
 from components import objects
 from components.agent import Agent
 from components.command import Command, Host
-from components.incus_object import EXACT, ClosedAcl, IncusObject
+from components.incus_object import CLOSED_FIRST, EXACT, AclRules, IncusObject
 from components.unread import is_unread, read_after, warn
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan
 from host.egress import SUFFIX
-from host.objects import ACL, INSTANCE, NETWORK, PROFILE, PROJECT, VOLUME, Place
+from host.objects import ACL, AI_SUFFIX, INSTANCE, NETWORK, PROFILE, PROJECT, VOLUME, Place
 from stack.flows import Border
 
 
@@ -93,34 +93,31 @@ class Domain(pulumi.ComponentResource):
             opts=mine,
         )
         after = pulumi.ResourceOptions(parent=self, depends_on=[project])
-        self.acl = IncusObject(
-            f"{plan.name}/acl",
-            host,
-            ACL,
-            Place(plan.bridge, "default"),
-            objects.acl(plan, border),
-            opts=after,
-        )
+
+        def acl(
+            part: str, suffix: str, desired: Mapping[str, Any], words: Sequence[str] = ()
+        ) -> IncusObject:
+            place = Place(f"{plan.bridge}{suffix}", "default")
+            return IncusObject(
+                f"{plan.name}/{part}", host, ACL, place, desired, words=words, opts=after
+            )
+
+        self.acl = acl("acl", "", objects.acl(plan, border))
         acls = [self.acl]
         if plan.way_out:
-            acls.append(
-                IncusObject(
-                    f"{plan.name}/acl/install",
-                    host,
-                    ACL,
-                    Place(f"{plan.bridge}{SUFFIX}", "default"),
-                    objects.install_acl(plan, border),
-                    words=[EXACT],
-                    opts=after,
-                )
-            )
+            acls.append(acl("acl/install", SUFFIX, objects.install_acl(plan, border), EXACT))
+        self.ai_acl: IncusObject | None = None
+        if border.ai:
+            desired = objects.ai_acl(plan, border)
+            self.ai_acl = acl("acl/ai", AI_SUFFIX, desired, CLOSED_FIRST)
+            acls.append(self.ai_acl)
         after = pulumi.ResourceOptions(parent=self, depends_on=acls)
         network = IncusObject(
             f"{plan.name}/network",
             host,
             NETWORK,
             Place(plan.bridge, "default"),
-            objects.network(plan),
+            objects.network(plan, border),
             opts=after,
         )
         profiles = self._profiles(plan, host, settings, project, network)
@@ -165,10 +162,15 @@ class Domain(pulumi.ComponentResource):
             )
         self.register_outputs({})
 
-    def close(self, commands: Sequence[Command]) -> None:
+    def close(self, commands: Sequence[Command]) -> Command:
         """Take away what the bridge let through before, once these are done."""
         name, mine = f"{self.plan.name}/acl/closed", pulumi.ResourceOptions(parent=self)
-        ClosedAcl(name, self._host, self.acl, commands, mine)
+        return AclRules(name, self._host, "close", self.acl, commands, mine)
+
+    def give_ai_access(self, acl: IncusObject, hand_over: Command) -> None:
+        """Let in who has the AI access, once the services have forgotten who had it before."""
+        name, mine = f"{self.plan.name}/acl/ai-opened", pulumi.ResourceOptions(parent=self)
+        AclRules(name, self._host, "open", acl, [hand_over], mine)
 
     def _profiles(
         self,

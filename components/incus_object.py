@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 
@@ -28,7 +28,9 @@ from host.objects import (
 )
 
 #: For an ACL whose old rules need not stay until all is changed.
-EXACT = "--exact"
+EXACT = ("--rules", "exact")
+#: For an ACL that gets its new rules only once all is changed.
+CLOSED_FIRST = ("--rules", "remove")
 
 
 def host_command(host: Host, *words: str) -> str:
@@ -154,38 +156,49 @@ class IncusObject(Command):
             delete=None if keep else self._with_owner(host, "delete", kind.name, *where),
             stdin=json.dumps(desired, sort_keys=True, ensure_ascii=False),
             identity=[*identity, *fixed, *(owner.id for owner in within)],
-            drift=self.found if EXACT in words else _own_drift(kind, self.found),
+            drift=self._own_drift(kind, tuple(words)),
             here=True,
-            quiet=kind is ACL,  # it says all its rules, for ClosedAcl
+            quiet=kind is ACL,  # it says all its rules, for AclRules
             opts=opts,
         )
+
+    def _own_drift(self, kind: ObjectType, words: tuple[str, ...]) -> list[Difference]:
+        """What an edit of the object itself restores: of an ACL's rules, AclRules does the rest."""
+        if kind is not ACL or words == EXACT:
+            return self.found
+        others = _is_missing if words == CLOSED_FIRST else _is_too_much
+        return [each for each in self.found if not others(each)]
 
     @staticmethod
     def _with_owner(host: Host, *words: str) -> pulumi.Input[str]:
         return joined(host_command(host, *words) + " --owner ", host.owner)
 
 
-class ClosedAcl(Command):
-    """What an ACL allowed before goes once all that ``needs`` names is changed.
+class AclRules(Command):
+    """An ACL gets exactly its rules, once all that ``needs`` names is done.
 
-    Where one of them fails, the service that ran so far is still reached.
+    With ``close`` it loses what it allowed before: where a change fails, the service that ran so
+    far is still reached. With ``open`` it gets what it allows from now on.
     """
 
     def __init__(
         self,
         name: str,
         host: Host,
+        verb: Literal["close", "open"],
         acl: IncusObject,
         needs: Sequence[Command],
         opts: pulumi.ResourceOptions,
     ) -> None:
+        wrong = _is_too_much if verb == "close" else _is_missing
+        found = acl.found if host.known(name) else []
         super().__init__(
             name,
             host,
-            create=host_command(host, "close", acl.place.name),
+            create=host_command(host, verb, acl.place.name),
             stdin=acl.stdout,
             identity=[acl.id],
-            drift=[each for each in acl.found if _is_too_much(each)],
+            drift=[each for each in found if wrong(each)],
             here=True,
             opts=pulumi.ResourceOptions.merge(
                 opts, pulumi.ResourceOptions(depends_on=[acl, *needs], deleted_with=acl)
@@ -193,14 +206,14 @@ class ClosedAcl(Command):
         )
 
 
-def _own_drift(kind: ObjectType, found: list[Difference]) -> list[Difference]:
-    """What an edit of the object itself restores: what an ACL allows too much, it leaves."""
-    return [each for each in found if kind is not ACL or not _is_too_much(each)]
-
-
 def _is_too_much(difference: Difference) -> bool:
     """Whether it is a rule of an ACL that nobody has declared."""
     return difference.field in RULES and difference.wanted == UNSET
+
+
+def _is_missing(difference: Difference) -> bool:
+    """Whether it is a declared rule that an ACL has not."""
+    return difference.field in RULES and difference.found == UNSET
 
 
 def _options(place: Place) -> list[str]:

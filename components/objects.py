@@ -11,7 +11,7 @@ from declaration.policy import Flow
 from declaration.settings import Snapshots
 from declaration.topology import DomainPlan, MachinePlan
 from host.egress import CLOSED_DNS
-from host.objects import MARK
+from host.objects import AI_SUFFIX, MARK
 from stack.flows import Border
 
 
@@ -52,6 +52,12 @@ def install_acl(plan: DomainPlan, border: Border) -> dict[str, Any]:
     return _acl(f"what {plan.name} installs from", border.install, ())
 
 
+def ai_acl(plan: DomainPlan, border: Border) -> dict[str, Any]:
+    """The ACL that the bridge has besides, where other domains reach its AI services by turns."""
+    now = [flow for flow in border.ai if not flow.held]
+    return _acl(f"who has the AI access to {plan.name}", (), now)
+
+
 def _acl(what: str, egress: Sequence[Flow], ingress: Sequence[Flow]) -> dict[str, Any]:
     return {
         "description": f"incus-stt: {what}",
@@ -74,11 +80,12 @@ def _rule(flow: Flow) -> dict[str, str]:
     return rule
 
 
-def network(plan: DomainPlan) -> dict[str, Any]:
+def network(plan: DomainPlan, border: Border) -> dict[str, Any]:
     """The bridge: the host has .254, Incus' own DNS and DHCP, NAT to the outside.
 
-    What its ACL does not allow is dropped.
+    What its ACLs do not allow is dropped.
     """
+    acls = [plan.bridge, *([f"{plan.bridge}{AI_SUFFIX}"] if border.ai else [])]
     return {
         "type": "bridge",
         "description": f"incus-stt: bridge of {plan.name}",
@@ -87,7 +94,7 @@ def network(plan: DomainPlan) -> dict[str, Any]:
             "ipv4.dhcp.ranges": plan.dhcp_range,
             "ipv4.nat": "true",
             "ipv6.address": "none",
-            "security.acls": plan.bridge,
+            "security.acls": ",".join(acls),
             "security.acls.default.egress.action": "drop",
             "security.acls.default.ingress.action": "drop",
             **({} if plan.domain.egress == "open" else {"raw.dnsmasq": CLOSED_DNS}),

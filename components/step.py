@@ -167,7 +167,7 @@ class StepCommand(Command):
             create=self._create(step, plan, host, way_out),
             delete=remove_command(host, plan, step),
             stdin=_named(text, names) if host.compared else _stdin(text, names, secrets),
-            after={AFTER: _said(after)} if after else None,
+            after=run_after(after),
             identity=[agent.id],
             drift=step_drift(host, plan, step, restored),
             late=late,
@@ -214,10 +214,12 @@ def _stdin(text: str, names: list[str], secrets: Secrets) -> pulumi.Input[str]:
     return pulumi.Output.secret(secrets.values(names).apply(fill))
 
 
-def _said(commands: Mapping[str, Command]) -> pulumi.Output[str]:
-    """What came of other steps, which changes with each of their runs."""
+def run_after(commands: Mapping[str, Command]) -> dict[str, pulumi.Input[str]]:
+    """A variable with what came of other Commands: it changes with each of their runs."""
+    if not commands:
+        return {}
     every = pulumi.Output.all(**{name: command.stdout for name, command in commands.items()})
-    return every.apply(lambda known: "\n".join(str(text) for text in known.values()))
+    return {AFTER: every.apply(lambda known: "\n".join(str(text) for text in known.values()))}
 
 
 def _filled(data: Any, values: dict[str, str]) -> Any:

@@ -112,6 +112,10 @@ class Global(_Model):
 
     addressing: Addressing = Addressing()
     gpu_policy: Literal["exclusive", "shared"] = "exclusive"
+    #: Whether all domains that ``policy`` lets reach another one's STT and Ollama do so at a time.
+    ai_access: Literal["open", "exclusive"] = "open"
+    #: With ``exclusive``, the domain that does where ``stt:aiAccess`` names none.
+    ai_access_default: str = ""
     environments: Annotated[list[HostName], AfterValidator(_environments)] = Field(
         default=[], max_length=ENVIRONMENTS_MAX
     )

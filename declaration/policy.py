@@ -42,7 +42,8 @@ class Flow:
     """What may open a connection where to; ``why`` is what a reviewer reads.
 
     ``sources`` and ``destinations`` are networks, or ranges; ``names`` are how the two ends are
-    shown. Without ``ports`` it is every protocol and port.
+    shown. Without ``ports`` it is every protocol and port. ``held`` says why it is not let through
+    now, where it is not.
     """
 
     names: tuple[str, str]
@@ -51,11 +52,19 @@ class Flow:
     why: str
     protocol: str = ""
     ports: tuple[int, ...] = ()
+    held: str = ""
 
     def __str__(self) -> str:
         ports = ", ".join(map(str, self.ports))
         what = f": {self.protocol} {ports}" if ports else ""
-        return f"{self.names[0]} -> {self.names[1]}{what}"
+        held = f" (held: {self.held})" if self.held else ""
+        return f"{self.names[0]} -> {self.names[1]}{what}{held}"
+
+
+def within(ends: Sequence[str], domain: DomainPlan) -> bool:
+    """Whether ends are machines of a domain; a wider network is none, and neither is the host."""
+    networks = [IPv4Network(end) for end in ends if "-" not in end]
+    return any(each.subnet_of(domain.subnet) and each[0] != domain.gateway for each in networks)
 
 
 def policy_flows(

@@ -220,6 +220,13 @@ class Settings(StrictModel):
         "subnets and published ports of its own",
         allowed="one of `global.environments` in the topology; empty: the first",
     )
+    aiAccess: Text = setting(  # noqa: N815
+        "",
+        "With `ai_access: exclusive` in the topology: the domain that reaches the STT and Ollama "
+        "services of another one now; empty: `ai_access_default`",
+        allowed="a domain that `policy` lets reach them, by its name in the topology; `nobody`; or "
+        "empty",
+    )
     connection: Annotated[Text, AfterValidator(_check_connection)] = setting(
         "local",
         "Where `incus` runs: on this machine, on a remote (`incus remote list`), or over SSH",

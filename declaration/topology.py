@@ -115,6 +115,8 @@ class Topology:
     domains: tuple[DomainPlan, ...]
     gpu_policy: Literal["exclusive", "shared"] = "exclusive"
     policy: tuple[Flow, ...] = ()
+    ai_access: Literal["open", "exclusive"] = "open"
+    ai_access_default: str = ""
 
     @property
     def machines(self) -> Iterator[MachinePlan]:
@@ -191,7 +193,9 @@ def plan_topology(
     policy = policy_flows(infra, domains, shown, problems)
     if problems:
         raise DeclarationError(problems)
-    return Topology(tuple(domains), infra.global_.gpu_policy, policy)
+    settings = infra.global_
+    access = settings.ai_access, settings.ai_access_default
+    return Topology(tuple(domains), settings.gpu_policy, policy, *access)
 
 
 def _not_private(subnet: IPv4Network, domain: Domain, place: str) -> Problem:

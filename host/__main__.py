@@ -1,4 +1,4 @@
-"""``python -m host apply|delete TYPE …``, ``close``, ``upload``: what a Command runs here.
+"""``python -m host apply|delete TYPE …``, ``close``, ``open``, ``upload``: what a Command runs.
 
 The desired state is JSON on stdin; what was done is JSON on stdout.
 """
@@ -15,14 +15,15 @@ from declaration.connection import parse_connection
 from host.client import Client, HostError
 from host.instance import apply_instance
 from host.objects import (
+    AI_SUFFIX,
     OWNER,
     TYPES,
     VOLUME,
     Place,
     apply_object,
-    close_acl,
     delete_object,
     fetch_volume,
+    set_rules,
 )
 
 
@@ -39,11 +40,12 @@ def _parser() -> argparse.ArgumentParser:
         words.add_argument("--owner", default="", help="the stack: PROJECT/STACK/ID")
         if verb == "apply":
             words.add_argument("--image", default="", help="of an instance")
-            words.add_argument("--exact", action="store_true", help="an ACL's old rules go")
+            words.add_argument("--rules", default="add", choices=["add", "remove", "exact"])
             words.add_argument("--former", default="", help="the project's name before")
-    words = verbs.add_parser("close")
-    words.add_argument("name")
-    words.set_defaults(type="acl")
+    for verb in ("close", "open"):
+        words = verbs.add_parser(verb, help="an ACL gets the rules of stdin, and has no others")
+        words.add_argument("name")
+        words.set_defaults(type="acl")
     words = verbs.add_parser("egress")
     words.add_argument("do", choices=["run", "close-later"])
     words.add_argument("bridge")
@@ -62,14 +64,15 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
         return _edit(options)
     from host.egress import SUFFIX, Egress  # not at the top: most edits start sooner without
 
-    with Egress(options.connection, options.name.removesuffix(SUFFIX)).editing():
+    bridge = options.name.removesuffix(SUFFIX).removesuffix(AI_SUFFIX)
+    with Egress(options.connection, bridge).editing():
         return _edit(options)
 
 
 def _edit(options: argparse.Namespace) -> dict[str, Any]:
     client = Client(options.connection)
-    if options.verb == "close":
-        return close_acl(client, Place(options.name, "default"), json.load(sys.stdin))
+    if options.verb in ("close", "open"):
+        return set_rules(client, Place(options.name, "default"), json.load(sys.stdin))
     kind = TYPES[options.type]
     place = Place(options.name, options.project, options.pool)
     if options.verb == "delete":
@@ -80,7 +83,7 @@ def _edit(options: argparse.Namespace) -> dict[str, Any]:
         return apply_instance(client, place, desired, options.image)
     if kind is VOLUME:
         fetch_volume(client, place, options.former, options.owner)
-    return apply_object(client, kind, place, desired, exact=options.exact)
+    return apply_object(client, kind, place, desired, rules=options.rules)
 
 
 def _egress(options: argparse.Namespace) -> int:

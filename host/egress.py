@@ -21,9 +21,10 @@ from typing import Any, TextIO
 from agent.machine import flock
 from declaration.connection import Connection
 from host.client import Client, HostError, shell, user_cache
+from host.conntrack import cut
 from host.objects import NETWORK, Place
 
-#: The ACL that is there while the bridge is open, by the bridge.
+#: The ACL that is there while the bridge is open: its name ends so, after the bridge's.
 SUFFIX = "-install"
 #: What the bridge's DNS is told while it is closed: it asks nobody, so no name carries data out.
 CLOSED_DNS = "no-resolv"
@@ -34,11 +35,6 @@ _LINGER = 1.0
 _FETCHING, _CLOSING, _EDITING = "fetching", "closing", "editing"
 #: Seconds for which it is tried to close it, where Incus does not answer.
 _CLOSING_DEADLINE = 600
-#: Ends the connections that were opened meanwhile: an ACL lets through what is open. Without root,
-#: or without the program, they stay until they end by themselves.
-_CUT = """command -v conntrack >/dev/null || exit 0
-[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
-$sudo conntrack -D -s {subnet} >/dev/null 2>&1 || :"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Egress:
             # Nobody closes it from here on; two who open it do the same.
             fcntl.flock(file, fcntl.LOCK_SH)
             if not self.is_open():
-                self._set(f"{self.bridge},{self.bridge}{SUFFIX}", "")
+                self._set(opened=True)
                 self._close_later()
             yield
 
@@ -69,7 +65,7 @@ class Egress:
         Raises:
             HostError: the bridge is not there, or Incus does not answer.
         """
-        return f"{self.bridge}{SUFFIX}" in self._config().get("security.acls", "").split(",")
+        return f"{self.bridge}{SUFFIX}" in self._acls()
 
     def is_used(self) -> bool:
         """Whether somebody fetches, or has just fetched: then it is about to be closed."""
@@ -111,7 +107,7 @@ class Egress:
             if not flock(file.fileno()):
                 return False
             if self.is_open():
-                self._set(self.bridge, CLOSED_DNS)
+                self._set(opened=False)
                 self._cut()
             return True
 
@@ -132,9 +128,16 @@ class Egress:
             raise HostError(f"The bridge {self.bridge} is not there. Run up again.")
         return dict(found["config"])
 
-    def _set(self, acls: str, dns: str) -> None:
-        values = (f"security.acls={acls}", f"raw.dnsmasq={dns}")
+    def _acls(self) -> list[str]:
+        return self._config().get("security.acls", "").split(",")
+
+    def _set(self, *, opened: bool) -> None:
+        install = f"{self.bridge}{SUFFIX}"
         with self.editing():
+            acls = [name for name in self._acls() if name != install]
+            acls += [install] if opened else []
+            dns = "" if opened else CLOSED_DNS
+            values = (f"security.acls={','.join(acls)}", f"raw.dnsmasq={dns}")
             Client(self.connection).call("network", "set", self.bridge, *values, project="default")
 
     def _close_later(self) -> None:
@@ -148,16 +151,9 @@ class Egress:
         )
 
     def _cut(self) -> None:
-        if self.connection.kind == "incus":  # that would be this machine's connections
-            return
+        # They were opened meanwhile, and an ACL lets through what is open.
         subnet = self._config()["ipv4.address"].rpartition(".")[0] + ".0/24"
-        subprocess.run(  # noqa: S603  # the operator's own host
-            [*shell(self.connection), _CUT.format(subnet=subnet)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        cut(self.connection, subnet)
 
 
 def run_open(egress: Egress, command: str, unless: str = "") -> int:

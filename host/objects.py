@@ -10,7 +10,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 from urllib.parse import quote
 
 from host.client import Client, HostError
@@ -67,6 +68,11 @@ INSTANCE = ObjectType(
 TYPES = {each.name: each for each in (PROJECT, ACL, NETWORK, PROFILE, VOLUME, INSTANCE)}
 #: The rules of an ACL.
 RULES = ("egress", "ingress")
+#: The end of the name of a bridge's ACL for those who have the AI access, one at a time. It makes
+#: the name too long for another bridge's.
+AI_SUFFIX = "-exclusive-ai"
+#: What an edit of an ACL does to its rules.
+RuleChange = Literal["add", "remove", "exact"]
 #: What an edit replaces, by type, beside ``description`` and ``config``.
 _MORE = {
     "acl": RULES,
@@ -141,11 +147,13 @@ def apply_object(
     place: Place,
     desired: Mapping[str, Any],
     *,
-    exact: bool = False,
+    rules: RuleChange = "add",
 ) -> dict[str, Any]:
     """Create the object, or give it its desired state; what was done.
 
-    An ACL keeps the rules that it had (``close_acl``), unless it is to be ``exact``.
+    Of an ACL that says the desired rules too, for ``set_rules``. With ``rules`` ``add`` it keeps
+    those that it had besides; with ``remove`` it loses those of sources that no desired rule has,
+    gets no new ones, and ``at`` tells when that was; with ``exact`` it has the desired ones.
 
     Raises:
         HostError: Incus refuses it.
@@ -154,20 +162,32 @@ def apply_object(
     verb, state = ("create", dict(desired)) if actual is None else ("edit", {})
     if actual is not None:
         state = merge(kind, desired, actual)
-    if kind is ACL and actual is not None and not exact:
-        # What is not allowed any more goes when all is changed (close_acl): until then, and where
-        # a change fails, services are where they were.
-        for field in RULES:
-            extra = [rule for rule in actual[field] if rule not in desired[field]]
-            state[field] = [*desired[field], *extra]
+    said: dict[str, Any] = {}
+    if kind is ACL:
+        had = {field: actual[field] if actual else [] for field in RULES}
+        state |= {field: _rules(desired[field], had[field], rules) for field in RULES}
+        said = {field: desired[field] for field in RULES}
+        if rules == "remove":
+            said["at"] = datetime.now(UTC).isoformat()  # what comes after it runs again
     words = [*kind.words, verb, *place.words]
     client.call(*words, project=place.project, stdin=json.dumps(state))
-    rules = {field: desired[field] for field in RULES} if kind is ACL else {}
-    return {"done": "created" if verb == "create" else "edited", **rules}
+    return {"done": "created" if verb == "create" else "edited", **said}
 
 
-def close_acl(client: Client, place: Place, rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave an ACL these rules only; what was done.
+def _rules(wanted: Sequence[Any], had: Sequence[Any], change: RuleChange) -> list[Any]:
+    if change == "add":
+        # What is not allowed any more goes when all is changed (set_rules): until then, and where
+        # a change fails, services are where they were.
+        return [*wanted, *(rule for rule in had if rule not in wanted)]
+    if change == "exact":
+        return list(wanted)
+    # Who stays is not cut off, also where a port of its rules changes.
+    sources = {rule["source"] for rule in wanted}
+    return [rule for rule in had if rule.get("source") in sources]
+
+
+def set_rules(client: Client, place: Place, rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Have an ACL with exactly these rules; what was done.
 
     Raises:
         HostError: there is no such ACL, or Incus refuses it.
@@ -175,12 +195,12 @@ def close_acl(client: Client, place: Place, rules: Mapping[str, Any]) -> dict[st
     actual = client.get(place.path(ACL))
     if actual is None:
         raise HostError(f"The network ACL {place.name} is not there. Run up again.")
-    closed = {field: rules[field] for field in RULES}
-    if closed == {field: actual[field] for field in RULES}:
-        return {"done": "nothing to close"}
-    state = json.dumps({**merge(ACL, actual, actual), **closed})
+    wanted = {field: rules[field] for field in RULES}
+    if wanted == {field: actual[field] for field in RULES}:
+        return {"done": "nothing to change"}
+    state = json.dumps({**merge(ACL, actual, actual), **wanted})
     client.call(*ACL.words, "edit", *place.words, project=place.project, stdin=state)
-    return {"done": "closed"}
+    return {"done": "changed"}
 
 
 def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) -> dict[str, Any]:

@@ -7,23 +7,26 @@ import json
 import sys
 
 from declaration.problems import DeclarationError
-from operations import status
+from operations import ai_access, status
 from operations.host import OperationError, refuse_others
 from operations.measure import measure
 from operations.memory import flush, report
 from operations.removal import removal
 from operations.stack import ROOT, read_stack
 from operations.targets import key_targets, stt_targets
+from stack.declare import Declaration
 
 
 def main() -> int:
     """Do one thing; returns the exit status."""
     parser = argparse.ArgumentParser(prog="operations")
     verbs = ["status", "vram", "flush", "measure", "removal", "stt-targets", "key-targets"]
+    verbs += ["ai-access", "ai-access-targets", "ai-access-verify", "hand-over"]
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--stack", required=True)
     parser.add_argument("--json", action="store_true", help="for status")
     parser.add_argument("--client", default="", help="one of stt:clients, for key-targets")
+    parser.add_argument("--domain", default="", help="who gets it, for ai-access-targets")
     parser.add_argument("--models", default="", help="names with spaces between, for measure")
     options = parser.parse_args()
     if options.verb == "removal":
@@ -39,8 +42,20 @@ def main() -> int:
     if options.verb == "stt-targets":
         print(" ".join(f"--target={target}" for target in stt_targets(declaration)))
         return 0
+    if options.verb == "ai-access-targets":
+        found = ai_access.targets(declaration, options.stack, options.domain)
+        print(" ".join(f"--target={target}" for target in found))
+        return 0
+    if options.verb == "ai-access":
+        print("\n".join(ai_access.report(declaration, options.stack)))
+        return 0
     print(f"incus-stt: stack {options.stack}", file=sys.stderr)
     refuse_others(declaration, options.stack)
+    return _do(declaration, options)
+
+
+def _do(declaration: Declaration, options: argparse.Namespace) -> int:
+    """Do what is about the stack's own machines."""
     if options.verb == "status":
         answers = status.ask(declaration)
         text = json.dumps(answers, indent=2, ensure_ascii=False)
@@ -53,9 +68,12 @@ def main() -> int:
     if options.verb == "measure":
         print("\n".join(measure(declaration, options.models)))
         return 0
-    lines, free = flush(declaration)
+    if options.verb == "hand-over":
+        print("\n".join(ai_access.hand_over(declaration)))
+        return 0
+    lines, good = (ai_access.verify if options.verb == "ai-access-verify" else flush)(declaration)
     print("\n".join(lines))
-    return 0 if free else 1
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

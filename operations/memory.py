@@ -11,6 +11,8 @@ from declaration.topology import MachinePlan
 from engines.service import header_file
 from gpu.processes import CGROUP
 from operations.host import on_host, run_program
+from roles.role import Context
+from roles.stt_server import engine_service
 from stack.checks import OLLAMA_ROLE, STT_ROLE
 from stack.declare import Declaration
 
@@ -27,7 +29,7 @@ done
 PROGRAM = Path(__file__).parent / "machine" / "memory.py"
 
 
-def _machines(declaration: Declaration) -> Iterator[tuple[MachinePlan, str]]:
+def _machines(declaration: Declaration, restart: bool) -> Iterator[tuple[MachinePlan, str]]:
     """The machines with an STT service or Ollama, each with its script's question."""
     settings = declaration.settings
     host = str(settings.host)
@@ -36,16 +38,22 @@ def _machines(declaration: Declaration) -> Iterator[tuple[MachinePlan, str]]:
         stt = STT_ROLE in machine.roles and settings.enabled
         ollama = OLLAMA_ROLE in machine.roles
         if stt or ollama:
+            units = {"ollama": "ollama"} if ollama and restart else {}
+            if stt and restart:
+                units["stt"] = engine_service(Context(declaration, machine)).service.unit
             asked = {
                 "stt": f"http://{address}:{settings.port}" if stt else "",
                 "ollama": f"http://127.0.0.1:{settings.ollama.port}" if ollama else "",
                 "authorization": header_file(settings),
+                "restart": units,
             }
             yield machine, json.dumps(asked)
 
 
-def ask(declaration: Declaration, verb: str) -> dict[str, Any]:
+def ask(declaration: Declaration, verb: str, *, restart: bool = False) -> dict[str, Any]:
     """What each machine answers to ``status`` or ``flush``, by its name.
+
+    With ``restart`` a service that does not unload is restarted.
 
     Raises:
         OperationError: a machine does not run, or the host cannot be reached.
@@ -53,7 +61,7 @@ def ask(declaration: Declaration, verb: str) -> dict[str, Any]:
     connection = declaration.settings.host_connection
     return {
         machine.name: json.loads(run_program(connection, machine, PROGRAM, [verb, asked]))
-        for machine, asked in _machines(declaration)
+        for machine, asked in _machines(declaration, restart)
     }
 
 
@@ -120,16 +128,23 @@ _FLUSHED = {
     "cannot": "cannot unload: restart its service in the machine to free its memory",
     "busy": "is busy and kept its model: try again",
     "stays": "kept a model: try again",
+    "restarted": "was restarted, for it did not unload",
 }
 
 
-def flush(declaration: Declaration) -> tuple[list[str], bool]:
-    """The lines of `make flush`, and whether all is free."""
+def flush(declaration: Declaration, *, restart: bool = False) -> tuple[list[str], bool]:
+    """The lines of `make flush`, and whether all is free.
+
+    With ``restart`` a service that does not unload is restarted.
+
+    Raises:
+        OperationError: a machine does not run, or the host cannot be reached.
+    """
     lines: list[str] = []
     free = True
-    for name, said in ask(declaration, "flush").items():
+    for name, said in ask(declaration, "flush", restart=restart).items():
         for service, what in said.items():
             shown = "Ollama" if service == "ollama" else "STT"
             lines.append(f"{name}: {shown} {_FLUSHED[what]}")
-            free = free and what in ("unloaded", "nothing")
+            free = free and what in ("unloaded", "nothing", "restarted")
     return lines, free

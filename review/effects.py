@@ -38,6 +38,8 @@ OBJECTS = {
 KEY = f"{SERVICE}/key"
 #: The key of a client of stt:clients, before its name.
 CLIENT_KEY = f"{SERVICE}/client/"
+#: Runs before another domain gets the AI access (``global.ai_access``).
+HAND_OVER = "ai_access/hand-over"
 _KEPT_VALUES = {
     KEY: "clients need another key",
     "open_webui/session-key": "everybody signs in to Open WebUI again",
@@ -53,6 +55,10 @@ def effect(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
         return _of_client(change)
     if change.name in _KEPT_VALUES:
         return _of_value(change)
+    if change.name == HAND_OVER:
+        return _of_hand_over(change)
+    if change.name.endswith("/acl/ai") and change.op is Op.UPDATE:
+        return Weight.IN_PLACE, "domains that do not get the AI access are shut out, at the start"
     if change.kind in OBJECTS:
         return _of_object(change, OBJECTS[change.kind])
     return _of_step(change, engines)
@@ -68,6 +74,13 @@ def _of_value(change: Change) -> tuple[Weight, str]:
         text = "clients need the key of stt:apiKey, or none with stt:authentication none"
         return Weight.RESTART, text
     return Weight.RESTART, _KEPT_VALUES[KEY]
+
+
+def _of_hand_over(change: Change) -> tuple[Weight, str]:
+    if change.op is Op.DELETE:
+        return Weight.NOTHING, "the AI access changes hands no more"
+    text = "other domains' connections to STT and Ollama are cut, and the models are unloaded"
+    return Weight.IN_PLACE, f"{text}: the next request waits until its model is loaded"
 
 
 def _of_client(change: Change) -> tuple[Weight, str]:
@@ -127,6 +140,8 @@ def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
         return Weight.IN_PLACE, "removed"
     if change.name.endswith("/acl/closed"):
         return Weight.NOTHING, "what may not cross the bridge any more is closed, at the end"
+    if change.name.endswith("/acl/ai-opened"):
+        return Weight.IN_PLACE, "the domain that gets the AI access is let in, at the end"
     if part == "verify":
         return Weight.NOTHING, "a recording is transcribed, as proof"
     if (service or secrets) and role == SERVICE:

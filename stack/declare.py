@@ -20,6 +20,7 @@ from declaration.topology import MachinePlan, Topology, plan_topology
 from engines import ENGINES, Engine
 from engines.model_ref import ModelDirectory, ModelRef
 from engines.models import resolve_model
+from stack.ai_access_checks import ai_access_problems
 from stack.checks import (
     STT_ROLE,
     WEBUI_ROLE,
@@ -103,6 +104,7 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
     if settings and topology:
         problems += topology_conflicts(settings, topology)
         problems += role_conflicts(settings, topology, roles)
+        problems += ai_access_problems(settings, topology, str(file))
     if settings:
         engine = ENGINES.get(settings.engine)
         if engine is None:

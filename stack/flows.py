@@ -3,24 +3,28 @@
 Within a domain every machine reaches the services of the others. The host reaches every machine; of
 the host a machine reaches DNS and DHCP, which Incus itself lets through. The internet is reached as
 the domain's ``egress`` says. All else is dropped at the bridge: other domains, the host's services,
-its network.
+its network. With ``global.ai_access: exclusive`` the bridge of the AI services lets in one of the
+domains that ``policy:`` names (``stack.ai_access``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from declaration.infra import TRUST_LEVELS
-from declaration.policy import INTERNET, Flow
+from declaration.policy import INTERNET, Flow, within
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology, declared_devices
-from stack.declare import Declaration
+from stack.ai_access import ai_access, reached_by, source_of
 from stack.role_rules import RoleRules
+
+if TYPE_CHECKING:
+    from stack.declare import Declaration
 
 _URL = re.compile(r"https?://[^\s;,]+")
 #: Settings whose URLs machines open connections to.
@@ -35,55 +39,58 @@ _CONNECT = re.compile(r"(?P<protocol>tcp|udp):(?P<address>[\d.]+):(?P<port>\d+)"
 class Border:
     """What the machines of a domain may open, and what may be opened to them.
 
-    ``install`` is what they may open besides while `up` installs something.
+    ``install`` is what they may open besides while `up` installs something. ``ai`` is what other
+    domains may open to its AI services, where one of them may at a time; the others' are held.
     """
 
     egress: tuple[Flow, ...]
     ingress: tuple[Flow, ...]
     install: tuple[Flow, ...] = ()
+    ai: tuple[Flow, ...] = ()
 
     @property
     def shown(self) -> list[str]:
         """Each once, in words."""
-        found = [str(flow) for flow in dict.fromkeys((*self.ingress, *self.egress))]
+        found = [str(flow) for flow in dict.fromkeys((*self.ingress, *self.ai, *self.egress))]
         return found + [f"{flow} (while up installs)" for flow in self.install]
 
 
 def borders(declaration: Declaration, roles: Mapping[str, RoleRules]) -> dict[str, Border]:
     """The border of every domain, by the domain's name."""
     topology, settings = declaration.topology, declaration.settings
-    flows = [*_named(topology, settings), *topology.policy]
+    flows = [*named_flows(topology, settings), *topology.policy]
     for domain in topology.domains:
         flows += _own(domain, settings, roles)
-    return {domain.name: _border(domain, flows) for domain in topology.domains}
+    exclusive: set[Flow] = set()
+    if access := ai_access(settings, topology):
+        flows = [access.marked(flow) for flow in flows]
+        exclusive = {flow for each in access.flows.values() for flow in each}
+    return {domain.name: _border(domain, flows, exclusive) for domain in topology.domains}
 
 
-def _border(domain: DomainPlan, flows: Sequence[Flow]) -> Border:
-    out = [flow for flow in flows if _within(flow.sources, domain)]
-    to = tuple(flow for flow in flows if _within(flow.destinations, domain))
+def _border(domain: DomainPlan, flows: Sequence[Flow], exclusive: Collection[Flow]) -> Border:
+    """``exclusive``: what the bridge at which it ends lets in for one domain at a time."""
+    out = [flow for flow in flows if within(flow.sources, domain)]
+    into = [flow for flow in flows if within(flow.destinations, domain)]
+    to = tuple(flow for flow in into if flow not in exclusive)
+    ai = tuple(flow for flow in into if flow in exclusive)
     if domain.domain.egress == "open":
-        return Border(tuple(out), to)
+        return Border(tuple(out), to, ai=ai)
     fetched = [flow for flow in out if _is_fetched_from(flow)]
     rest = tuple(flow for flow in out if flow not in fetched)
     if domain.domain.egress == "closed":
-        return Border(rest, to)
+        return Border(rest, to, ai=ai)
     web = tuple(sorted(_PORTS.values()))
     install = [
         replace(flow, protocol="tcp", ports=web) if flow.destinations == INTERNET else flow
         for flow in fetched
     ]
-    return Border(rest, to, tuple(install))
+    return Border(rest, to, tuple(install), ai)
 
 
 def _is_fetched_from(flow: Flow) -> bool:
     """Whether a flow is only to install something."""
     return flow.destinations == INTERNET or flow.why.startswith("stt:sources")
-
-
-def _within(ends: tuple[str, ...], domain: DomainPlan) -> bool:
-    """Whether a flow begins, or ends, at machines of a domain; a wider network names none."""
-    networks = [IPv4Network(end) for end in ends if "-" not in end]
-    return any(each.subnet_of(domain.subnet) and each[0] != domain.gateway for each in networks)
 
 
 def _own(domain: DomainPlan, settings: Settings, roles: Mapping[str, RoleRules]) -> Iterator[Flow]:
@@ -96,12 +103,12 @@ def _own(domain: DomainPlan, settings: Settings, roles: Mapping[str, RoleRules])
         if ports:
             why = f"services of {machine.name}"
             yield Flow(names, (own,), (address,), why, "tcp", tuple(sorted(ports)))
-        for name, (protocol, to, port) in _published(domain, machine).items():
+        for name, (protocol, to, port) in published(domain, machine).items():
             names = ("anywhere", machine.full_name)
             yield Flow(names, (_ANYWHERE,), (f"{to}/32",), f"device {name}", protocol, (port,))
 
 
-def _published(domain: DomainPlan, machine: MachinePlan) -> dict[str, tuple[str, str, int]]:
+def published(domain: DomainPlan, machine: MachinePlan) -> dict[str, tuple[str, str, int]]:
     """Where the proxy devices lead to that keep the addresses of those who ask (``nat``)."""
     found = {
         name: _CONNECT.fullmatch(device.get("connect", ""))
@@ -113,7 +120,7 @@ def _published(domain: DomainPlan, machine: MachinePlan) -> dict[str, tuple[str,
     }
 
 
-def _named(topology: Topology, settings: Settings) -> Iterator[Flow]:
+def named_flows(topology: Topology, settings: Settings) -> Iterator[Flow]:
     """To the addresses that settings name; where one names a host by its name, nobody knows it."""
     for domain in topology.domains:
         if not any(machine.roles for machine in domain.machines):
@@ -152,11 +159,21 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
+def _is_never_held(flow: Flow, topology: Topology) -> bool:
+    """Whether a way to AI services comes from elsewhere than a domain."""
+    return source_of(flow, topology) is None and bool(reached_by(flow, topology))
+
+
 def warnings(topology: Topology) -> list[str]:
-    """Rules of ``policy:`` that let somebody reach what is trusted more."""
+    """Rules of ``policy:`` that let somebody reach what is trusted more, or others do not hold."""
     levels = {each.written: each.domain.trust_level for each in topology.domains}
     found: list[str] = []
     for flow in topology.policy:
+        if topology.ai_access == "exclusive" and _is_never_held(flow, topology):
+            found.append(
+                f"{flow.why} lets {flow.names[0]} reach {flow.names[1]} whoever has the AI access: "
+                "global.ai_access is about the domains of the topology."
+            )
         source, to = (levels.get(name.partition("/")[0]) for name in flow.names)
         trusted = TRUST_LEVELS.index
         if to and trusted(source or TRUST_LEVELS[-1]) > trusted(to):

@@ -79,6 +79,11 @@ def _expiry(declaration: Declaration) -> str:
     return "" if declaration.settings.snapshots.schedule else "stt:snapshots.schedule is empty"
 
 
+def _ai_access(declaration: Declaration) -> str:
+    exclusive = declaration.topology.ai_access == "exclusive"
+    return "" if exclusive else "global.ai_access of the topology is open"
+
+
 #: The settings that may be without effect, by key or group; the more special one counts.
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
@@ -97,6 +102,7 @@ RULES: dict[str, Rule] = {
     "webui.names": _names,
     "webui.sttKey": _stt_key,
     "snapshots.expiry": _expiry,
+    "aiAccess": _ai_access,
     "custom": _custom,
     **{f"sources.{name}": _source(name) for name in Sources.model_fields},
     "sources.ollama": _without(OLLAMA_ROLE),

@@ -1,20 +1,21 @@
 """Who holds a device's memory in this machine, and how to free it.
 
 ``memory.py status|flush JSON`` prints JSON. It runs by itself, with Python's standard library. In
-JSON: the URLs of ``stt`` and ``ollama`` (empty: there is none) and the file ``authorization``
-(empty: no key is asked for).
+JSON: the URLs of ``stt`` and ``ollama`` (empty: there is none), the file ``authorization`` (empty:
+no key is asked for), and in ``restart`` the unit of each that restarts where it does not unload.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Services:
     stt: str
     ollama: str
     authorization: str
+    restart: Mapping[str, str] = field(default_factory=dict)
 
     def key(self) -> dict[str, str]:
         """The API key's header, which never leaves this machine; nothing where none is asked."""
@@ -82,10 +84,21 @@ class Services:
         """Unload both, each after its current work; one word for each says how it went."""
         stt = self.stt_loaded()
         if stt is not None:
-            yield "stt", self._flush_stt(stt)
+            yield "stt", self._or_restarted("stt", self._flush_stt(stt))
         ollama = self.ollama_loaded()
         if ollama is not None:
-            yield "ollama", self._flush_ollama([model["name"] for model in ollama["models"]])
+            done = self._flush_ollama([model["name"] for model in ollama["models"]])
+            yield "ollama", self._or_restarted("ollama", done)
+
+    def _or_restarted(self, name: str, done: str) -> str:
+        """``restarted`` where the service kept something, and a restart has freed it."""
+        unit = self.restart.get(name)
+        if unit is None or done in ("unloaded", "nothing"):
+            return done
+        # One that does not run has nothing loaded, and stays as it is.
+        words = ["systemctl", "try-restart", unit]
+        failed = subprocess.run(words, stdout=sys.stderr, check=False).returncode  # noqa: S603
+        return done if failed else "restarted"
 
     def _flush_stt(self, found: Mapping[str, Any]) -> str:
         if found["models"] is None:

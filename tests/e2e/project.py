@@ -248,6 +248,9 @@ class Project:
     environments: list[str] = field(default_factory=list)
     #: The file's rules of what may cross the domain's border.
     policy: list[dict[str, Any]] = field(default_factory=list)
+    #: Further domains of the file, and keys of its ``global``.
+    domains: dict[str, Any] = field(default_factory=dict)
+    globals: dict[str, Any] = field(default_factory=dict)
     #: Added to the environment of every command.
     environment: dict[str, str] = field(default_factory=dict)
     #: Settings and machines of the last `up` that succeeded.
@@ -276,7 +279,7 @@ class Project:
         """The stack's file and its topology, as the settings are now."""
         domain, subnet = self.written or (self.domain, self.subnet)
         topology = {
-            "global": {"environments": self.environments},
+            "global": {"environments": self.environments, **self.globals},
             "policy": self.policy,
             "domains": {
                 domain: {
@@ -284,7 +287,8 @@ class Project:
                     "subnet": f"{subnet}.0/24",
                     "machines": self.machines,
                     **({"formerly": formerly} if formerly else {}),
-                }
+                },
+                **self.domains,
             },
         }
         (self.root / "infra.e2e.yml").write_text(yaml.safe_dump(topology, sort_keys=False))

@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -118,10 +120,10 @@ Address = tuple[str, int]
 #: Tries addresses, all at once; prints those that answer.
 TRY = """import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
-source, ends = json.loads(sys.argv[1])
+source, seconds, ends = json.loads(sys.argv[1])
 def opens(end):
     try:
-        socket.create_connection(end, 2, (source, 0)).close()
+        socket.create_connection(end, seconds, (source, 0)).close()
     except OSError:
         return False
     return True
@@ -130,10 +132,12 @@ with ThreadPoolExecutor() as pool:
 """
 
 
-def opened(project: Project, *ends: Address, source: str = "") -> list[Address]:
-    """Where the machine ``other`` gets a connection to, from one of its addresses."""
-    asked = json.dumps([source, ends])
-    found = json.loads(project.inside("python3", "-c", TRY, asked, machine="other"))
+def opened(
+    project: Project, *ends: Address, source: str = "", domain: str = "", seconds: float = 2
+) -> list[Address]:
+    """Where the machine ``other`` (of another domain) gets a connection to, from an address."""
+    words = ("exec", "other", "--", "python3", "-c", TRY, json.dumps([source, seconds, ends]))
+    found = json.loads(incus(*words, project=domain or project.domain))
     return [(host, port) for host, port in found]
 
 
@@ -254,6 +258,116 @@ def test_nothing_leaves_but_while_something_is_installed(both: tuple[Project, Pr
             os.killpg(fetching.pid, signal.SIGKILL)
         wait_until(lambda: way_out(bridge) == bridge)
     assert production.drift() == []
+
+
+HOME, WORK = f"{DOMAIN}h", f"{DOMAIN}w"
+EXCLUSIVE = f"net-{DOMAIN}-exclusive-ai"
+
+
+def let_in() -> list[str]:
+    """The addresses from which the bridge lets in to the AI services."""
+    acl = json.loads(incus("query", f"/1.0/network-acls/{EXCLUSIVE}"))
+    return [rule.get("source", "all") for rule in acl["ingress"]]
+
+
+#: Sends half a request, and the rest once it is told to.
+OPEN = """import socket, sys
+end = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+end.sendall(b"GET / HTTP/1.1\\r\\n")
+print("open", flush=True)
+input()
+end.settimeout(1)
+end.sendall(b"Host: x\\r\\nConnection: close\\r\\n\\r\\n")
+end.recv(1)
+print("answered")
+"""
+
+
+@contextmanager
+def connected(domain: str, address: Address) -> Iterator[Callable[[], str]]:
+    """A connection from a domain that stays open; called, it tells whether it still is."""
+    words = ["incus", "--project", domain, "exec", "other", "--", "python3", "-c", OPEN]
+    with subprocess.Popen(
+        [*words, *map(str, address)],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "open\n"
+
+        def rest() -> str:
+            said, failure = process.communicate("\n", timeout=60)
+            return said.strip() or failure.splitlines()[-1]
+
+        yield rest
+
+
+def test_one_domain_at_a_time_reaches_the_services(both: tuple[Project, Project]) -> None:
+    """A change that is killed in the middle, one by its command, and one by the stack's file."""
+    production, _ = both
+    production.domains = {
+        name: {
+            "trust_level": "semi-trusted",
+            "subnet": f"10.213.{third}.0/24",
+            "machines": {"other": machine(cache=False)},
+        }
+        for name, third in ((HOME, 26), (WORK, 27))
+    }
+    production.globals = {"ai_access": "exclusive", "ai_access_default": HOME}
+    production.policy = [
+        {"from": HOME, "to": f"{DOMAIN}/gpu-server", "ports": [8000]},
+        {"from": WORK, "to": DOMAIN, "ports": [8000]},
+    ]
+    production.write()
+    production.up()
+    server = f"{SUBNET}.1", 8000
+
+    def reaches(name: str) -> bool:
+        return bool(opened(production, server, domain=name, seconds=0.5))
+
+    def reaching() -> list[str]:
+        with ThreadPoolExecutor(2) as pool:
+            found = zip((HOME, WORK), pool.map(reaches, (HOME, WORK)), strict=True)
+            return [name for name, there in found if there]
+
+    def loaded() -> Any:
+        url, key = production.outputs()["stt_url"], production.outputs()["stt_api_key"]
+        return request(url.replace("/v1", "/api/ps"), key).json["models"]
+
+    def heard() -> bool:
+        """It may be that what the killed command has started unloads it meanwhile."""
+        assert production.transcribe("hello_world").status == 200
+        return bool(loaded() == [production.settings["model"]])
+
+    assert reaching() == [HOME]
+    assert heard()
+    words = ["make", "-s", "ai-access", f"DOMAIN={WORK}", "STACK=e2e"]
+    with subprocess.Popen(
+        words, cwd=production.root, env=production.variables(), start_new_session=True
+    ) as switching:
+        wait_until(lambda: let_in() == [])
+        os.killpg(switching.pid, signal.SIGKILL)
+    assert reaching() == []
+    wait_until(heard)  # the host reaches it always
+    done = production.make("ai-access", f"DOMAIN={WORK}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"  {HOME}: {HOME}/other to {server[0]}:8000 silent\n" in done.stdout
+    assert f"  {WORK}: {WORK}/other to {server[0]}:8000 connected\n" in done.stdout
+    assert reaching() == [WORK]
+    assert loaded() == []
+    incus("network", "acl", "rule", "add", EXCLUSIVE, "ingress", "action=allow")
+    assert production.drift() == [
+        "acl/ai: ingress: {action: allow, state: enabled} -> (none)",
+    ]
+    production.set(aiAccess=HOME)
+    with connected(WORK, server) as answer:
+        said = changed(production.up())
+        # Incus lets through what is open; without conntrack on the host nobody cuts it.
+        assert answer() == ("TimeoutError: timed out" if which("conntrack") else "answered")
+    assert said == ["ai_access/hand-over", f"{DOMAIN}/acl/ai", f"{DOMAIN}/acl/ai-opened"]
+    assert reaching() == [HOME]
 
 
 def test_one_goes_and_the_other_stays(both: tuple[Project, Project]) -> None:

@@ -121,6 +121,14 @@ def test_what_needs_no_internet_opens_nothing(way: Egress, incus: Incus) -> None
     wait_until(lambda: len(incus.done) == 3)
 
 
+def test_the_bridge_keeps_its_other_acls(way: Egress, incus: Incus) -> None:
+    incus.set(("net-a,net-a-exclusive-ai", "no-resolv"))
+    with way.open():
+        assert incus.done == [("net-a,net-a-exclusive-ai,net-a-install", "")]
+    wait_until(lambda: len(incus.done) == 3)
+    assert incus.done[1] == ("net-a,net-a-exclusive-ai", "no-resolv")
+
+
 def test_a_command_s_status_is_passed_on(way: Egress, incus: Incus) -> None:
     assert run_open(way, "exit 7") == 7
     wait_until(lambda: len(incus.done) == 3)

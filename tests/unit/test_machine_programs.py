@@ -297,6 +297,25 @@ def test_memory_of_the_stt_service(imitation: Imitation, asked: dict[str, str]) 
     assert memory("flush", asked | {"stt": "http://127.0.0.1:9"}) == {"stt": "silent"}
 
 
+def test_what_does_not_unload_is_restarted_where_that_is_asked(
+    imitation: Imitation, asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemctl, calls = tmp_path / "systemctl", tmp_path / "calls"
+    systemctl.write_text(
+        f'#!/bin/sh\necho "$@" >>{calls}\necho noise\ntest ! -e {tmp_path}/fails\n'
+    )
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked["restart"] = {"stt": "custom"}
+    imitation.answers = {"GET /api/ps": (200, {"models": []})}
+    assert memory("flush", asked) == {"stt": "nothing"} and not calls.exists()
+    del imitation.answers["GET /api/ps"]
+    assert memory("flush", asked) == {"stt": "restarted"}
+    assert calls.read_text() == "try-restart custom\n"
+    (tmp_path / "fails").touch()
+    assert memory("flush", asked) == {"stt": "cannot"}
+
+
 def test_ollama_s_models_are_pulled_with_their_size(imitation: Imitation) -> None:
     part = {"status": "pulling 1", "digest": "sha256:1", "total": 2_019_000_000}
     imitation.answers = {"POST /api/pull": (200, part)}
