@@ -39,21 +39,27 @@ def access_of(declaration: Declaration) -> AiAccess:
     """
     access = ai_access(declaration.settings, declaration.topology)
     if access is None:
-        raise OperationError(
-            f"global.ai_access is open in {declaration.settings.infra}: whoever policy lets reach "
-            "the AI services reaches them. For one domain at a time set it to exclusive, and "
-            "ai_access_default to a domain (docs/topology.md)."
-        )
+        raise OperationError(_open(declaration))
     return access
+
+
+def _open(declaration: Declaration) -> str:
+    return (
+        f"global.ai_access is open in {declaration.settings.infra}: whoever policy lets reach the "
+        "AI services reaches them. For one domain at a time set it to exclusive, and "
+        "ai_access_default to a domain (docs/topology.md)."
+    )
 
 
 def report(declaration: Declaration, stack: str) -> list[str]:
     """Who has the access, who may get it, and whom the host lets in where that is another one.
 
     Raises:
-        OperationError: it is open to all, or the host cannot be reached.
+        OperationError: the host cannot be reached.
     """
-    access = access_of(declaration)
+    access = ai_access(declaration.settings, declaration.topology)
+    if access is None:
+        return [_open(declaration)]
     lines = [f"AI access: {access.holder}"]
     for name, flows in access.flows.items():
         how = "has it" if name == access.holder else f"make ai-access STACK={stack} DOMAIN={name}"

@@ -86,6 +86,7 @@ def test_a_change_is_about_the_access_only(
 def test_where_it_is_open_to_all_there_is_nothing_to_give() -> None:
     with pytest.raises(OperationError, match=r"global.ai_access is open in .*infra.cpu.yml"):
         ai_access.targets(declared(), "cpu", "home")
+    assert "global.ai_access is open in" in ai_access.report(declared(), "cpu")[0]
 
 
 def test_connections_are_cut_before_the_models_are_unloaded(
