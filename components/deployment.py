@@ -12,6 +12,7 @@ from agent.kinds.secret_files import SecretFiles
 from components.ai_access import give_ai_access
 from components.command import Command, Host
 from components.domain import Domain, Machine
+from components.idmap import shifted_volumes
 from components.kept_values import Secrets
 from components.step import StepCommand, late_drift
 from declaration.secret import fill_secrets, secret_names
@@ -101,6 +102,7 @@ class Deployment:
                 {name: self._devices(context) for name, context in machines.items()},
                 {name for role in used for name in ROLES[role].caches},
                 {name for role in used for name in ROLES[role].data},
+                {name for each in machines.values() for name in shifted_volumes(each.machine)},
             )
             self._machines |= {(plan.name, name): m for name, m in domain.machines.items()}
             domains.append(domain)

@@ -61,12 +61,18 @@ class Machine(pulumi.ComponentResource):
         self.register_outputs({})
 
 
+def _given(machine: MachinePlan) -> list[str]:
+    """The sources of disks that the topology gives a machine: another one's volume among them."""
+    devices = machine.machine.devices.values()
+    return [each.get("source", "") for each in devices if each.get("type") == "disk"]
+
+
 class Domain(pulumi.ComponentResource):
     """A domain's Incus objects. ``machines`` has every machine by its name.
 
     ``border`` is what may cross the bridge. ``volumes`` and ``devices`` are what the roles of each
-    machine bring, by its name; ``caches`` are the volumes that nobody wants to keep, and ``data``
-    those whose content nobody else has.
+    machine bring, by its name; ``caches`` are the volumes that nobody wants to keep, ``data``
+    those whose content nobody else has, and ``shifted`` those whose owners Incus translates.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Domain(pulumi.ComponentResource):
         devices: Mapping[str, Mapping[str, Mapping[str, str]]],
         caches: Collection[str] = (),
         data: Collection[str] = (),
+        shifted: Collection[str] = (),
     ) -> None:
         # Every child inherits it.
         guarded = pulumi.ResourceOptions(protect=settings.protect)
@@ -130,7 +137,7 @@ class Domain(pulumi.ComponentResource):
                 host,
                 VOLUME,
                 Place(name, plan.name, settings.pool),
-                objects.volume(settings.snapshots if name in data else None),
+                objects.volume(settings.snapshots if name in data else None, name in shifted),
                 # Its data moves with it to another name of the domain, or another storage pool.
                 movable=True,
                 keep=settings.keepModels and name not in caches,
@@ -155,7 +162,7 @@ class Domain(pulumi.ComponentResource):
                 # A machine gets another volume in place, as it gets another profile.
                 [
                     *(network, *(profiles[name] for name in machine.machine.profiles)),
-                    *(made[name] for name in mounts),
+                    *(made[name] for name in (*mounts, *_given(machine)) if name in made),
                 ],
                 plan.way_out,
                 mine,

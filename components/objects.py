@@ -7,23 +7,25 @@ from typing import Any
 
 from declaration import infra
 from declaration.gpu_devices import vendor_of
+from declaration.idmap import ISOLATED
 from declaration.policy import Flow
 from declaration.settings import Snapshots
 from declaration.topology import DomainPlan, MachinePlan
 from host.egress import CLOSED_DNS
-from host.objects import AI_SUFFIX, MARK
+from host.objects import AI_SUFFIX, MARK, SHIFTED
 from stack.flows import Border
 
 
-def volume(snapshots: Snapshots | None) -> dict[str, Any]:
+def volume(snapshots: Snapshots | None, shifted: bool = False) -> dict[str, Any]:
     """A storage volume; ``snapshots`` where it holds data.
 
     Their keys are there without a schedule too: an edit leaves alone what it does not name.
+    ``shifted``: Incus translates its owners for each machine, whose users on the host differ.
     """
-    keys: dict[str, str] = {}
+    keys = {SHIFTED: "true"} if shifted else {}
     if snapshots:
         expiry = snapshots.expiry if snapshots.schedule else ""
-        keys = {"snapshots.schedule": snapshots.schedule, "snapshots.expiry": expiry}
+        keys |= {"snapshots.schedule": snapshots.schedule, "snapshots.expiry": expiry}
     return {"description": "incus-stt", "config": {**keys, **MARK}}
 
 
@@ -152,7 +154,10 @@ def instance(
     bridge: str,
     pool: str,
 ) -> dict[str, Any]:
-    """The container; ``volumes`` maps each storage volume to where it is mounted."""
+    """The container; ``volumes`` maps each storage volume to where it is mounted.
+
+    What a profile says of its users on the host is said here too: a change takes a restart.
+    """
     disks = {
         name: {"type": "disk", "pool": pool, "source": name, "path": path}
         for name, path in volumes.items()
@@ -160,7 +165,12 @@ def instance(
     return {
         "description": plan.machine.description,
         "profiles": plan.machine.profiles,
-        "config": {"boot.autostart": "true", **plan.machine.config, **MARK},
+        "config": {
+            "boot.autostart": "true",
+            ISOLATED: str(plan.isolated).lower(),
+            **plan.machine.config,
+            **MARK,
+        },
         "devices": {
             "eth0": {
                 "type": "nic",

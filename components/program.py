@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pulumi
 
-from components import gpu
+from components import gpu, idmap
 from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
@@ -110,6 +110,7 @@ def main(start: Start) -> None:
             problems = [
                 *obstacles(declaration, live),
                 *other_owners(declaration, host),
+                *idmap.obstacles(declaration, live),
                 *gpu.obstacles(declaration, live),
             ]
             if problems:
@@ -123,6 +124,7 @@ def main(start: Start) -> None:
         *deployment.warnings(),
         *_stand_ins(declaration, live),
         *_unfiltered(declaration, live),
+        *(idmap.warnings(declaration, live) if live else ()),
     ]:
         pulumi.log.warn(warning)
     if live:  # else nobody knows, and no report tells so

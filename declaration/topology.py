@@ -9,6 +9,7 @@ from typing import Literal
 
 from declaration.environment import Environment
 from declaration.gpu_devices import Vendor, device_problems, vendor_of
+from declaration.idmap import is_isolated
 from declaration.infra import TRUST_LEVELS, Domain, Infra, Machine, Profile
 from declaration.policy import Flow, policy_flows
 from declaration.problems import DeclarationError, Problem, show, suggest
@@ -31,6 +32,8 @@ class MachinePlan:
     machine: Machine
     #: The GPU devices that its profiles and it itself have.
     gpus: tuple[Mapping[str, str], ...] = ()
+    #: Whether its users are nobody else's on the host.
+    isolated: bool = True
 
     @property
     def roles(self) -> list[str]:
@@ -268,18 +271,27 @@ def _addresses(
         else:
             gpus = tuple(_gpus(domain, machine))
             where = f"domains.{name}.machines.{machine_name}"
-            own = environment.domain(name)
-            plans.append(MachinePlan(machine_name, own, where, address, machine, gpus))
+            own, isolated = environment.domain(name), _isolated(domain, machine)
+            plans.append(MachinePlan(machine_name, own, where, address, machine, gpus, isolated))
     return tuple(plans)
 
 
 def declared_devices(domain: Domain, machine: Machine) -> dict[str, dict[str, str]]:
     """The devices of a machine by name; later profiles and the machine itself win."""
-    profiles = [domain.profiles[name] for name in machine.profiles if name in domain.profiles]
     devices: dict[str, dict[str, str]] = {}
+    profiles = _profiles(domain, machine)
     for given in [*(profile.devices for profile in profiles), machine.devices]:
         devices |= given
     return devices
+
+
+def _profiles(domain: Domain, machine: Machine) -> list[Profile]:
+    return [domain.profiles[name] for name in machine.profiles if name in domain.profiles]
+
+
+def _isolated(domain: Domain, machine: Machine) -> bool:
+    configs = [*(profile.config for profile in _profiles(domain, machine)), machine.config]
+    return is_isolated(configs, default=True)
 
 
 def _gpus(domain: Domain, machine: Machine) -> list[dict[str, str]]:

@@ -82,7 +82,10 @@ def _edit(options: argparse.Namespace) -> dict[str, Any]:
     if kind.name == "instance":
         return apply_instance(client, place, desired, options.image)
     if kind is VOLUME:
+        from host.volume import apply_volume  # not at the top: most edits start sooner without
+
         fetch_volume(client, place, options.former, options.owner)
+        return apply_volume(client, place, desired)
     return apply_object(client, kind, place, desired, rules=options.rules)
 
 

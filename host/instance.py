@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from declaration.idmap import ISOLATED
 from host.client import Client, HostError
 from host.objects import BASE_IMAGE, IMAGE, INSTANCE, UUID, Place, is_marked, is_rebuilt, merge
 
@@ -14,6 +15,11 @@ from host.objects import BASE_IMAGE, IMAGE, INSTANCE, UUID, Place, is_marked, is
 STAND_IN = "incus-stt/"
 #: Seconds that a container gets to boot, and to stop by itself.
 BOOT_DEADLINE, STOP_DEADLINE = 300, 60
+#: Keys that decide who a container's users are on the host.
+_USERS = (
+    *(ISOLATED, "security.idmap.base", "security.idmap.size"),
+    *("security.privileged", "raw.idmap"),
+)
 
 
 def stand_in(image: str) -> str:
@@ -55,7 +61,7 @@ def apply_instance(
         started = client.run("start", place.name, project=place.project)
         if started.returncode:
             raise HostError(_explain(started.stderr))
-    _wait_until_booted(client, place)
+    wait_until_booted(client, place)
     return {"done": done, "uuid": made.get("config", {}).get(UUID, "")}
 
 
@@ -94,12 +100,13 @@ def _note_image(client: Client, place: Place, config: Mapping[str, Any]) -> None
 def _edit(
     client: Client, place: Place, desired: Mapping[str, Any], actual: Mapping[str, Any]
 ) -> None:
-    # A running machine keeps its lease, and Incus refuses another address for it.
-    if _address(actual) != _address(desired) and actual.get("status") == "Running":
-        stop = ["stop", place.name, "--timeout", str(STOP_DEADLINE)]
-        if client.run(*stop, project=place.project).returncode:
-            client.call("stop", "--force", place.name, project=place.project)
-    if failure := _put(client, place, merge(INSTANCE, desired, actual)):
+    wanted = merge(INSTANCE, desired, actual)
+    # A running machine keeps its lease, and Incus refuses another address for it; its users on the
+    # host are others only once it starts.
+    restarts = (_address(actual), _users(actual)) != (_address(desired), _users(wanted))
+    if restarts and actual.get("status") == "Running":
+        stop(client, place)
+    if failure := _put(client, place, wanted):
         # Incus keeps the old configuration, but the proxy devices that it had stopped for the new
         # one stay stopped: they are taken away and given again.
         before = merge(INSTANCE, actual, actual)
@@ -116,6 +123,12 @@ def _edit(
 def _address(state: Mapping[str, Any]) -> str:
     nic = (state.get("devices") or {}).get("eth0") or {}
     return str(nic.get("ipv4.address", ""))
+
+
+def _users(state: Mapping[str, Any]) -> list[str]:
+    """What decides who a container's users are on the host; not set and false are the same."""
+    config = state.get("config") or {}
+    return [config.get(key, "").replace("false", "") for key in _USERS]
 
 
 def _put(client: Client, place: Place, state: Mapping[str, Any]) -> str:
@@ -148,7 +161,23 @@ def _explain(said: str) -> str:
     return "\n".join(filter(None, (said.strip(), advice)))
 
 
-def _wait_until_booted(client: Client, place: Place) -> None:
+def stop(client: Client, place: Place) -> None:
+    """Stop a container, by force where it takes too long.
+
+    Raises:
+        HostError: Incus refuses even that.
+    """
+    words = ["stop", place.name, "--timeout", str(STOP_DEADLINE)]
+    if client.run(*words, project=place.project).returncode:
+        client.call("stop", "--force", place.name, project=place.project)
+
+
+def wait_until_booted(client: Client, place: Place) -> None:
+    """Wait for a container that was started.
+
+    Raises:
+        HostError: it did not boot within ``BOOT_DEADLINE`` s.
+    """
     end = time.monotonic() + BOOT_DEADLINE
     while True:
         words = ["exec", place.name, "--", "systemctl", "is-system-running"]

@@ -22,6 +22,8 @@ MARK = {"user.managed-by": "incus-stt"}
 OWNER = "user.incus-stt.owner"
 #: The key of the fingerprint of the image that a container was made from, and Incus' own for it.
 IMAGE, BASE_IMAGE = "user.incus-stt.image", "volatile.base_image"
+#: Incus' key for a volume whose owners it translates for each container that has it.
+SHIFTED = "security.shifted"
 #: Incus' key for what makes a container this one, and not another one of its name.
 UUID = "volatile.uuid"
 

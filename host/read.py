@@ -97,6 +97,8 @@ class Live:
     machines: Mapping[tuple[str, str], MachineState] = field(default_factory=dict)
     #: What runs on the cards (``gpu.processes``).
     gpu_processes: str = ""
+    #: The numbers of users and groups that containers may have: /etc/subuid and /etc/subgid.
+    user_ids: str = ""
     #: Whether the host's firewall sees what goes from one machine of a bridge to another; None
     #: where that is not known.
     filters_bridges: bool | None = None
@@ -124,6 +126,7 @@ def read_script(connection: Connection, pool: str) -> str:
         query = [f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
         run("nvidia_smi", shlex.join(["timeout", "20", "nvidia-smi", *query]), required=False)
         run("bridge_filter", "cat /proc/sys/net/bridge/bridge-nf-call-iptables", required=False)
+        run("user_ids", "cat /etc/subuid /etc/subgid", required=False)
         run("gpu_processes", f"sh -c {shlex.quote(_GPU_PROCESSES)}", required=False)
     filters = [*(f"{key}={value}" for key, value in MARK.items()), "status=running"]
     columns = ["--all-projects", "--format", "csv", "--columns", "en"]
@@ -248,6 +251,7 @@ def parse_live(texts: Mapping[str, str]) -> Live:
         objects=objects,
         machines=states,
         gpu_processes=texts.get("gpu_processes", ""),
+        user_ids=texts.get("user_ids", ""),
         # Without the module br_netfilter there is no such file.
         filters_bridges=texts["bridge_filter"].strip() == "1" if "bridge_filter" in texts else None,
     )

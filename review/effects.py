@@ -94,6 +94,9 @@ def _of_object(change: Change, what: str) -> tuple[Weight, str]:
     match change.op:
         case Op.CREATE:
             return Weight.IN_PLACE, f"{what} is made"
+        case Op.UPDATE if machine and any(_is_of_users(each) for each in change.fields):
+            text = "restarts, with other users on the host: its services are away for some seconds"
+            return Weight.RESTART, f"{what} {text}"
         case Op.UPDATE:
             kept = any(each.path == "at destroy" for each in change.fields)
             more = "; `destroy` treats it differently from then on" if kept else ""
@@ -115,6 +118,11 @@ def _of_object(change: Change, what: str) -> tuple[Weight, str]:
             return Weight.LOSS, "the volume is deleted, with all that is on it"
         case _:
             return Weight.REPLACEMENT, f"{what} is deleted"
+
+
+def _is_of_users(field: Field) -> bool:
+    """Whether a field decides who a machine's users are on the host."""
+    return field.path.startswith(("config.security.idmap.", "config.raw.idmap"))
 
 
 def is_service(change: Change) -> bool:

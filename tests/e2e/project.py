@@ -31,7 +31,7 @@ POOLS = "/1.0/storage-pools"
 #: The pool that the run has made (memory_pool.py), where it has.
 POOL = "incus-stt-tests"
 #: Wheels of the tests' machines, kept for the next run.
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "incus-stt", "uv")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "incus-stt", "uv-shared")
 
 
 def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -112,8 +112,9 @@ def machine(*roles: str, cache: bool = True) -> dict[str, Any]:
     if not cache:
         return {"roles": list(roles)}
     CACHE.mkdir(parents=True, exist_ok=True)
-    CACHE.chmod(0o777)  # root of a container is nobody here
-    disk = {"type": "disk", "source": str(CACHE), "path": "/var/cache/incus-stt/uv"}
+    # Each machine has users of its own, and its root is to be root there.
+    place = {"source": str(CACHE), "path": "/var/cache/incus-stt/uv"}
+    disk = {"type": "disk", "shift": True, **place}
     return {"roles": list(roles), "devices": {"cache": disk}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -48,6 +49,10 @@ def stack(root: Path, environment: str) -> Project:
     }
     made.machines["gpu-server"]["devices"] = {"published": published}
     made.machines["other"] = machine(cache=False)
+    if number == 0:  # as a machine of before, with the volume of another one
+        disk = {"type": "disk", "pool": made.pool, "source": "models", "path": "/srv/models"}
+        config = {"security.idmap.isolated": False}
+        made.machines["other"] |= {"devices": {"models": disk}, "config": config}
     made.set(environment=environment)
     return made
 
@@ -368,6 +373,38 @@ def test_one_domain_at_a_time_reaches_the_services(both: tuple[Project, Project]
         assert answer() == ("TimeoutError: timed out" if which("conntrack") else "answered")
     assert said == ["ai_access/hand-over", f"{DOMAIN}/acl/ai", f"{DOMAIN}/acl/ai-opened"]
     assert reaching() == [HOME]
+
+
+def users(project: Project, name: str) -> tuple[int, int]:
+    """The first user of a machine on the host, and how many it has."""
+    _, first, count = project.inside("cat", "/proc/1/uid_map", machine=name).split()
+    return int(first), int(count)
+
+
+def test_each_machine_has_users_of_its_own(both: tuple[Project, Project]) -> None:
+    """Also machines of the same name, and one of before; two of them have a volume together."""
+    production, _ = both
+    assert users(production, "other")[1] > 65536
+    assert shared(production)
+    del production.machines["other"]["config"]
+    production.write()
+    assert f"{DOMAIN}/other restarts: it gets users of its own on the host" in production.up()
+    found = [users(each, name) for each in both for name in ("gpu-server", "other")]
+    assert {count for _, count in found} == {65536}
+    firsts = sorted(first for first, _ in found)
+    assert all(two - one >= 65536 for one, two in itertools.pairwise(firsts)), found
+    assert shared(production)
+
+
+def shared(project: Project) -> bool:
+    """Whether two machines see each other's files on a volume as the same users'."""
+    owners = []
+    for name in ("gpu-server", "other"):
+        file = f"/srv/models/of-{name}"
+        project.inside("install", "-o", "901", "-m", "600", "/dev/null", file, machine=name)
+        listed = ("sh", "-c", "stat -c %u /srv/models/of-* && echo >>/srv/models/of-gpu-server")
+        owners += project.inside(*listed, machine=name).split()
+    return set(owners) == {"901"}
 
 
 def test_one_goes_and_the_other_stays(both: tuple[Project, Project]) -> None:

@@ -420,7 +420,7 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
             found = {**command.data, "config": {**command.data["config"], OWNER: owner}}
             if place[0] == "instance":
                 found["config"][UUID] = f"uuid of {name}"
-                found["status"] = "Running"
+                found |= {"status": "Running", "expanded_config": found["config"]}
             objects[place] = found
         elif name.endswith("/agent"):
             domain, machine, _ = name.split("/")

@@ -219,6 +219,9 @@ def test_effects_are_those_of_the_table(row: list[str]) -> None:
     assert (Weight.RESTART in weights) == restarts, (touched, said)
 
 
+USERS = (Field("config.security.idmap.isolated", "–", "true"),)
+
+
 @pytest.mark.parametrize(
     ("change", "weight", "words"),
     [
@@ -232,6 +235,7 @@ def test_effects_are_those_of_the_table(row: list[str]) -> None:
         (Change("a/m/instance", Op.REPLACE, "instance"), Weight.REPLACEMENT, "its volumes stay"),
         (Change("a/m/instance", Op.DELETE, "instance"), Weight.REPLACEMENT, "is deleted"),
         (Change("a/m/instance", Op.UPDATE, "instance"), Weight.IN_PLACE, "in place"),
+        (Change("a/m/instance", Op.UPDATE, "instance", USERS), Weight.RESTART, "other users on"),
         (Change("a/volume/m", Op.DELETE, "volume"), Weight.LOSS, "with all that is on it"),
         (Change("stt_server/key", Op.REPLACE), Weight.RESTART, "clients need another key"),
         (Change("stt_server/key", Op.DELETE), Weight.RESTART, "the key of stt:apiKey, or none"),

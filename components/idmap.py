@@ -1,0 +1,121 @@
+"""Machines' users on the host: whether there is room for them, and what a change of them does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from declaration.idmap import ISOLATED, USERS, is_isolated, room
+from declaration.problems import Problem
+from declaration.topology import MachinePlan
+from host.objects import INSTANCE, SHIFTED, VOLUME
+from host.read import Live
+from roles import ROLES
+from stack.declare import Declaration
+
+#: Incus' key for the first user of an isolated machine.
+_BASE = "volatile.idmap.base"
+
+
+def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
+    """Too few numbers of users on the host for every machine to have its own."""
+    machines = list(declaration.topology.machines)
+    wanted = [plan for plan in machines if plan.isolated]
+    free = room(live.user_ids)
+    ours = {(plan.domain, plan.name) for plan in machines}
+    others = [
+        name
+        for (kind, project, name), found in live.objects.items()
+        if kind == INSTANCE.name and (project, name) not in ours and _is_isolated(found)
+    ]
+    if free is None or not wanted or len(wanted) + len(others) <= free:
+        return []
+    beside = f" beside {len(others)} of others" if others else ""
+    return [
+        Problem(
+            "stt:infra",
+            f"{len(wanted)} machines are to have users of their own on the host, 65536 each, and "
+            f"root's ranges in its /etc/subuid and /etc/subgid have room for {free}{beside}. Give "
+            "root more in both files (root:1000000:1000000000 is usual) and restart Incus; or give "
+            f'machines config: {{{ISOLATED}: "false"}}. See docs/security.md.',
+        )
+    ]
+
+
+def shifted_volumes(machine: MachinePlan) -> set[str]:
+    """Volumes whose owners Incus translates: they are the same whatever users the machine has.
+
+    So several machines may have them, and another machine finds an old snapshot as it was.
+    """
+    roles = [ROLES[role] for role in machine.roles if machine.isolated]
+    return {name for role in roles for name in (*role.volumes, *role.caches)}
+
+
+def warnings(declaration: Declaration, live: Live) -> list[str]:
+    """The machines that restart because their users on the host are to be others."""
+    found: list[str] = []
+    for plan in declaration.topology.machines:
+        actual = live.find(INSTANCE.name, plan.name, plan.domain) or {}
+        found += _twins(plan, live)
+        if actual.get("status") != "Running":
+            continue
+        why, more = "", ""
+        if _is_isolated(actual) != plan.isolated:
+            who = "users of its own" if plan.isolated else "the users of other containers"
+            why, more = f"it gets {who} on the host ({ISOLATED})", _disks(plan)
+        elif volumes := _not_shifted(plan, live):
+            why = f"the owners of {', '.join(volumes)} are to be translated for it ({SHIFTED})"
+        if why:
+            away = "Its services are away for some seconds."
+            found.append(f"{plan.full_name} restarts: {why}. {away}{more}")
+    return found
+
+
+def _twins(plan: MachinePlan, live: Live) -> list[str]:
+    """Another machine with the same users: some versions of Incus 6.0 overlook one of its name."""
+    bases = {
+        (project, name): int(base)
+        for (kind, project, name), found in live.objects.items()
+        if kind == INSTANCE.name and _is_isolated(found)
+        if (base := (found.get("config") or {}).get(_BASE))
+    }
+    own = bases.pop((plan.domain, plan.name), None)
+    others = [f"{project}/{name}" for (project, name), base in bases.items() if base == own]
+    if not others or not plan.isolated:
+        return []
+    free = max(bases.values()) + USERS
+    return [
+        f"{plan.full_name} and {', '.join(others)} have the same users on the host. Give one of "
+        f'them others with config: {{security.idmap.base: "{free}"}} in the topology.'
+    ]
+
+
+def _is_isolated(found: Mapping[str, Any]) -> bool:
+    return is_isolated([found.get("expanded_config") or {}], default=False)
+
+
+def _not_shifted(plan: MachinePlan, live: Live) -> list[str]:
+    """The volumes for whose translation a machine has to be stopped."""
+    there = {name: live.find(VOLUME.name, name, plan.domain) for name in shifted_volumes(plan)}
+    return sorted(name for name, each in there.items() if each and not _is_shifted(each))
+
+
+def _is_shifted(volume: Mapping[str, Any]) -> bool:
+    return bool((volume.get("config") or {}).get(SHIFTED) == "true")
+
+
+def _disks(plan: MachinePlan) -> str:
+    """What becomes of the host's directories that a machine has."""
+    kept = [
+        name
+        for name, device in plan.machine.devices.items()
+        if device.get("type") == "disk"
+        and device.get("source", "").startswith("/")
+        and device.get("shift") != "true"
+    ]
+    if not kept:
+        return ""
+    return (
+        f" Files of the host in its devices {', '.join(kept)} keep their owners, who are nobody in "
+        "it then: give the devices shift: true (docs/security.md)."
+    )
