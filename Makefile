@@ -12,8 +12,8 @@ UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_set
 OFTEN = and not seldom
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
-.PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor vram flush
-.PHONY: measure-vram ai-access stt test check
+.PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor updates
+.PHONY: vram flush measure-vram ai-access stt test check
 .PHONY: test-unit test-all test-faults
 .PHONY: generate lock sbom setup tools ready venv venv-dev
 
@@ -51,6 +51,9 @@ status: venv ## Show what runs, since when and on what (JSON=1; fails where some
 
 doctor: venv ## Say what is good, doubtful or broken, from the host to the verification (JSON=1)
 	@.venv/bin/python -m doctor --stack $(STACK) $(if $(JSON),--json)
+
+updates: venv ## Install the distribution's security updates in every machine; restart what needs it
+	@$(OPERATION) updates
 
 vram: venv ## Show who holds the memory of the cards
 	@$(OPERATION) vram

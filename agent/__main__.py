@@ -1,4 +1,4 @@
-"""``agent apply STEP``, ``check``, ``examine``, ``remove STEP``, ``status``: see the functions.
+"""``agent apply STEP``, ``check``, ``examine``, ``remove STEP``, ``status``, ``update``.
 
 A preview starts this in every machine, so what is imported here is little.
 """
@@ -26,7 +26,8 @@ from agent.specs import SpecError, decode
 #: Paths of programs that steps of this machine have made, each until it is removed.
 _PATHS = f"{record.STEPS}/paths.list"
 _USAGE = (
-    "check, compile, status, examine [NAME…], apply|remove STEP [--stack ID]; --root DIR for tests"
+    "check, compile, status, update, examine [NAME…], apply|remove STEP [--stack ID]; "
+    "--root DIR for tests"
 )
 #: What stands beside a program's path meanwhile, and beside a file's afterwards.
 _BESIDE = ("", ".part", ".before", ".unpacked", ".seal", f".seal{PART}")
@@ -254,7 +255,7 @@ def _options(words: Sequence[str]) -> dict[str, str]:
             options[name] = rest[place + 1]
             del rest[place : place + 2]
     match rest:
-        case ["check" | "compile" | "status" as verb]:
+        case ["check" | "compile" | "status" | "update" as verb]:
             return {**options, "verb": verb, "step": ""}
         case ["apply" | "remove" as verb, step]:
             return {**options, "verb": verb, "step": step}
@@ -275,6 +276,10 @@ def main() -> int:
             from agent.status import status  # not at the top: a check does without
 
             said = status(machine)
+        elif options["verb"] == "update":
+            from agent.updates import update
+
+            said = update(machine)
         elif options["verb"] == "examine":
             from agent.examine import examine
 

@@ -23,6 +23,7 @@ from agent.kinds.service import Service
 from agent.kinds.transcription import Transcription
 from agent.machine import STATE, Machine, StepError
 from agent.status import recorded, status
+from agent.updates import waiting
 
 #: Seconds that a service, a name server or another host may take to answer.
 _DEADLINE = 5
@@ -38,7 +39,7 @@ def examine(machine: Machine, names: Sequence[str]) -> dict[str, Any]:
 
     By step: ``services`` as in ``status``, ``healthy``, ``certificates`` (their ends, in seconds
     since 1970), ``programs``, when each service was ``applied``, what was ``verified`` and when,
-    and ``keys``.
+    and ``keys``. ``updates``: the distribution's for security, that wait.
     """
     services = recorded(machine, Service)
     kept = list(record.records(machine))
@@ -48,6 +49,7 @@ def examine(machine: Machine, names: Sequence[str]) -> dict[str, Any]:
         outside = pool.submit(_outside, machine)
         certificates = pool.map(_certificate, services.values())
         keys = pool.submit(_keys, machine)
+        updates = pool.submit(waiting, machine)
         found = status(machine)
     return {
         **found,
@@ -68,6 +70,7 @@ def examine(machine: Machine, names: Sequence[str]) -> dict[str, Any]:
             if each.step.endswith("/verify")
         },
         "keys": keys.result(),
+        "updates": updates.result(),
         "names": dict(zip(names, addresses, strict=True)),
         "outside": outside.result(),
         "disks": _disks(machine),

@@ -263,6 +263,11 @@ class Settings(StrictModel):
     snapshots: Snapshots = setting(
         Snapshots(), "Snapshots of the volumes with data, taken and removed by Incus itself"
     )
+    updates: Literal["daily", "weekly", "monthly", "off"] = setting(
+        "weekly",
+        "How often you run `make updates`, for the distribution's security updates in the "
+        "machines; `make doctor` says where that is longer ago",
+    )
     protect: Flag = setting(
         False, "`true` refuses `destroy`, and every change that would delete something"
     )

@@ -7,7 +7,7 @@ import json
 import sys
 
 from declaration.problems import DeclarationError
-from operations import ai_access, status
+from operations import ai_access, status, updates
 from operations.host import OperationError, refuse_others
 from operations.measure import measure
 from operations.memory import flush, report
@@ -20,8 +20,8 @@ from stack.declare import Declaration
 def main() -> int:
     """Do one thing; returns the exit status."""
     parser = argparse.ArgumentParser(prog="operations")
-    verbs = ["status", "vram", "flush", "measure", "removal", "stt-targets", "key-targets"]
-    verbs += ["ai-access", "ai-access-targets", "ai-access-verify", "hand-over"]
+    verbs = ["status", "updates", "vram", "flush", "measure", "removal", "stt-targets"]
+    verbs += ["key-targets", "ai-access", "ai-access-targets", "ai-access-verify", "hand-over"]
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--stack", required=True)
     parser.add_argument("--json", action="store_true", help="for status")
@@ -62,6 +62,12 @@ def _do(declaration: Declaration, options: argparse.Namespace) -> int:
         shown = [text] if options.json else status.lines(answers, status.coloured(sys.stdout))
         print("\n".join(shown))
         return 0 if status.works(answers) else 1
+    if options.verb == "updates":
+        good = True
+        for machine, said in updates.update(declaration):
+            print("\n".join(updates.lines(machine, said)), flush=True)
+            good = good and updates.works(said)
+        return 0 if good else 1
     if options.verb == "vram":
         print("\n".join(report(declaration)))
         return 0

@@ -7,6 +7,7 @@ from doctor.checks import (  # noqa: I001  # the order of the screen
     network,
     machines,
     services,
+    updates,
 )
 
-__all__ = ["cards", "host", "incus", "machines", "network", "services"]
+__all__ = ["cards", "host", "incus", "machines", "network", "services", "updates"]

@@ -406,7 +406,7 @@ def test_a_command_line_that_is_not_known_says_what_is(
 ) -> None:
     done = _call(sys.executable, archive_file, tmp_path, *words)
     assert done.returncode == 1 and done.stdout == b""
-    known = "Known: check, compile, status, examine [NAME…], apply|remove STEP [--stack ID]"
+    known = "Known: check, compile, status, update, examine [NAME…], apply|remove STEP [--stack ID]"
     assert known in done.stderr.decode()
     assert list(tmp_path.iterdir()) == []
 

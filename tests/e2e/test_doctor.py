@@ -4,6 +4,7 @@ their own. What is broken of the host without it is in ``test_doctor_host.py``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,3 +222,65 @@ def test_a_wrong_clock_and_one_that_is_not_synchronized(project: Project, tmp_pa
     screen = Screen(project, PATH=slow)
     assert "s away from this computer's" in screen.line("clock", "broken")
     assert "s away from its host's" in screen.line(f"{MACHINE} clock", "broken")
+
+
+#: Makes a package whose next version replaces a library that services have open, and a source of
+#: packages for it that looks like the distribution's for security.
+PROBE = r"""
+mkdir -p /srv/probe/package/DEBIAN
+cd /srv/probe
+build() {
+    cat >package/DEBIAN/control <<END
+Package: incus-stt-probe
+Version: $1
+Architecture: all
+Maintainer: a test
+Description: a probe
+END
+    dpkg-deb --build package "probe_$1.deb" >/dev/null
+}
+build 1
+dpkg --install probe_1.deb >/dev/null
+cat >package/DEBIAN/postinst <<'END'
+#!/bin/sh
+set -e
+file=$(readlink -f "$(ldconfig -p | sed -n 's/.*libz[.]so[.]1 .*=> //p' | head -n 1)")
+cp -a "$file" "$file.new"
+mv "$file.new" "$file"
+END
+chmod 755 package/DEBIAN/postinst
+build 2
+sum() { sha256sum "$1" | cut -d ' ' -f 1; }
+size() { stat -c %s "$1"; }
+{
+    dpkg-deb --field probe_2.deb
+    printf 'Filename: ./probe_2.deb\nSize: %s\n' "$(size probe_2.deb)"
+    printf 'SHA256: %s\n' "$(sum probe_2.deb)"
+} >Packages
+printf 'Label: Debian-Security\nSuite: stable-security\n' >Release
+printf 'SHA256:\n %s %s Packages\n' "$(sum Packages)" "$(size Packages)" >>Release
+echo 'deb [trusted=yes] file:/srv/probe ./' >/etc/apt/sources.list.d/probe.list
+apt-get -q -o Dir::Etc::sourcelist=/etc/apt/sources.list.d/probe.list \
+    -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 update
+"""
+GONE = (
+    "dpkg --purge incus-stt-probe >/dev/null; rm -r /srv/probe /etc/apt/sources.list.d/probe.list"
+)
+
+
+def test_security_updates(project: Project) -> None:
+    """They are seen, installed through a bridge that is closed otherwise, and take effect."""
+    subject = f"{MACHINE} updates"
+    process = ("systemctl", "show", "-p", "MainPID", "--value", UNIT)
+    with inside(project, PROBE, GONE):
+        assert "incus-stt-probe; asked" in Screen(project).line(subject, "doubtful")
+        before = project.inside(*process)
+        done = project.make("updates")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "  incus-stt-probe 1 -> 2\n" in done.stdout
+        restarted = re.search(r"^  restarted: (.*)$", done.stdout, re.MULTILINE)
+        assert restarted and f"{UNIT}.service" in restarted[1], done.stdout
+        assert project.inside(*process) != before
+        assert project.transcribe("one_two_three").json["text"] == "one two three"
+        found = Screen(project).line(subject, "good")
+        assert "none for security waits; asked " in found

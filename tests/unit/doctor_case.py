@@ -102,6 +102,7 @@ def machine(case: Case, plan: MachinePlan) -> dict[str, Any]:
         "outside": {"name": "deb.example", "addresses": [], "reached": False},
         "disks": [{"path": "/", "size": 200 << 30, "free": 100 << 30, "inodes": 0.9}],
         "certificates": {},
+        "updates": {"asked": NOW, "packages": []},
         "time": NOW,
     }
 

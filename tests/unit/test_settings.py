@@ -70,6 +70,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"snapshots": {"schedule": "daily"}},
         'stt:snapshots.schedule: "daily" is not a schedule. Use one such as @daily',
     ),
+    ({"updates": "hourly"}, 'stt:updates: "hourly" is not allowed. Allowed: daily, weekly'),
     ({"snapshots": {"schedule": "@daily,@weekly"}}, "is not a schedule"),
     *(
         ({"snapshots": {"schedule": wrong}}, "is not a schedule")
