@@ -56,6 +56,16 @@ def test_a_machine(case: Case, mark: Mark, said: str) -> None:
     assert found.mark is mark and said in f"{found.found} -> {found.next}"
 
 
+def test_who_updates_otherwise_is_not_told_when() -> None:
+    case = within(good_case(declared(updates="off")), SERVER, "updates", "asked", value=0)
+    assert one(case, "gpu-server updates").mark is Mark.GOOD
+    case = within(case, SERVER, "updates", "packages", value=["openssl"])
+    assert "1 for security wait: openssl; never asked" in one(case, "gpu-server updates").found
+    # apt does not say.
+    case = within(case, SERVER, "updates", value={})
+    assert not [each for each in findings(case) if each.subject == "gpu-server updates"]
+
+
 def test_a_machine_that_is_silent_has_no_more_lines() -> None:
     case = saying(good_case(), SERVER, "it said nothing")
     assert not any(each.subject.startswith("gpu-server ") for each in findings(case))
