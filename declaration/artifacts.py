@@ -57,10 +57,13 @@ class Lock:
     """The whole file. ``packages``: bytes that a pip lock downloads, by Python and processor.
 
     What a program's own uv.lock downloads is there too, by the program's package URL.
+    ``licences`` are those of the packages of pip locks, by their package URLs; empty where a
+    package does not name its own.
     """
 
     artifacts: Mapping[str, Artifact]
     packages: Mapping[str, Mapping[str, int]]
+    licences: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_lock(file: Path = FILE) -> Lock:
@@ -75,7 +78,7 @@ def read_lock(file: Path = FILE) -> Lock:
             Artifact(**{**each, "files": _files(each.get("files", {}))})
             for each in found["artifacts"]
         ]
-        return Lock({each.name: each for each in artifacts}, found["packages"])
+        return Lock({each.name: each for each in artifacts}, found["packages"], found["licences"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"it cannot be read ({error!r}). Bring it back: git checkout -- {file.name}"
         raise DeclarationError([Problem(str(file), problem)]) from None

@@ -17,6 +17,7 @@ from declaration.source_files import ROOT
 from declaration.venv import UV_ARTIFACT
 from lock import file, python, sbom
 from lock.catalogue import merged
+from lock.licences import licences
 from lock.renew import NotReachedError, renew
 
 
@@ -61,7 +62,11 @@ def main(words: Sequence[str]) -> None:
             sizes = python.project_sizes(program, each) or lock.packages.get(each.purl, {})
             packages[each.purl] = dict(sizes)
     artifacts = {name: _renewed(each) for name, each in lock.artifacts.items()}
-    _write(FILE.name, file.text(replace(lock, artifacts=artifacts, packages=packages)))
+    found = licences(lock.licences)
+    if unknown := [name for name, each in found.items() if not each]:
+        _say(f"packages that do not name their licence: {', '.join(unknown)}")
+    new = replace(lock, artifacts=artifacts, packages=packages, licences=found)
+    _write(FILE.name, file.text(new))
 
 
 if __name__ == "__main__":

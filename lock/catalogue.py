@@ -73,7 +73,7 @@ def merged(kept: Lock) -> Lock:
         if old and each.version in ("", old.version):
             each = _with_sums(each, old)
         artifacts[each.name] = each
-    return Lock(artifacts, kept.packages)
+    return Lock(artifacts, kept.packages, kept.licences)
 
 
 def _with_sums(new: Artifact, old: Artifact) -> Artifact:

@@ -15,7 +15,16 @@ def text(lock: Lock) -> str:
         f"    {json.dumps(name)}: {json.dumps(sizes, sort_keys=True)}"
         for name, sizes in sorted(lock.packages.items())
     )
-    return f'{{\n  "artifacts": [\n{artifacts}\n  ],\n  "packages": {{\n{packages}\n  }}\n}}\n'
+    licences = ",\n".join(
+        f"    {json.dumps(name)}: {json.dumps(each)}"
+        for name, each in sorted(lock.licences.items())
+    )
+    parts = [
+        f'  "artifacts": [\n{artifacts}\n  ]',
+        f'  "packages": {{\n{packages}\n  }}',
+        f'  "licences": {{\n{licences}\n  }}',
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def _artifact(artifact: Artifact) -> str:

@@ -166,14 +166,19 @@ def installed(marker: str, python: str, processor: str) -> bool:
     return not marker or Marker(marker).evaluate({**environment, "extra": ""})
 
 
+def platforms(processor: str) -> list[str]:
+    """The tags of the platforms whose wheels fit, the newest first."""
+    old = [f"manylinux{year}_{processor}" for year in ("2014", "2010", "1")]
+    new = [f"manylinux_2_{minor}_{processor}" for minor in range(_GLIBC, 4, -1)]
+    return [*new, *old, f"linux_{processor}"]
+
+
 def _tags(python: str, processor: str) -> dict[Tag, int]:
     """The tags of wheels that fit, with their ranks; the best is 0."""
     version = tuple(map(int, python.split(".")))
-    old = [f"manylinux{year}_{processor}" for year in ("2014", "2010", "1")]
-    platforms = [f"manylinux_2_{minor}_{processor}" for minor in range(_GLIBC, 4, -1)]
-    platforms += [*old, f"linux_{processor}"]
-    tags = [*cpython_tags(version, platforms=platforms)]
-    tags += compatible_tags(version, f"cp{''.join(python.split('.'))}", platforms)
+    where = platforms(processor)
+    tags = [*cpython_tags(version, platforms=where)]
+    tags += compatible_tags(version, f"cp{''.join(python.split('.'))}", where)
     return {tag: rank for rank, tag in reversed(list(enumerate(tags)))}
 
 

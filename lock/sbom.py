@@ -14,9 +14,8 @@ from typing import Any
 from declaration.artifacts import Artifact, read_lock
 from declaration.source_files import ROOT
 from lock.catalogue import merged
+from lock.licences import expression, purl
 from lock.python import PROCESSORS, PYTHONS, installed, locks, packages
-
-_SPDX = re.compile(r"[A-Z][\w.-]*-?[\w.-]*( OR [A-Z][\w.-]+)*")
 
 
 def document() -> dict[str, Any]:
@@ -50,6 +49,7 @@ def _properties(**values: str) -> list[dict[str, str]]:
 def _packages() -> list[dict[str, Any]]:
     """The packages of the pip locks, on the platforms that machines have."""
     found: dict[str, dict[str, Any]] = {}
+    known = read_lock().licences
     for lock in locks():
         for package in packages((ROOT / lock).read_text(encoding="utf-8")):
             if not any(
@@ -57,29 +57,37 @@ def _packages() -> list[dict[str, Any]]:
                 for where in itertools.product(PYTHONS, PROCESSORS)
             ):
                 continue
-            name = re.sub(r"[-_.]+", "-", package.name).lower()
-            purl = f"pkg:pypi/{name}@{package.version.replace('+', '%2B')}"
+            url = purl(package)
             component = found.setdefault(
-                purl,
+                url,
                 {
                     "type": "library",
-                    "bom-ref": purl,
-                    "name": name,
+                    "bom-ref": url,
+                    "name": url.partition("@")[0].rpartition("/")[2],
                     "version": package.version,
-                    "purl": purl,
+                    "purl": url,
+                    **_licence(known.get(url, "")),
                     # Any of these files: one for each platform, and the source.
                     "externalReferences": [
                         {
                             "type": "distribution",
-                            "url": purl,
+                            "url": url,
                             "hashes": _sums(sorted(package.sums)),
                         }
                     ],
-                    "properties": [],
                 },
             )
             component["properties"] += _properties(lock=lock)
     return list(found.values())
+
+
+def _licence(said: str) -> dict[str, Any]:
+    """Where a package says nothing of its licence, that is said."""
+    if not said:
+        return {"properties": _properties(licence="the package does not name it")}
+    spdx = expression(said)
+    found = {"expression": spdx} if spdx else {"license": {"name": said}}
+    return {"licenses": [found], "properties": []}
 
 
 def _artifacts() -> list[dict[str, Any]]:
@@ -98,8 +106,8 @@ def _artifact(artifact: Artifact) -> dict[str, Any]:
     }
     if artifact.version:
         component["version"] = artifact.version
-    if _SPDX.fullmatch(artifact.licence):
-        component["licenses"] = [{"expression": artifact.licence}]
+    if spdx := expression(artifact.licence):
+        component["licenses"] = [{"expression": spdx}]
     if "://" in artifact.source:
         reference = {"type": "distribution", "url": artifact.source}
         component["externalReferences"] = [reference]

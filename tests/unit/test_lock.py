@@ -117,7 +117,9 @@ def test_sums_of_another_version_are_not_kept(monkeypatch: pytest.MonkeyPatch) -
         assert (len(found.files), found.version) == (files, version or "1")
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"artifacts": [{}], "packages": {}}', "[]"])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"artifacts": [{}], "packages": {}, "licences": {}}', "[]"]
+)
 def test_a_lock_that_cannot_be_read(text: str, tmp_path: Path) -> None:
     place = tmp_path / "artifacts.lock"
     place.write_text(text)
