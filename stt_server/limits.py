@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, BinaryIO, TypeVar
@@ -45,13 +45,12 @@ _REQUEST: ContextVar[Request] = ContextVar("request")
 
 
 class Limits:
-    """The limits, from the variables of a unit: the same as this project's own server has."""
+    """The limits, as this project's own server has them (``Settings``)."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.minutes = int(environment["STT_AUDIO_MINUTES"])
-        waiting, megabytes = int(environment["STT_WAITING"]), int(environment["STT_UPLOAD_MB"])
-        self._admission = Admission(waiting, megabytes)
-        self._upload = UploadLimit(megabytes)
+    def __init__(self, audio_minutes: int, upload_mb: int, waiting: int) -> None:
+        self.minutes = audio_minutes
+        self._admission = Admission(waiting, upload_mb)
+        self._upload = UploadLimit(upload_mb)
         self._turns = threading.Semaphore(AT_ONCE)
 
     def before(self, app: ASGIApp) -> ASGIApp:

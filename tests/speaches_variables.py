@@ -25,6 +25,7 @@ ELSEWHERE = frozenset(
         "ORT_DISABLE_TELEMETRY",
         "PYTHONDONTWRITEBYTECODE",
         "PYTHONPATH",
+        "TMPDIR",
     }
 )
 #: Packages that read variables of their own.

@@ -23,14 +23,12 @@ from stt_server.limits import AT_ONCE, Limits, until_left
 from tests.server import attacks
 from tests.server.server import Running, served, wait
 
-LIMITS = {"STT_AUDIO_MINUTES": "10", "STT_UPLOAD_MB": "30", "STT_WAITING": "4"}
-
 
 class Other:
     """A server that has no limits; it hears a recording once it is let."""
 
     def __init__(self) -> None:
-        self.limits = Limits(LIMITS)
+        self.limits = Limits(audio_minutes=10, upload_mb=30, waiting=4)
         self.let = threading.Event()
         self.let.set()
         self.decoded = 0

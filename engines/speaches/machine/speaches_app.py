@@ -45,7 +45,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: The first file descriptor that systemd passes.
 LISTEN_FDS_START = 3
 LANGUAGE = os.environ["INCUS_STT_LANGUAGE"] or None
-LIMITS = Limits(os.environ)
+LIMITS = Limits(
+    int(os.environ["STT_AUDIO_MINUTES"]),
+    int(os.environ["STT_UPLOAD_MB"]),
+    int(os.environ["STT_WAITING"]),
+)
 #: Samples that Whisper hears at once.
 _WINDOW = 30 * 16000
 
