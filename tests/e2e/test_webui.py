@@ -563,9 +563,10 @@ def test_open_webui_and_the_proxy_call_nobody(project: Project) -> None:
     """While they start anew, somebody dictates, and afterwards; as the test before left them."""
     with heard(f"net-{project.domain}", f"{project.subnet}.0/24", 60) as recorder:
         inside(project, "systemctl", "restart", UNIT, "webui-proxy")
+        # By its address, and so over the bridge: what is heard there is not nothing.
         trust = ssl.create_default_context(cadata=project.outputs()["webui_ca"])
         with httpx.Client(
-            base_url=f"https://localhost:{PORT}", trust_env=False, verify=trust
+            base_url=f"https://{project.subnet}.2", trust_env=False, verify=trust
         ) as client:
             wait_until(lambda: client.get("/ready").status_code == 200)
             for path in ("/", "/api/config", "/api/version/updates", "/api/models"):
