@@ -15,6 +15,8 @@ from host.objects import BASE_IMAGE, IMAGE, INSTANCE, UUID, Place, is_marked, is
 STAND_IN = "incus-stt/"
 #: Seconds that a container gets to boot, and to stop by itself.
 BOOT_DEADLINE, STOP_DEADLINE = 300, 60
+#: Seconds that it gets for its address after that; a request that was lost comes again by then.
+ADDRESS_DEADLINE = 30
 #: Keys that decide who a container's users are on the host.
 _USERS = (
     *(ISOLATED, "security.idmap.base", "security.idmap.size"),
@@ -62,6 +64,7 @@ def apply_instance(
         if started.returncode:
             raise HostError(_explain(started.stderr))
     wait_until_booted(client, place)
+    _wait_for_address(client, place, _address(desired))
     return {"done": done, "uuid": made.get("config", {}).get(UUID, "")}
 
 
@@ -170,6 +173,22 @@ def stop(client: Client, place: Place) -> None:
     words = ["stop", place.name, "--timeout", str(STOP_DEADLINE)]
     if client.run(*words, project=place.project).returncode:
         client.call("stop", "--force", place.name, project=place.project)
+
+
+def _wait_for_address(client: Client, place: Place, address: str) -> None:
+    """Wait until a container has its address, which its DHCP client asks for while it boots.
+
+    The bridge's DNS and DHCP server starts anew whenever the bridge is edited: what was asked at
+    that moment is asked again seconds later. An image that asks nobody is not waited for for ever.
+    """
+    end = time.monotonic() + ADDRESS_DEADLINE
+    path = f"{place.path(INSTANCE).replace('?', '/state?')}"
+    while address and time.monotonic() < end:
+        nics = ((client.get(path) or {}).get("network") or {}).values()
+        found = [each.get("address") for nic in nics for each in nic.get("addresses") or []]
+        if address in found:
+            return
+        time.sleep(0.2)
 
 
 def wait_until_booted(client: Client, place: Place) -> None:

@@ -267,9 +267,10 @@ cp -a . /run/copy
 mount -t tmpfs -o "mode=0755" tmpfs /var/lib/incus-stt
 cp -a /run/copy/. /var/lib/incus-stt
 rm -rf /run/copy
-mount -o "remount,nr_inodes=$((used + $1))" /var/lib/incus-stt
+# With the source named, mount does not repeat its uid, a number of the host's that nobody has here.
+mount -o "remount,nr_inodes=$((used + $1))" tmpfs /var/lib/incus-stt
 """
-ROOM_AGAIN = "mount -o remount,nr_inodes=0 /var/lib/incus-stt"
+ROOM_AGAIN = "mount -o remount,nr_inodes=0 tmpfs /var/lib/incus-stt"
 #: And back on the disk, with what was written meanwhile.
 DISK_AGAIN = """
 cp -a /var/lib/incus-stt /run/copy

@@ -238,7 +238,8 @@ cp -a /etc/incus-stt /run/copy
 mount -t tmpfs -o mode=0755 tmpfs /etc/incus-stt
 cp -a /run/copy/. /etc/incus-stt
 rm -rf /run/copy
-mount -o remount,nr_inodes=$(find /etc/incus-stt | wc -l) /etc/incus-stt
+# With the source named, mount does not repeat its uid, a number of the host's that nobody has here.
+mount -o remount,nr_inodes=$(find /etc/incus-stt | wc -l) tmpfs /etc/incus-stt
 """
 
 

@@ -62,7 +62,7 @@ def test_up_makes_everything_and_verifies_with_speech(project: Project, up: str)
     # These are written in place, and read while they are empty.
     assert not list((project.root / "state").rglob("*.attrs"))
     # The whole stack of callers with each resource would be half of the state.
-    exported = json.loads(project.pulumi("stack", "export").stdout)
+    exported = json.loads(project.shell("pulumi stack export").stdout)
     resources = exported["deployment"]["resources"]
     assert max(len(each.get("stackTrace", ())) for each in resources) <= 4
 

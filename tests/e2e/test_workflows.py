@@ -17,6 +17,8 @@ from tests.e2e.project import ROOT, Project, incus, left_of, light, run
 from tests.forge_server import TOKEN, ForgeServer, forge_server
 from tests.workflow import Job, Runner
 
+pytestmark = pytest.mark.seldom
+
 DOMAIN, SUBNET = "stt-e2e-g", "10.213.20"
 STACKS = ("staging", "production")
 SANDBOX = pytest.mark.skipif(
@@ -26,8 +28,6 @@ SANDBOX = pytest.mark.skipif(
 MALICE = """
 import os, socket
 from pathlib import Path
-
-pytestmark = pytest.mark.seldom
 found = [f"user {os.getuid()}", f"variables {sorted(os.environ)}"]
 for place in ("/home", "/var", "/srv", "/run"):
     found.append(f"{place}: {os.path.exists(place)}")
