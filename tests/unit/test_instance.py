@@ -1,13 +1,15 @@
-"""What is said where Incus refuses an edit of a container, with Incus' own words."""
+"""A container: what is said where Incus refuses an edit, and when it counts as there."""
 
 import json
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from declaration.connection import Connection
+from host import instance
 from host.client import Client, HostError
 from host.instance import apply_instance
 from host.objects import Place
@@ -51,3 +53,43 @@ def test_a_refused_edit_comes_with_advice(said: str, advice: str) -> None:
     assert lines[0] == said
     assert advice in "".join(lines[1:])
     assert bool(advice) == ("stt:webui.publish" in error.value.user_message)
+
+
+@dataclass(frozen=True)
+class Booting(Client):
+    """A client of a host whose container gets its address after some questions, or never."""
+
+    late: float = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asked", [])
+
+    def get(self, path: str) -> Any:
+        """The container, and its state."""
+        if "/state?" not in path:
+            return {"config": {}, "devices": {}, "profiles": [], "status": "Running"}
+        self.asked.append(path)  # type: ignore[attr-defined]  # frozen
+        there = len(self.asked) > self.late  # type: ignore[attr-defined]  # frozen
+        addresses = [{"family": "inet", "address": "10.9.8.1"}] if there else []
+        return {"network": {"lo": {"addresses": None}, "eth0": {"addresses": addresses}}}
+
+    def run(self, *words: str, **_: Any) -> subprocess.CompletedProcess[str]:
+        """It has booted."""
+        return subprocess.CompletedProcess(words, 0, "running", "")
+
+
+@pytest.mark.parametrize(("late", "asked"), [(2, 3), (0, 1), (float("inf"), 3)])
+def test_it_is_there_once_it_has_its_address(
+    monkeypatch: pytest.MonkeyPatch, late: float, asked: int
+) -> None:
+    """An image without DHCP is waited for, but not for ever."""
+    now = iter(range(100))
+    monkeypatch.setattr(instance, "ADDRESS_DEADLINE", 4)
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    client = Booting(Connection("local"), late)
+    nic = {"type": "nic", "ipv4.address": "10.9.8.1"}
+    desired = {"config": {}, "devices": {"eth0": nic}}
+    apply_instance(client, Place("webui", "ai-tools"), desired, "image")
+    found = client.asked  # type: ignore[attr-defined]  # frozen
+    assert found == ["/1.0/instances/webui/state?project=ai-tools"] * asked
