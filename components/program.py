@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pulumi
@@ -16,6 +13,7 @@ from components.config import fail, read_config
 from components.deployment import Deployment
 from components.obstacles import obstacles, other_owners
 from components.report import report
+from components.short_stacks import short_stacks
 from components.start import Start
 from declaration.artifacts import locked
 from declaration.connection import UNREAD
@@ -69,19 +67,6 @@ def _unfiltered(declaration: Declaration, live: Live | None) -> list[str]:
         "kernel does not show its firewall what goes through a bridge. To have it filtered: "
         "modprobe br_netfilter (docs/security.md)."
     ]
-
-
-@contextmanager
-def short_stacks() -> Iterator[None]:
-    """Have Pulumi's SDK note where a resource comes from without all callers.
-
-    The whole Python stack of each resource would be half of the state, and tell nobody anything.
-    """
-    sys.tracebacklimit = 8  # the SDK's own frames, and the first of this program's
-    try:
-        yield
-    finally:
-        del sys.tracebacklimit
 
 
 def main(start: Start) -> None:

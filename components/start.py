@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 
 from components.config import raw_setting
+from components.short_stacks import short_stacks
 from components.state import State, read_state
 from declaration.connection import UNREAD, parse_connection
 from host.client import HostError
@@ -41,7 +42,8 @@ def start() -> Start:
 
     # The first Command has Pulumi start its provider, which takes a while. The id is no object of
     # the host's, so it may be registered before the settings are checked.
-    made = stack_id(protect=raw_setting("protect", "") == "true")
+    with short_stacks():
+        made = stack_id(protect=raw_setting("protect", "") == "true")
     state = read_state()
     return Start(reading, state, state.stack or made)
 
