@@ -7,12 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.e2e.project import RECORDINGS, ROOT, Answer, Project, post_recording, request, run
 
@@ -104,7 +105,13 @@ def keep(page: Page, name: str) -> None:
 def enter(page: Page, project: Project) -> None:
     """Sign in on the published page."""
     outputs = project.outputs()
-    page.goto(outputs["webui_url"])
+    for _ in range(4):
+        page.goto(outputs["webui_url"])
+        # Chromium gives up what it loads whenever a network interface of the host comes or goes,
+        # as those of other tests' machines do; a page without one of its scripts stays empty.
+        with suppress(PlaywrightTimeoutError):
+            page.wait_for_selector("#email", timeout=20_000)
+            break
     page.fill("#email", outputs["webui_admin_email"])
     page.fill("input[type=password]", outputs["webui_admin_password"])
     keep(page, "1-sign-in")
