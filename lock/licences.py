@@ -61,8 +61,9 @@ def licences(known: Mapping[str, str]) -> dict[str, str]:
 
     Empty: its metadata does not name one. Of what has no wheel here, nothing is known either.
     """
-    found = {name: known.get(name, "") for name in pinned()}
-    missing = {name: each for name, each in pinned().items() if name not in known}
+    every = pinned()
+    found = {name: known.get(name, "") for name in every}
+    missing = {name: each for name, each in every.items() if name not in known}
     for python, processor in itertools.product(PYTHONS, PROCESSORS):
         names = [n for n, each in missing.items() if installed(each.marker, python, processor)]
         for start in range(0, len(names), _AT_ONCE):

@@ -15,6 +15,7 @@ from stt_server.settings import Settings
 
 #: Seconds after which a client that is refused may try again.
 RETRY_AFTER = "5"
+WRONG_KEY = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
 #: What a form may hold: files, fields, and bytes in a field (``Request.form``). OpenAI's API has
 #: about ten short fields.
 MOST_FILES, MOST_FIELDS, LARGEST_FIELD = 1, 32, 64 << 10
@@ -38,6 +39,12 @@ def require_form(content_type: str) -> None:
         raise RequestError(400, "The request is not a form. Send it as multipart/form-data.")
 
 
+def announced(headers: Mapping[bytes, bytes]) -> int:
+    """Bytes that a request says to have; 0 where it does not say."""
+    length = headers.get(b"content-length", b"")
+    return int(length) if length.isdigit() else 0
+
+
 class UploadLimit:
     """How large a request may be; it holds before any of a body is kept."""
 
@@ -51,8 +58,7 @@ class UploadLimit:
         Raises:
             RequestError: it is too large.
         """
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._limit:
+        if announced(headers) > self._limit:
             raise self._error
 
     def counted(self, receive: Receive) -> Receive:
@@ -88,8 +94,7 @@ class Guard:
         if client := self.clients.name_of(given):
             name_in_log(scope, client)
         if self.key and not client and not hmac.compare_digest(given, self.key):
-            message = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
-            await error_response(401, message)(scope, receive, send)
+            await error_response(401, WRONG_KEY)(scope, receive, send)
             return
         try:
             self.upload.check(dict(scope["headers"]))

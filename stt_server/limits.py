@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stt_server.admission import Admission
 from stt_server.audio import SAMPLING_RATE, AudioError, Samples, StoppedError, slices
-from stt_server.guard import RequestError, UploadLimit, require_form, response_of
+from stt_server.guard import RequestError, UploadLimit, announced, require_form, response_of
 
 #: Long recordings that are in memory at the same time; four hours take 0.9 GB, and copies.
 AT_ONCE = 2
@@ -61,13 +61,12 @@ class Limits:
                 await app(scope, receive, send)
                 return
             headers = dict(scope["headers"])
-            length = headers.get(b"content-length", b"")
             try:
                 self._upload.check(headers)
                 if scope["method"] == "POST" and scope["path"] != "/v1/audio/speech":
                     require_form(headers.get(b"content-type", b"").decode("latin-1"))
-                announced = int(length) if length.isdigit() else 0
-                with self._admission.admit(self._upload.counted(receive), announced) as admitted:
+                counted, size = self._upload.counted(receive), announced(headers)
+                with self._admission.admit(counted, size) as admitted:
                     await self._answer(app, scope, admitted, send)
             except RequestError as error:
                 await response_of(error)(scope, receive, send)

@@ -31,6 +31,7 @@ from stt_server.guard import (
     MOST_FILES,
     Guard,
     RequestError,
+    announced,
     on_error,
     require_form,
 )
@@ -219,9 +220,8 @@ class Service:
         )
 
     async def _answer(self, request: Request, task: str) -> Response:
-        length = request.headers.get("content-length", "")
-        announced = int(length) if length.isdigit() else 0
-        with self.admission.admit(request.receive, announced) as receive:
+        size = announced(dict(request.scope["headers"]))
+        with self.admission.admit(request.receive, size) as receive:
             request = Request(request.scope, receive)
             async with _form(request) as form:
                 options = self._options(form, task)

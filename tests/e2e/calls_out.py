@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 
+from tests.e2e.project import Project
+
 _IPV4, _ALL = 0x0800, 0x0003  # linux/if_ether.h
 _TCP, _UDP = 6, 17
 _DNS, _DHCP = 53, 67
@@ -42,6 +44,11 @@ class Heard:
         self._done.set()
         self._thread.join()
         self._socket.close()
+
+    def assert_nobody_was_called(self) -> None:
+        """It has heard something, and of that nothing was for anybody outside."""
+        assert self.packets > 0
+        assert (self.names, self.addresses) == (set(), set())
 
     def _listen(self) -> None:
         while not self._done.is_set():
@@ -82,9 +89,9 @@ def _name(message: bytes) -> str:
 
 
 @contextmanager
-def heard(bridge: str, network: str, seconds: float) -> Iterator[Heard]:
-    """What leaves within the block, and for so many seconds after it."""
-    recorder = Heard(bridge, network)
+def heard(project: Project, seconds: float) -> Iterator[Heard]:
+    """What leaves a stack's machines within the block, and for so many seconds after it."""
+    recorder = Heard(f"net-{project.domain}", f"{project.subnet}.0/24")
     recorder.start()
     try:
         yield recorder

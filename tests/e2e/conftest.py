@@ -121,6 +121,16 @@ def up(stack: Project) -> str:
     return stack.up()
 
 
+@pytest.fixture(scope="module")
+def engine_stack(stack: Project, up: str) -> Iterator[Project]:
+    """The shared stack for a module whose tests each set an engine; the former one is put back."""
+    before = dict(stack.settings)
+    yield stack
+    stack.settings = before
+    stack.write()
+    stack.up()
+
+
 FAILED = pytest.StashKey[bool]()
 
 

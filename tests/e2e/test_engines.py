@@ -19,19 +19,15 @@ import pytest
 from tests.e2e.load import under_load
 from tests.e2e.locked import lock_files
 from tests.e2e.project import LIGHT, RECORDINGS, STACK, Project, post_recording, run, wait_until
+from tests.e2e.tiny_models import tiny_model
 from tests.model_hub import ModelHub
-from tests.tiny_parakeet import make_model as make_parakeet
 from tests.tiny_vosk import make_model as make_vosk
 
 
 @pytest.fixture(scope="module")
-def project(stack: Project, up: str) -> Iterator[Project]:
-    """The shared stack: each test sets its own engine, and the last module's is put back."""
-    before = dict(stack.settings)
-    yield stack
-    stack.settings = before
-    stack.write()
-    stack.up()
+def project(engine_stack: Project) -> Project:
+    """The shared stack: each test sets its engine."""
+    return engine_stack
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +62,7 @@ def test_the_outputs_tell_what_it_runs_on_and_how_long_the_change_took(project: 
 
 @pytest.mark.parametrize("engine", ["parakeet", "vosk"])
 def test_an_engine_with_a_directory_of_the_operator_s(project: Project, engine: str) -> None:
-    make = {"parakeet": make_parakeet, "vosk": make_vosk}[engine]
-    make(project.root / "models" / f"tiny-{engine}")
+    tiny_model(project, engine)
     project.set(engine=engine, model=f"./models/tiny-{engine}", quantization=None, check=None)
     # Its weights are random.
     assert 'in a recording of "one two three": a word error rate of' in project.fails()

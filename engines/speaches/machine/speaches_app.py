@@ -31,7 +31,7 @@ import starlette.requests
 import uvicorn
 
 from stt_server.clients import ClientKeys, bearer_key, name_in_log
-from stt_server.guard import LARGEST_FIELD, MOST_FIELDS, MOST_FILES, error_response
+from stt_server.guard import LARGEST_FIELD, MOST_FIELDS, MOST_FILES, WRONG_KEY, error_response
 from stt_server.limits import Limits, until_left
 from stt_server.protocol import Protocol
 
@@ -223,8 +223,7 @@ def create_app() -> App:
             await send(message)
 
         if (known := with_own_key(scope)) is None:
-            message = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
-            await error_response(401, message)(scope, receive, send)
+            await error_response(401, WRONG_KEY)(scope, receive, send)
             return
         async with gate.pass_by(scope):
             await limited(known, receive, send_status)
