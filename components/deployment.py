@@ -34,7 +34,7 @@ class RoleGroup(pulumi.ComponentResource):
 def steps_in_order(steps: Sequence[Step]) -> list[Step]:
     """Steps so that each comes after what it needs."""
     named = {step.name: step for step in steps}
-    graph = {name: [*step.needs, *step.after] for name, step in named.items()}
+    graph = {name: [*step.needs, *step.after, *step.follows] for name, step in named.items()}
     for name, needs in graph.items():
         if missing := [need for need in needs if need not in named]:
             raise ValueError(
@@ -131,7 +131,7 @@ class Deployment:
         if group not in self._groups:
             self._groups[group] = RoleGroup(group, machine)
         needs: dict[str, Command] = {
-            name: self._commands[name] for name in (*step.needs, *step.after)
+            name: self._commands[name] for name in (*step.needs, *step.after, *step.follows)
         }
         under = {
             name: self._commands[name]
@@ -165,13 +165,14 @@ class Deployment:
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs.
 
-        Where several machines have the same ones, they are the first machine's; ``machines`` has
-        each machine's own. Secrets are the same for all.
+        Where several machines have the same ones, they are those of what stands in front of the
+        others, or else of the first machine; ``machines`` has each machine's own. Secrets are the
+        same for all.
         """
         found: dict[str, Any] = {}
         machines: dict[str, dict[str, Any]] = {}
         repeated = False
-        for name, context in self._contexts:
+        for name, context in sorted(self._contexts, key=lambda each: not ROLES[each[0]].in_front):
             own = machines.setdefault(context.machine.full_name, {})
             for key, value in ROLES[name].outputs(context).items():
                 repeated = repeated or key in found

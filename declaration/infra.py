@@ -29,6 +29,10 @@ INTERFACE_NAME_MAX = 15
 #: /24 subnets of a trust level for each environment; so many environments have room in the third
 #: number of an address.
 SUBNETS = 32
+#: A host name's label (RFC 1035), which Incus holds names of instances to.
+NAME_MAX = 63
+#: Machines of a domain get .1 to .99.
+LAST_MACHINE = 99
 ENVIRONMENTS_MAX = 256 // SUBNETS
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
@@ -36,8 +40,10 @@ _NAME_RULE = "lower-case letters, digits and hyphens, starting with a letter"
 
 
 def _host_name(value: str) -> str:
-    if len(value) > 63 or not _NAME.fullmatch(value):
-        raise ValueError(f"{show(value)} is not a name for Incus: use {_NAME_RULE}, at most 63")
+    if len(value) > NAME_MAX or not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{show(value)} is not a name for Incus: use {_NAME_RULE}, at most {NAME_MAX}"
+        )
     return value
 
 
@@ -139,10 +145,11 @@ class Profile(_Model):
 
 
 class Machine(_Model):
-    """One container."""
+    """One container; with ``count``, so many that are alike: ``NAME``, ``NAME-2``, ``NAME-3``."""
 
     description: str = ""
     type: Literal["lxc"] = "lxc"
+    count: int = Field(default=1, ge=1, le=LAST_MACHINE, strict=True)
     gpu: bool = Field(default=False, strict=True)
     profiles: list[str] = ["default"]
     roles: list[str] = []
@@ -154,6 +161,23 @@ class Machine(_Model):
     _config_is_text = field_validator("config", mode="before")(_as_text)
     _devices_are_text = field_validator("devices", mode="before")(_devices_as_text)
     _devices_are_normalized = field_validator("devices", mode="after")(_normalized)
+
+    def replicas(self, name: str) -> dict[str, Machine]:
+        """The machines that it stands for, by name.
+
+        The first has the name itself, and so it stays what it was when ``count`` comes. ``ip`` is
+        the first one's.
+        """
+        numbers = range(2, self.count + 1)
+        return {name: self} | {
+            f"{name}-{number}": self.model_copy(
+                update={
+                    "ip": self.ip + number - 1 if self.ip else None,
+                    "formerly": f"{self.formerly}-{number}" if self.formerly else None,
+                }
+            )
+            for number in numbers
+        }
 
 
 class Domain(_Model):

@@ -71,13 +71,14 @@ def policy_flows(
     infra: Infra, domains: Sequence[DomainPlan], shown: str, problems: list[Problem]
 ) -> tuple[Flow, ...]:
     """The flows of ``policy:``; what is wrong with it goes to ``problems``."""
-    ends: dict[str, IPv4Network] = {}
+    ends: dict[str, list[IPv4Network]] = {}
     for domain in domains:
-        ends[domain.written] = domain.subnet
-        ends |= {
-            f"{domain.written}/{machine.name}": IPv4Network(machine.address)
-            for machine in domain.machines
-        }
+        ends[domain.written] = [domain.subnet]
+        for machine in domain.machines:
+            # All that `count` makes have one name as well.
+            for name in dict.fromkeys((machine.name, machine.written)):
+                own = ends.setdefault(f"{domain.written}/{name}", [])
+                own.append(IPv4Network(machine.address))
     flows: list[Flow] = []
     for index, rule in enumerate(infra.policy):
         place = f"{shown}: policy.{index}"
@@ -100,21 +101,23 @@ def policy_flows(
     return tuple(flows)
 
 
-def _flow(rule: Rule, source: IPv4Network, destination: IPv4Network, index: int) -> Flow:
+def _flow(
+    rule: Rule, source: Sequence[IPv4Network], destination: Sequence[IPv4Network], index: int
+) -> Flow:
     why = f"policy.{index}" + (f": {rule.description}" if rule.description else "")
     ports = tuple(sorted(set(rule.ports)))
-    ends = (str(source),), (str(destination),)
+    ends = tuple(map(str, source)), tuple(map(str, destination))
     return Flow((rule.from_, rule.to), *ends, why, rule.protocol, ports)
 
 
 def _end(
-    name: str, ends: Mapping[str, IPv4Network], place: str, problems: list[Problem]
-) -> IPv4Network | None:
+    name: str, ends: Mapping[str, list[IPv4Network]], place: str, problems: list[Problem]
+) -> list[IPv4Network] | None:
     """A domain, a machine, an address or a network; None where it is none of these."""
     if name in ends:
         return ends[name]
     try:
-        return IPv4Network(name) if "/" in name else IPv4Network(IPv4Address(name))
+        return [IPv4Network(name) if "/" in name else IPv4Network(IPv4Address(name))]
     except ValueError:
         hint = suggest(name, list(ends))
         problems.append(

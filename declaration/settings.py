@@ -43,6 +43,7 @@ from declaration.field_types import (
     setting,
     text_problems,
 )
+from declaration.gateway import Gateway
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.webui import Webui, tls_problems
 
@@ -298,6 +299,7 @@ class Settings(StrictModel):
     )
     ollama: Ollama = setting(Ollama(), "The Ollama service")
     webui: Webui = setting(Webui(), "Open WebUI and how browsers reach it")
+    gateway: Gateway = setting(Gateway(), "One address in front of several STT servers")
 
     @property
     def keep_alive(self) -> int:

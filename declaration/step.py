@@ -16,6 +16,7 @@ class Step:
 
     ``name`` is ``DOMAIN/MACHINE/ROLE/PART``, the name of its resource. ``needs`` are steps that
     come before it, by name, of any machine; ``after`` are such whose every run has it run again.
+    ``follows`` are steps that only come before it in time: servers that change one by one.
     ``source`` is the local file or directory that an upload brings. ``if_needed``: it is left out
     of a machine where no other step needs it.
     """
@@ -24,6 +25,7 @@ class Step:
     spec: Kind
     needs: Sequence[str] = ()
     after: Sequence[str] = ()
+    follows: Sequence[str] = ()
     source: str = ""
     if_needed: bool = False
 

@@ -10,12 +10,12 @@ from typing import Literal
 from declaration.environment import Environment
 from declaration.gpu_devices import Vendor, device_problems, vendor_of
 from declaration.idmap import is_isolated
-from declaration.infra import TRUST_LEVELS, Domain, Infra, Machine, Profile
+from declaration.infra import LAST_MACHINE, NAME_MAX, TRUST_LEVELS, Domain, Infra, Machine, Profile
 from declaration.policy import Flow, policy_flows
 from declaration.problems import DeclarationError, Problem, show, suggest
 
-#: Machines get .1 to .99; .100 to .199 is DHCP's; .254 is the host.
-LAST_MACHINE, DHCP_FIRST, DHCP_LAST, GATEWAY = 99, 100, 199, 254
+#: .100 to .199 is DHCP's; .254 is the host.
+DHCP_FIRST, DHCP_LAST, GATEWAY = 100, 199, 254
 
 #: Where a subnet may be (RFC 1918). All else is somebody's on the internet, or the kernel's.
 PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
@@ -23,9 +23,14 @@ PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16
 
 @dataclass(frozen=True)
 class MachinePlan:
-    """A machine with its address; ``place`` is where the file has it."""
+    """A machine with its address.
+
+    ``place`` is where the file has it, and ``written`` its name there: that of all that ``count``
+    makes.
+    """
 
     name: str
+    written: str
     domain: str
     place: str
     address: IPv4Address
@@ -195,7 +200,7 @@ def plan_topology(
     _check_gpus(infra, domains, shown, problems)
     policy = policy_flows(infra, domains, shown, problems)
     if problems:
-        raise DeclarationError(problems)
+        raise DeclarationError(list(dict.fromkeys(problems)))  # once for all that `count` makes
     settings = infra.global_
     access = settings.ai_access, settings.ai_access_default
     return Topology(tuple(domains), settings.gpu_policy, policy, *access)
@@ -249,31 +254,73 @@ def _addresses(
     problems: list[Problem],
 ) -> tuple[MachinePlan, ...]:
     """Pinned addresses first; the other machines get the free ones, in file order."""
-    allowed = f"{subnet[1]} to {subnet[LAST_MACHINE]}"
-    pinned: dict[IPv4Address, str] = {}
-    for machine_name, machine in domain.machines.items():
-        where = f"{place}.machines.{machine_name}.ip"
-        if machine.ip is None:
-            continue
-        if not subnet[1] <= machine.ip <= subnet[LAST_MACHINE]:
-            problems.append(Problem(where, f"{machine.ip} is not allowed. Use one of {allowed}."))
-        elif machine.ip in pinned:
-            also = f"{machine.ip} is the address of {pinned[machine.ip]} too"
-            problems.append(Problem(where, f"{also}. Use another of {allowed}."))
-        pinned.setdefault(machine.ip, machine_name)
+    machines = _replicas(domain, place, problems)
+    pinned = _pinned(machines, subnet, place, problems)
     free = (subnet[n] for n in range(1, LAST_MACHINE + 1) if subnet[n] not in pinned)
     plans: list[MachinePlan] = []
-    for machine_name, machine in domain.machines.items():
+    for machine_name, (written, machine) in machines.items():
         address = machine.ip or next(free, None)
         if address is None:
             message = f"finds no free address: a domain has room for {LAST_MACHINE} machines."
-            problems.append(Problem(f"{place}.machines.{machine_name}", message))
+            problems.append(Problem(f"{place}.machines.{written}", message))
         else:
-            gpus = tuple(_gpus(domain, machine))
-            where = f"domains.{name}.machines.{machine_name}"
-            own, isolated = environment.domain(name), _isolated(domain, machine)
-            plans.append(MachinePlan(machine_name, own, where, address, machine, gpus, isolated))
+            plans.append(
+                MachinePlan(
+                    machine_name,
+                    written,
+                    environment.domain(name),
+                    f"domains.{name}.machines.{written}",
+                    address,
+                    machine,
+                    tuple(_gpus(domain, machine)),
+                    _isolated(domain, machine),
+                )
+            )
     return tuple(plans)
+
+
+def _replicas(
+    domain: Domain, place: str, problems: list[Problem]
+) -> dict[str, tuple[str, Machine]]:
+    """Every machine by its name, with its name in the file."""
+    found: dict[str, tuple[str, Machine]] = {}
+    for written, machine in domain.machines.items():
+        for name, each in machine.replicas(written).items():
+            if len(name) > NAME_MAX:
+                message = f"makes a machine {name}, and a name has at most {NAME_MAX} characters."
+                problems.append(Problem(f"{place}.machines.{written}.count", message))
+            if name in found:
+                message = (
+                    f"makes a machine {name}, and so does {found[name][0]}. Give one of them "
+                    "another name."
+                )
+                problems.append(Problem(f"{place}.machines.{written}", message))
+            found[name] = written, each
+    return found
+
+
+def _pinned(
+    machines: Mapping[str, tuple[str, Machine]],
+    subnet: IPv4Network,
+    place: str,
+    problems: list[Problem],
+) -> dict[IPv4Address, str]:
+    """The machines whose addresses the file says, by address."""
+    allowed = f"{subnet[1]} to {subnet[LAST_MACHINE]}"
+    pinned: dict[IPv4Address, str] = {}
+    for name, (written, machine) in machines.items():
+        where = f"{place}.machines.{written}.ip"
+        if machine.ip is None:
+            continue
+        if not subnet[1] <= machine.ip <= subnet[LAST_MACHINE]:
+            of = f" ({name})" if name != written else ""
+            message = f"{machine.ip}{of} is not allowed. Use one of {allowed}."
+            problems.append(Problem(where, message))
+        elif machine.ip in pinned:
+            also = f"{machine.ip} is the address of {pinned[machine.ip]} too"
+            problems.append(Problem(where, f"{also}. Use another of {allowed}."))
+        pinned.setdefault(machine.ip, name)
+    return pinned
 
 
 def declared_devices(domain: Domain, machine: Machine) -> dict[str, dict[str, str]]:
@@ -363,14 +410,14 @@ def _check_gpus(
         giving = [name for name, profile in domain.profiles.items() if profile.has_gpu]
         for place, devices in [
             *((f"profiles.{name}", each.devices) for name, each in domain.profiles.items()),
-            *((f"machines.{each.name}", each.machine.devices) for each in domain.machines),
+            *((f"machines.{each.written}", each.machine.devices) for each in domain.machines),
         ]:
             for name, device in devices.items():
                 if device.get("type") == "gpu":
                     where = f"{shown}: domains.{domain.name}.{place}.devices.{name}"
                     problems += device_problems(device, where)
         for plan in domain.machines:
-            place = f"{shown}: domains.{domain.name}.machines.{plan.name}"
+            place = f"{shown}: {plan.place}"
             given = [name for name in plan.machine.profiles if name in giving]
             given += ["of its own"] if plan.gpus and not given else []
             if len({vendor_of(device) for device in plan.gpus}) > 1:

@@ -14,6 +14,11 @@ def stt_url(settings: Settings, machine: MachinePlan) -> str:
     return f"http://{machine.address if host == '0.0.0.0' else host}:{settings.port}/v1"  # noqa: S104  # compared, not bound
 
 
+def gateway_url(settings: Settings, machine: MachinePlan) -> str:
+    """The base URL for OpenAI clients at the gateway in front of several STT servers."""
+    return f"http://{machine.address}:{settings.gateway.port}/v1"
+
+
 def ollama_url(settings: Settings, machine: MachinePlan) -> str:
     """Where Ollama answers."""
     return f"http://{machine.address}:{settings.ollama.port}"

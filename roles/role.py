@@ -66,8 +66,8 @@ class Role:
     domain may have it; ``listens`` has its TCP ports by the setting that chooses each.
     ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
     once and kept. ``outputs`` are plain values, ``secret(NAME)``, a mapping of such, or
-    ``Result``. A role that is not
-    ``enabled`` keeps its volumes and secrets. ``warnings`` are what an operator should know.
+    ``Result``; those of a role that stands ``in_front`` of others come before theirs. A role that
+    is not ``enabled`` keeps its volumes and secrets. ``warnings`` are what an operator should know.
     ``artifacts``: what its installation fetches that no pip lock names.
     """
 
@@ -80,6 +80,7 @@ class Role:
     devices: Callable[[Context], Mapping[str, Mapping[str, str]]] = _nothing
     secrets: Callable[[Settings], Mapping[str, str]] = _nothing
     outputs: Callable[[Context], Mapping[str, Any]] = _nothing
+    in_front: bool = False
     requires: Callable[[Settings], Collection[str]] = lambda _: ("base_system",)
     shared: bool = True
     listens: Callable[[Settings], Mapping[str, int]] = _nothing

@@ -14,7 +14,7 @@ from ipaddress import IPv4Network
 from declaration.policy import Flow, within
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology
-from stack.checks import OLLAMA_ROLE, STT_ROLE
+from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE
 
 #: The value of ``stt:aiAccess`` with which no other domain reaches the services.
 NOBODY = "nobody"
@@ -61,8 +61,9 @@ def ai_access(settings: Settings, topology: Topology) -> AiAccess | None:
 
 
 def ai_machines(domain: DomainPlan) -> list[MachinePlan]:
-    """The machines of a domain with STT or Ollama."""
-    return [each for each in domain.machines if {STT_ROLE, OLLAMA_ROLE} & set(each.roles)]
+    """The machines of a domain with STT, the gateway in front of it, or Ollama."""
+    services = {STT_ROLE, GATEWAY_ROLE, OLLAMA_ROLE}
+    return [each for each in domain.machines if services & set(each.roles)]
 
 
 def source_of(flow: Flow, topology: Topology) -> DomainPlan | None:

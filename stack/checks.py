@@ -10,6 +10,7 @@ from engines import ENGINES, Engine
 from engines.model_ref import ModelRef
 
 STT_ROLE, WEBUI_ROLE, OLLAMA_ROLE = "stt_server", "open_webui", "ollama_server"
+GATEWAY_ROLE = "stt_gateway"
 
 
 def device_of(engine: Engine, machine: MachinePlan | None) -> str:
@@ -54,7 +55,9 @@ def topology_conflicts(settings: Settings, topology: Topology) -> list[Problem]:
     asking = [
         (each, server)
         for each in (topology.with_role(WEBUI_ROLE) if asks else [])
-        if (server := topology.nearest(STT_ROLE, each)) and server != each
+        if not topology.nearest(GATEWAY_ROLE, each)
+        and (server := topology.nearest(STT_ROLE, each))
+        and server != each
     ]
     for webui, server in asking:
         problems.append(

@@ -30,6 +30,8 @@ from stack.checks import (
     topology_conflicts,
     unknown_engine,
 )
+from stack.gateway import gateway_problems
+from stack.replicas import different_models, replica_conflicts
 from stack.role_rules import RoleRules, role_conflicts
 
 
@@ -103,7 +105,9 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
             problems += error.problems
     if settings and topology:
         problems += topology_conflicts(settings, topology)
+        problems += gateway_problems(settings, topology)
         problems += role_conflicts(settings, topology, roles)
+        problems += replica_conflicts(topology)
         problems += ai_access_problems(settings, topology, str(file))
     if settings:
         engine = ENGINES.get(settings.engine)
@@ -131,6 +135,8 @@ def _services(
         model, found = _model(name, settings, engine)
         problems += found
         services.append(SttService(machine, device, model, settings.quantization))
+    if topology:
+        problems += different_models(topology, [(s.machine, s.model.name) for s in services])
     if not machines:
         problems += _model(settings.model, settings, engine)[1]
     # What is wrong with the stack's one model is said once.

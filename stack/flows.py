@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"https?://[^\s;,]+")
 #: Settings whose URLs machines open connections to.
-_REACHED = ("stt:sources.", "stt:webui.ollama_url", "stt:webui.stt_url")
+_REACHED = ("stt:sources.", "stt:webui.ollama_url", "stt:webui.stt_url", "stt:gateway.servers")
 _PORTS = {"http": 80, "https": 443}
 _ANYWHERE = "0.0.0.0/0"
 #: Where a proxy device of Incus with ``nat`` leads to.

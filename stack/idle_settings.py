@@ -9,7 +9,7 @@ from typing import Any
 from declaration.describe import describe
 from declaration.problems import Problem
 from declaration.settings import Settings, Sources
-from stack.checks import OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
+from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
 from stack.declare import Declaration
 from stack.role_rules import RoleRules
 
@@ -99,6 +99,7 @@ RULES: dict[str, Rule] = {
     "force": _force,
     "ollama": _without(OLLAMA_ROLE),
     "webui": _without(WEBUI_ROLE),
+    "gateway": _without(GATEWAY_ROLE),
     "webui.names": _names,
     "webui.sttKey": _stt_key,
     "snapshots.expiry": _expiry,

@@ -53,6 +53,11 @@ class Limits:
         self._upload = UploadLimit(upload_mb)
         self._turns = threading.Semaphore(AT_ONCE)
 
+    @property
+    def requests(self) -> int:
+        """The requests that are being received or answered."""
+        return self._admission.requests
+
     def before(self, app: ASGIApp) -> ASGIApp:
         """An application whose transcriptions have these limits."""
 

@@ -36,6 +36,7 @@ from stt_server.guard import (
     require_form,
 )
 from stt_server.job import Job
+from stt_server.ready import with_ready
 from stt_server.recognizer import Options, load_recognizer, out_of_memory
 from stt_server.settings import Settings
 
@@ -354,4 +355,4 @@ def create_app(service: Service) -> ASGIApp:
         exception_handlers=dict.fromkeys(errors, on_error),
         lifespan=service.lifespan,
     )
-    return Guard(app, service.settings)
+    return with_ready(Guard(app, service.settings), lambda: service.admission.requests)

@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 
 from agent import files, systemd
 from agent.difference import Difference, compare
+from agent.drain import Drain
 from agent.files import File
 from agent.http import HealthRequest, RefusedError, ask, healthy
 from agent.kinds.kind import Applied, Kind
+from agent.kinds.transcription import Transcription
 from agent.machine import Machine, StepError, poll
 from agent.record import load
 from agent.specs import SpecError, decode
@@ -54,6 +56,10 @@ class Service(Kind):
     #: database. Copies are kept until that version works, and come back with the one before.
     data: Sequence[str] = field(default_factory=list)
     version: str = ""
+    #: What it has to transcribe before a change counts.
+    proof: Transcription | None = None
+    #: How it leaves a gateway's turn while it changes; None: there is no gateway.
+    drain: Drain | None = None
 
     @property
     def locks(self) -> list[str]:
@@ -106,7 +112,14 @@ class Service(Kind):
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Put the files in place, start the unit, and wait until it works."""
-        record, previous = load(machine, step), applied_service(machine, step)
+        previous = applied_service(machine, step)
+        if self.drain is None:
+            return self._change(machine, step, previous)
+        with self.drain.out_of_turn(machine, runs=previous is not None):
+            return self._change(machine, step, previous)
+
+    def _change(self, machine: Machine, step: str, previous: Service | None) -> Applied:
+        record = load(machine, step)
         change = Transaction(machine, step)
         if change.pending and record and record.made.get("change") == change.target:
             change.end()  # cut off after it had proven itself
@@ -159,9 +172,12 @@ class Service(Kind):
             files.discard(machine, path)
         began = time.monotonic()
         failure = self.start(machine, self.deadline)
-        if failure is not None:
-            self._go_back(machine, step, change, previous, failure)
         took = round(time.monotonic() - began, 3)
+        disproof = None if failure else self._disproved(machine, step)
+        failure = disproof.brief.removesuffix(".") if disproof else failure
+        if failure is not None:
+            advice = disproof.resolution if disproof else ""
+            self._go_back(machine, step, change, previous, failure, advice)
         invocation = systemd.show(machine, self.unit_name).get("InvocationID", "")
         result = {"unit": self.unit_name, "took": {"restart": took}, "invocation": invocation}
         return Applied(result, {"change": name}, change.end)
@@ -203,6 +219,15 @@ class Service(Kind):
             return str(error)
         return self.wait(machine, end - time.monotonic())
 
+    def _disproved(self, machine: Machine, step: str) -> StepError | None:
+        """Why it does not transcribe as it should; None where it does, or nothing is to be."""
+        try:
+            if self.proof:
+                self.proof.apply(machine, step)
+        except StepError as error:
+            return error
+        return None
+
     def wait(self, machine: Machine, deadline: float) -> str | None:
         """None once the service works, else what is wrong, after ``deadline`` s or finally."""
         failure: list[str] = []
@@ -233,6 +258,7 @@ class Service(Kind):
         change: Transaction,
         previous: Service | None,
         failure: str,
+        advice: str,
     ) -> None:
         """Put the configuration before in place again, and say what happened."""
         said = ""
@@ -274,7 +300,6 @@ class Service(Kind):
         if back:
             brief += f" That did not work either: {back}."
         lines = "\n".join(f"  {line}" for line in said.splitlines())
-        advice = ""
         if "address already in use" in said.lower():
             advice = (
                 "Something else listens on its port already. Choose another port, or stop the "
@@ -295,7 +320,7 @@ class Service(Kind):
         if drop_ins.is_dir():
             names = ", ".join(sorted(path.name for path in drop_ins.iterdir()))
             found += compare(f"{self.unit_name}.d", "", names)
-        return found
+        return [*found, *(self.drain.check(machine) if self.drain else [])]
 
     def answers(self, machine: Machine) -> Mapping[str, Any]:
         """The answers to ``reports``."""

@@ -19,13 +19,14 @@ from declaration.artifacts import download_sizes
 from declaration.secret import secret
 from declaration.source_files import digest
 from declaration.step import Step
+from declaration.topology import MachinePlan
 from declaration.unit import hardened_unit
-from declaration.urls import ollama_url, stt_url, webui_origins
+from declaration.urls import gateway_url, ollama_url, stt_url, webui_origins
 from declaration.venv import venv_actions
 from engines.service import MODEL_ALIAS
 from roles.role import Context
 from roles.stt_server import API_KEY, recording_step
-from stack.checks import OLLAMA_ROLE, STT_ROLE
+from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE
 
 VERSION = "0.12.4"
 NAME = "open_webui"
@@ -96,23 +97,28 @@ _CLEANING = Files(
 def links(context: Context) -> tuple[str, str]:
     """The URLs of every Ollama, by semicolons, and of the STT service; empty where there is none.
 
-    They are those of the domain. Of several STT services it is the machine's own, or the first.
+    They are those of the domain. Where it has a gateway, that is the STT service; of several
+    servers without one it is the machine's own, or the first.
     """
     settings, topology = context.settings, context.declaration.topology
     ollamas = topology.with_role(OLLAMA_ROLE, context.machine.domain)
+    gateway = topology.nearest(GATEWAY_ROLE, context.machine)
     stt = topology.nearest(STT_ROLE, context.machine)
     ollama_link, stt_link = settings.webui.ollama_url, settings.webui.stt_url
     if ollama_link is None:
         ollama_link = ";".join(ollama_url(settings, machine) for machine in ollamas)
     if stt_link is None:
         stt_link = stt_url(settings, stt) if stt else ""
+        stt_link = gateway_url(settings, gateway) if gateway else stt_link
     return ollama_link, stt_link if settings.enabled else ""
 
 
 def stt_key(context: Context) -> str:
     """The key that the STT service is sent: this stack's goes to its own services only."""
     settings = context.settings
+    gateways = context.declaration.topology.with_role(GATEWAY_ROLE)
     own = [stt_url(settings, each.machine) for each in context.declaration.services]
+    own += [gateway_url(settings, each) for each in gateways]
     if not settings.webui.stt_url or settings.webui.stt_url in own:
         return secret(API_KEY) if settings.asks_key else ""
     return secret(STT_KEY) if settings.webui.sttKey else ""
@@ -284,11 +290,10 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     """Sign in; where there is STT, let Open WebUI transcribe a recording."""
     _, stt_link = links(context)
     place, recording = recording_step(context, NAME)
-    stt = context.declaration.topology.nearest(STT_ROLE, context.machine)
-    wired = stt is not None and bool(stt_link)
+    asked = _asked(context) if stt_link else []
     look = f"See journalctl -u open-webui in {context.machine.name}"
-    if stt and wired:
-        look += f", and that of the STT service in {stt.name}"
+    if asked:
+        look += f", and that of the STT service in {asked[0][0].name}"
     verify = _as_webui(
         [
             "verify.py",
@@ -300,8 +305,18 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     )
     needs = [recording.name, context.part(f"{NAME}/administrator"), *last]
     after = [context.part(f"{NAME}/service")]
-    if stt and wired:
-        needs.append(stt.resource("stt_server/verify"))
-        # Another model or key is tried here too.
-        after.append(stt.resource("stt_server/service"))
+    # Another model or key is tried here too.
+    needs += [machine.resource(f"{role}/verify") for machine, role in asked]
+    after += [machine.resource(f"{role}/service") for machine, role in asked]
     return [recording, Step(context.part(f"{NAME}/verify"), verify, needs, after)]
+
+
+def _asked(context: Context) -> list[tuple[MachinePlan, str]]:
+    """What answers to dictation, by machine and role: a gateway with its servers, or a server."""
+    topology = context.declaration.topology
+    gateway = topology.nearest(GATEWAY_ROLE, context.machine)
+    servers = topology.with_role(STT_ROLE, context.machine.domain)
+    if gateway:
+        return [(gateway, GATEWAY_ROLE), *((server, STT_ROLE) for server in servers)]
+    server = topology.nearest(STT_ROLE, context.machine)
+    return [(server, STT_ROLE)] if server else []

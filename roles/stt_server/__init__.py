@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import wave
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.drain import Drain
 from agent.files import File
 from agent.kinds.files import Files
 from agent.kinds.prune import Prune
@@ -20,6 +22,7 @@ from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
+from declaration.topology import MachinePlan
 from declaration.unit import HARDENING, WITHOUT_CARD, Sections
 from declaration.urls import stt_url
 from declaration.venv import WHEELS
@@ -40,6 +43,7 @@ from engines.service import (
     header_file,
 )
 from roles.role import Context, Result, Role
+from stack.checks import GATEWAY_ROLE
 from stack.declare import SttService
 
 #: What the verification posts, where ``stt:check`` names nothing else, and its words.
@@ -59,24 +63,31 @@ def _recording(context: Context) -> str:
     return context.settings.check.recording or RECORDING
 
 
-def recording_step(context: Context, role: str) -> tuple[str, Step]:
+def recording_step(context: Context, role: str, source: str = "") -> tuple[str, Step]:
     """Where the recording is in the machine, and the step that brings it.
 
-    Each role has its own: what one takes away with itself stays there for the other.
+    Each role has its own: what one takes away with itself stays there for the other. ``source`` is
+    that of ``stt:check`` where it is empty.
     """
-    source = _recording(context)
+    source = source or _recording(context)
+    part = "recording" if source == _recording(context) else "own-recording"
     place = f"/opt/incus-stt/recording-{role}-{digest(Path(source))}.wav"
     upload = Upload(place, directory=False)
-    return place, Step(context.part(f"{role}/recording"), upload, source=source)
+    return place, Step(context.part(f"{role}/{part}"), upload, source=source)
 
 
 def expected_words(settings: Settings, service: SttService) -> str:
     """What the recording has to come back as; empty: any words will do."""
     if settings.check.words is not None:
         return settings.check.words
+    return "" if settings.check.recording else _own_words(settings, service)
+
+
+def _own_words(settings: Settings, service: SttService) -> str:
+    """What this project's own recording has to come back as; empty: any words will do."""
     known = service.model.known
     english = settings.language in ("", "en") and (known is None or "en" in known.languages)
-    return WORDS if english and not settings.check.recording else ""
+    return WORDS if english else ""
 
 
 def engine_service(context: Context) -> EngineService:
@@ -115,23 +126,71 @@ def steps(context: Context) -> list[Step]:
     if client_keys(context.settings):
         clients = _client_keys_file(context.settings)
         keys.append(Step(context.part(f"{SERVICE}/clients"), clients, [user.name]))
-    service = Step(service_name, engine.service, [*engine.needs, *(step.name for step in keys)])
     place, recording = recording_step(context, SERVICE)
+    own_place, own_recording = recording_step(context, SERVICE, RECORDING)
+    proves = not context.declaration.engine.self_contained
+    service = Step(
+        service_name,
+        replace(
+            engine.service,
+            proof=_own_proof(context, engine, own_place) if proves else None,
+            drain=_drain(context, engine),
+        ),
+        [*engine.needs, *(step.name for step in keys)],
+        follows=[
+            *_server_before(context),
+            *([own_recording.name, *context.base("packages")] if proves else []),
+        ],
+    )
     verify = Step(
         context.part(f"{SERVICE}/verify"),
-        _transcription(context, engine, place),
+        _transcription(context, engine, place, _recording(context)),
         [recording.name, *context.base("packages")],
         [service.name],
     )
-    found = [user, *engine.steps, *keys, service, recording, verify]
+    own = [own_recording] if proves and own_recording.name != recording.name else []
+    found = [user, *engine.steps, *keys, *own, service, recording, verify]
     if engine.service.unit_name != SPEACHES:
         signpost = _signpost(engine.service.unit)
         found.append(Step(context.part(f"{SERVICE}/signpost"), signpost, [service.name]))
     if not context.settings.keepModels and engine.models:
-        prune = Prune([f"{MODELS}/*", f"{VOLUME}/huggingface/hub/models--*"], engine.models)
-        # Only what is verified makes other models superfluous.
-        found.append(Step(context.part(f"{SERVICE}/prune"), prune, [verify.name], [service.name]))
+        found.append(_prune(context, service, verify))
     return found
+
+
+def _servers(context: Context) -> list[MachinePlan]:
+    """The machines of the domain that have the role, in the file's order."""
+    return context.declaration.topology.with_role(SERVICE, context.machine.domain)
+
+
+def _server_before(context: Context) -> list[str]:
+    """The verification of the server before this one, where a gateway stands before them all.
+
+    They change one by one: the others serve meanwhile, and a change that fails stops at the first.
+    """
+    domain = context.machine.domain
+    if not context.declaration.topology.with_role(GATEWAY_ROLE, domain):
+        return []
+    servers = _servers(context)
+    before = servers[: servers.index(context.machine)]
+    return [each.resource(f"{SERVICE}/verify") for each in before[-1:]]
+
+
+def _prune(context: Context, service: Step, verify: Step) -> Step:
+    """What is on the volume, and no server of the domain needs: they share it.
+
+    Only what is verified makes other models superfluous, and only once the last server has it.
+    """
+    servers = _servers(context)
+    each = [engine_service(Context(context.declaration, machine)) for machine in servers]
+    kept = dict.fromkeys(path for engine in each for path in engine.models)
+    return Step(
+        context.part(f"{SERVICE}/prune"),
+        Prune([f"{MODELS}/*", f"{VOLUME}/huggingface/hub/models--*"], list(kept)),
+        [verify.name],
+        [service.name],
+        follows=[machine.resource(f"{SERVICE}/verify") for machine in servers],
+    )
 
 
 def _signpost(unit: str) -> Files:
@@ -185,9 +244,34 @@ def _client_keys_file(settings: Settings) -> SecretFiles:
     return SecretFiles([SecretFile(CLIENT_KEYS, text, owner=f"{USER}:{USER}")])
 
 
-def _transcription(context: Context, engine: EngineService, recording: str) -> Transcription:
+def _own_proof(context: Context, engine: EngineService, recording: str) -> Transcription:
+    """What a change has to transcribe, or the service before comes back.
+
+    It does not depend on ``stt:check``, whose change restarts nothing.
+    """
     service = context.declaration.service_on(context.machine)
-    with wave.open(_recording(context)) as audio:
+    words = _own_words(context.settings, service) if service.model.known else ""
+    return replace(
+        _transcription(context, engine, recording, RECORDING),
+        words=words,
+        error_rate=ERROR_RATE if words else 0.0,
+    )
+
+
+def _drain(context: Context, engine: EngineService) -> Drain | None:
+    """How the server leaves the turn of the domain's gateway."""
+    gateway = context.declaration.topology.with_role(GATEWAY_ROLE, context.machine.domain)
+    if not gateway or context.declaration.engine.self_contained:
+        return None
+    return Drain(stt_url(context.settings, context.machine).removesuffix("/v1") + "/ready")
+
+
+def _transcription(
+    context: Context, engine: EngineService, recording: str, source: str
+) -> Transcription:
+    """``recording`` is the place of the file ``source`` in the machine."""
+    service = context.declaration.service_on(context.machine)
+    with wave.open(source) as audio:
         seconds = audio.getnframes() / audio.getframerate()
     return Transcription(
         url=stt_url(context.settings, context.machine),

@@ -45,7 +45,7 @@ def _example(hint: Any, deep: bool) -> Any:
         }
         return hint(**values)
     if origin in (typing.Union, types.UnionType):
-        return _example(args[-1], deep)
+        return _example([each for each in args if each is not types.NoneType][-1], deep)
     if origin is Mapping:
         return {"name": _example(args[1], deep)}
     if origin is not None:

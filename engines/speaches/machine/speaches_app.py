@@ -8,6 +8,7 @@
 - It logs what a model was loaded as. Nothing about it can be read without a key.
 - Speaches knows one key. A client's own (``stt:clients``) stands for it, and the log names the
   client.
+- A gateway asks ``/ready``.
 - It has no limits: those of ``stt:limits`` come before it. A connection that nobody uses is closed.
 """
 
@@ -34,6 +35,7 @@ from stt_server.clients import ClientKeys, bearer_key, name_in_log
 from stt_server.guard import LARGEST_FIELD, MOST_FIELDS, MOST_FILES, WRONG_KEY, error_response
 from stt_server.limits import Limits, until_left
 from stt_server.protocol import Protocol
+from stt_server.ready import with_ready
 
 # ASGI's own shapes; what Speaches is built on has them under names that change.
 Scope = MutableMapping[str, Any]
@@ -229,7 +231,7 @@ def create_app() -> App:
             await limited(known, receive, send_status)
 
     limited = LIMITS.before(app)
-    return with_status
+    return with_ready(with_status, lambda: LIMITS.requests)
 
 
 def serve() -> None:

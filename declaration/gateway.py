@@ -1,0 +1,53 @@
+"""``stt:gateway``: one address in front of several STT servers."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from declaration.checks import check_unique
+from declaration.field_types import Port, StrictModel, Text, setting
+from declaration.problems import show
+
+_SERVER = re.compile(r"http://\d{1,3}(\.\d{1,3}){3}(:[1-9]\d{0,4})?")
+
+
+def _check_server(value: str) -> str:
+    try:
+        if not _SERVER.fullmatch(value):
+            raise ValueError
+        server_address(value)
+    except ValueError:
+        raise ValueError(
+            f"{show(value)} is not the address of an STT server. Use http://, an IPv4 address and "
+            "a port, without a path, such as http://192.168.1.20:8000"
+        ) from None
+    return value
+
+
+def server_address(url: str) -> tuple[str, int]:
+    """The address and the port of one of ``stt:gateway.servers``.
+
+    Raises:
+        ValueError: it is no such URL.
+    """
+    parts = urlsplit(url)
+    return str(IPv4Address(parts.hostname or "")), parts.port or 80
+
+
+class Gateway(StrictModel):
+    """``stt:gateway``: one address in front of several STT servers."""
+
+    port: Port = setting(8000, "Port on which the gateway listens")
+    servers: Annotated[
+        list[Annotated[Text, AfterValidator(_check_server)]], AfterValidator(check_unique)
+    ] = setting(
+        [],
+        "STT servers outside this stack, beside those of the gateway's domain. They have to take "
+        "the same key: set `stt:apiKey` to one value in both stacks",
+        allowed="a list of addresses without a path, such as `[http://192.168.1.20:8000]`",
+    )

@@ -1,0 +1,79 @@
+"""The STT servers behind a gateway, and what is wrong with them. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from declaration.gateway import server_address
+from declaration.problems import Problem, show
+from declaration.settings import Settings
+from declaration.topology import MachinePlan, Topology
+from stack.checks import GATEWAY_ROLE, STT_ROLE
+
+
+@dataclass(frozen=True)
+class GatewayServer:
+    """An STT server: its machine's name, or address and port where it is of no machine here."""
+
+    name: str
+    address: str
+    port: int
+
+
+def gateway_servers(
+    settings: Settings, topology: Topology, gateway: MachinePlan
+) -> list[GatewayServer]:
+    """The servers of the gateway's domain, then those of ``stt:gateway.servers``."""
+    own = topology.with_role(STT_ROLE, gateway.domain) if settings.enabled else []
+    host = str(settings.host)
+    found = [
+        GatewayServer(
+            machine.name,
+            str(machine.address) if host == "0.0.0.0" else host,  # noqa: S104  # compared
+            settings.port,
+        )
+        for machine in own
+    ]
+    for url in settings.gateway.servers:
+        address, port = server_address(url)
+        found.append(GatewayServer(f"{address}:{port}", address, port))
+    return found
+
+
+def gateway_problems(settings: Settings, topology: Topology) -> list[Problem]:
+    """Gateways without a server, with one that they cannot reach, or with one twice."""
+    problems: list[Problem] = []
+    for gateway in topology.with_role(GATEWAY_ROLE):
+        servers = gateway_servers(settings, topology, gateway)
+        if not servers and settings.enabled:
+            message = (
+                f"{GATEWAY_ROLE} has no server: no machine of the domain has the role {STT_ROLE}. "
+                "Give it to one, or name servers in stt:gateway.servers."
+            )
+            problems.append(Problem(f"{gateway.place}.roles", message))
+        problems += _unreachable(settings, topology, gateway)
+        counted = Counter((each.address, each.port) for each in servers)
+        counted[str(gateway.address), settings.gateway.port] += 1  # it would ask itself
+        for url in settings.gateway.servers:
+            if counted[server_address(url)] > 1:
+                message = (
+                    f"has {show(url)}, which is a server of this stack, or the gateway itself. "
+                    "Remove it: those are asked anyway."
+                )
+                problems.append(Problem("stt:gateway.servers", message))
+    return problems
+
+
+def _unreachable(settings: Settings, topology: Topology, gateway: MachinePlan) -> list[Problem]:
+    """Servers that answer only inside their own machines."""
+    if not (settings.host.is_loopback and settings.enabled):
+        return []
+    others = [each for each in topology.with_role(STT_ROLE, gateway.domain) if each != gateway]
+    if not others:
+        return []
+    message = (
+        f'"{settings.host}" is reached only inside {", ".join(each.name for each in others)}, and '
+        f"the gateway asks from {gateway.name}. Use 0.0.0.0."
+    )
+    return [Problem("stt:host", message)]

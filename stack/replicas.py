@@ -1,0 +1,43 @@
+"""STT servers that are to be one service, and what keeps them from being one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from declaration.problems import Problem
+from declaration.topology import MachinePlan, Topology
+from stack.checks import GATEWAY_ROLE, STT_ROLE
+
+
+def replica_conflicts(topology: Topology) -> list[Problem]:
+    """Several of one machine, with nothing that makes one service of them."""
+    problems: list[Problem] = []
+    for machine in topology.with_role(STT_ROLE):
+        if machine.machine.count > 1 and not topology.with_role(GATEWAY_ROLE, machine.domain):
+            message = (
+                f"makes {machine.machine.count} STT servers, and no machine of the domain has the "
+                f"role {GATEWAY_ROLE}, which puts one address before them. Give it to one, or "
+                "remove count."
+            )
+            problems.append(Problem(f"{machine.place}.count", message))
+    return list(dict.fromkeys(problems))
+
+
+def different_models(
+    topology: Topology, models: Sequence[tuple[MachinePlan, str]]
+) -> list[Problem]:
+    """Servers behind one gateway that would have different models; ``models`` has each one's."""
+    problems: list[Problem] = []
+    for gateway in topology.with_role(GATEWAY_ROLE):
+        own: dict[str, MachinePlan] = {}
+        for each, name in models:
+            if each.domain == gateway.domain:
+                own.setdefault(name, each)
+        if len(own) > 1:
+            listed = " and ".join(f"{name} (on {each.name})" for name, each in own.items())
+            message = (
+                f"is empty, and the servers behind the gateway on {gateway.name} would have "
+                f"{listed}: an answer would depend on which of them is free. Name one model."
+            )
+            problems.append(Problem("stt:model", message))
+    return problems
