@@ -80,14 +80,9 @@ def expected_words(settings: Settings, service: SttService) -> str:
     """What the recording has to come back as; empty: any words will do."""
     if settings.check.words is not None:
         return settings.check.words
-    return "" if settings.check.recording else _own_words(settings, service)
-
-
-def _own_words(settings: Settings, service: SttService) -> str:
-    """What this project's own recording has to come back as; empty: any words will do."""
     known = service.model.known
     english = settings.language in ("", "en") and (known is None or "en" in known.languages)
-    return WORDS if english else ""
+    return WORDS if english and not settings.check.recording else ""
 
 
 def engine_service(context: Context) -> EngineService:
@@ -128,18 +123,15 @@ def steps(context: Context) -> list[Step]:
         keys.append(Step(context.part(f"{SERVICE}/clients"), clients, [user.name]))
     place, recording = recording_step(context, SERVICE)
     own_place, own_recording = recording_step(context, SERVICE, RECORDING)
-    proves = not context.declaration.engine.self_contained
+    proof = _proof(context, engine, own_place, place)
+    heard = own_recording if proof and proof.recording == own_place else recording
     service = Step(
         service_name,
-        replace(
-            engine.service,
-            proof=_own_proof(context, engine, own_place) if proves else None,
-            drain=_drain(context, engine),
-        ),
+        replace(engine.service, proof=proof, drain=_drain(context, engine)),
         [*engine.needs, *(step.name for step in keys)],
         follows=[
             *_server_before(context),
-            *([own_recording.name, *context.base("packages")] if proves else []),
+            *([heard.name, *context.base("packages")] if proof else []),
         ],
     )
     verify = Step(
@@ -148,8 +140,8 @@ def steps(context: Context) -> list[Step]:
         [recording.name, *context.base("packages")],
         [service.name],
     )
-    own = [own_recording] if proves and own_recording.name != recording.name else []
-    found = [user, *engine.steps, *keys, *own, service, recording, verify]
+    recordings = {step.name: step for step in (recording, heard)}.values()
+    found = [user, *engine.steps, *keys, *recordings, service, verify]
     if engine.service.unit_name != SPEACHES:
         signpost = _signpost(engine.service.unit)
         found.append(Step(context.part(f"{SERVICE}/signpost"), signpost, [service.name]))
@@ -168,8 +160,7 @@ def _server_before(context: Context) -> list[str]:
 
     They change one by one: the others serve meanwhile, and a change that fails stops at the first.
     """
-    domain = context.machine.domain
-    if not context.declaration.topology.with_role(GATEWAY_ROLE, domain):
+    if not _gateways(context):
         return []
     servers = _servers(context)
     before = servers[: servers.index(context.machine)]
@@ -244,24 +235,30 @@ def _client_keys_file(settings: Settings) -> SecretFiles:
     return SecretFiles([SecretFile(CLIENT_KEYS, text, owner=f"{USER}:{USER}")])
 
 
-def _own_proof(context: Context, engine: EngineService, recording: str) -> Transcription:
+def _proof(
+    context: Context, engine: EngineService, own: str, declared: str
+) -> Transcription | None:
     """What a change has to transcribe, or the service before comes back.
 
-    It does not depend on ``stt:check``, whose change restarts nothing.
+    Behind a gateway a restart costs nobody anything, and it is the whole verification, of the
+    recording ``declared``. Else it is this project's ``own``, and any words will do: it does not
+    depend on ``stt:check``, whose change restarts nothing.
     """
-    service = context.declaration.service_on(context.machine)
-    words = _own_words(context.settings, service) if service.model.known else ""
-    return replace(
-        _transcription(context, engine, recording, RECORDING),
-        words=words,
-        error_rate=ERROR_RATE if words else 0.0,
-    )
+    if context.declaration.engine.self_contained:
+        return None
+    if _gateways(context):
+        return _transcription(context, engine, declared, _recording(context))
+    asked = _transcription(context, engine, own, RECORDING)
+    return replace(asked, words="", error_rate=0.0)
+
+
+def _gateways(context: Context) -> list[MachinePlan]:
+    return context.declaration.topology.with_role(GATEWAY_ROLE, context.machine.domain)
 
 
 def _drain(context: Context, engine: EngineService) -> Drain | None:
     """How the server leaves the turn of the domain's gateway."""
-    gateway = context.declaration.topology.with_role(GATEWAY_ROLE, context.machine.domain)
-    if not gateway or context.declaration.engine.self_contained:
+    if not _gateways(context) or context.declaration.engine.self_contained:
         return None
     return Drain(stt_url(context.settings, context.machine).removesuffix("/v1") + "/ready")
 

@@ -142,6 +142,16 @@ def broken_model(project: Project) -> str:
     return "./models/broken"
 
 
+def mute_model(project: Project) -> str:
+    """A model that loads and transcribes nothing, as ``broken_model``."""
+    folder = project.root / "models" / "mute"
+    shutil.copytree(project.root / "models" / "tiny-digits", folder, dirs_exist_ok=True)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["decoder"] = {"type": "Replace", "pattern": {"Regex": ".+"}, "content": ""}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return "./models/mute"
+
+
 @dataclass
 class Answer:
     """An HTTP answer."""

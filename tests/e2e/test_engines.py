@@ -6,7 +6,6 @@ smallest that load for real, with random weights, and their words mean nothing.
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,16 @@ import pytest
 
 from tests.e2e.load import under_load
 from tests.e2e.locked import lock_files
-from tests.e2e.project import LIGHT, RECORDINGS, STACK, Project, post_recording, run, wait_until
+from tests.e2e.project import (
+    LIGHT,
+    RECORDINGS,
+    STACK,
+    Project,
+    mute_model,
+    post_recording,
+    run,
+    wait_until,
+)
 from tests.e2e.tiny_models import tiny_model
 from tests.model_hub import ModelHub
 from tests.tiny_vosk import make_model as make_vosk
@@ -205,20 +213,21 @@ def test_models_stay_where_they_are_to_be_kept(project: Project) -> None:
     project.up()
 
 
-def test_a_model_that_fails_its_verification_does_not_cost_the_old_one(project: Project) -> None:
-    """It loads, and transcribes nothing: the old model is still there to go back to."""
-    mute = project.root / "models" / "mute"
-    shutil.copytree(project.root / "models/tiny-digits", mute)
-    tokenizer = json.loads((mute / "tokenizer.json").read_text())
-    tokenizer["decoder"] = {"type": "Replace", "pattern": {"Regex": ".+"}, "content": ""}
-    (mute / "tokenizer.json").write_text(json.dumps(tokenizer))
-    project.set(model="./models/mute")
+def test_a_model_that_transcribes_nothing_does_not_replace_the_old_one(project: Project) -> None:
+    """It loads: that it says nothing shows only once it is asked, and then the old one is back."""
+    mute = mute_model(project)
+    project.set(model=mute)
     said = project.fails()
-    assert "transcribed nothing" in said
+    assert "transcribed nothing" in said and "the one before was put back" in said
     assert any(model.startswith("tiny-digits-") for model in models(project))
+    assert project.health()["model"] == "./models/tiny-digits"
+    outputs = project.outputs()
+    recording = RECORDINGS / "hello_world.wav"
+    answer = post_recording(outputs["stt_url"], recording, "whisper-1", outputs["stt_api_key"])
+    assert answer.json["text"] == "hello world"
     project.set(model="./models/tiny-digits")
     project.up()
-    assert project.transcribe("hello_world").json["text"] == "hello world"
+    assert project.unchanged()
 
 
 def test_keep_alive_takes_effect(project: Project) -> None:
