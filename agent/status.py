@@ -26,6 +26,8 @@ _REQUESTS = (
 )
 _WORK = re.compile(r"/(v1/(audio|chat|completions|embeddings)|api/(chat|generate|embed))")
 _ERROR = re.compile(r"\b(ERROR|CRITICAL|FATAL|panic|Traceback|[A-Z]\w*Error:)")
+#: The report of a gateway's watcher: its servers, and what became of the requests.
+_GATEWAY = "gateway"
 #: Characters of an error's line.
 _SHOWN = 300
 
@@ -36,7 +38,8 @@ def status(machine: Machine) -> dict[str, Any]:
     for step, kind in recorded(machine, Transcription).items():
         role = step.partition("/")[0]
         for name, found in services.items():
-            if name.partition("/")[0] == role and found["state"] == "active":
+            # One that does not know its device is in front of those that do.
+            if name.partition("/")[0] == role and found["state"] == "active" and kind.device:
                 found |= {"model": kind.model, **_runs_on(machine, kind)}
     return {"services": services}
 
@@ -73,6 +76,8 @@ def _service(machine: Machine, service: Service) -> dict[str, Any]:
     recent = _journal(machine, ["-u", unit, "-n", str(_LINES), "-o", "short-iso"])
     errors = [line for line in recent if _ERROR.search(line)]
     found["last_error"] = errors[-1][:_SHOWN] if errors else ""
+    if _GATEWAY in service.reports and found["state"] == "active":
+        found[_GATEWAY] = service.answers(machine)[_GATEWAY]
     return found
 
 

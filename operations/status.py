@@ -44,11 +44,17 @@ def _ask(client: Client, machine: MachinePlan) -> dict[str, Any]:
 
 
 def works(answers: dict[str, Any]) -> bool:
-    """Whether every machine answers and every service runs."""
+    """Whether every machine answers, every service runs, and every gateway has a server."""
     return all(
-        "error" not in answer
-        and all(each["state"] == "active" for each in answer["services"].values())
+        "error" not in answer and all(_works(each) for each in answer["services"].values())
         for answer in answers.values()
+    )
+
+
+def _works(each: dict[str, Any]) -> bool:
+    servers = (each.get("gateway") or {}).get("servers", [])
+    return each["state"] == "active" and (
+        not servers or any(server["serving"] for server in servers)
     )
 
 
@@ -93,6 +99,8 @@ def _service(each: dict[str, Any], colour: bool) -> list[str]:
     found = [f"  {each['unit'].removesuffix('.service')}: {', '.join(parts)}"]
     if each.get("clients"):
         found.append(f"    by client: {_clients(each)}")
+    if each.get("gateway"):
+        found += gateway_lines(each["gateway"], colour)
     if each["last_error"]:
         found.append(f"    last error: {each['last_error']}")
     return found
@@ -106,6 +114,44 @@ def _clients(each: dict[str, Any]) -> str:
     ]
     others = each["requests"] - sum(count["requests"] for count in each["clients"].values())
     return ", ".join([*parts, *([f"others {others}"] if others else [])])
+
+
+def gateway_lines(gateway: dict[str, Any], colour: bool) -> list[str]:
+    """The requests since a gateway's watcher has started, and its servers."""
+    totals = gateway["totals"]
+    count = totals["requests"]
+    parts = [f"{count} {'request' if count == 1 else 'requests'} of clients"]
+    if count:
+        parts.append(f"{totals['seconds'] / count:.1f} s each")
+    parts += [
+        f"{totals[key]} {words}"
+        for key, words in (
+            ("retried", "given to another server"),
+            ("refused", "refused: too many wait"),
+            ("failed", "failed"),
+        )
+        if totals[key]
+    ]
+    if gateway["full"]:
+        parts.append(_paint("the disk has no room for another large body", _RED, colour))
+    return [
+        f"    {', '.join(parts)}",
+        *(_server(server, colour) for server in gateway["servers"]),
+    ]
+
+
+def _server(server: dict[str, Any], colour: bool) -> str:
+    state = "gets requests" if server["serving"] else "gets none"
+    shown = _paint(state, _GREEN if server["serving"] else _RED, colour)
+    parts = [f"{shown} for {age(server['for'])}"]
+    if server["why"]:
+        parts[0] += f" ({server['why']})"
+    parts += [
+        f"{server[key]} {words}"
+        for key, words in (("requests", "tried"), ("failed", "failed"), ("full", "too full for"))
+        if server[key]
+    ]
+    return f"    {server['name']} ({server['url']}): {', '.join(parts)}"
 
 
 def _paint(text: str, colour: str, wanted: bool) -> str:

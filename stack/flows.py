@@ -21,6 +21,7 @@ from declaration.policy import INTERNET, Flow, within
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology, declared_devices
 from stack.ai_access import ai_access, reached_by, source_of
+from stack.checks import GATEWAY_ROLE
 from stack.role_rules import RoleRules
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ def named_flows(topology: Topology, settings: Settings) -> Iterator[Flow]:
         if not any(machine.roles for machine in domain.machines):
             continue
         for setting, address, port in named_addresses(settings):
+            asked = topology.with_role(GATEWAY_ROLE, domain.name)
+            if setting.startswith("stt:gateway.") and not asked:
+                continue
             if address not in domain.subnet or address == domain.gateway:
                 names = (domain.name, str(address))
                 to = f"{address}/32"

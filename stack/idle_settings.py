@@ -41,6 +41,8 @@ def _models(declaration: Declaration) -> str:
 
 
 def _limits(declaration: Declaration) -> str:
+    if declaration.topology.with_role(GATEWAY_ROLE):
+        return ""  # it has them, whatever is behind it
     if declaration.engine.limits:
         return _without(STT_ROLE)(declaration)
     return f"the engine {declaration.engine.name} has no such limits"

@@ -57,3 +57,12 @@ def test_a_service_that_was_stopped_and_one_that_is_quiet(agent: Any) -> None:
 
 def test_a_machine_without_services(agent: Any) -> None:
     assert status(agent.machine) == {"services": {}}
+
+
+def test_what_a_gateway_says_of_its_servers(agent: Any) -> None:
+    agent.apply(STEP, agent.service("a"))
+    (found,) = status(agent.machine)["services"].values()
+    assert "gateway" not in found
+    agent.apply(STEP, agent.service("a", reports={"gateway": "http://127.0.0.1:9/status"}))
+    (found,) = status(agent.machine)["services"].values()
+    assert found["gateway"] is None  # nobody answers there

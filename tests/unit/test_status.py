@@ -72,3 +72,29 @@ def test_a_machine_that_does_not_answer() -> None:
 )
 def test_ages(seconds: int, text: str) -> None:
     assert age(seconds) == text
+
+
+def test_a_gateway() -> None:
+    server = {"name": "fast", "url": "http://10.0.0.1:8000", "requests": 9, "failed": 0, "full": 2}
+    gone = {**server, "name": "slow", "failed": 3, "full": 0, "why": "answers 503"}
+    gateway: dict[str, Any] = {
+        "totals": {"requests": 12, "retried": 3, "refused": 1, "failed": 0, "seconds": 18.0},
+        "full": False,
+        "servers": [
+            {**server, "serving": True, "for": 61, "why": ""},
+            {**gone, "serving": False, "for": 5},
+        ],
+    }
+    shown = lines(answers(gateway=gateway), colour=False)
+    assert shown[2:5] == [
+        "    12 requests of clients, 1.5 s each, 3 given to another server, 1 refused: too many "
+        "wait",
+        "    fast (http://10.0.0.1:8000): gets requests for 1 min 1 s, 9 tried, 2 too full for",
+        "    slow (http://10.0.0.1:8000): gets none for 5 s (answers 503), 9 tried, 3 failed",
+    ]
+    assert works(answers(gateway=gateway))
+    gateway["servers"][0]["serving"] = False
+    assert not works(answers(gateway=gateway))
+    full = {**gateway, "full": True}
+    assert "no room for another large body" in lines(answers(gateway=full), colour=False)[2]
+    assert works(answers(gateway=None)), "it has not said anything yet"

@@ -68,6 +68,8 @@ def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "keepModels": False,
         "ollama": {"models": ["a"]},
         "webui": {"tls": "internal"},
+        # The STT service of the same machine has the usual port.
+        "gateway": {"port": 8080},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)

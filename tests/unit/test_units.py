@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent.kinds.files import Files
 from agent.kinds.service import Service
@@ -76,6 +77,18 @@ def test_units_give_up_what_they_can(engine: str, tmp_path: Path) -> None:
     assert {engine, "speaches", "ollama", "open-webui", "webui-proxy"} == set(found)
     scores = {name: exposure(text, tmp_path) for name, text in found.items()}
     assert max(scores.values()) <= MOST, scores
+
+
+@needs_systemd
+def test_units_of_a_gateway_give_up_what_they_can(tmp_path: Path) -> None:
+    roles = ["base_system", "stt_server", "stt_gateway"]
+    lab = {"trust_level": "trusted", "machines": {"box": {"roles": roles}}}
+    infra = tmp_path / "infra.yml"
+    infra.write_text(yaml.safe_dump({"domains": {"lab": lab}}))
+    declaration = declared(infra=str(infra), gateway={"port": 8001})
+    found = units(declaration.with_compute_types(["int8"]))
+    for name in ("stt-gateway", "stt-gateway-watcher"):
+        assert exposure(found[name], tmp_path) <= MOST, name
 
 
 @needs_systemd

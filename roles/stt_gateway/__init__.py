@@ -1,0 +1,93 @@
+"""Role ``stt_gateway``: one address in front of several STT servers, which loses no request."""
+
+from __future__ import annotations
+
+import wave
+from typing import Any
+
+from agent.kinds.transcription import Transcription
+from declaration.settings import Settings
+from declaration.step import Step
+from declaration.urls import gateway_url
+from engines import MODEL_ALIAS
+from roles.role import Context, Result, Role
+from roles.stt_gateway import service
+from roles.stt_server import (
+    ERROR_RATE,
+    RECORDING,
+    expected_words,
+    keys,
+    recording_step,
+)
+from stack.checks import STT_ROLE
+from stack.gateway import gateway_servers
+
+
+def steps(context: Context) -> list[Step]:
+    """The two services, and a transcription through them."""
+    return [*service.steps(context), *_verification(context)]
+
+
+def _verification(context: Context) -> list[Step]:
+    settings, topology = context.settings, context.declaration.topology
+    place, recording = recording_step(context, service.NAME)
+    machines = topology.with_role(STT_ROLE, context.machine.domain) if settings.enabled else []
+    services = [context.declaration.service_on(machine) for machine in machines]
+    with wave.open(settings.check.recording or RECORDING) as audio:
+        seconds = audio.getnframes() / audio.getframerate()
+    # An engine of the operator's own may not know the alias.
+    named = services[:1] if context.declaration.engine.self_contained else []
+    words = [expected_words(settings, each) for each in services]
+    verify = Transcription(
+        url=gateway_url(settings, context.machine),
+        model=named[0].model.name if named else MODEL_ALIAS,
+        recording=place,
+        seconds=round(seconds, 3),
+        header_file=service.AUTHORIZATION if settings.asks_key else "",
+        unit="stt-gateway",
+        engine=settings.engine,
+        # Which server it was is not known here; each of them proves what it runs on.
+        device="",
+        # Any words will do where one of the servers may hear any.
+        words=words[0] if words and all(words) else settings.check.words or "",
+        error_rate=ERROR_RATE,
+    )
+    needs = [
+        recording.name,
+        *context.base("packages"),
+        *(machine.resource(f"{STT_ROLE}/verify") for machine in machines),
+    ]
+    after = [context.part(f"{service.NAME}/{part}") for part in ("watcher", "service")]
+    # Another model or key is tried here too.
+    after += [machine.resource(f"{STT_ROLE}/service") for machine in machines]
+    return [recording, Step(context.part(f"{service.NAME}/verify"), verify, needs, after)]
+
+
+def _enabled(settings: Settings) -> bool:
+    return settings.enabled or bool(settings.gateway.servers)
+
+
+def _outputs(context: Context) -> dict[str, Any]:
+    url = gateway_url(context.settings, context.machine)
+    servers = gateway_servers(context.settings, context.declaration.topology, context.machine)
+    return {
+        "gateway_url": url,
+        "gateway_health_url": url.removesuffix("/v1") + "/health",
+        "gateway_servers": {each.name: f"http://{each.address}:{each.port}" for each in servers},
+        "gateway_check": Result(context.part(f"{service.NAME}/verify")),
+    }
+
+
+ROLE = Role(
+    service.NAME,
+    "one address in front of the STT servers of its domain, and of others",
+    steps,
+    secrets=keys,
+    outputs=_outputs,
+    shared=False,
+    listens=lambda settings: (
+        {"stt:gateway.port": settings.gateway.port} if _enabled(settings) else {}
+    ),
+    enabled=_enabled,
+    artifacts=[service.ARTIFACT],
+)

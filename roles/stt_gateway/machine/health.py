@@ -1,0 +1,83 @@
+"""One question to a server: its ``/health``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from .settings import Server
+
+#: Seconds that an answer may take.
+SECONDS = 2.0
+#: Seconds that a server may work on one part of a recording, which has two minutes at most: after
+#: that its engine hangs. A machine that needs as long could transcribe nothing in time.
+STALL_SECONDS = 600
+#: Bytes of an answer that are read.
+_LIMIT = 1 << 16
+
+
+class Kind(Enum):
+    """What an answer says."""
+
+    GOOD = "good"
+    #: It answers, and not with 200: it loads, drains, or has no memory.
+    NOT_READY = "not ready"
+    REFUSED = "refused"
+    SILENT = "silent"
+    #: It answers, and its engine has not moved for ``STALL_SECONDS``.
+    STALLED = "stalled"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, and in words what is wrong."""
+
+    kind: Kind
+    why: str = ""
+
+
+async def ask(server: Server, seconds: float = SECONDS) -> Answer:
+    """What a server says of itself now."""
+    try:
+        async with asyncio.timeout(seconds):
+            return _judged(*await _get(server))
+    except TimeoutError:
+        return Answer(Kind.SILENT, f"does not answer within {seconds:g} s")
+    except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return Answer(Kind.NOT_READY, "answers no HTTP")
+    except OSError as error:
+        why = (os.strerror(error.errno) if error.errno else str(error)).lower()
+        return Answer(Kind.REFUSED, f"cannot be reached: {why}")
+
+
+async def _get(server: Server) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection(server.address, server.port, limit=_LIMIT)
+    try:
+        head = f"GET /health HTTP/1.1\r\nHost: {server.place}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
+        status = (await reader.readline()).split(b" ", 2)
+        if len(status) < 2 or not status[0].startswith(b"HTTP/"):
+            raise ValueError
+        await reader.readuntil(b"\r\n\r\n")
+        return int(status[1]), await reader.read(_LIMIT)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            writer.transport.abort()
+
+
+def _judged(status: int, body: bytes) -> Answer:
+    if status != 200:
+        return Answer(Kind.NOT_READY, f"answers {status}")
+    said: Any = None
+    with contextlib.suppress(ValueError):
+        said = json.loads(body)
+    working = said.get("working") if isinstance(said, dict) else None
+    if isinstance(working, (int, float)) and working > STALL_SECONDS:
+        return Answer(Kind.STALLED, f"has worked on one part of a recording for {working:.0f} s")
+    return Answer(Kind.GOOD)

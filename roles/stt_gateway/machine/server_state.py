@@ -1,0 +1,70 @@
+"""Whether a server gets requests: what its answers make of it, in time. Pure."""
+
+from __future__ import annotations
+
+from .health import Answer, Kind
+
+#: Bad answers after each other with which a server gets nothing any more.
+_BAD = 2
+#: Good ones with which it gets requests again; twice as many for each fall in the last minute, so
+#: that one that comes and goes is left alone.
+_GOOD, _MOST_GOOD, _RECENT = 2, 8, 60.0
+#: Seconds without an answer after which its connections are ended: what waits there goes to others.
+CUT_SECONDS = 10.0
+
+
+class ServerState:
+    """A server in the watcher's eyes; all times are seconds of one clock."""
+
+    def __init__(self, now: float) -> None:
+        #: Whether it is in the list; before its first answer it is not known.
+        self.serving = False
+        self.since = now
+        self.last = Answer(Kind.SILENT, "was not asked yet")
+        self._known = False
+        self._good = self._bad = 0
+        self._answered = now
+        self._falls: list[float] = []
+
+    def observe(self, answer: Answer, now: float) -> None:
+        """Take an answer into account."""
+        self.last = answer
+        if answer.kind in (Kind.GOOD, Kind.NOT_READY):
+            self._answered = now
+        good = answer.kind is Kind.GOOD
+        self._good, self._bad = (self._good + 1, 0) if good else (0, self._bad + 1)
+        if not self._known:
+            self._known = True
+            self._turn(good, now)
+        elif self.serving and self._bad >= _BAD:
+            self._falls.append(now)
+            self._turn(False, now)
+        elif not self.serving and self._good >= self._needed(now):
+            self._turn(True, now)
+
+    def _turn(self, serving: bool, now: float) -> None:
+        self.serving, self.since = serving, now
+
+    def _needed(self, now: float) -> int:
+        self._falls = [fall for fall in self._falls if now - fall < _RECENT]
+        return min(_GOOD << max(len(self._falls) - 1, 0), _MOST_GOOD)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be asked where no other one is left: its last answer was good."""
+        return self.last.kind is Kind.GOOD
+
+    def to_cut(self, now: float) -> bool:
+        """Whether its connections are to be ended: nothing will come of them."""
+        if self.serving:
+            return False
+        if self.last.kind is Kind.STALLED:
+            return True
+        return now - self._answered >= CUT_SECONDS
+
+    @property
+    def why(self) -> str:
+        """Why it gets nothing; empty where it does."""
+        if self.serving:
+            return ""
+        return self.last.why or "has just come back"

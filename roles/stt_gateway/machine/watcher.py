@@ -1,0 +1,263 @@
+"""The watcher: asks the servers, writes nginx's lists, counts, and says what it knows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .counts import Counts
+from .health import ask
+from .lists import places_conf, servers_conf
+from .server_state import ServerState
+from .settings import Server, Settings
+
+log = logging.getLogger("stt_gateway")
+#: Seconds between two questions to a server.
+INTERVAL = 1.0
+
+
+class Watcher:
+    """The servers of a gateway, as they are now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.began = time.time()
+        now = time.monotonic()
+        self.states = {server: ServerState(now) for server in settings.servers}
+        self.counts = Counts(server.place for server in settings.servers)
+        self._written: dict[str, str] = {}
+        self._keys: tuple[int, int, int] | None = None
+        self._full = False
+
+    async def run(self) -> None:
+        """Look after the servers for ever; the lists are there before it answers."""
+        home = self.settings.home
+        for name in ("spool", "unused", "health"):
+            (home / name).mkdir(exist_ok=True)
+        await asyncio.gather(*(self._ask(server) for server in self.states))
+        self._keys = self._version_of_keys()
+        self.write()
+        self._reload()  # what nginx has may be of another list of servers
+        async with asyncio.TaskGroup() as group:
+            for server in self.states:
+                group.create_task(self._watch(server))
+            group.create_task(self._look())
+            group.create_task(self._count())
+            group.create_task(self._answer())
+
+    # The servers
+
+    async def _watch(self, server: Server) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await self._ask(server)
+            self.write()
+            state = self.states[server]
+            others = (each for each in self.states.values() if each is not state)
+            # What is cut off has to have somewhere to go.
+            if state.to_cut(time.monotonic()) and any(each.usable for each in others):
+                await cut(server)
+
+    async def _ask(self, server: Server) -> None:
+        answer = await ask(server)
+        state = self.states[server]
+        before = state.serving
+        state.observe(answer, time.monotonic())
+        if state.serving != before:
+            said = "gets requests" if state.serving else f"gets no requests: it {state.why}"
+            log.info("%s (%s) %s", server.name, server.place, said)
+
+    # What nginx reads
+
+    def write(self) -> None:
+        """Write the lists; where one has changed, nginx reads them."""
+        home = self.settings.home
+        serving = [server for server, state in self.states.items() if state.serving]
+        usable = [server for server, state in self.states.items() if state.usable]
+        said = json.dumps({"status": "ok" if usable else "unavailable", "servers": self._health()})
+        there, gone = ("some", "none") if usable else ("none", "some")
+        self._put(home / f"health/{there}.json", said + "\n")
+        (home / f"health/{gone}.json").unlink(missing_ok=True)
+        self._written.pop(f"{gone}.json", None)
+        changed = self._put(home / "servers.conf", servers_conf(self.settings, serving or usable))
+        if self._put(home / "places.conf", places_conf(self.settings)) or changed:
+            self._reload()
+
+    def _put(self, file: Path, text: str) -> bool:
+        """Write a file where it is not so already; whether it was."""
+        if self._written.get(file.name) == text:
+            return False
+        part = file.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+        self._written[file.name] = text
+        return True
+
+    def _reload(self) -> None:
+        """Have nginx read its files again; what runs goes on in the processes of before."""
+        with contextlib.suppress(OSError, ValueError):  # it does not run, and will read them
+            number = int((self.settings.home / "nginx.pid").read_text())
+            if number not in (0, 1, os.getpid()):
+                os.kill(number, signal.SIGHUP)
+
+    def _version_of_keys(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self.settings.keys_file)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    # The disk and the keys
+
+    async def _look(self) -> None:
+        while True:
+            keys = self._version_of_keys()
+            if keys != self._keys and keys is not None:
+                log.info("the keys have changed")
+                self._keys = keys
+                self._reload()
+            self._mark_full()
+            await asyncio.sleep(INTERVAL)
+
+    def _mark_full(self) -> None:
+        """Have nginx refuse requests where the bodies leave no room for the largest one."""
+        settings, largest = self.settings, self.settings.upload_mb << 20
+        spooled = 0
+        with os.scandir(settings.home / "spool") as files:
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    spooled += file.stat().st_size
+        free = shutil.disk_usage(settings.home).free
+        full = spooled + largest > settings.room or free < largest
+        if full != self._full:
+            log.info("the disk %s", "has no room for another large body" if full else "has room")
+            self._full = full
+        mark = settings.home / "full"
+        if full:
+            mark.touch()
+        else:
+            mark.unlink(missing_ok=True)
+
+    # What it knows
+
+    async def _count(self) -> None:
+        """Take nginx's lines, a datagram each."""
+        place = self.settings.home / "counts.sock"
+        place.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as taken:
+            taken.bind(str(place))
+            taken.setblocking(False)
+            loop = asyncio.get_running_loop()
+            while True:
+                line = await loop.sock_recv(taken, 4096)
+                self.counts.add(line.decode("utf-8", "replace"))
+
+    def _health(self) -> list[dict[str, Any]]:
+        """The servers for everybody who asks; no addresses."""
+        now = time.monotonic()
+        return [
+            {
+                "name": server.name,
+                "serving": state.serving,
+                "since": datetime.fromtimestamp(
+                    round(time.time() - now + state.since), UTC
+                ).isoformat(),
+                **({"why": state.why} if state.why else {}),
+            }
+            for server, state in self.states.items()
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """What `make status` shows: times in seconds from now."""
+        now = time.monotonic()
+        return {
+            "seconds": round(time.time() - self.began),
+            "totals": self.counts.data(),
+            "full": self._full,
+            "servers": [
+                {
+                    "name": server.name,
+                    "url": f"http://{server.place}",
+                    "serving": state.serving,
+                    "for": round(now - state.since),
+                    "why": state.why,
+                    **vars(self.counts.tries[server.place]),
+                }
+                for server, state in self.states.items()
+            ],
+        }
+
+    def metrics(self) -> str:
+        """The same in Prometheus' text format."""
+        lines = [f"stt_gateway_{name}_total {value}" for name, value in self.counts.data().items()]
+        for server, state in self.states.items():
+            label = f'{{server="{server.name}"}}'
+            lines.append(f"stt_gateway_server_serving{label} {int(state.serving)}")
+            lines += [
+                f"stt_gateway_server_{name}_total{label} {value}"
+                for name, value in vars(self.counts.tries[server.place]).items()
+            ]
+        return "".join(f"{line}\n" for line in lines)
+
+    async def _answer(self) -> None:
+        """Answer on the loopback: ``/health``, ``/status`` and ``/metrics``."""
+        server = await asyncio.start_server(self._client, "127.0.0.1", self.settings.port)
+        async with server:
+            await server.serve_forever()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(5):
+                path = (await reader.readline()).decode("latin-1").split(" ")[1:2]
+                await reader.readuntil(b"\r\n\r\n")
+                status, kind, body = self._said(path[0] if path else "")
+                head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n"
+                writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # nobody reads it
+        finally:
+            writer.close()
+
+    def _said(self, path: str) -> tuple[str, str, bytes]:
+        json_bodies: Mapping[str, Any] = {"/health": {"status": "ok"}, "/status": self.status()}
+        if path == "/metrics":
+            return "200 OK", "text/plain; version=0.0.4", self.metrics().encode()
+        if path in json_bodies:
+            return "200 OK", "application/json", json.dumps(json_bodies[path]).encode()
+        return "404 Not Found", "text/plain", b"/health, /status, /metrics\n"
+
+
+async def cut(server: Server) -> None:
+    """End every connection of this machine to a server; nginx gives its requests to another one.
+
+    The kernel does it (``SOCK_DESTROY``), and needs ``CAP_NET_ADMIN`` for it. One without it
+    (``CONFIG_INET_DIAG_DESTROY``) does nothing, and says nothing.
+    """
+    words = ["-K", "-Htn", "dst", server.address, "dport", "=", str(server.port)]
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "ss",
+            *words,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    except OSError as error:
+        log.error("the connections to %s cannot be ended: %s", server.name, error)
+        return
+    if ended := len(out.splitlines()):
+        log.warning("%s: %d connections to it were ended", server.name, ended)
+    if process.returncode:
+        log.error("ss -K failed: %s", err.decode(errors="replace").strip()[:200])

@@ -1,0 +1,213 @@
+"""A gateway as its machine has it: nginx and the watcher as processes, and servers behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from roles.stt_gateway.nginx import Gateway, keys_text, nginx_conf
+from tests.server.server import ROOT, free_port, wait
+
+KEY = "~test/key+of-the.tests"
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+SOURCE = ROOT / "roles" / "stt_gateway" / "machine"
+HERE = Path(__file__).parent
+
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root ends connections")
+
+
+@dataclass
+class StandIn:
+    """A server that answers with hashes, as a process (``stand_in.py``)."""
+
+    port: int
+    file: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def tell(self, **control: Any) -> None:
+        part = self.file.with_suffix(".part")
+        part.write_text(json.dumps(control))
+        part.replace(self.file)
+
+    def start(self) -> None:
+        words = [sys.executable, str(HERE / "stand_in.py"), str(self.port), str(self.file)]
+        self.process = subprocess.Popen(words)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    @property
+    def answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=2).is_success
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def stand_ins(directory: Path, number: int) -> Iterator[list[StandIn]]:
+    """So many servers that answer."""
+    with ExitStack() as stack:
+        made: list[StandIn] = []
+        for _ in range(number):
+            port = free_port()
+            server = StandIn(port, directory / f"control-{port}.json")
+            server.tell()
+            server.start()
+            stack.callback(server.kill)
+            made.append(server)
+        for server in made:
+            wait(lambda server=server: server.answers)  # type: ignore[misc]
+        yield made
+
+
+@dataclass
+class Running:
+    """A gateway that runs."""
+
+    home: Path
+    port: int
+    watcher_port: int
+    key: str
+    nginx: subprocess.Popen[bytes]
+    watcher: subprocess.Popen[bytes] | None = None
+    servers: Sequence[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    @property
+    def log(self) -> str:
+        return (self.home / "nginx.log").read_text() + (self.home / "watcher.log").read_text()
+
+    @property
+    def status(self) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{self.watcher_port}/status"
+        found: dict[str, Any] = httpx.get(url, timeout=5).json()
+        return found
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return httpx.get(self.url + path, headers=self.headers, timeout=30, **more)
+
+    def post(self, content: Any = b"x", path: str = "/v1/audio/transcriptions") -> httpx.Response:
+        return httpx.post(self.url + path, content=content, headers=self.headers, timeout=120)
+
+    def serving(self) -> list[str]:
+        return [each["name"] for each in self.status["servers"] if each["serving"]]
+
+    def wait_for(self, *names: str, seconds: float = 30) -> None:
+        """Until exactly these servers get requests, and nginx knows it."""
+        try:
+            wait(lambda: sorted(self.serving()) == sorted(names), seconds)
+        except AssertionError:
+            raise AssertionError(f"{self.status}\n{self.log}") from None
+        time.sleep(0.3)
+
+    def start_watcher(self) -> None:
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.home / "program")}
+        words = [sys.executable, "-m", "stt_gateway", str(self.home / "settings.json")]
+        with (self.home / "watcher.log").open("ab") as log:
+            self.watcher = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+
+        def there() -> bool:
+            assert self.watcher and self.watcher.poll() is None, self.log
+            try:
+                return httpx.get(f"http://127.0.0.1:{self.watcher_port}/health").is_success
+            except httpx.TransportError:
+                return False
+
+        wait(there)
+
+
+def start_nginx(home: Path, text: str, **more: Any) -> subprocess.Popen[bytes]:
+    """nginx with a configuration."""
+    assert NGINX
+    # Where root runs the tests, its processes have to read what is root's.
+    (home / "nginx.conf").write_text(("user root;\n" if os.geteuid() == 0 else "") + text)
+    words = [NGINX, "-e", "stderr", "-p", str(home), "-c", str(home / "nginx.conf")]
+    with (home / "nginx.log").open("ab") as log:
+        return subprocess.Popen(words, stdout=log, stderr=log, **more)
+
+
+@contextmanager
+def gateway(
+    directory: Path,
+    ports: Sequence[int],
+    *,
+    key: str = KEY,
+    more_keys: Sequence[str] = (),
+    upload_mb: int = 30,
+    waiting: int = 32,
+) -> Iterator[Running]:
+    """A gateway in front of servers at these ports, named by their places in the list."""
+    home = directory / "gateway"
+    home.mkdir()
+    keys = home / "keys.conf" if key else None
+    if keys:
+        keys.write_text(keys_text([key, *more_keys]))
+    port, watcher_port = free_port(), free_port()
+    servers = [
+        {"name": f"server-{number}", "address": "127.0.0.1", "port": each}
+        for number, each in enumerate(ports)
+    ]
+    settings = {
+        "servers": servers,
+        "waiting": waiting,
+        "upload_mb": upload_mb,
+        "home": str(home),
+        "keys_file": str(keys or ""),
+        "port": watcher_port,
+    }
+    (home / "settings.json").write_text(json.dumps(settings))
+    (home / "program").mkdir()
+    (home / "program" / "stt_gateway").symlink_to(SOURCE)
+    (home / "nginx.log").touch()
+    text = nginx_conf(Gateway(port, upload_mb, str(keys or ""), str(home), "127.0.0.1"))
+    with ExitStack() as stack:
+        made = Running(home, port, watcher_port, key, None, servers=servers)  # type: ignore[arg-type]
+        stack.callback(lambda: _end(made.watcher, signal.SIGKILL))
+        made.start_watcher()
+        made.nginx = start_nginx(home, text)
+        stack.callback(lambda: _end(made.nginx, signal.SIGTERM))
+
+        def there() -> bool:
+            assert made.nginx.poll() is None, made.log
+            try:
+                return httpx.get(f"{made.url}/health").status_code in (200, 503)
+            except httpx.TransportError:
+                return False
+
+        wait(there)
+        yield made
+
+
+def _end(process: subprocess.Popen[bytes] | None, how: signal.Signals) -> None:
+    if process and process.poll() is None:
+        process.send_signal(how)
+        process.wait(30)

@@ -1,0 +1,386 @@
+"""The role ``stt_gateway``: what it is made of, what it refuses, and what its watcher decides."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from agent.systemd import unit_text
+from declaration.problems import DeclarationError
+from roles import ROLES
+from roles.stt_gateway import nginx
+from roles.stt_gateway.machine.counts import Counts
+from roles.stt_gateway.machine.health import Answer, Kind
+from roles.stt_gateway.machine.lists import places_conf, servers_conf
+from roles.stt_gateway.machine.server_state import CUT_SECONDS, ServerState
+from roles.stt_gateway.machine.settings import Server, Settings, read_settings
+from stack.declare import declare
+from stack.idle_settings import idle_settings
+from stt_server import admission, guard
+from tests.unit.program import API_KEY, Program, run
+from tests.unit.values import CPU
+
+STT = ["base_system", "stt_server"]
+GATEWAY = ["base_system", "stt_gateway"]
+TWO: dict[str, list[str]] = {"one": STT, "two": STT, "front": GATEWAY}
+
+
+def infra(root: Path, machines: dict[str, list[str]], *more: Any, ai: str = "open") -> str:
+    """A topology with one domain of machines with roles, and rules."""
+    domain = {
+        "trust_level": "trusted",
+        "machines": {name: {"roles": roles} for name, roles in machines.items()},
+    }
+    office = {"trust_level": "untrusted", "machines": {"desk": {"roles": ["base_system"]}}}
+    options = {"ai_access": ai, **({"ai_access_default": "office"} if ai != "open" else {})}
+    file = root / "infra.yml"
+    data = {"global": options, "policy": list(more), "domains": {"lab": domain, "office": office}}
+    file.write_text(yaml.safe_dump(data, sort_keys=False))
+    return str(file)
+
+
+def program(root: Path, machines: dict[str, list[str]] = TWO, **settings: Any) -> Program:
+    return run("cpu", infra=infra(root, machines), **settings)
+
+
+def problems(root: Path, machines: dict[str, list[str]], **settings: Any) -> list[str]:
+    try:
+        declare({**CPU, "infra": infra(root, machines), **settings}, ROLES, root)
+    except DeclarationError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+def spec(found: Program, part: str) -> Any:
+    return found.commands[f"lab/front/stt_gateway/{part}"].spec
+
+
+def told(found: Program) -> Any:
+    """What the watcher is told."""
+    [file] = spec(found, "watcher")["files"]
+    return json.loads(file["content"])
+
+
+# What the settings become
+
+
+def test_its_servers_are_those_of_its_domain_and_those_of_the_setting(tmp_path: Path) -> None:
+    found = told(program(tmp_path, gateway={"servers": ["http://192.168.1.20:8001"]}))
+    assert found["servers"] == [
+        {"name": "one", "address": "10.110.0.1", "port": 8000},
+        {"name": "two", "address": "10.110.0.2", "port": 8000},
+        {"name": "192.168.1.20:8001", "address": "192.168.1.20", "port": 8001},
+    ]
+
+
+def test_without_a_service_of_its_own_it_has_those_of_the_setting(tmp_path: Path) -> None:
+    servers = ["http://192.168.1.20"]
+    found = program(tmp_path, enabled=False, gateway={"servers": servers})
+    assert [each["port"] for each in told(found)["servers"]] == [80]
+    assert "lab/front/stt_gateway/verify" in found.commands
+    off = program(tmp_path, enabled=False)
+    assert not any("/stt_gateway/service" in name for name in off.commands)
+    alone = program(tmp_path, {"front": GATEWAY}, gateway={"servers": servers})
+    assert spec(alone, "verify")["model"] == "whisper-1"
+
+
+def test_what_settings_change(tmp_path: Path) -> None:
+    limits = {"waiting": 5, "uploadMB": 70}
+    found = program(tmp_path, port=8100, gateway={"port": 9000}, limits=limits)
+    told_ = told(found)
+    assert (told_["waiting"], told_["upload_mb"]) == (5, 70)
+    assert {each["port"] for each in told_["servers"]} == {8100}
+    [conf] = spec(found, "service")["files"]
+    assert "listen 0.0.0.0:9000;" in conf["content"]
+    assert "client_max_body_size 70m;" in conf["content"]
+    assert found.outputs["gateway_url"] == "http://10.110.0.3:9000/v1"
+    assert found.outputs["gateway_health_url"] == "http://10.110.0.3:9000/health"
+    assert found.outputs["gateway_servers"] == {
+        "one": "http://10.110.0.1:8100",
+        "two": "http://10.110.0.2:8100",
+    }
+    assert spec(found, "verify")["url"] == "http://10.110.0.3:9000/v1"
+
+
+def test_another_server_does_not_touch_nginx(tmp_path: Path) -> None:
+    """Only its restart would make anybody wait."""
+    before, after = (program(tmp_path, machines) for machines in (TWO, {**TWO, "three": STT}))
+    assert told(before) != told(after)
+    assert spec(before, "service") == spec(after, "service")
+
+
+def test_keys_are_secret_and_all_of_them_are_known(tmp_path: Path) -> None:
+    found = program(tmp_path, clients=["phone"])
+    step = found.commands["lab/front/stt_gateway/secrets"]
+    keys, header = step.spec["secrets"]
+    assert f'"\\\\{API_KEY}" 1;' in keys["content"].splitlines()
+    assert len(keys["content"].splitlines()) == 2
+    assert keys["owner"] == "stt-gateway:stt-gateway"
+    assert header["content"] == f"Authorization: Bearer {API_KEY}\n"
+    assert "stdin" in step.secret_inputs
+    assert step.spec.get("service", "") == "", "the watcher sees a change, and nothing restarts"
+
+
+def test_without_keys_none_are_asked_for(tmp_path: Path) -> None:
+    found = program(tmp_path, authentication="none")
+    assert "lab/front/stt_gateway/secrets" not in found.commands
+    assert "return 401;" not in spec(found, "service")["files"][0]["content"]
+    assert told(found)["keys_file"] == "" and spec(found, "verify")["header_file"] == ""
+
+
+def test_its_verification_follows_that_of_its_servers(tmp_path: Path) -> None:
+    found = program(tmp_path).commands["lab/front/stt_gateway/verify"]
+    for server in ("one", "two"):
+        assert f"lab/{server}/stt_server/verify" in found.dependencies
+    assert found.spec["words"] == "one two three"
+
+
+# What is refused
+
+
+def test_a_gateway_without_a_server(tmp_path: Path) -> None:
+    assert problems(tmp_path, {"front": GATEWAY}) == [
+        "domains.lab.machines.front.roles: stt_gateway has no server: no machine of the domain has "
+        "the role stt_server. Give it to one, or name servers in stt:gateway.servers."
+    ]
+
+
+def test_a_server_that_only_its_machine_reaches(tmp_path: Path) -> None:
+    assert problems(tmp_path, TWO, host="127.0.0.1") == [
+        'stt:host: "127.0.0.1" is reached only inside one, two, and the gateway asks from front. '
+        "Use 0.0.0.0."
+    ]
+    same = {"box": ["base_system", "stt_server", "stt_gateway"]}
+    assert problems(tmp_path, same, host="127.0.0.1", gateway={"port": 8001}) == []
+
+
+@pytest.mark.parametrize("url", ["http://10.110.0.1:8000", "http://10.110.0.3:8000"])
+def test_a_server_that_is_there_already(tmp_path: Path, url: str) -> None:
+    assert problems(tmp_path, TWO, gateway={"servers": [url]}) == [
+        f'stt:gateway.servers: has "{url}", which is a server of this stack, or the gateway '
+        "itself. Remove it: those are asked anyway."
+    ]
+
+
+def test_two_services_on_one_port(tmp_path: Path) -> None:
+    same = {"box": ["base_system", "stt_server", "stt_gateway"]}
+    [problem] = problems(tmp_path, same)
+    assert problem.startswith("stt:gateway.port: takes port 8000, and so does stt:port")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://10.0.0.1:8000", "http://server:8000", "http://10.0.0.1:8000/v1", "10.0.0.1:80"),
+        *("http://10.0.0.256", "http://10.0.0.1:70000", "http://10.0.0.1:0", "http://u@10.0.0.1"),
+    ],
+)
+def test_what_is_no_address_of_a_server(tmp_path: Path, url: str) -> None:
+    [problem] = problems(tmp_path, TWO, gateway={"servers": [url]})
+    assert problem.startswith(f'stt:gateway.servers.0: "{url}" is not the address of an STT server')
+    assert "such as http://192.168.1.20:8000" in problem
+
+
+def test_a_server_twice(tmp_path: Path) -> None:
+    twice = ["http://10.0.0.1:8000"] * 2
+    [problem] = problems(tmp_path, TWO, gateway={"servers": twice})
+    assert "twice" in problem
+
+
+def test_without_a_gateway_its_settings_are_idle(tmp_path: Path) -> None:
+    values = {**CPU, "infra": infra(tmp_path, {"one": STT}), "gateway": {"port": 9000}}
+    said = [str(problem) for problem in idle_settings(declare(values, ROLES, tmp_path), ROLES)]
+    assert said == ["stt:gateway.port: has no effect: no machine has the role stt_gateway."]
+
+
+# Who reaches whom
+
+
+def test_its_domain_reaches_servers_outside_and_no_other_does(tmp_path: Path) -> None:
+    found = program(tmp_path, gateway={"servers": ["http://192.168.1.20:8001"]})
+
+    def ways(domain: str) -> list[str]:
+        rules = found.commands[f"{domain}/acl"].data["egress"]
+        return [rule["destination"] for rule in rules if "gateway" in rule["description"]]
+
+    assert ways("lab") == ["192.168.1.20/32"] and ways("office") == []
+    into = found.commands["lab/acl"].data["ingress"]
+    own = [r for r in into if r["description"] == "services of front"]
+    assert [(r["destination"], r["destination_port"]) for r in own] == [("10.110.0.3/32", "8000")]
+
+
+def test_the_way_through_a_gateway_is_one_to_ai_services(tmp_path: Path) -> None:
+    """With exclusive access it is held, as the way to a server is."""
+    rule = {"from": "office", "to": "lab/front", "ports": [8000]}
+    file = infra(tmp_path, TWO, rule, ai="exclusive")
+    found = run("cpu", infra=file, aiAccess="nobody")
+    assert "nobody has the AI access" in json.dumps(found.outputs["allowed_traffic"])
+
+
+# What nginx is told
+
+
+def test_it_says_what_the_servers_say() -> None:
+    def body(status: int, message: str, param: str | None = None) -> Any:
+        return json.loads(bytes(guard.error_response(status, message, param).body))
+
+    errors = {status: json.loads(text) for status, (text, _) in nginx._errors(7).items()}
+    assert errors[401] == body(401, guard.WRONG_KEY)
+    assert errors[429] == body(429, admission._FULL)
+    with pytest.raises(guard.RequestError) as refused:
+        guard.UploadLimit(7).check({b"content-length": b"99000000"})
+    assert errors[413] == body(413, refused.value.message, refused.value.param)
+    assert errors[503]["error"]["type"] == body(503, "")["error"]["type"] == "server_error"
+    assert str(nginx.RETRY_AFTER) == guard.RETRY_AFTER
+
+
+def test_no_error_of_nginx_s_own_is_left() -> None:
+    """Each status has an answer, which cannot end its own quotes."""
+    text = nginx.nginx_conf(nginx.Gateway(8000, 500, "/keys"))
+    for status, (body, _) in nginx._errors(500).items():
+        assert "'" not in body and "$" not in body and "\\" not in body
+        assert f"error_page {status} = " in text and f"return {status} '{body}';" in text
+
+
+SETTINGS = Settings(
+    (Server("one", "10.0.0.1", 8000), Server("two", "10.0.0.2", 8000)),
+    waiting=32,
+    upload_mb=500,
+    home=Path("/home"),
+    keys_file="",
+    port=9145,
+)
+
+
+def test_who_is_in_the_list() -> None:
+    one, two = SETTINGS.servers
+    line = "    server 10.0.0.{}:8000 max_fails=0{};"
+    every = [line.format(n, " backup") for n in (1, 2)]
+    for serving, first in (([one, two], [1, 2]), ([two], [2]), ([], [1, 2])):
+        text = servers_conf(SETTINGS, serving).splitlines()
+        servers = [each for each in text if each.startswith("    server ")]
+        assert servers == [*(line.format(n, "") for n in first), *every]
+    assert places_conf(SETTINGS) == "limit_conn work 66;\n"
+    assert SETTINGS.room == 4 * 500 << 20
+
+
+def test_the_watcher_reads_what_the_role_writes(tmp_path: Path) -> None:
+    file = tmp_path / "servers.json"
+    file.write_text(json.dumps(told(program(tmp_path))))
+    settings = read_settings(file)
+    assert [each.place for each in settings.servers] == ["10.110.0.1:8000", "10.110.0.2:8000"]
+    for text in ('{"servers": []}', "[]", "{", '{"servers": [{"name": "x"}]}'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"."):
+            read_settings(file)
+
+
+# What the watcher decides
+
+GOOD, REFUSED = Answer(Kind.GOOD), Answer(Kind.REFUSED, "cannot be reached")
+SILENT, STALLED = Answer(Kind.SILENT, "does not answer"), Answer(Kind.STALLED, "hangs")
+NOT_READY = Answer(Kind.NOT_READY, "answers 503")
+
+
+def state(*answers: Answer) -> ServerState:
+    """A server that has given these answers, one a second."""
+    found = ServerState(0)
+    for second, answer in enumerate(answers):
+        found.observe(answer, second)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("answers", "serving"),
+    [
+        ([GOOD], True),
+        ([REFUSED], False),
+        ([GOOD, REFUSED], True),  # once may be a restart
+        ([GOOD, REFUSED, GOOD, SILENT], True),
+        ([GOOD, REFUSED, SILENT], False),
+        ([GOOD, NOT_READY, NOT_READY], False),
+        ([REFUSED, GOOD], False),
+        ([REFUSED, GOOD, GOOD], True),
+        ([GOOD, STALLED, STALLED], False),
+    ],
+)
+def test_one_answer_is_not_enough(answers: list[Answer], serving: bool) -> None:
+    found = state(*answers)
+    assert found.serving is serving
+    assert bool(found.why) is not serving
+    assert found.usable is (answers[-1] is GOOD)
+
+
+def test_one_that_comes_and_goes_is_left_alone_for_longer() -> None:
+    fall = [REFUSED, REFUSED]
+    assert state(GOOD, *fall, GOOD, GOOD).serving
+    again = [GOOD, *fall, GOOD, GOOD, *fall]
+    assert not state(*again, GOOD, GOOD, GOOD).serving
+    assert state(*again, *[GOOD] * 4).serving
+    often = [GOOD, *[*fall, *[GOOD] * 8] * 4, *fall]
+    assert not state(*often, *[GOOD] * 7).serving
+    assert state(*often, *[GOOD] * 8).serving, "not for ever longer"
+    later = state(*again)
+    for second in range(100, 102):
+        later.observe(GOOD, second)
+    assert later.serving, "a minute ago is long ago"
+
+
+def test_connections_are_ended_where_nothing_will_come_of_them() -> None:
+    late = CUT_SECONDS + 1
+    for answer in (SILENT, REFUSED):
+        assert not state(GOOD, answer, answer).to_cut(3)
+        assert state(GOOD, answer, answer).to_cut(late)
+    assert not state(GOOD, SILENT).to_cut(late), "it may answer the next time"
+    assert state(GOOD, STALLED, STALLED).to_cut(3)
+    assert not state(GOOD, NOT_READY, NOT_READY).to_cut(2), "it works on what it has"
+    assert not state(*[NOT_READY] * 60).to_cut(60)
+    assert not state(GOOD).to_cut(100)
+
+
+def test_what_became_of_requests() -> None:
+    counts = Counts(["10.0.0.1:8000", "10.0.0.2:8000"])
+    for line in (
+        "200|1.5|10.0.0.1:8000|200",
+        "200|0.5|10.0.0.1:8000, 10.0.0.2:8000|502, 200",
+        "429|0.0|-|-",
+        "429|0.1|10.0.0.1:8000, 10.0.0.2:8000|429, 429",
+        "502|0.1|10.0.0.1:8000, 10.0.0.2:8000|502, 503",
+        "499|2.0|10.0.0.2:8000|-",
+        "400|0.1|10.0.0.2:8000|400",
+        "200|0.1|10.9.9.9:1|200",  # one that is not in the list any more
+    ):
+        counts.add(f"<190>Nov 26 22:51:15 nginx: {line}")
+    counts.add("what is none")
+    assert counts.data() == {
+        "requests": 8,
+        "retried": 3,
+        "refused": 2,
+        "failed": 1,
+        "seconds": 4.4,
+    }
+    assert {place: vars(tries) for place, tries in counts.tries.items()} == {
+        "10.0.0.1:8000": {"requests": 4, "failed": 2, "full": 1},
+        "10.0.0.2:8000": {"requests": 5, "failed": 1, "full": 1},
+    }
+
+
+def test_nginx_ends_gracefully_and_its_socket_is_held(tmp_path: Path) -> None:
+    found = spec(program(tmp_path), "service")
+    assert found["socket"] == "stt-gateway" and found["variables"] == {"NGINX": "3;"}
+    text = unit_text(found["sections"])
+    stop = re.search(r"\nTimeoutStopSec=(\d+)\n", text)
+    assert "\nKillSignal=SIGQUIT\n" in text and stop
+    assert int(stop[1]) < found["deadline"], "its restart includes the end of the one before"
+
+
+def test_a_program_with_two_gateways_is_refused(tmp_path: Path) -> None:
+    machines = {**TWO, "back": GATEWAY}
+    with pytest.raises(pulumi.RunError, match="would share its data"):
+        program(tmp_path, machines)
