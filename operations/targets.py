@@ -7,7 +7,7 @@ from pathlib import Path
 from declaration.stack_file import read_stack_file
 from operations.host import OperationError
 from roles import ROLES
-from roles.stt_server import API_KEY, CLIENT_KEY, keys
+from roles.stt_server.access import API_KEY, CLIENT_KEY, keys
 from stack.checks import STT_ROLE
 from stack.declare import Declaration
 

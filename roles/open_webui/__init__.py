@@ -11,7 +11,7 @@ from declaration.step import Step
 from declaration.urls import HTTPS, webui_url
 from roles.open_webui import proxy, service
 from roles.role import Context, Result, Role
-from roles.stt_server import api_key
+from roles.stt_server.access import api_key
 
 
 def steps(context: Context) -> list[Step]:

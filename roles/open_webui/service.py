@@ -25,7 +25,8 @@ from declaration.urls import gateway_url, ollama_url, stt_url, webui_origins
 from declaration.venv import venv_actions
 from engines.service import MODEL_ALIAS
 from roles.role import Context
-from roles.stt_server import API_KEY, recording_step
+from roles.stt_server.access import API_KEY
+from roles.stt_server.verification import recording_step
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE
 
 VERSION = "0.12.4"

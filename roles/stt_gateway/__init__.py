@@ -12,11 +12,11 @@ from declaration.urls import gateway_url
 from engines import MODEL_ALIAS
 from roles.role import Context, Result, Role
 from roles.stt_gateway import service
-from roles.stt_server import (
+from roles.stt_server.access import client_outputs, keys
+from roles.stt_server.verification import (
     ERROR_RATE,
     RECORDING,
     expected_words,
-    keys,
     recording_step,
 )
 from stack.checks import STT_ROLE
@@ -70,9 +70,9 @@ def _enabled(settings: Settings) -> bool:
 def _outputs(context: Context) -> dict[str, Any]:
     url = gateway_url(context.settings, context.machine)
     servers = gateway_servers(context.settings, context.declaration.topology, context.machine)
+    services = context.declaration.services
     return {
-        "gateway_url": url,
-        "gateway_health_url": url.removesuffix("/v1") + "/health",
+        **client_outputs(context, url, services[0].model.name if services else MODEL_ALIAS),
         "gateway_servers": {each.name: f"http://{each.address}:{each.port}" for each in servers},
         "gateway_check": Result(context.part(f"{service.NAME}/verify")),
     }
@@ -84,6 +84,7 @@ ROLE = Role(
     steps,
     secrets=keys,
     outputs=_outputs,
+    in_front=True,
     shared=False,
     listens=lambda settings: (
         {"stt:gateway.port": settings.gateway.port} if _enabled(settings) else {}

@@ -19,7 +19,7 @@ from declaration.step import Step
 from declaration.unit import HARDENING, hardened_unit
 from roles.role import Context
 from roles.stt_gateway.nginx import HOME, Gateway, keys_text, nginx_conf
-from roles.stt_server import API_KEY, keys
+from roles.stt_server.access import API_KEY, keys
 from stack.gateway import gateway_servers
 
 NAME = "stt_gateway"

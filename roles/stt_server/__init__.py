@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import wave
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from agent.drain import Drain
 from agent.files import File
 from agent.kinds.files import Files
 from agent.kinds.prune import Prune
-from agent.kinds.secret_files import SecretFile, SecretFiles
-from agent.kinds.transcription import Transcription
-from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
 from agent.systemd import UNITS, unit_text
-from declaration.secret import secret
 from declaration.settings import Settings
-from declaration.source_files import digest
 from declaration.step import Step
 from declaration.topology import MachinePlan
 from declaration.unit import HARDENING, WITHOUT_CARD, Sections
 from declaration.urls import stt_url
 from declaration.venv import WHEELS
-from engines import ENGINES, MODEL_ALIAS
+from engines import ENGINES
 from engines.service import (
-    AUTHORIZATION,
-    CLIENT_KEYS,
     HOME,
-    KEY,
-    KEY_ENVIRONMENT,
     MODELS,
     SERVICE,
     UID,
@@ -40,49 +26,28 @@ from engines.service import (
     VOLUME,
     EngineContext,
     EngineService,
-    header_file,
 )
 from roles.role import Context, Result, Role
-from stack.checks import GATEWAY_ROLE
-from stack.declare import SttService
+from roles.stt_server.access import (
+    client_keys,
+    client_keys_file,
+    client_outputs,
+    keys,
+    secret_files,
+)
+from roles.stt_server.verification import (
+    RECORDING,
+    drain,
+    expected_words,
+    gateways,
+    proof_of_change,
+    recording_file,
+    recording_step,
+    transcription,
+)
 
-#: What the verification posts, where ``stt:check`` names nothing else, and its words.
-RECORDING, WORDS = "recordings/one_two_three.wav", "one two three"
-#: How much of the words may be wrong: one of three.
-ERROR_RATE = 0.34
 #: The unit that documents and habits know the STT service by.
 SPEACHES = "speaches.service"
-#: The secret that clients have to send.
-API_KEY = "stt_server/key"
-#: The secret of each client that has a key of its own (``stt:clients``), before its name.
-CLIENT_KEY = "stt_server/client/"
-
-
-def _recording(context: Context) -> str:
-    """The file that has to be transcribed."""
-    return context.settings.check.recording or RECORDING
-
-
-def recording_step(context: Context, role: str, source: str = "") -> tuple[str, Step]:
-    """Where the recording is in the machine, and the step that brings it.
-
-    Each role has its own: what one takes away with itself stays there for the other. ``source`` is
-    that of ``stt:check`` where it is empty.
-    """
-    source = source or _recording(context)
-    part = "recording" if source == _recording(context) else "own-recording"
-    place = f"/opt/incus-stt/recording-{role}-{digest(Path(source))}.wav"
-    upload = Upload(place, directory=False)
-    return place, Step(context.part(f"{role}/{part}"), upload, source=source)
-
-
-def expected_words(settings: Settings, service: SttService) -> str:
-    """What the recording has to come back as; empty: any words will do."""
-    if settings.check.words is not None:
-        return settings.check.words
-    known = service.model.known
-    english = settings.language in ("", "en") and (known is None or "en" in known.languages)
-    return WORDS if english and not settings.check.recording else ""
 
 
 def engine_service(context: Context) -> EngineService:
@@ -115,19 +80,19 @@ def steps(context: Context) -> list[Step]:
         ),
     )
     secrets = Step(
-        context.part(f"{SERVICE}/secrets"), _secret_files(f"{SERVICE}/service"), [user.name]
+        context.part(f"{SERVICE}/secrets"), secret_files(f"{SERVICE}/service"), [user.name]
     )
     keys = [secrets] if context.settings.asks_key else []
     if client_keys(context.settings):
-        clients = _client_keys_file(context.settings)
+        clients = client_keys_file(context.settings)
         keys.append(Step(context.part(f"{SERVICE}/clients"), clients, [user.name]))
     place, recording = recording_step(context, SERVICE)
     own_place, own_recording = recording_step(context, SERVICE, RECORDING)
-    proof = _proof(context, engine, own_place, place)
+    proof = proof_of_change(context, engine, own_place, place)
     heard = own_recording if proof and proof.recording == own_place else recording
     service = Step(
         service_name,
-        replace(engine.service, proof=proof, drain=_drain(context, engine)),
+        replace(engine.service, proof=proof, drain=drain(context, engine)),
         [*engine.needs, *(step.name for step in keys)],
         follows=[
             *_server_before(context),
@@ -136,7 +101,7 @@ def steps(context: Context) -> list[Step]:
     )
     verify = Step(
         context.part(f"{SERVICE}/verify"),
-        _transcription(context, engine, place, _recording(context)),
+        transcription(context, engine, place, recording_file(context)),
         [recording.name, *context.base("packages")],
         [service.name],
     )
@@ -160,7 +125,7 @@ def _server_before(context: Context) -> list[str]:
 
     They change one by one: the others serve meanwhile, and a change that fails stops at the first.
     """
-    if not _gateways(context):
+    if not gateways(context):
         return []
     servers = _servers(context)
     before = servers[: servers.index(context.machine)]
@@ -210,115 +175,16 @@ def _signpost(unit: str) -> Files:
     return Files([file], [["sh", "-c", start]])
 
 
-def _secret_files(service: str) -> SecretFiles:
-    """The key as the server, curl and systemd read it."""
-    key = secret(API_KEY)
-    return SecretFiles(
-        [
-            SecretFile(KEY, key, owner=f"{USER}:{USER}"),
-            SecretFile(AUTHORIZATION, f"Authorization: Bearer {key}\n"),
-            SecretFile(KEY_ENVIRONMENT, f"API_KEY={key}\n"),
-        ],
-        service,
-    )
-
-
-def client_keys(settings: Settings) -> dict[str, str]:
-    """The name of the secret of each client that has a key of its own, by the client's name."""
-    return {name: f"{CLIENT_KEY}{name}" for name in settings.clients if settings.asks_key}
-
-
-def _client_keys_file(settings: Settings) -> SecretFiles:
-    """The clients' keys as the server reads them, again whenever they change."""
-    keys = {name: secret(key) for name, key in client_keys(settings).items()}
-    text = json.dumps(keys, indent=2) + "\n"
-    return SecretFiles([SecretFile(CLIENT_KEYS, text, owner=f"{USER}:{USER}")])
-
-
-def _proof(
-    context: Context, engine: EngineService, own: str, declared: str
-) -> Transcription | None:
-    """What a change has to transcribe, or the service before comes back.
-
-    Behind a gateway a restart costs nobody anything, and it is the whole verification, of the
-    recording ``declared``. Else it is this project's ``own``, and any words will do: it does not
-    depend on ``stt:check``, whose change restarts nothing.
-    """
-    if context.declaration.engine.self_contained:
-        return None
-    if _gateways(context):
-        return _transcription(context, engine, declared, _recording(context))
-    asked = _transcription(context, engine, own, RECORDING)
-    return replace(asked, words="", error_rate=0.0)
-
-
-def _gateways(context: Context) -> list[MachinePlan]:
-    return context.declaration.topology.with_role(GATEWAY_ROLE, context.machine.domain)
-
-
-def _drain(context: Context, engine: EngineService) -> Drain | None:
-    """How the server leaves the turn of the domain's gateway."""
-    if not _gateways(context) or context.declaration.engine.self_contained:
-        return None
-    return Drain(stt_url(context.settings, context.machine).removesuffix("/v1") + "/ready")
-
-
-def _transcription(
-    context: Context, engine: EngineService, recording: str, source: str
-) -> Transcription:
-    """``recording`` is the place of the file ``source`` in the machine."""
-    service = context.declaration.service_on(context.machine)
-    with wave.open(source) as audio:
-        seconds = audio.getnframes() / audio.getframerate()
-    return Transcription(
-        url=stt_url(context.settings, context.machine),
-        model=service.model.name,
-        recording=recording,
-        seconds=round(seconds, 3),
-        header_file=header_file(context.settings),
-        unit=engine.service.unit,
-        engine=context.settings.engine,
-        device=service.device,
-        evidence=engine.evidence,
-        words=expected_words(context.settings, service),
-        error_rate=ERROR_RATE,
-    )
-
-
-def curl_line(context: Context, url: str) -> str:
-    """A line to try the service with; the key comes from the environment.
-
-    It goes to curl by stdin: everybody on the computer sees a program's arguments. Pulumi shows
-    150 characters of an output, so the line has no spaces and no scheme that it can do without.
-    """
-    recording = shlex.quote(_recording(context))
-    own = context.declaration.engine.self_contained  # it may not know the alias
-    name = context.declaration.service_on(context.machine).model.name
-    model = f"--form-string model={shlex.quote(name)}" if own else f"-F model={MODEL_ALIAS}"
-    key = 'echo "Authorization: Bearer $STT_API_KEY"|' if context.settings.asks_key else ""
-    curl = "curl -H@-" if key else "curl"
-    place = f"{url.removeprefix('http://')}/audio/transcriptions"
-    return f"{key}{curl} -F file=@{recording} {model} {place}"
-
-
 def _outputs(context: Context) -> dict[str, Any]:
-    url = stt_url(context.settings, context.machine)
     service = context.declaration.service_on(context.machine)
-    model = service.model.name
     names = [step.name for step in steps(context)]
-    clients = {name: secret(key) for name, key in client_keys(context.settings).items()}
     timed = [context.part(f"{SERVICE}/{part}") for part in ("model", "service")]
     return {
-        "stt_url": url,
-        "stt_health_url": url.removesuffix("/v1") + "/health",
-        "stt_model": model,
+        **client_outputs(context, stt_url(context.settings, context.machine), service.model.name),
+        "stt_model": service.model.name,
         "stt_quantization": service.compute_type,
-        "stt_authentication": context.settings.authentication,
-        **({"stt_api_key": secret(API_KEY)} if context.settings.asks_key else {}),
-        **({"stt_client_keys": clients} if clients else {}),
         "stt_check": Result(context.part(f"{SERVICE}/verify")),
         "stt_times": [Result(name, "took") for name in timed if name in names],
-        "stt_curl": curl_line(context, url),
     }
 
 
@@ -347,16 +213,6 @@ def _warnings(context: Context) -> list[str]:
 def _requires(settings: Settings) -> list[str]:
     engine = ENGINES.get(settings.engine)
     return [] if engine and engine.self_contained else ["base_system"]
-
-
-def api_key(settings: Settings) -> dict[str, str]:
-    """The stack's own key, by its name; none where none is asked for."""
-    return {API_KEY: settings.apiKey} if settings.asks_key else {}
-
-
-def keys(settings: Settings) -> dict[str, str]:
-    """The secrets that clients may send, by their names: the stack's key, and their own."""
-    return api_key(settings) | dict.fromkeys(client_keys(settings).values(), "")
 
 
 ROLE = Role(

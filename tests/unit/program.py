@@ -39,7 +39,7 @@ from gpu.cards import Card
 from host.client import HostError
 from host.objects import OWNER, UUID
 from host.read import AppliedStep, Live, MachineState
-from roles.stt_server import CLIENT_KEY
+from roles.stt_server.access import CLIENT_KEY
 from stack.declare import Declaration
 from tests.unit.values import CARD, DEFAULTS, STACKS
 

@@ -99,8 +99,11 @@ def test_what_settings_change(tmp_path: Path) -> None:
     [conf] = spec(found, "service")["files"]
     assert "listen 0.0.0.0:9000;" in conf["content"]
     assert "client_max_body_size 70m;" in conf["content"]
-    assert found.outputs["gateway_url"] == "http://10.110.0.3:9000/v1"
-    assert found.outputs["gateway_health_url"] == "http://10.110.0.3:9000/health"
+    assert found.outputs["stt_url"] == "http://10.110.0.3:9000/v1"
+    assert found.outputs["stt_health_url"] == "http://10.110.0.3:9000/health"
+    assert "10.110.0.3:9000/v1" in found.outputs["stt_curl"]
+    machines = found.outputs["machines"]
+    assert machines["lab/one"]["stt_url"] == "http://10.110.0.1:8100/v1"
     assert found.outputs["gateway_servers"] == {
         "one": "http://10.110.0.1:8100",
         "two": "http://10.110.0.2:8100",

@@ -150,9 +150,9 @@ def test_servers_of_one_gateway_have_one_model(tmp_path: Path) -> None:
     }
     [said] = problems(declared, tmp_path, machines)
     assert said.startswith("stt:model: is empty, and the servers behind the gateway on gateway ")
-    assert "large-v3-turbo-ct2 (on fast) and Systran/faster-whisper-small (on slow)" in said
+    assert "large-v3-turbo (on fast) and small (on slow)" in said
     models = {each.model.name for each in declared(tmp_path, machines, model="small").services}
-    assert models == {"Systran/faster-whisper-small"}
+    assert models == {"small"}
 
 
 def test_servers_of_a_gateway_change_one_by_one(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One question to a server: its ``/health``."""
+"""One question to a server: its ``/ready``, or its ``/health`` where it has no other."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ SECONDS = 2.0
 #: Seconds that a server may work on one part of a recording, which has two minutes at most: after
 #: that its engine hangs. A machine that needs as long could transcribe nothing in time.
 STALL_SECONDS = 600
+#: What servers say to ``/ready`` that are not this project's: an engine of the operator's own.
+_NOT_KNOWN = (401, 403, 404, 405)
 #: Bytes of an answer that are read.
 _LIMIT = 1 << 16
 
@@ -45,7 +47,10 @@ async def ask(server: Server, seconds: float = SECONDS) -> Answer:
     """What a server says of itself now."""
     try:
         async with asyncio.timeout(seconds):
-            return _judged(*await _get(server))
+            status, body = await _get(server, "/ready")
+            if status in _NOT_KNOWN:
+                status, body = await _get(server, "/health")
+            return _judged(status, body)
     except TimeoutError:
         return Answer(Kind.SILENT, f"does not answer within {seconds:g} s")
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -55,10 +60,10 @@ async def ask(server: Server, seconds: float = SECONDS) -> Answer:
         return Answer(Kind.REFUSED, f"cannot be reached: {why}")
 
 
-async def _get(server: Server) -> tuple[int, bytes]:
+async def _get(server: Server, path: str) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection(server.address, server.port, limit=_LIMIT)
     try:
-        head = f"GET /health HTTP/1.1\r\nHost: {server.place}\r\nConnection: close\r\n\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: {server.place}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode())
         status = (await reader.readline()).split(b" ", 2)
         if len(status) < 2 or not status[0].startswith(b"HTTP/"):
@@ -72,11 +77,13 @@ async def _get(server: Server) -> tuple[int, bytes]:
 
 
 def _judged(status: int, body: bytes) -> Answer:
-    if status != 200:
-        return Answer(Kind.NOT_READY, f"answers {status}")
     said: Any = None
     with contextlib.suppress(ValueError):
         said = json.loads(body)
+    if status != 200:
+        draining = isinstance(said, dict) and said.get("status") == "draining"
+        why = "is being changed" if draining else f"answers {status}"
+        return Answer(Kind.NOT_READY, why)
     working = said.get("working") if isinstance(said, dict) else None
     if isinstance(working, (int, float)) and working > STALL_SECONDS:
         return Answer(Kind.STALLED, f"has worked on one part of a recording for {working:.0f} s")

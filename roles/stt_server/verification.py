@@ -1,0 +1,103 @@
+"""How an STT service is known to work: what it has to hear, and when it gets requests."""
+
+from __future__ import annotations
+
+import wave
+from dataclasses import replace
+from pathlib import Path
+
+from agent.drain import Drain
+from agent.kinds.transcription import Transcription
+from agent.kinds.upload import Upload
+from declaration.settings import Settings
+from declaration.source_files import digest
+from declaration.step import Step
+from declaration.topology import MachinePlan
+from declaration.urls import stt_url
+from engines.service import EngineService, header_file
+from roles.role import Context
+from stack.checks import GATEWAY_ROLE
+from stack.declare import SttService
+
+#: What the verification posts, where ``stt:check`` names nothing else, and its words.
+RECORDING, WORDS = "recordings/one_two_three.wav", "one two three"
+#: How much of the words may be wrong: one of three.
+ERROR_RATE = 0.34
+
+
+def recording_file(context: Context) -> str:
+    """The file that has to be transcribed."""
+    return context.settings.check.recording or RECORDING
+
+
+def recording_step(context: Context, role: str, source: str = "") -> tuple[str, Step]:
+    """Where the recording is in the machine, and the step that brings it.
+
+    Each role has its own: what one takes away with itself stays there for the other. ``source`` is
+    that of ``stt:check`` where it is empty.
+    """
+    source = source or recording_file(context)
+    part = "recording" if source == recording_file(context) else "own-recording"
+    place = f"/opt/incus-stt/recording-{role}-{digest(Path(source))}.wav"
+    upload = Upload(place, directory=False)
+    return place, Step(context.part(f"{role}/{part}"), upload, source=source)
+
+
+def expected_words(settings: Settings, service: SttService) -> str:
+    """What the recording has to come back as; empty: any words will do."""
+    if settings.check.words is not None:
+        return settings.check.words
+    known = service.model.known
+    english = settings.language in ("", "en") and (known is None or "en" in known.languages)
+    return WORDS if english and not settings.check.recording else ""
+
+
+def transcription(
+    context: Context, engine: EngineService, recording: str, source: str
+) -> Transcription:
+    """``recording`` is the place of the file ``source`` in the machine."""
+    service = context.declaration.service_on(context.machine)
+    with wave.open(source) as audio:
+        seconds = audio.getnframes() / audio.getframerate()
+    return Transcription(
+        url=stt_url(context.settings, context.machine),
+        model=service.model.name,
+        recording=recording,
+        seconds=round(seconds, 3),
+        header_file=header_file(context.settings),
+        unit=engine.service.unit,
+        engine=context.settings.engine,
+        device=service.device,
+        evidence=engine.evidence,
+        words=expected_words(context.settings, service),
+        error_rate=ERROR_RATE,
+    )
+
+
+def proof_of_change(
+    context: Context, engine: EngineService, own: str, declared: str
+) -> Transcription | None:
+    """What a change has to transcribe, or the service before comes back.
+
+    Behind a gateway a restart costs nobody anything, and it is the whole verification, of the
+    recording ``declared``. Else it is this project's ``own``, and any words will do: it does not
+    depend on ``stt:check``, whose change restarts nothing.
+    """
+    if context.declaration.engine.self_contained:
+        return None
+    if gateways(context):
+        return transcription(context, engine, declared, recording_file(context))
+    asked = transcription(context, engine, own, RECORDING)
+    return replace(asked, words="", error_rate=0.0)
+
+
+def drain(context: Context, engine: EngineService) -> Drain | None:
+    """How the server leaves the turn of the domain's gateway."""
+    if not gateways(context) or context.declaration.engine.self_contained:
+        return None
+    return Drain(stt_url(context.settings, context.machine).removesuffix("/v1") + "/ready")
+
+
+def gateways(context: Context) -> list[MachinePlan]:
+    """The gateway before the STT servers of this machine's domain, where it has one."""
+    return context.declaration.topology.with_role(GATEWAY_ROLE, context.machine.domain)
