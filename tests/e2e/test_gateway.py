@@ -1,0 +1,243 @@
+"""Several STT servers in machines of their own behind one address: what goes wrong loses nothing."""
+
+from __future__ import annotations
+
+import copy
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.e2e.project import (
+    RECORDINGS,
+    Project,
+    broken_model,
+    changed,
+    incus,
+    left_of,
+    machine,
+    mute_model,
+    post_recording,
+    request,
+    wait_until,
+)
+
+DOMAIN, SUBNET = "stt-e2e-gw", "10.213.71"
+UNIT = "faster-whisper.service"
+SERVERS = ("stt", "stt-2")
+#: The settings and machines of the first `up`.
+FIRST: dict[str, Any] = {}
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Two servers and a gateway, up."""
+    stack = Project(tmp_path_factory.mktemp("gateway"), DOMAIN, SUBNET)
+    stack.machines = {
+        "gateway": machine("base_system", "stt_gateway"),
+        "stt": {**machine("base_system", "stt_server"), "count": 2},
+    }
+    stack.write()
+    try:
+        stack.up()
+        FIRST.update(copy.deepcopy({"settings": stack.settings, "machines": stack.machines}))
+        yield stack
+    finally:
+        stack.destroy()
+    assert left_of(DOMAIN) == []
+
+
+@pytest.fixture
+def project(pool: Project) -> Project:
+    """As at first, and every server in turn."""
+    pool.settings, pool.machines = (
+        copy.deepcopy(FIRST["settings"]),
+        copy.deepcopy(FIRST["machines"]),
+    )
+    pool.write()
+    pool.settle()
+    wait_until(lambda: all(each["serving"] for each in servers(pool).values()), 60)
+    return pool
+
+
+def servers(project: Project) -> dict[str, Any]:
+    """What the gateway knows of its servers, by name."""
+    answer = request(project.outputs()["stt_health_url"])
+    return {each["name"]: each for each in answer.json["servers"]}
+
+
+@dataclass
+class Load:
+    """Requests of several clients, one after the other, until it ends; what came back wrong."""
+
+    project: Project
+    clients: int = 4
+    good: int = 0
+    wrong: list[str] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Load:
+        outputs = self.project.outputs()
+        self._url, self._key = outputs["stt_url"], outputs["stt_api_key"]
+        self._pool = ThreadPoolExecutor(self.clients)
+        for number in range(self.clients):
+            self._pool.submit(self._client, number)
+        time.sleep(1)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        time.sleep(1)
+        self._over.set()
+        self._pool.shutdown()
+
+    def _client(self, number: int) -> None:
+        recording = RECORDINGS / ("hello_world.wav" if number % 2 else "one_two_three.wav")
+        words = recording.stem.replace("_", " ")
+        while not self._over.is_set():
+            try:
+                answer = post_recording(self._url, recording, "whisper-1", self._key)
+                said = answer.json["text"] if answer.status == 200 else answer.body[:200]
+            except OSError as problem:
+                said = str(problem)
+            if said == words:
+                self.good += 1
+            else:
+                self.wrong.append(f"{words}: {said!r}")
+
+
+def invocations(project: Project) -> list[str]:
+    """The run of each server's service: another start has another one."""
+    words = ("systemctl", "show", "-P", "InvocationID", UNIT)
+    return [project.inside(*words, machine=name) for name in SERVERS]
+
+
+def test_one_address_before_both(project: Project) -> None:
+    outputs = project.outputs()
+    assert outputs["stt_url"] == f"http://{SUBNET}.1:8000/v1"
+    assert outputs["stt_health_url"] == f"http://{SUBNET}.1:8000/health"
+    assert outputs["gateway_servers"] == {
+        "stt": f"http://{SUBNET}.2:8000",
+        "stt-2": f"http://{SUBNET}.3:8000",
+    }
+    assert outputs["gateway_check"]["text"] == "one two three"
+    assert set(outputs["machines"]) >= {f"{DOMAIN}/{name}" for name in (*SERVERS, "gateway")}
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    assert project.unchanged() and project.drift() == []
+
+
+def test_a_wrong_key_is_refused(project: Project) -> None:
+    url, recording = project.outputs()["stt_url"], RECORDINGS / "hello_world.wav"
+    for key in ("", "a-wrong-key"):
+        answer = post_recording(url, recording, "whisper-1", key)
+        assert answer.status == 401
+        assert answer.json["error"]["code"] == "invalid_api_key"
+
+
+def test_status_has_the_servers_and_their_requests(project: Project) -> None:
+    before = project.make("status").stdout
+    with Load(project) as load:
+        pass
+    after = project.make("status").stdout
+    assert load.wrong == []
+    for name in SERVERS:
+        line = rf"\b{name} \(http://{re.escape(SUBNET)}\.\d:8000\).*?(\d+) request"
+        counts = [int(found[1]) for said in (before, after) if (found := re.search(line, said))]
+        assert counts and counts[-1] > (counts[0] if len(counts) > 1 else 0), after
+
+
+def test_another_model_goes_through_them_one_by_one(project: Project) -> None:
+    """Each is out of turn while it changes, and no request is refused or answered wrongly."""
+    before, served = invocations(project), []
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            found = servers(project)
+            served.append(tuple(found[name]["serving"] for name in SERVERS))
+
+    done = threading.Event()
+    watching = threading.Thread(target=watch)
+    project.set(quantization="float32")
+    with Load(project) as load:
+        watching.start()
+        said = project.up()
+        done.set()
+        watching.join()
+    assert load.wrong == [] and load.good > 20
+    assert all(a != b for a, b in zip(before, invocations(project), strict=True))
+    assert {f"{DOMAIN}/{name}/stt_server/service" for name in SERVERS} <= set(changed(said))
+    assert (False, True) in served and (True, False) in served
+    assert (False, False) not in served
+    assert served.index((False, True)) < served.index((True, False))
+
+
+@pytest.mark.parametrize("make", [broken_model, mute_model])
+def test_a_bad_model_stops_at_the_first(project: Project, make: Any) -> None:
+    """It goes back, and the other one was not touched."""
+    before = invocations(project)
+    project.set(model=make(project))
+    with Load(project) as load:
+        said = project.fails()
+    assert load.wrong == [] and load.good > 10
+    after = invocations(project)
+    assert after[1] == before[1]
+    assert f"{DOMAIN}/stt-2/stt_server/service" not in changed(said)
+    wait_until(lambda: all(each["serving"] for each in servers(project).values()), 30)
+
+
+def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
+    """Killed, its machine stopped, its network cut, its engine hung; each comes back."""
+
+    def kill() -> None:
+        project.inside("systemctl", "kill", "-s", "KILL", UNIT, machine="stt")
+
+    def stop_machine() -> None:
+        incus("stop", "--force", "stt-2", project=DOMAIN)
+        time.sleep(3)
+        incus("start", "stt-2", project=DOMAIN)
+
+    def cut_network() -> None:
+        project.inside("ip", "link", "set", "eth0", "down", machine="stt")
+        time.sleep(6)
+        project.inside("ip", "link", "set", "eth0", "up", machine="stt")
+
+    def hang() -> None:
+        project.inside("systemctl", "kill", "-s", "STOP", UNIT, machine="stt-2")
+        time.sleep(15)
+        project.inside("systemctl", "kill", "-s", "CONT", UNIT, machine="stt-2")
+
+    with Load(project, clients=8) as load:
+        for befall in (kill, stop_machine, cut_network, hang):
+            had = load.good
+            befall()
+            assert load.wrong == [], befall.__name__
+            wait_until(lambda: all(each["serving"] for each in servers(project).values()), 60)
+            assert load.good > had, befall.__name__
+    assert load.wrong == []
+
+
+def test_a_third_server_changes_nothing_for_the_others(project: Project) -> None:
+    before = invocations(project)
+    project.machines["stt"]["count"] = 3
+    project.write()
+    with Load(project) as load:
+        said = project.up()
+    assert load.wrong == []
+    assert invocations(project) == before
+    assert f"{DOMAIN}/stt-3/instance" in changed(said)
+    wait_until(lambda: servers(project).get("stt-3", {}).get("serving", False), 30)
+    assert project.unchanged()
+
+
+def test_another_key_reaches_the_gateway_and_the_servers(project: Project) -> None:
+    before = project.outputs()["stt_api_key"]
+    assert project.make("rotate-key").returncode == 0
+    key = project.outputs()["stt_api_key"]
+    assert key != before
+    assert project.transcribe("hello_world").json["text"] == "hello world"
+    url, recording = project.outputs()["stt_url"], RECORDINGS / "hello_world.wav"
+    assert post_recording(url, recording, "whisper-1", before).status == 401
