@@ -14,6 +14,13 @@ def stt_url(settings: Settings, machine: MachinePlan) -> str:
     return f"http://{machine.address if host == '0.0.0.0' else host}:{settings.port}/v1"  # noqa: S104  # compared, not bound
 
 
+def stt_base_url(settings: Settings) -> str:
+    """The STT service's address inside its own machine."""
+    host = str(settings.host)
+    inside = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
+    return f"http://{inside}:{settings.port}"
+
+
 def gateway_url(settings: Settings, machine: MachinePlan) -> str:
     """The base URL for OpenAI clients at the gateway in front of several STT servers."""
     return f"http://{machine.address}:{settings.gateway.port}/v1"

@@ -13,6 +13,7 @@ from agent.kinds.user import Directory
 from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
+from declaration.urls import stt_base_url
 from engines.model_ref import ModelRef
 
 #: Name of the STT service in its machine, whichever engine runs.
@@ -83,15 +84,9 @@ class EngineContext:
         return "int8" if on_gpu else self.compute_type
 
     @property
-    def health_host(self) -> str:
-        """Where the service answers inside its own machine."""
-        host = str(self.settings.host)
-        return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
-
-    @property
     def base_url(self) -> str:
         """The service's address inside its own machine."""
-        return f"http://{self.health_host}:{self.settings.port}"
+        return stt_base_url(self.settings)
 
     def upload(
         self,

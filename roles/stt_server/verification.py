@@ -13,7 +13,7 @@ from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.topology import MachinePlan
-from declaration.urls import stt_url
+from declaration.urls import stt_base_url, stt_url
 from engines.service import EngineService, header_file
 from roles.role import Context
 from stack.checks import GATEWAY_ROLE
@@ -85,17 +85,19 @@ def proof_of_change(
     """
     if context.declaration.engine.self_contained:
         return None
+    url = f"{stt_base_url(context.settings)}/v1"  # another address of the machine restarts nothing
     if gateways(context):
-        return transcription(context, engine, declared, recording_file(context))
+        asked = transcription(context, engine, declared, recording_file(context))
+        return replace(asked, url=url)
     asked = transcription(context, engine, own, RECORDING)
-    return replace(asked, words="", error_rate=0.0)
+    return replace(asked, url=url, words="", error_rate=0.0)
 
 
 def drain(context: Context, engine: EngineService) -> Drain | None:
     """How the server leaves the turn of the domain's gateway."""
     if not gateways(context) or context.declaration.engine.self_contained:
         return None
-    return Drain(stt_url(context.settings, context.machine).removesuffix("/v1") + "/ready")
+    return Drain(f"{stt_base_url(context.settings)}/ready")
 
 
 def gateways(context: Context) -> list[MachinePlan]:

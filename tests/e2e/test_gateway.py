@@ -1,4 +1,4 @@
-"""Several STT servers in machines of their own behind one address: what goes wrong loses nothing."""
+"""Several STT servers in machines of their own behind one address: nothing that goes wrong loses."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def test_status_has_the_servers_and_their_requests(project: Project) -> None:
 
 def test_another_model_goes_through_them_one_by_one(project: Project) -> None:
     """Each is out of turn while it changes, and no request is refused or answered wrongly."""
-    before, served = invocations(project), []
+    before = invocations(project)
+    served: list[tuple[bool, ...]] = []
 
     def watch() -> None:
         while not done.wait(0.2):
