@@ -1,4 +1,4 @@
-"""Several STT servers in machines of their own behind one address: nothing that goes wrong loses."""
+"""Several STT servers in machines of their own behind one address: no request is lost."""
 
 from __future__ import annotations
 
