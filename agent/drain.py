@@ -13,7 +13,7 @@ from agent.http import HealthRequest, ask
 from agent.machine import Machine, poll
 
 #: While it is there, the STT server says that it is not ready (``stt_server.ready``).
-DRAINING = "/run/incus-stt/draining"
+DRAINING = "/run/incus-stt-draining"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 PATH = "/ready"
 #: It is there while the server is not to get requests (``agent.drain``).
-DRAINING = Path("/run/incus-stt/draining")
+DRAINING = Path("/run/incus-stt-draining")
 
 
 def with_ready(app: ASGIApp, requests: Callable[[], int], draining: Path = DRAINING) -> ASGIApp:

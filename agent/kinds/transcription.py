@@ -53,11 +53,13 @@ class Transcription(Kind):
     error_rate: float = 0.0
     #: How long the answer may take: the first one loads the model; s.
     deadline: int = 300
+    #: How long 503 is a reason to ask again: a gateway has to see first that its servers work; s.
+    patience: int = 0
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Post it, and see what comes back."""
         began = time.monotonic()
-        text = self._post(machine, step)
+        text = self._post(machine, step, self.patience)
         took = round(time.monotonic() - began, 3)
         if not text:
             raise StepError(
@@ -88,7 +90,8 @@ class Transcription(Kind):
             )
         return Applied({**result, **found}, made={**result, **found})
 
-    def _post(self, machine: Machine, step: str) -> str:
+    def _post(self, machine: Machine, step: str, left: int) -> str:
+        """What comes back; 503 is asked again ``left`` times, a second after each."""
         look = f"See journalctl -u {self.unit} in the machine."
         recording = machine.path(self.recording)
         key = ["-H", f"@{machine.path(self.header_file)}"] if self.header_file else []
@@ -104,6 +107,9 @@ class Transcription(Kind):
             deadline=self.deadline + 10,
         )
         body, _, status = done.stdout.rpartition("\n")
+        if status == "503" and left > 0:
+            time.sleep(1)
+            return self._post(machine, step, left - 1)
         if done.returncode:
             raise StepError(
                 f"{self.url} does not answer.", details=last_lines(done.stderr, 2), resolution=look

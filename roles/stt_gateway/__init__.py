@@ -23,6 +23,10 @@ from stack.checks import STT_ROLE
 from stack.gateway import gateway_servers
 
 
+#: Seconds in which the watcher sees that a server works.
+_PATIENCE = 30
+
+
 def steps(context: Context) -> list[Step]:
     """The two services, and a transcription through them."""
     return [*service.steps(context), *_verification(context)]
@@ -48,6 +52,7 @@ def _verification(context: Context) -> list[Step]:
         engine=settings.engine,
         # Which server it was is not known here; each of them proves what it runs on.
         device="",
+        patience=_PATIENCE,
         # Any words will do where one of the servers may hear any.
         words=words[0] if words and all(words) else settings.check.words or "",
         error_rate=ERROR_RATE,
