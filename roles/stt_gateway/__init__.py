@@ -22,7 +22,6 @@ from roles.stt_server.verification import (
 from stack.checks import STT_ROLE
 from stack.gateway import gateway_servers
 
-
 #: Seconds in which the watcher sees that a server works.
 _PATIENCE = 30
 
