@@ -61,6 +61,8 @@ class Service:
         #: Recordings of several slices that are not at their end; the model is unloaded after them.
         self.begun = 0
         self.used = time.monotonic()
+        #: Since when it works on a slice; 0 where it does not.
+        self.working_since = 0.0
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -126,7 +128,7 @@ class Service:
 
     async def health(self, request: Request) -> Response:
         """What really runs: device and compute type as the loaded model has them."""
-        recognizer = self.recognizer
+        recognizer, since = self.recognizer, self.working_since
         return JSONResponse(
             {
                 "status": "ok",
@@ -137,6 +139,7 @@ class Service:
                 "compute_type": recognizer.compute_type,
                 "language": self.settings.language,
                 "keep_alive": self.settings.keep_alive,
+                "working": round(time.monotonic() - since, 1) if since else 0.0,
                 "version": recognizer.version,
             }
         )
@@ -277,7 +280,7 @@ class Service:
 
     def _transcribe(self, job: Job) -> None:
         """Decode and transcribe the next slice, in a worker thread. The text is never logged."""
-        began = self.used = time.monotonic()
+        began = self.used = self.working_since = time.monotonic()
         try:
             job.decode()
             self._load()
@@ -292,7 +295,7 @@ class Service:
             log.error("no transcription: %s", error)
             raise RequestError(503, _FULL) from error
         finally:
-            self.used = time.monotonic()
+            self.used, self.working_since = time.monotonic(), 0.0
             job.took += self.used - began
         if job.transcript:
             info = job.transcript.info

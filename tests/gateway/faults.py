@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import httpx
+
 from tests.gateway.gateway import Running, StandIn
+from tests.server.server import RECORDINGS
 
 #: Bytes of a body: a dictation of a second, and a long recording.
 LEAST, MOST = 30_000, 25_000_000
@@ -48,6 +51,27 @@ class Hashes:
             first = self._random.randbytes(16)
         body = first + self._noise[: size - 16]
         return Request(body, hashlib.sha256(body).hexdigest())
+
+
+class Recordings:
+    """Forms with recordings, each of which has words of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+        words = ("one two three", "four five six", "two zero two six", "hello world")
+        self._known = {each: RECORDINGS / f"{each.replace(' ', '_')}.wav" for each in words}
+
+    def __call__(self) -> Request:
+        with self._lock:
+            words = self._random.choice(sorted(self._known))
+        form = httpx.Request(
+            "POST",
+            "http://unused",
+            data={"model": "whisper-1"},
+            files={"file": ("recording.wav", self._known[words].read_bytes())},
+        )
+        return Request(form.read(), f'"{words}"', form.headers["Content-Type"])
 
 
 @dataclass
@@ -170,17 +194,27 @@ class Row:
 
 
 def break_servers(
-    servers: Sequence[StandIn], number: int, seed: int, pause: tuple[float, float] = (0.2, 2.0)
+    servers: Sequence[StandIn],
+    number: int,
+    seed: int,
+    kinds: Sequence[Callable[[StandIn], object]] = (),
+    between: Callable[[], object] = lambda: None,
 ) -> list[Row]:
-    """So many faults at seeded moments, every kind in turn, one server at a time."""
+    """So many faults at seeded moments, every kind in turn, one server at a time.
+
+    ``between`` is called before each; without it, the one before may still be felt.
+    """
     chosen = random.Random(seed)
-    kinds = list(FAULTS) if os.geteuid() == 0 else [killed, without_memory, restarted]
+    kinds = kinds or list(FAULTS)
+    if os.geteuid() != 0:  # who is not root ends no connections
+        kinds = [killed, without_memory, restarted]
     began, rows = time.monotonic(), []
     order: list[Callable[[StandIn], object]] = []
     while len(order) < number:
         order += chosen.sample(kinds, len(kinds))
     for kind in order[:number]:
-        time.sleep(chosen.uniform(*pause))
+        between()
+        time.sleep(chosen.uniform(0.2, 2.0))
         victim = chosen.randrange(len(servers))
         seconds = chosen.uniform(*FAULTS[kind])
         name = getattr(kind, "__name__", "")

@@ -47,6 +47,7 @@ def test_health_needs_no_key_and_says_what_runs(server: Running) -> None:
         "model": NAME,
         "loaded": True,
         "keep_alive": -1,
+        "working": 0.0,
         "device": "cpu",
         "compute_type": "int8_float32",
         "language": "",
@@ -295,15 +296,19 @@ def test_ten_at_once_are_all_right(server: Running) -> None:
 
 
 def test_health_answers_while_the_model_works(slow: Running) -> None:
-    took = []
+    took, working = [], []
     start = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(slow.post) for _ in range(2)]
         while not all(job.done() for job in jobs):
             began = time.monotonic()
-            assert slow.get("/health").status_code == 200
+            answer = slow.get("/health")
+            assert answer.status_code == 200
+            working.append(answer.json()["working"])
             took.append(time.monotonic() - began)
             time.sleep(0.05)
+    assert 0.2 < max(working) < time.monotonic() - start
+    assert slow.get("/health").json()["working"] == 0
     assert [job.result().status_code for job in jobs] == [200, 200]
     assert len(took) > 5, "the model was done at once"
     assert max(took) < (time.monotonic() - start) / 4, "it waited for a transcription"

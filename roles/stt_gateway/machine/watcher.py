@@ -245,7 +245,17 @@ async def cut(server: Server) -> None:
     The kernel does it (``SOCK_DESTROY``), and needs ``CAP_NET_ADMIN`` for it. One without it
     (``CONFIG_INET_DIAG_DESTROY``) does nothing, and says nothing.
     """
-    words = ["-K", "-Htn", "dst", server.address, "dport", "=", str(server.port)]
+    words = [
+        "-K",
+        "-Htn",
+        "state",
+        "established",
+        "dst",
+        server.address,
+        "dport",
+        "=",
+        str(server.port),
+    ]
     try:
         process = await asyncio.create_subprocess_exec(
             "ss",
