@@ -108,8 +108,9 @@ test-all: ## Run all tests, as CI does: those too that take long and whose progr
 test-unit: venv-dev ## Run the tests that need neither Incus nor root; about a minute
 	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(UNIT) $(ARGS)
 
-test-faults: setup venv-dev ## Break 200 runs off (STT_FAULT_SEED=…); send the STT server nonsense (STT_FUZZ_SEED=…)
+test-faults: setup venv-dev ## Break 200 runs off, then STT servers (STT_FAULT_SEED=…); send one nonsense (STT_FUZZ_SEED=…)
 	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS) || [ $$? = 5 ]
+	@STT_GATEWAY_FAULTS=$${STT_GATEWAY_FAULTS:-40} STT_GATEWAY_REQUESTS=2000 .venv/bin/pytest -s tests/gateway/test_faults.py $(ARGS) || [ $$? = 5 ]
 	@STT_FUZZ_SECONDS=$${STT_FUZZ_SECONDS:-600} .venv/bin/pytest -s tests/server/test_fuzz.py $(ARGS) || [ $$? = 5 ]
 
 setup: venv ## Set up this machine for a stack, as `up` does first: the Pulumi CLI, Incus, a pool, the image

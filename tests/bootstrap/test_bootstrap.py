@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 BOOTSTRAP = Path(__file__).resolve().parents[2] / "bootstrap"
-TOOLS = """sh awk cat cut chmod date df dirname env find flock grep head id kill ls mkdir mktemp mv
-    rm sed setsid sleep sort tail timeout touch tr true uname""".split()
+TOOLS = """sh awk cat cut chmod date df dirname env find flock grep head id kill ln ls mkdir mktemp
+    mv rm sed setsid sleep sort tail timeout touch tr true uname""".split()
 
 DEB822 = """\
 Types: deb deb-src
@@ -584,6 +584,7 @@ def test_what_the_tests_use_is_silent_where_it_is_there(host: Host) -> None:
     for name in ("chromium", "certutil", "bwrap"):
         host.fake(name)
     host.fake("initdb", where=host.root / "usr/lib/postgresql/17/bin/initdb")
+    host.fake("nginx", where=host.root / "usr/sbin/nginx")
     done = host.run("tests.sh")
     assert (done.returncode, done.stderr) == (0, "")
     assert "apt-get" not in host.calls
@@ -594,20 +595,20 @@ def test_what_the_tests_lack_is_installed(host: Host) -> None:
     host.fake("initdb", where=host.root / "usr/lib/postgresql/15/bin/initdb")
     done = host.run("tests.sh")
     assert done.returncode == 0, done.stderr
-    assert "install --no-install-recommends libnss3-tools bubblewrap" in host.calls
-    assert "the tests use libnss3-tools bubblewrap: env DEBIAN_FRONTEND" in done.stderr
+    assert "install --no-install-recommends libnss3-tools bubblewrap nginx" in host.calls
+    assert "the tests use libnss3-tools bubblewrap nginx: env DEBIAN_FRONTEND" in done.stderr
 
 
 def test_without_root_or_a_package_the_tests_that_use_it_are_skipped(host: Host) -> None:
     host.user(1000)
     done = host.run("tests.sh")
     assert done.returncode == 0
-    assert "sudo apt-get install chromium libnss3-tools bubblewrap postgresql" in done.stderr
+    assert "sudo apt-get install chromium libnss3-tools bubblewrap postgresql nginx" in done.stderr
     host.write("etc/os-release", NOBLE)
     done = host.run("tests.sh")
     assert done.returncode == 0
     assert "tests in a browser are skipped" in done.stderr
-    assert "sudo apt-get install bubblewrap postgresql" in done.stderr
+    assert "sudo apt-get install bubblewrap postgresql nginx" in done.stderr
     assert "apt-get" not in host.calls
 
 
@@ -616,6 +617,23 @@ def test_postgresql_is_installed_without_a_server(host: Host) -> None:
     host.fake("apt-get", f"cat {host.root / setting} >>{host.calls_file}")
     done = host.run("tests.sh")
     assert done.returncode == 0, done.stderr
-    assert "bubblewrap postgresql" in host.calls
+    assert "bubblewrap postgresql nginx" in host.calls
     assert "create_main_cluster = false" in host.calls
     assert not (host.root / setting).exists()
+
+
+def test_nginx_is_installed_without_a_server(host: Host) -> None:
+    policy, unit = host.root / "usr/sbin/policy-rc.d", "etc/systemd/system/nginx.service"
+    host.fake("apt-get", f"{policy} || echo denied $? >>{host.calls_file}")
+    done = host.run("tests.sh")
+    assert done.returncode == 0, done.stderr
+    assert "postgresql nginx" in host.calls and "denied 101" in host.calls
+    assert not policy.exists(), "other packages start what they bring"
+    assert (host.root / unit).readlink() == Path("/dev/null")
+
+
+def test_a_policy_of_the_host_s_own_stays(host: Host) -> None:
+    policy = host.root / "usr/sbin/policy-rc.d"
+    host.write("usr/sbin/policy-rc.d", "mine")
+    assert host.run("tests.sh").returncode == 0
+    assert policy.read_text() == "mine"

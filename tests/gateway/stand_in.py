@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Health, events, a WebSocket, and what it was sent."""
-        if self.path == "/health":
+        if self.path in ("/ready", "/health"):
             asked = control()
             self._answer(asked.get("health", 200), {"working": asked.get("working", 0)})
         elif self.path == "/v1/stream":

@@ -1,7 +1,7 @@
 """No request is lost, whatever happens to the servers.
 
 ``STT_GATEWAY_FAULTS`` and ``STT_GATEWAY_REQUESTS`` say how many there are at least,
-``STT_GATEWAY_SEED`` which.
+``STT_FAULT_SEED`` which.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.server.server import COMMAND, free_port, settings, wait
 
 FAULTS = int(os.environ.get("STT_GATEWAY_FAULTS", "5"))
 REQUESTS = int(os.environ.get("STT_GATEWAY_REQUESTS", "300"))
-SEED = int(os.environ.get("STT_GATEWAY_SEED", "1"))
+SEED = int(os.environ.get("STT_FAULT_SEED", "1"))
 
 pytestmark = needs_nginx
 
