@@ -105,14 +105,20 @@ def stt_servers(tmp_path: Path) -> Iterator[list[StandIn]]:
 def test_no_transcription_is_lost_or_mixed_up(tmp_path: Path, stt_servers: list[StandIn]) -> None:
     """Real servers and recordings, each with words of its own; of two servers one is left."""
     with gateway(tmp_path, [server.port for server in stt_servers]) as running:
-        running.wait_for("server-0", "server-1")
+
+        def both_work() -> None:
+            """Seen twice: the watcher has noticed the fault before, and its end."""
+            time.sleep(3)
+            running.wait_for("server-0", "server-1", seconds=60)
+
+        both_work()
         with Load(running, Recordings(SEED), clients=4) as load:
             rows = break_servers(
                 stt_servers,
                 max(3, FAULTS // 2),
                 SEED,
                 kinds=[killed, hung, restarted],
-                between=lambda: running.wait_for("server-0", "server-1", seconds=60),
+                between=both_work,
             )
         show(rows)
         print(f"{len(load.answers)} transcriptions; {json.dumps(running.status['totals'])}")

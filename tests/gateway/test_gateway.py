@@ -216,11 +216,15 @@ def test_errors_are_in_openai_s_form(running: Running) -> None:
 
 def test_all_servers_down_and_back(running: Running, servers: list[StandIn]) -> None:
     assert httpx.get(f"{running.url}/health").json()["status"] == "ok"
+    assert running.watcher
+    running.watcher.kill()  # it would notice
+    running.watcher.wait()
     for server in servers:
         server.kill()
     broke_off = running.post()
     assert broke_off.status_code == 502 and broke_off.headers["Retry-After"] == "5"
     assert broke_off.json()["error"]["type"] == "server_error"
+    running.start_watcher()
     running.wait_for()
     answer = running.post()
     assert answer.status_code == 503 and answer.headers["Retry-After"] == "5"
