@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
+#: What ``dataclasses`` and ``pathlib`` import, and a check does without.
+_SELDOM = ("inspect", "ipaddress")
 
-def _import_dataclasses() -> None:
-    """Import ``dataclasses``, and ``inspect`` only once something needs it.
 
-    A preview starts an agent in every machine, and ``inspect`` is a sixth of what that takes.
+def _later(name: str) -> Callable[[str], object]:
+    return lambda attribute: getattr(importlib.import_module(name), attribute)
+
+
+def _import_light() -> None:
+    """Import ``dataclasses`` and ``pathlib``; what they seldom need, once something uses it.
+
+    A preview starts an agent in every machine, and most of what that takes are imports. So modules
+    that every check needs import ``typing`` for the type checker only.
     """
-    if "inspect" not in sys.modules:
-        late = ModuleType("inspect")
-        vars(late)["__getattr__"] = lambda name: getattr(importlib.import_module("inspect"), name)
-        sys.modules["inspect"] = late
-        import dataclasses  # noqa: F401  # from here on it is there
+    names = [name for name in _SELDOM if name not in sys.modules]
+    for name in names:
+        sys.modules[name] = late = ModuleType(name)
+        vars(late)["__getattr__"] = _later(name)
+    import dataclasses  # noqa: F401  # from here on they are there
+    import pathlib  # noqa: F401
 
-        del sys.modules["inspect"]
+    for name in names:
+        del sys.modules[name]
 
 
-_import_dataclasses()
+_import_light()

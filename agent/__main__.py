@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from agent import record
 from agent.difference import Difference
@@ -22,6 +21,10 @@ from agent.kinds import Kind, kind_named, kinds
 from agent.machine import Machine, StepError, say
 from agent.record import Record
 from agent.specs import SpecError, decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: Paths of programs that steps of this machine have made, each until it is removed.
 _PATHS = f"{record.STEPS}/paths.list"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: Fields whose values may be secrets: operators put such into ``environment.*``.
-_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+_HIDDEN = r"(?i)key|token|secret|passw|credential"
 NOT_THERE, UNSET = "not there", "(none)"
 
 
@@ -36,7 +39,7 @@ def compare(field: str, wanted: Any, found: Any) -> list[Difference]:
 
 def _difference(field: str, found: Any, wanted: Any, name: str = "") -> Difference:
     """``name`` is what tells whether the values may be secrets."""
-    if _SECRET.search(name):
+    if re.search(_HIDDEN, name):
         return Difference(field, "(another value, not shown)", "(not shown)")
     return Difference(field, _show(found), _show(wanted))
 

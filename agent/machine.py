@@ -9,16 +9,16 @@ import io
 import os
 import pwd
 import select
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
+    from typing import Any
 
 #: What this program brought into a machine, and its state there.
 PROGRAMS, STATE = "/opt/incus-stt", "/var/lib/incus-stt"
@@ -91,7 +91,8 @@ class Machine:
         Raises:
             StepError: it failed (with ``check``), is not there, or took more than ``deadline`` s.
         """
-        import subprocess  # not at the top: most checks run no program, and start sooner
+        import signal  # not at the top: most checks run no program, and start sooner
+        import subprocess
 
         try:
             process = subprocess.Popen(  # noqa: S603  # argv is a step's own, never a shell's text

@@ -12,15 +12,18 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 from urllib.parse import quote, unquote
 
 from agent.files import File, discard, read, write
 from agent.machine import PROGRAMS, STATE, Machine
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 STEPS = f"{STATE}/steps"
 SALT = f"{STATE}/salt"
-_NAMED = re.compile(rf"{PROGRAMS}/[\w.+/-]+")
+_NAMED = rf"{PROGRAMS}/[\w.+/-]+"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def make_salt(machine: Machine) -> None:
 
 def programs_in(text: str) -> list[str]:
     """The paths of programs that stand in a text."""
-    return sorted(set(_NAMED.findall(text)))
+    return sorted(set(re.findall(_NAMED, text)))
 
 
 def digest_of(spec: Mapping[str, Any]) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
-import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar, get_args, get_origin
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 
 class SpecError(ValueError):
@@ -42,8 +45,16 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def field_types(cls: type) -> dict[str, Any]:
+    """The type of each field, as ``typing.get_type_hints`` tells it; ``Any`` is ``object``."""
+    found: dict[str, Any] = {}
+    names = {field.name for field in dataclasses.fields(cls)}
+    for base in reversed(cls.__mro__):
+        known = {**vars(sys.modules[base.__module__]), "Any": object}
+        for name, text in vars(base).get("__annotations__", {}).items():
+            if name in names:
+                found[name] = eval(text, known)  # noqa: S307  # of the agent's own source
+    return found
 
 
 def decode(kind: type[T], data: Any, *, lenient: bool = False) -> T:
@@ -52,14 +63,14 @@ def decode(kind: type[T], data: Any, *, lenient: bool = False) -> T:
     Raises:
         SpecError: a key is unknown or missing, or a value has another type.
     """
-    return typing.cast(T, _decode(kind, data, kind.__name__, lenient))
+    found: T = _decode(kind, data, kind.__name__, lenient)
+    return found
 
 
 def _decode(kind: Any, data: Any, place: str, lenient: bool) -> Any:
-    origin, args = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return data
-    if origin in (typing.Union, types.UnionType):
+    origin = getattr(kind, "__origin__", None)
+    args: tuple[Any, ...] = getattr(kind, "__args__", ())
+    if isinstance(kind, types.UnionType):
         return _decode_union(args, data, place, lenient)
     if dataclasses.is_dataclass(kind):
         return _decode_fields(kind, data, place, lenient)
@@ -102,7 +113,7 @@ def _decode_fields(kind: Any, data: Any, place: str, lenient: bool) -> Any:
         raise SpecError(f"{place}: expected an object")
     if data.get("action", "") == getattr(kind, "tag", None):
         data = {key: data[key] for key in data if key != "action"}
-    hints = _hints(kind)
+    hints = field_types(kind)
     names = {field.name for field in dataclasses.fields(kind)}
     if lenient:
         data = {key: item for key, item in data.items() if key in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import Any
@@ -65,16 +66,19 @@ def declared_steps(declaration: Declaration) -> list[Step]:
     ]
 
 
-def _volumes(context: Context, domain: DomainPlan) -> dict[str, str]:
-    """What a machine has mounted.
+def _volumes(domain: DomainPlan) -> dict[str, dict[str, str]]:
+    """What each machine has mounted.
 
     A role that is switched off keeps its volumes: nothing that was fetched is lost.
     """
-    found: dict[str, str] = {}
-    for role in context.machine.roles:
-        found |= ROLES[role].volumes
-        if sum(role in machine.roles for machine in domain.machines) > 1:
-            found |= ROLES[role].caches
+    machines = Counter(role for machine in domain.machines for role in set(machine.roles))
+    found: dict[str, dict[str, str]] = {}
+    for machine in domain.machines:
+        mounts = found.setdefault(machine.name, {})
+        for role in machine.roles:
+            mounts |= ROLES[role].volumes
+            if machines[role] > 1:
+                mounts |= ROLES[role].caches
     return found
 
 
@@ -98,7 +102,7 @@ class Deployment:
                 host,
                 settings,
                 self._borders[plan.name],
-                {name: _volumes(context, plan) for name, context in machines.items()},
+                _volumes(plan),
                 {name: self._devices(context) for name, context in machines.items()},
                 {name for role in used for name in ROLES[role].caches},
                 {name for role in used for name in ROLES[role].data},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from declaration.idmap import ISOLATED, USERS, is_isolated, room
@@ -54,9 +56,10 @@ def shifted_volumes(machine: MachinePlan) -> set[str]:
 def warnings(declaration: Declaration, live: Live) -> list[str]:
     """The machines that restart because their users on the host are to be others."""
     found: list[str] = []
+    users = _users(live)
     for plan in declaration.topology.machines:
         actual = live.find(INSTANCE.name, plan.name, plan.domain) or {}
-        found += _twins(plan, live)
+        found += _twins(plan, users)
         if actual.get("status") != "Running":
             continue
         why, more = "", ""
@@ -71,19 +74,35 @@ def warnings(declaration: Declaration, live: Live) -> list[str]:
     return found
 
 
-def _twins(plan: MachinePlan, live: Live) -> list[str]:
-    """Another machine with the same users: some versions of Incus 6.0 overlook one of its name."""
+@dataclass(frozen=True)
+class _Users:
+    """The first user of each isolated machine of the host, by project and name."""
+
+    bases: Mapping[tuple[str, str], int]
+    #: Those that more than one machine has.
+    shared: Collection[int]
+
+
+def _users(live: Live) -> _Users:
     bases = {
         (project, name): int(base)
         for (kind, project, name), found in live.objects.items()
         if kind == INSTANCE.name and _is_isolated(found)
         if (base := (found.get("config") or {}).get(_BASE))
     }
-    own = bases.pop((plan.domain, plan.name), None)
-    others = [f"{project}/{name}" for (project, name), base in bases.items() if base == own]
-    if not others or not plan.isolated:
+    return _Users(bases, {base for base, count in Counter(bases.values()).items() if count > 1})
+
+
+def _twins(plan: MachinePlan, users: _Users) -> list[str]:
+    """Another machine with the same users: some versions of Incus 6.0 overlook one of its name."""
+    own = (plan.domain, plan.name)
+    base = users.bases.get(own)
+    if base not in users.shared:
         return []
-    free = max(bases.values()) + USERS
+    others = ["/".join(each) for each in users.bases if users.bases[each] == base and each != own]
+    if not plan.isolated:
+        return []
+    free = max(users.bases.values()) + USERS
     return [
         f"{plan.full_name} and {', '.join(others)} have the same users on the host. Give one of "
         f'them others with config: {{security.idmap.base: "{free}"}} in the topology.'

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from agent.difference import Difference, compare, missing
 from agent.files import File, read, write
@@ -22,7 +22,7 @@ _BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?
 class Certificates(Kind):
     """``pem``: certificates, one after the other."""
 
-    kind: ClassVar = "certificates"
+    kind = "certificates"
     pem: str
 
     @property

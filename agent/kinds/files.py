@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 from agent import files
 from agent.difference import Difference
@@ -12,12 +11,16 @@ from agent.files import File
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 @dataclass(frozen=True)
 class Files(Kind):
     """Files with their content; ``then``: programs with their arguments, run after a change."""
 
-    kind: ClassVar = "files"
+    kind = "files"
     files: Sequence[File]
     then: Sequence[Sequence[str]] = field(default_factory=list)
 

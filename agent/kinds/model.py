@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from agent import seal
 from agent.difference import Difference
@@ -16,7 +16,7 @@ from agent.machine import Machine, StepError, say
 if TYPE_CHECKING:
     from agent.actions import Action, Run
 else:  # a check does without them, and starts sooner
-    Action = Run = Any
+    Action = Run = object
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Model(Kind):
     ``check_load`` loads the model and ends. What was fetched stays when the step goes.
     """
 
-    kind: ClassVar = "model"
+    kind = "model"
     name: str
     directory: str
     check_load: Run

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 from agent.difference import Difference
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines, poll, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _NO_NETWORK = (
     "Check the machine's network (Docker on the host cuts containers off: it sets FORWARD to DROP) "
@@ -21,7 +24,7 @@ _DPKG = "/var/lib/dpkg"
 class Packages(Kind):
     """Packages that are installed. ``mask``: their units that must not start."""
 
-    kind: ClassVar = "packages"
+    kind = "packages"
     names: Sequence[str]
     mask: Sequence[str] = field(default_factory=list)
     #: How long a machine that was just started may take until it has a network; s.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from agent import seal
 from agent.difference import Difference
@@ -15,7 +15,7 @@ from agent.machine import Machine, StepError, say
 if TYPE_CHECKING:
     from agent.actions import Action
 else:  # a check does without them, and starts sooner
-    Action = Any
+    Action = object
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Program(Kind):
     and processor.
     """
 
-    kind: ClassVar = "program"
+    kind = "program"
     directory: str
     description: str
     actions: Sequence[Action]

@@ -7,7 +7,6 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from agent.files import remove
 from agent.kinds.kind import Applied, Kind
@@ -18,7 +17,7 @@ from agent.machine import Machine, StepError, say
 class Prune(Kind):
     """Every directory that one of ``patterns`` matches goes, except those of ``keep``."""
 
-    kind: ClassVar = "prune"
+    kind = "prune"
     patterns: Sequence[str]
     keep: Sequence[str]
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote
 
 from agent.difference import Difference, missing
@@ -30,8 +30,8 @@ class Run(Kind):
     as it comes.
     """
 
-    kind: ClassVar = "run"
-    takes_secrets: ClassVar = True
+    kind = "run"
+    takes_secrets = True
     argv: Sequence[str] = field(default_factory=list)
     script: str = ""
     failure: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from agent import files, systemd
 from agent.difference import Difference, missing
@@ -37,8 +37,8 @@ class SecretFile:
 class SecretFiles(Kind):
     """Secrets of the service that the step ``service`` applies; empty: it sees new ones itself."""
 
-    kind: ClassVar = "secret_files"
-    takes_secrets: ClassVar = True
+    kind = "secret_files"
+    takes_secrets = True
     secrets: Sequence[SecretFile]
     service: str = ""
 

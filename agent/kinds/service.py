@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from agent import files, systemd
 from agent.difference import Difference, compare
@@ -35,8 +35,8 @@ class Service(Kind):
     works once all of ``health`` answer as they should, within ``deadline`` seconds.
     """
 
-    kind: ClassVar = "service"
-    starts_programs: ClassVar = True
+    kind = "service"
+    starts_programs = True
     unit: str
     environment_file: str
     variables: Mapping[str, str]

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from agent import systemd
 from agent.http import HealthRequest, ask
@@ -39,7 +39,7 @@ class Transcription(Kind):
     is empty where the service asks for no key.
     """
 
-    kind: ClassVar = "transcription"
+    kind = "transcription"
     url: str
     model: str
     recording: str

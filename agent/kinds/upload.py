@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, ClassVar, Self
+from typing import IO, Any, Self
 
 from agent import seal
 from agent.difference import Difference
@@ -23,7 +23,7 @@ class Upload(Kind):
     ``keep``: it stays when the step goes (a model on a volume).
     """
 
-    kind: ClassVar = "upload"
+    kind = "upload"
     destination: str
     directory: bool = True
     subdirectory: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from agent.difference import Difference, compare, missing
 from agent.files import check_attributes, chown
@@ -26,7 +26,7 @@ class Directory:
 class User(Kind):
     """A system user. The uid is fixed, since files on a volume outlive the machine."""
 
-    kind: ClassVar = "user"
+    kind = "user"
     name: str
     uid: int
     home: str

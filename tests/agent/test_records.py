@@ -22,9 +22,10 @@ from agent.difference import compare_object, compare_text
 from agent.files import File
 from agent.kinds import kind_named, kinds
 from agent.kinds.files import Files
+from agent.kinds.packages import Packages
 from agent.kinds.run import Run as RunStep
 from agent.machine import Machine, StepError
-from agent.specs import SpecError, decode, encode
+from agent.specs import SpecError, decode, encode, field_types
 from components.agent import packed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ def _example(hint: Any, deep: bool) -> Any:
     """A value of a type; with ``deep``, every optional field has one too."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        hints = typing.get_type_hints(hint)
+        hints = field_types(hint)
         values = {
             f.name: not f.default if f.default is True else _example(hints[f.name], deep)
             for f in dataclasses.fields(hint)
@@ -50,7 +51,7 @@ def _example(hint: Any, deep: bool) -> Any:
         return {"name": _example(args[1], deep)}
     if origin is not None:
         return [_example(args[0], deep)]
-    if hint is Any:  # an action: a check does not read them
+    if hint is object:  # an action: a check does not read them
         return {"action": "run", "argv": ["true"]}
     return {str: "text", int: 7, float: 7.5, bool: True}[hint]
 
@@ -419,17 +420,28 @@ def test_services_are_asked_on_the_way(archive_file: Path, agent: Any) -> None:
     assert json.loads(done.stdout)["steps"]["stt/service"]["differences"] == []
 
 
-def test_a_check_of_nothing_imports_little(archive_file: Path, tmp_path: Path) -> None:
-    argv = [sys.executable, "-X", "importtime", "-IS", str(archive_file), "--root", str(tmp_path)]
+def test_a_check_of_a_machine_without_services_imports_little(
+    archive_file: Path, agent: Any
+) -> None:
+    listed = agent.path("/var/lib/dpkg/status")
+    (listed.parent / "updates").mkdir(parents=True)
+    listed.write_text("Package: curl\nStatus: install ok installed\n")
+    agent.apply("base/packages", Packages(["curl"]))
+    agent.apply("base/files", Files([File("/etc/a", "a")]))
+    argv = [sys.executable, "-X", "importtime", "-IS", str(archive_file), "--root", str(agent.root)]
     done = subprocess.run([*argv, "check"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
+    assert json.loads(done.stdout)["steps"].keys() == {"base/packages", "base/files"}
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "agent.__main__" in names
     heavy = {
         "argparse",
         "inspect",
+        "ipaddress",
+        "signal",
         "subprocess",
         "ssl",
+        "typing",
         "urllib.request",
         "zipfile",
         "tarfile",
