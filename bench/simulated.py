@@ -48,7 +48,7 @@ def as_client(value: Any) -> str:
     text = json.dumps(value, indent="\t", ensure_ascii=False)
     for plain, escaped in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):
         text = text.replace(plain, escaped)
-    return text + "\n"
+    return f"{text}\n\n"
 
 
 def record(connection: Connection, pool: str) -> dict[str, str]:
