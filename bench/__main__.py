@@ -1,7 +1,7 @@
 """``python -m bench preview|simulated|up [--runs N]``: the program beside the work itself.
 
 ``preview``: without changes, beside an empty Pulumi program; ``--machines N`` sets up so many.
-``simulated``: the same where only two machines are real, and the rest copies (simulated.py).
+``simulated``: the same where only four machines are real, the rest copies (simulated.py).
 ``up``: the stack `dev` from nothing, beside a plain shell script of the same steps (plain.sh). The
 two take turns; medians count. Run it in the shell that ``eval "$(make -s env)"`` gives, on a
 machine that does nothing else.
@@ -152,8 +152,9 @@ def preview(work: Path, runs: int, machines: int, service: bool) -> None:
 
 
 def simulated(work: Path, runs: int, machines: int) -> None:
-    """The same with two real machines, each in a domain with copies of it."""
-    ours = copy_project(work / "ours", topology(["machine1"], ["machine1"]))
+    """The same with two real machines in each of two domains, and copies of one of them."""
+    real = ["machine1", "machine2"]
+    ours = copy_project(work / "ours", topology(real, real))
     empty, pool = empty_project(work / "empty"), "default"
     state = work / "state.json"
     words = ("-s", STACK, "--file", str(state))
@@ -164,13 +165,13 @@ def simulated(work: Path, runs: int, machines: int) -> None:
     finally:
         run(*DESTROY, cwd=ours)
     exported = json.loads(state.read_text())
-    names = [f"machine{number}" for number in range(2, machines // 2 + 1)]
+    names = [f"machine{number}" for number in range(3, machines // 2 + 1)]
     for number, domain in enumerate(("stt-bench", "stt-bench1")):
-        copies = Copies(domain, "machine1", f"10.213.{77 + number}.1", names)
+        copies = Copies(domain, "machine2", f"10.213.{77 + number}.2", names)
         answers, exported = copies.answers(answers), copies.state(exported)
     state.write_text(json.dumps(exported))
     run("pulumi", "stack", "import", *words, cwd=ours)
-    every = ["machine1", *names]
+    every = [*real, *names]
     (ours / "infra.bench.yml").write_text(topology(every, every))
     stand_in = write_stand_in(digests(answers, exported), pool, work / "stand-in")
     compare_previews(ours, empty, runs, stand_in)

@@ -28,7 +28,7 @@ from host.read import READS, VOLUMES, read_script
 #: Answers that list the machines which use something.
 _USED = ("projects", "networks", "profiles", "volumes")
 _BASE = "volatile.idmap.base"
-#: So many machines' users lie between those of real machines and those of copies.
+#: So many machines' users lie between those of one copy and the next: real machines have fewer.
 _FAR = 1000
 #: Answers what was recorded, and notes each call. Its directory is named by ``{place}``.
 _STAND_IN = """#!/bin/sh
@@ -99,7 +99,7 @@ class Copies:
         for number, text in enumerate(self.of(json.dumps(mine)), 1):
             copy = json.loads(text)
             # Each has users of its own: two with the same would be a finding.
-            users = str(int(mine["config"][_BASE]) + (_FAR + number) * USERS)
+            users = str(int(mine["config"][_BASE]) + number * _FAR * USERS)
             copy["config"][_BASE] = copy["expanded_config"][_BASE] = users
             instances.append(copy)
         more["instances"] = as_client(instances)
