@@ -16,6 +16,36 @@ DAEMONS = ("/usr/libexec/incus/incusd", "/opt/incus/bin/incusd", "/usr/lib/incus
 IMAGE = "incus-stt/images/debian/12"
 
 
+def find_daemon() -> str:
+    """The program that is Incus' daemon."""
+    return next(path for path in DAEMONS if Path(path).exists())
+
+
+def give_image(directory: Path, environment: dict[str, str]) -> None:
+    """Give a daemon the image that the host's has; ``directory`` has room for it meanwhile."""
+    image = directory / "image"
+    image.mkdir()
+    incus("image", "export", IMAGE, str(image / "x"))
+    parts = sorted(str(path) for path in image.iterdir())
+    incus("image", "import", *parts, "--alias", IMAGE, **environment)
+    shutil.rmtree(image)
+
+
+def add_remote(
+    remote: str, address: str, configuration: Path, daemon: dict[str, str]
+) -> dict[str, str]:
+    """Make a daemon a remote of a client that has its configuration in a directory of its own.
+
+    What that client needs in its environment; ``daemon`` is what reaches the daemon's socket.
+    """
+    token = incus("config", "trust", "add", remote, "-q", **daemon).strip()
+    configuration.mkdir(exist_ok=True)
+    environment = {"INCUS_CONF": str(configuration)}
+    url = f"https://{address}"
+    incus("remote", "add", remote, url, "--accept-certificate", "--token", token, **environment)
+    return environment
+
+
 class OtherIncus:
     """Its own directory, storage pool and image; the host's daemon is not touched."""
 
@@ -26,10 +56,9 @@ class OtherIncus:
 
     def start(self) -> None:
         """Start the daemon and wait until it answers."""
-        daemon = next(path for path in DAEMONS if Path(path).exists())
         log = (self.directory / "daemon.log").open("ab")
         self.process = subprocess.Popen(
-            [daemon, "--group", "root"],
+            [find_daemon(), "--group", "root"],
             env={**os.environ, **self.environment},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -50,25 +79,12 @@ class OtherIncus:
         """A pool, and the image of the host's daemon."""
         self.start()
         incus("storage", "create", "default", "dir", **self.environment)
-        image = self.directory / "image"
-        image.mkdir()
-        incus("image", "export", IMAGE, str(image / "x"))
-        parts = sorted(str(path) for path in image.iterdir())
-        incus("image", "import", *parts, "--alias", IMAGE, **self.environment)
-        shutil.rmtree(image)
+        give_image(self.directory, self.environment)
 
     def serve(self, remote: str, address: str, configuration: Path) -> dict[str, str]:
-        """Make it a remote of a client that has its configuration in a directory of its own.
-
-        What that client needs in its environment. Modules side by side have addresses of their own.
-        """
+        """``add_remote``, at an address that no module beside this one has."""
         incus("config", "set", "core.https_address", address, **self.environment)
-        token = incus("config", "trust", "add", remote, "-q", **self.environment).strip()
-        configuration.mkdir(exist_ok=True)
-        environment = {"INCUS_CONF": str(configuration)}
-        url = f"https://{address}"
-        incus("remote", "add", remote, url, "--accept-certificate", "--token", token, **environment)
-        return environment
+        return add_remote(remote, address, configuration, self.environment)
 
     def remove(self) -> None:
         """Stop it with all that it runs, and remove what it had."""

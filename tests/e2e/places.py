@@ -33,10 +33,22 @@ def disk_of(directory: Path) -> Path:
 
 def remove(directory: Path) -> None:
     """Remove a directory, with what is mounted in it, on it, and the disk below it."""
+    _remove_cgroups(directory)
     for path in _mounts(directory):
         run("umount", "-l", path)
     shutil.rmtree(directory, ignore_errors=True)
     disk_of(directory).unlink(missing_ok=True)
+
+
+def _remove_cgroups(directory: Path) -> None:
+    """Remove the cgroups of the containers that a daemon had, which go with it but not by it."""
+    for container in directory.glob("**/containers/*"):
+        name = container.name  # with a number where there was one already
+        for pattern in (f"*/lxc.*.{name}", f"*/lxc.*.{name}-[0-9]"):
+            for group in Path("/sys/fs/cgroup").glob(pattern):
+                for path in sorted(group.glob("**/"), reverse=True):
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
 
 
 def _mounts(directory: Path) -> list[str]:
