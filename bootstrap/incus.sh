@@ -23,6 +23,11 @@ ensure_pool() {
         die "Incus does not list its storage pools. Try 'incus storage list' and fix what it reports."
     [ -z "$pools" ] || return 0
     say "making the storage pool $POOL: incus storage create $POOL dir"
+    # In a cluster, each member is told first.
+    for member in $(incus cluster list --format csv --columns n 2>/dev/null </dev/null); do
+        incus storage create "$POOL" dir --target "$member" >/dev/null </dev/null ||
+            die "the storage pool $POOL could not be prepared on the cluster's member $member. See 'incus cluster list', and run this again."
+    done
     incus storage create "$POOL" dir >/dev/null </dev/null ||
         die "the storage pool $POOL could not be made. Make one by hand ('incus storage create $POOL dir') and run this again."
 }

@@ -123,8 +123,11 @@ class Host:
         rc: int = 1,
         images: str = "",
         listed: str = "",
+        members: str = "",
     ) -> None:
-        """images: the names here; answer, rc: of asking a server; listed: of a filtered list."""
+        """images: the names here; answer, rc: of asking a server; listed: of a filtered list;
+        members: of a cluster.
+        """
         state = self.root / "incus-is-up"
         if up:
             state.touch()
@@ -138,6 +141,7 @@ class Host:
                     for n in 1 2 3 4 5; do [ ! -e {state} ] || exit 0; sleep 0.1; done
                     exit 1;;
                 "storage list"*) echo "{pools}";;
+                "cluster list"*) [ -n "{members}" ] && printf '%s\\n' {members};;
                 "image list"*) echo "{listed}";;
                 "image info "*:*) echo '{answer}' >&2; exit {rc};;
                 "image info "*) case " {images} " in *" $3 "*) ;; *) exit 1;; esac;;
@@ -204,6 +208,15 @@ def test_pool_is_made_only_where_there_is_none(host: Host) -> None:
     done = host.run("incus.sh")
     assert done.returncode == 0 and "incus storage create fast dir" in host.calls
     assert "incus-stt: making the storage pool fast" in done.stderr
+
+
+def test_a_pool_of_a_cluster_is_made_on_each_member_first(host: Host) -> None:
+    host.user(1000)
+    host.incus(pools="", members="node1 node2")
+    assert host.run("incus.sh").returncode == 0
+    made = [line for line in host.calls.splitlines() if "storage create" in line]
+    create = "incus storage create default dir"
+    assert made == [f"{create} --target node1", f"{create} --target node2", create]
 
 
 def test_not_installed_on_debian_12_as_root(host: Host) -> None:
