@@ -125,6 +125,12 @@ class Case:
         return {each["name"]: each for each in self.answer("networks").json or []}
 
     @cached_property
+    def members(self) -> dict[str, str]:
+        """The members of the cluster with their states; none where there is no cluster."""
+        every = self.answer("members").json or []
+        return {str(each["server_name"]): str(each["status"]) for each in every}
+
+    @cached_property
     def cards(self) -> list[Card]:
         """The host's graphics cards."""
         resources, said = self.answer("resources").json or {}, self.answer("nvidia_smi")
@@ -141,6 +147,12 @@ class Case:
         place = (plan.domain, plan.name)
         every = self.answer("instances").json or []
         return next((each for each in every if (each["project"], each["name"]) == place), None)
+
+    def is_here(self, plan: MachinePlan) -> bool:
+        """Whether a machine is on the member of a cluster that was looked at, or not yet there."""
+        where = (self.instance(plan) or {}).get("location", "none")
+        here = ((self.server or {}).get("environment") or {}).get("server_name")
+        return not self.members or where in ("none", here)
 
     def examined(self, plan: MachinePlan) -> Mapping[str, Any]:
         """What a machine's agent said; empty where it did not answer."""

@@ -17,8 +17,17 @@ _CPU = "on a host without a card: make up STACK=cpu, or STACK=dev"
 @check
 def card(case: Case) -> Iterator[Finding]:
     """Whether there is a card of the vendor that each machine asks for."""
-    asked = case.declaration.topology.wants_gpu
-    if not asked:
+    owners = case.declaration.topology.wants_gpu
+    asked = [plan for plan in owners if case.is_here(plan)]
+    for plan in owners:
+        if plan not in asked:
+            where = (case.instance(plan) or {}).get("location")
+            yield doubtful(
+                "card",
+                f"{plan.name} is on {where}, whose cards are not looked at",
+                f"{case.make('doctor')} with stt:connection leading to {where}",
+            )
+    if not owners:
         found = ", ".join(str(each) for each in case.cards if each.nvidia)
         suffix = f"; the host has {found}" if found else ""
         yield good("card", f"none is asked for: this stack runs on the CPU{suffix}")
@@ -47,7 +56,8 @@ def _with_nvidia(case: Case) -> bool:
 
     Without one, its line has said all. A card that only nvidia-smi knows counts (as in WSL).
     """
-    asked = (plan.gpu_vendor or "nvidia" for plan in case.declaration.topology.wants_gpu)
+    owners = (plan for plan in case.declaration.topology.wants_gpu if case.is_here(plan))
+    asked = (plan.gpu_vendor or "nvidia" for plan in owners)
     there = case.answer("nvidia_smi").there or _on_bus(case, "nvidia")
     return "nvidia" in asked and not case.remote and there
 

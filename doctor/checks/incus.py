@@ -73,8 +73,7 @@ def cluster(case: Case) -> Iterator[Finding]:
     if not (case.server.get("environment") or {}).get("server_clustered"):
         yield good("cluster", "none: one host")
         return
-    members = case.answer("members").json or []
-    states = {str(each["server_name"]): str(each["status"]) for each in members}
+    states = case.members
     away = [f"{name} ({state})" for name, state in states.items() if state != "Online"]
     if not states:
         yield doubtful("cluster", "its members are not told", "see incus cluster list")

@@ -35,6 +35,9 @@ def _machine(case: Case, plan: MachinePlan) -> Finding:
         project, _, stack = whose.partition("/")
         todo = f"look at it as STACK={stack}; docs/troubleshooting.md, Another stack owns"
         return broken(name, f"belongs to the stack {stack} of the project {project}", todo)
+    if (away := case.members.get(str(found.get("location")), "Online")) != "Online":
+        todo = f"bring {found['location']} back; see incus cluster list"
+        return broken(name, f"its member {found['location']} is {away.lower()}", todo)
     if (state := str(found.get("status", "unknown"))) != "Running":
         start = f"{case.incus} start {name} --project {plan.domain}"
         return broken(name, f"does not run: {state.lower()}", f"{case.make('up')}, or: {start}")

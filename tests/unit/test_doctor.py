@@ -17,7 +17,7 @@ from doctor.screen import lines
 from host.objects import MARK
 from roles import ROLES
 from stack.declare import declare
-from tests.unit.doctor_case import DF, NOW, SERVER, good_case, one
+from tests.unit.doctor_case import DF, NOW, SERVER, good_case, instance, one
 from tests.unit.values import CPU, DEFAULTS, declared
 
 GIB = 1 << 20  # in the kilobytes of df
@@ -217,6 +217,17 @@ def _cluster(**states: str) -> dict[str, Any]:
 def test_a_cluster(states: dict[str, str], mark: Mark, said: str) -> None:
     found = one(good_case(**_cluster(**states)), "cluster")
     assert found.mark is mark and said in found.found
+
+
+def test_what_is_on_another_member() -> None:
+    case = _gpu()
+    plans = [{**instance(plan, "gpu"), "location": "b"} for plan in case.machines]
+    cluster = _cluster(a="Online", b="Offline")
+    case = _gpu(instances=plans, cards="", **cluster)
+    found = one(case, "card")
+    assert found.mark is Mark.DOUBTFUL and "gpu-server is on b, whose cards" in found.found
+    found = one(case, "gpu-server")
+    assert found.mark is Mark.BROKEN and found.found == "its member b is offline"
 
 
 def _gpu(ollama: bool = True, **host: Any) -> Case:
