@@ -11,6 +11,7 @@ import pulumi
 from pulumi_command import local
 
 from agent.difference import Difference, missing
+from components.placement import Placement
 from components.state import State
 from declaration.connection import Connection
 from host.client import shell
@@ -18,6 +19,11 @@ from host.read import Live
 
 #: What runs a command on the machine of Pulumi.
 LOCAL = ["/bin/sh", "-c"]
+#: A Command's inputs.
+_INPUTS = [
+    *("create", "update", "delete", "stdin", "triggers", "interpreter", "environment"),
+    *("logging", "addPreviousOutputInEnv"),
+]
 #: The variable of a Command's environment that tells what `up` restores.
 DRIFT = "DRIFT"
 
@@ -42,7 +48,8 @@ class Host:
     ``live`` is None where a preview cannot read the host. ``stack`` is the stack's own id.
     ``adopt``: somebody else's objects are taken over. ``former_name`` gives a resource's name
     before a rename. ``compared``: the preview is set beside another one, and texts have the names
-    of secrets, not their values. ``drift`` gathers what was found, by resource, for the report.
+    of secrets, not their values. ``placement`` is where domains are in a cluster. ``drift`` gathers
+    what was found, by resource, for the report.
     """
 
     connection: Connection
@@ -52,6 +59,7 @@ class Host:
     adopt: bool = False
     former_name: Callable[[str], str] = _same
     compared: bool = False
+    placement: Placement = field(default_factory=Placement)
     drift: dict[str, Sequence[Difference]] = field(default_factory=dict)
     now: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -73,10 +81,21 @@ class Host:
         """Whether the state has the resource under this name, made on this host.
 
         One that is renamed, or moves to another host, has not been made yet: it has no drift.
+        Neither has one that is left as it is.
         """
+        if self.is_left(name):
+            return False
         found = self.state.outputs(name)
         where = str(self.connection)
         return found is not None and (found.get("triggers") or [where])[0] == where
+
+    def is_left(self, name: str) -> bool:
+        """Whether a resource is left as it is: its domain's member of the cluster is not online."""
+        return name.partition("/")[0] in self.placement.left
+
+    def skips(self, name: str) -> bool:
+        """Whether it is left as it is, and the state has nothing of it."""
+        return self.is_left(name) and self.outputs(name) is None
 
     def gone(self, name: str, what: str) -> list[Difference]:
         """The drift of a resource that the state has and the host has not."""
@@ -114,6 +133,7 @@ class Command(local.Command):
         secret_output: bool = False,
         opts: pulumi.ResourceOptions,
     ) -> None:
+        left = host.is_left(name)
         if drift:
             host.drift[name] = drift
         former = host.former_name(name)
@@ -138,6 +158,7 @@ class Command(local.Command):
                     delete_before_replace=True,
                     additional_secret_outputs=["stdout", "stderr"] if secret_output else None,
                     aliases=[pulumi.Alias(name=former)] if former != name else None,
+                    ignore_changes=_INPUTS if left else None,
                 ),
             ),
         )

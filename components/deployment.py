@@ -113,13 +113,19 @@ class Deployment:
         self._groups: dict[str, RoleGroup] = {}
         self._commands: dict[str, StepCommand] = {}
         for step in steps_in_order(declared_steps(declaration)):
-            self._commands[step.name] = self._register(step)
+            if not host.skips(step.name):
+                self._commands[step.name] = self._register(step)
+        self._keep_left()
         steps = self._commands.values()
         closed = [
-            domain.close([each for each in steps if each.step.machine[0] == domain.plan.name])
+            (
+                domain,
+                domain.close([each for each in steps if each.step.machine[0] == domain.plan.name]),
+            )
             for domain in domains
+            if not host.skips(domain.closing)
         ]
-        give_ai_access(host, list(zip(domains, closed, strict=True)))
+        give_ai_access(host, closed)
 
     def _devices(self, context: Context) -> dict[str, Mapping[str, str]]:
         return {
@@ -129,18 +135,40 @@ class Deployment:
             for name, device in ROLES[role].devices(context).items()
         }
 
+    def _keep_left(self) -> None:
+        """Keep the steps of machines that are left as they are and that are not declared any more.
+
+        They go once their machine can be reached.
+        """
+        for name, outputs in self._host.state.resources.items():
+            domain, _, rest = name.partition("/")
+            machine, _, part = rest.partition("/")
+            owner = self._machines.get((domain, machine))
+            if owner and "/" in part and self._host.is_left(name) and name not in self._commands:
+                within = pulumi.ResourceOptions(
+                    parent=self._group(owner, part.partition("/")[0]),
+                    depends_on=[owner.agent],
+                    deleted_with=owner.instance,
+                )
+                Command(name, self._host, create=outputs["create"], opts=within)
+
+    def _group(self, machine: Machine, role: str) -> RoleGroup:
+        name = machine.plan.resource(role)
+        if name not in self._groups:
+            self._groups[name] = RoleGroup(name, machine)
+        return self._groups[name]
+
     def _register(self, step: Step) -> StepCommand:
         machine = self._machines[step.machine]
-        group = machine.plan.resource(step.role)
-        if group not in self._groups:
-            self._groups[group] = RoleGroup(group, machine)
         needs: dict[str, Command] = {
-            name: self._commands[name] for name in (*step.needs, *step.after, *step.follows)
+            name: self._commands[name]
+            for name in (*step.needs, *step.after, *step.follows)
+            if name in self._commands
         }
         under = {
             name: self._commands[name]
             for name in step.needs
-            if not isinstance(self._commands[name].step.spec, SecretFiles)
+            if name in needs and not isinstance(self._commands[name].step.spec, SecretFiles)
         }
         late = None
         if machine.late is not None:
@@ -154,17 +182,18 @@ class Deployment:
             agent=machine.agent,
             machine=machine.instance,
             needs=list(needs.values()),
-            after={name: self._commands[name] for name in step.after},
+            after={name: self._commands[name] for name in step.after if name in needs},
             restored=[name for name in under if name in self._host.drift],
             late=late,
             way_out=machine.way_out,
-            opts=pulumi.ResourceOptions(parent=self._groups[group]),
+            opts=pulumi.ResourceOptions(parent=self._group(machine, step.role)),
         )
 
     def warnings(self) -> list[str]:
         """What the operator should know, each once."""
         found = [text for name, each in self._contexts for text in ROLES[name].warnings(each)]
-        return list(dict.fromkeys([*found, *warnings(self._declaration.topology)]))
+        left = self._host.placement.warnings()
+        return list(dict.fromkeys([*left, *found, *warnings(self._declaration.topology)]))
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs.
@@ -185,10 +214,15 @@ class Deployment:
                 if not _secrets_in(value):
                     own[key] = output
         flows = dict.fromkeys(text for each in self._borders.values() for text in each.shown)
-        more = {"machines": machines} if repeated else {}
+        more: dict[str, Any] = {"machines": machines} if repeated else {}
+        if members := self._host.placement.members:
+            topology = self._declaration.topology
+            more["members"] = {each.full_name: members[each.domain] for each in topology.machines}
         return {**found, **more, "allowed_traffic": list(flows)}
 
-    def _result(self, value: Result) -> pulumi.Output[Any]:
+    def _result(self, value: Result) -> pulumi.Output[Any] | None:
+        if value.step not in self._commands:
+            return None  # its machine has been left as it is
         result, field = self._commands[value.step].result, value.field
         return result.apply(lambda said: said.get(field)) if field else result
 

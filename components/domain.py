@@ -11,7 +11,7 @@ from components import objects
 from components.agent import Agent
 from components.command import Command, Host
 from components.incus_object import CLOSED_FIRST, EXACT, AclRules, IncusObject
-from components.unread import is_unread, read_after, warn
+from components.unread import is_moving, is_unread, read_after, warn
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan
 from host.egress import SUFFIX
@@ -23,7 +23,8 @@ class Machine(pulumi.ComponentResource):
     """A container with its agent; the roles' steps are its children.
 
     ``way_out`` is the bridge where `up` opens it to install something; empty where it does not.
-    ``late`` is what the agent says once `up` has started a machine that did not answer before.
+    ``late`` is what the agent says once `up` has started a machine that did not answer before, or
+    has moved it.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class Machine(pulumi.ComponentResource):
         unread, preview = is_unread(host, plan), pulumi.runtime.is_dry_run()
         if unread and preview:
             warn(plan)
-        late = read_after(self.instance, host, plan) if unread and not preview else None
+        again = not preview and (unread or is_moving(host, plan))
+        late = read_after(self.instance, host, plan) if again else None
         opts = pulumi.ResourceOptions(parent=self)
         self.agent = Agent(plan, host, self.instance, late, way_out, opts)
         self.way_out = way_out
@@ -131,12 +133,13 @@ class Domain(pulumi.ComponentResource):
         # After the profile: with another pool, that has the machines deleted first.
         after = pulumi.ResourceOptions(parent=self, depends_on=[project, profiles["default"]])
         former = ["--former", plan.former] if plan.domain.formerly else []
+        member = host.placement.of(plan.name)
         made = {
             name: IncusObject(
                 f"{plan.name}/volume/{name}",
                 host,
                 VOLUME,
-                Place(name, plan.name, settings.pool),
+                Place(name, plan.name, settings.pool, member),
                 objects.volume(settings.snapshots if name in data else None, name in shifted),
                 # Its data moves with it to another name of the domain, or another storage pool.
                 movable=True,
@@ -145,13 +148,14 @@ class Domain(pulumi.ComponentResource):
                 opts=after,
             )
             for name in sorted({name for each in volumes.values() for name in each})
+            if not host.skips(f"{plan.name}/volume/{name}")
         }
         self.plan, self._host = plan, host
         self.machines: dict[str, Machine] = {}
         for machine in plan.machines:
             mounts = volumes[machine.name]
             desired = objects.instance(
-                machine, mounts, devices[machine.name], plan.bridge, settings.pool
+                machine, mounts, devices[machine.name], plan.bridge, settings.pool, member
             )
             self.machines[machine.name] = Machine(
                 machine,
@@ -169,10 +173,15 @@ class Domain(pulumi.ComponentResource):
             )
         self.register_outputs({})
 
+    @property
+    def closing(self) -> str:
+        """The name of what ``close`` registers."""
+        return f"{self.plan.name}/acl/closed"
+
     def close(self, commands: Sequence[Command]) -> Command:
         """Take away what the bridge let through before, once these are done."""
-        name, mine = f"{self.plan.name}/acl/closed", pulumi.ResourceOptions(parent=self)
-        return AclRules(name, self._host, "close", self.acl, commands, mine)
+        mine = pulumi.ResourceOptions(parent=self)
+        return AclRules(self.closing, self._host, "close", self.acl, commands, mine)
 
     def give_ai_access(self, acl: IncusObject, hand_over: Command) -> None:
         """Let in who has the AI access, once the services have forgotten who had it before."""

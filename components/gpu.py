@@ -6,7 +6,9 @@ import json
 
 import pulumi
 
+from components.placement import Placement
 from declaration.problems import DeclarationError, Problem
+from declaration.topology import MachinePlan
 from engines import ENGINES
 from gpu.cards import Card, Holder, parse_cards
 from gpu.devices import select_cards
@@ -15,28 +17,44 @@ from gpu.ollama import OllamaModel, ollama_models, undeclared_models
 from gpu.ownership import gpu_obstacles
 from gpu.planner import GpuPlan, make_plan
 from gpu.processes import holders
+from host.cluster import member_of
 from host.read import Live
 from stack.checks import OLLAMA_ROLE, STT_ROLE
 from stack.declare import Declaration
 
 
-def cards_of(live: Live) -> list[Card]:
-    """The host's cards."""
-    return parse_cards(live.resources, live.nvidia_smi)
+def cards_of(live: Live, member: str = "") -> list[Card]:
+    """The cards of the host, or of a member of the cluster.
+
+    nvidia-smi runs only where Incus is asked; of other members' cards Incus alone tells.
+    """
+    if not member:
+        return parse_cards(live.resources, live.nvidia_smi)
+    said = live.nvidia_smi if member == live.answers else ""
+    return parse_cards(live.members[member].resources, said)
 
 
-def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
-    """What on the host keeps a machine from its card."""
-    instances = {
-        (project, name): found
-        for (kind, project, name), found in live.objects.items()
-        if kind == "instance"
-    }
-    return gpu_obstacles(declaration, cards_of(live), instances)
+def obstacles(declaration: Declaration, live: Live, placement: Placement) -> list[Problem]:
+    """What on the host keeps a machine from its card; each member of a cluster for itself."""
+    problems: list[Problem] = []
+    owners: dict[str, list[MachinePlan]] = {}
+    for machine in declaration.topology.wants_gpu:
+        if machine.domain not in placement.left:
+            owners.setdefault(placement.of(machine.domain), []).append(machine)
+    for member, machines in owners.items():
+        instances = {
+            (project, name): found
+            for (kind, project, name), found in live.objects.items()
+            if kind == "instance" and member_of(found) == member
+        }
+        problems += gpu_obstacles(declaration, machines, cards_of(live, member), instances)
+    return problems
 
 
-def plan(declaration: Declaration, live: Live | None) -> Declaration:
+def plan(declaration: Declaration, live: Live | None, placement: Placement) -> Declaration:
     """The declaration with the compute types chosen; says what fits.
+
+    What is left as it is is planned for as where the host cannot be read.
 
     Raises:
         DeclarationError: it does not fit, or the card cannot run it, and ``stt:force`` is not set.
@@ -47,12 +65,14 @@ def plan(declaration: Declaration, live: Live | None) -> Declaration:
     for service in declaration.services:
         cards, ollama = None, list[OllamaModel]()
         beside, now = list[Holder](), list[Holder]()
-        if live:
-            cards = select_cards(service.machine.gpus, cards_of(live))
-            first = cards[0].pci if cards else ""
+        if live and service.machine.domain not in placement.left:
+            member = placement.of(service.machine.domain)
+            cards = select_cards(service.machine.gpus, cards_of(live, member))
+            first = f"{member} {cards[0].pci}" if cards else ""
             beside = services.setdefault(first, [])
-            ollama, loaded = _ollama(declaration, cards, live)
-            now = [*running.get(first, []), *loaded]
+            ollama, loaded = _ollama(declaration, cards, live, placement, member)
+            here = running if member in ("", live.answers) else {}
+            now = [*here.get(cards[0].pci if cards else "", []), *loaded]
         made = make_plan(declaration, service, cards, ollama, beside, now)
         plans.append(made)
         need = stt_memory(service.model, made.compute_type, service.device)
@@ -79,13 +99,15 @@ def _own_services(declaration: Declaration) -> list[tuple[str, str]]:
 
 
 def _ollama(
-    declaration: Declaration, cards: list[Card], live: Live
+    declaration: Declaration, cards: list[Card], live: Live, placement: Placement, member: str
 ) -> tuple[list[OllamaModel], list[Holder]]:
     """The models of every Ollama that has one of the cards; and others that it has loaded now."""
     models, others = list[OllamaModel](), list[Holder]()
     names = declaration.settings.ollama.models
     for machine in declaration.topology.with_role(OLLAMA_ROLE):
-        if set(cards) & set(select_cards(machine.gpus, cards_of(live))):
+        if placement.of(machine.domain) != member:
+            continue
+        if set(cards) & set(select_cards(machine.gpus, cards_of(live, member))):
             state = live.machines.get((machine.domain, machine.name))
             answers = [json.dumps(answer) for answer in state.answers.values()] if state else []
             models += ollama_models(names, answers)

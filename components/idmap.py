@@ -10,6 +10,7 @@ from typing import Any
 from declaration.idmap import ISOLATED, USERS, is_isolated, room
 from declaration.problems import Problem
 from declaration.topology import MachinePlan
+from host.cluster import member_of
 from host.objects import INSTANCE, SHIFTED, VOLUME
 from host.read import Live
 from roles import ROLES
@@ -76,16 +77,19 @@ def warnings(declaration: Declaration, live: Live) -> list[str]:
 
 @dataclass(frozen=True)
 class _Users:
-    """The first user of each isolated machine of the host, by project and name."""
+    """The host and the first user of each isolated machine, by project and name.
 
-    bases: Mapping[tuple[str, str], int]
+    The host is a member of a cluster; empty: there is no cluster.
+    """
+
+    bases: Mapping[tuple[str, str], tuple[str, int]]
     #: Those that more than one machine has.
-    shared: Collection[int]
+    shared: Collection[tuple[str, int]]
 
 
 def _users(live: Live) -> _Users:
     bases = {
-        (project, name): int(base)
+        (project, name): (member_of(found), int(base))
         for (kind, project, name), found in live.objects.items()
         if kind == INSTANCE.name and _is_isolated(found)
         if (base := (found.get("config") or {}).get(_BASE))
@@ -96,13 +100,11 @@ def _users(live: Live) -> _Users:
 def _twins(plan: MachinePlan, users: _Users) -> list[str]:
     """Another machine with the same users: some versions of Incus 6.0 overlook one of its name."""
     own = (plan.domain, plan.name)
-    base = users.bases.get(own)
-    if base not in users.shared:
+    place = users.bases.get(own)
+    if place is None or place not in users.shared or not plan.isolated:
         return []
-    others = ["/".join(each) for each in users.bases if users.bases[each] == base and each != own]
-    if not plan.isolated:
-        return []
-    free = max(users.bases.values()) + USERS
+    others = ["/".join(each) for each in users.bases if users.bases[each] == place and each != own]
+    free = max(base for host, base in users.bases.values() if host == place[0]) + USERS
     return [
         f"{plan.full_name} and {', '.join(others)} have the same users on the host. Give one of "
         f'them others with config: {{security.idmap.base: "{free}"}} in the topology.'

@@ -72,12 +72,12 @@ def find_drift(
     else's object is to be taken over, what differs is what that changes.
     """
     known = host.known(name)
-    if host.live is None or not (known or host.adopt):
+    if host.live is None or host.is_left(name) or not (known or host.adopt):
         return []
     if known and kind is VOLUME and host.outputs(name).get("create", create) != create:
         return []
     project = "default" if kind in (ACL, NETWORK) else place.project or place.name
-    actual = host.live.find(kind.name, place.name, project)
+    actual = host.live.find(kind.name, place.name, project, place.member)
     if actual is None:
         return host.gone(name, f"{kind.name} {place.name}")
     if kind is INSTANCE and is_another(host, name, actual):
@@ -218,4 +218,5 @@ def _is_missing(difference: Difference) -> bool:
 
 def _options(place: Place) -> list[str]:
     project = ["--project", place.project] if place.project else []
-    return project + (["--pool", place.pool] if place.pool else [])
+    member = ["--member", place.member] if place.member else []
+    return project + (["--pool", place.pool] if place.pool else []) + member

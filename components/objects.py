@@ -153,9 +153,11 @@ def instance(
     devices: Mapping[str, Mapping[str, str]],
     bridge: str,
     pool: str,
+    member: str = "",
 ) -> dict[str, Any]:
     """The container; ``volumes`` maps each storage volume to where it is mounted.
 
+    ``member`` is where in a cluster it is.
     What a profile says of its users on the host is said here too: a change takes a restart.
     """
     disks = {
@@ -163,6 +165,7 @@ def instance(
         for name, path in volumes.items()
     }
     return {
+        **({"member": member} if member else {}),
         "description": plan.machine.description,
         "profiles": plan.machine.profiles,
         "config": {

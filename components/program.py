@@ -12,12 +12,13 @@ from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
 from components.obstacles import obstacles, other_owners
+from components.placement import double_addresses, place, unreachable
 from components.report import report
 from components.short_stacks import short_stacks
 from components.start import Start
 from declaration.artifacts import locked
 from declaration.connection import UNREAD
-from declaration.problems import DeclarationError
+from declaration.problems import DeclarationError, Problem
 from host.client import HostError
 from host.instance import stood_in_by
 from host.objects import INSTANCE
@@ -91,16 +92,20 @@ def main(start: Start) -> None:
             former_name=topology.former_name,
             compared=bool(os.environ.get(UNREAD)),
         )
+        problems: list[Problem] = []
+        host.placement = place(declaration, live, host.outputs, problems)
         if live:
-            problems = [
+            problems += [
                 *obstacles(declaration, live),
                 *other_owners(declaration, host),
                 *idmap.obstacles(declaration, live),
-                *gpu.obstacles(declaration, live),
+                *gpu.obstacles(declaration, live, host.placement),
+                *unreachable(declaration, host.placement),
+                *double_addresses(declaration, live),
             ]
             if problems:
                 raise DeclarationError(problems)
-        declaration = gpu.plan(declaration, live)
+        declaration = gpu.plan(declaration, live, host.placement)
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
     with short_stacks():

@@ -1,4 +1,4 @@
-"""A machine that did not answer the read of the host: read while `up` runs, once it is started."""
+"""A machine that did not answer the read of the host, or that moves: read while `up` runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pulumi
 from components.command import Command, Host
 from components.incus_object import is_another
 from declaration.topology import MachinePlan
+from host.cluster import member_of
 from host.objects import INSTANCE
 from host.read import MachineState, read_machine
 
@@ -22,6 +23,17 @@ def is_unread(host: Host, plan: MachinePlan) -> bool:
     if instance is None or is_another(host, plan.resource("instance"), instance):
         return False
     return (plan.domain, plan.name) not in host.live.machines
+
+
+def is_moving(host: Host, plan: MachinePlan) -> bool:
+    """Whether a machine that was set up is on another member of the cluster than it is to be.
+
+    Incus does not keep all of a volume that goes through a file: the mode of its top is lost.
+    """
+    if host.live is None or not host.known(plan.resource("agent")):
+        return False
+    found = member_of(host.live.find(INSTANCE.name, plan.name, plan.domain) or {})
+    return found not in ("", host.placement.of(plan.domain))
 
 
 def warn(plan: MachinePlan) -> None:

@@ -36,6 +36,7 @@ LAST_MACHINE = 99
 ENVIRONMENTS_MAX = 256 // SUBNETS
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_MEMBER = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*")
 _NAME_RULE = "lower-case letters, digits and hyphens, starting with a letter"
 
 
@@ -58,6 +59,15 @@ def _domain_name(value: str) -> str:
     if value == "default":
         raise ValueError('"default" is the name of Incus\' own project. Choose another name')
     return _host_name(value)
+
+
+def _member(value: str) -> str:
+    if not _MEMBER.fullmatch(value):
+        raise ValueError(
+            f"{show(value)} names no member of a cluster. Use a name of `incus cluster list`, or @ "
+            "and a name of `incus cluster group list`, in quotes"
+        )
+    return value
 
 
 def _text(value: Any) -> Any:
@@ -153,6 +163,8 @@ class Machine(_Model):
     gpu: bool = Field(default=False, strict=True)
     profiles: list[str] = ["default"]
     roles: list[str] = []
+    #: Where it is in an Incus cluster: a member, or ``@GROUP``.
+    member: Annotated[str, BeforeValidator(_text), AfterValidator(_member)] | None = None
     ip: Annotated[IPv4Address, BeforeValidator(_text)] | None = None
     formerly: HostName | None = None
     config: dict[str, str] = {}

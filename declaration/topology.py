@@ -96,6 +96,11 @@ class DomainPlan:
         return self.environment.bridge(self.domain.formerly or self.written)
 
     @property
+    def member(self) -> str:
+        """Where its machines are in an Incus cluster, as the file says: a name, @GROUP, or ""."""
+        return next((each.machine.member for each in self.machines if each.machine.member), "")
+
+    @property
     def way_out(self) -> str:
         """The bridge, where `up` opens it to the internet to install something; else empty."""
         return self.bridge if self.domain.egress == "install" else ""
@@ -197,6 +202,7 @@ def plan_topology(
             machines = _addresses(name, environment, domain, subnet, place, problems)
             domains.append(DomainPlan(name, environment, subnet, domain, machines))
     _check_overlaps(domains, shown, problems)
+    _check_members(domains, shown, problems)
     _check_gpus(infra, domains, shown, problems)
     policy = policy_flows(infra, domains, shown, problems)
     if problems:
@@ -402,10 +408,27 @@ def _check_overlaps(domains: list[DomainPlan], shown: str, problems: list[Proble
                 )
 
 
+def _check_members(domains: list[DomainPlan], shown: str, problems: list[Problem]) -> None:
+    """A bridge does not reach from one member of a cluster to another."""
+    for domain in domains:
+        for plan in domain.machines:
+            if plan.machine.member not in (None, domain.member):
+                first = next(each.name for each in domain.machines if each.machine.member)
+                problems.append(
+                    Problem(
+                        f"{shown}: {plan.place}.member",
+                        f"{show(plan.machine.member)} is not where {first} is "
+                        f"({show(domain.member)}), and machines of one domain reach each other on "
+                        "one member only. Name the same member, or give this machine a domain of "
+                        "its own, and have what it offers published: see docs/scale.md.",
+                    )
+                )
+
+
 def _check_gpus(
     infra: Infra, domains: list[DomainPlan], shown: str, problems: list[Problem]
 ) -> None:
-    owners: list[str] = []
+    owners: dict[str, list[str]] = {}
     for domain in domains:
         giving = [name for name, profile in domain.profiles.items() if profile.has_gpu]
         for place, devices in [
@@ -441,12 +464,17 @@ def _check_gpus(
                     )
                 )
             if plan.machine.gpu:
-                owners.append(f"{domain.name}/{plan.name}")
-    if infra.global_.gpu_policy == "exclusive" and len(owners) > 1:
-        problems.append(
+                # Which member of a group it will be is not known here (gpu.ownership).
+                group = domain.member.startswith("@")
+                where = f"@{domain.name}" if group else domain.member
+                owners.setdefault(where, []).append(f"{domain.name}/{plan.name}")
+    if infra.global_.gpu_policy == "exclusive":
+        problems += [
             Problem(
                 f"{shown}: global.gpu_policy",
-                f"is exclusive, but {len(owners)} machines own a GPU: {', '.join(owners)}. Leave "
+                f"is exclusive, but {len(names)} machines own a GPU: {', '.join(names)}. Leave "
                 "gpu: true on one of them, or set gpu_policy: shared.",
             )
-        )
+            for names in owners.values()
+            if len(names) > 1
+        ]

@@ -17,10 +17,12 @@ Instances = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def gpu_obstacles(
-    declaration: Declaration, cards: Sequence[Card], instances: Instances
+    declaration: Declaration,
+    owners: Sequence[MachinePlan],
+    cards: Sequence[Card],
+    instances: Instances,
 ) -> list[Problem]:
-    """The problems of every machine that is to own a GPU; ``cards`` are the host's."""
-    owners = declaration.topology.wants_gpu
+    """The problems of the machines that are to own a GPU of a host, which has these cards."""
     problems = [
         problem
         for machine in owners
@@ -80,6 +82,7 @@ def _other_owners(
     others = sorted(
         place for place, found in instances.items() if place not in ours and _has_gpu(found)
     )
+    others += [(each.domain, each.name) for each in owners[1:]]
     if not others:
         return []
     names = ", ".join(f"{name} (project {project})" for project, name in others)

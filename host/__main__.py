@@ -22,7 +22,6 @@ from host.objects import (
     Place,
     apply_object,
     delete_object,
-    fetch_volume,
     set_rules,
 )
 
@@ -37,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         words.add_argument("name")
         words.add_argument("--project", default="")
         words.add_argument("--pool", default="")
+        words.add_argument("--member", default="", help="of a volume: where in a cluster it is")
         words.add_argument("--owner", default="", help="the stack: PROJECT/STACK/ID")
         if verb == "apply":
             words.add_argument("--image", default="", help="of an instance")
@@ -74,7 +74,7 @@ def _edit(options: argparse.Namespace) -> dict[str, Any]:
     if options.verb in ("close", "open"):
         return set_rules(client, Place(options.name, "default"), json.load(sys.stdin))
     kind = TYPES[options.type]
-    place = Place(options.name, options.project, options.pool)
+    place = Place(options.name, options.project, options.pool, options.member)
     if options.verb == "delete":
         return delete_object(client, kind, place, options.owner)
     desired = json.load(sys.stdin)
@@ -82,9 +82,12 @@ def _edit(options: argparse.Namespace) -> dict[str, Any]:
     if kind.name == "instance":
         return apply_instance(client, place, desired, options.image)
     if kind is VOLUME:
-        from host.volume import apply_volume  # not at the top: most edits start sooner without
+        # Not at the top: most edits start sooner without.
+        from host.moves import fetch_volume
+        from host.volume import apply_volume
 
-        fetch_volume(client, place, options.former, options.owner)
+        if not fetch_volume(client, place, options.former, options.owner):
+            return {"done": "comes with its machine"}
         return apply_volume(client, place, desired)
     return apply_object(client, kind, place, desired, rules=options.rules)
 

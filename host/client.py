@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -31,6 +32,17 @@ class HostError(Exception):
     def __init__(self, user_message: str) -> None:
         self.user_message = user_message
         super().__init__(user_message)
+
+
+def _explain(said: str) -> str:
+    """What Incus said, and for a cluster that is not whole what to do."""
+    if not (peer := _PEER.search(said)):
+        return said
+    return (
+        f"{said}\nIncus changes a network only while every member of its cluster answers, and "
+        f"{peer[1]} does not (incus cluster list). Bring it back, or take it out of the cluster "
+        "for good: incus cluster remove --force NAME. Then run up again."
+    )
 
 
 def user_cache() -> Path:
@@ -68,6 +80,8 @@ _RACES = (
     "Failed getting ACL usage: Network ACL not found",
     "Failed to run: nft -f -",
 )
+#: What Incus says where another member of its cluster would have to take part, and does not answer.
+_PEER = re.compile(r"peer node (\S+?)(?::\d+)? is down")
 #: How often a command is given again then, and after how many seconds.
 _AGAIN, _PAUSE = 2, 1.0
 
@@ -129,7 +143,7 @@ class Client:
         """
         done = self.run(*words, project=project, stdin=stdin, deadline=deadline)
         if done.returncode:
-            raise HostError(done.stderr.strip() or f"incus {' '.join(words[:3])} failed")
+            raise HostError(_explain(done.stderr.strip()) or f"incus {' '.join(words[:3])} failed")
         return done.stdout
 
     def get(self, path: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from declaration.idmap import ISOLATED
 from host.client import Client, HostError
+from host.cluster import member_of
 from host.objects import BASE_IMAGE, IMAGE, INSTANCE, UUID, Place, is_marked, is_rebuilt, merge
 
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
@@ -42,19 +43,29 @@ def apply_instance(
 ) -> dict[str, Any]:
     """Create the container, or give it its desired state; start it and wait until it has booted.
 
-    One that somebody has rebuilt from another image is created again.
+    One that somebody has rebuilt from another image is created again. The desired ``member`` is
+    where in a cluster it is: from another one it moves there, with its volumes.
     What was done, and the container's UUID.
 
     Raises:
         HostError: Incus refuses it, or it does not boot.
     """
+    desired = dict(desired)
+    member = str(desired.pop("member", ""))
     actual = client.get(place.path(INSTANCE))
     if actual is not None and is_marked(actual) and (_half_created(actual) or is_rebuilt(actual)):
         client.call("delete", "--force", place.name, project=place.project)
         actual = None
     if actual is None:
-        done = _create(client, place, desired, image)
+        done = _create(client, place, desired, image, member)
     else:
+        if member:
+            from host.moves import move_machine, settle  # not at the top: they need this module
+
+            if member_of(actual) not in ("", member):
+                move_machine(client, place, actual, member)
+                actual = client.get(place.path(INSTANCE)) or actual
+            settle(client, place, actual)
         _edit(client, place, desired, actual)
         done = "edited"
     made = client.get(place.path(INSTANCE)) or {}
@@ -80,11 +91,13 @@ def _half_created(actual: Mapping[str, Any]) -> bool:
     return never_used and not created
 
 
-def _create(client: Client, place: Place, desired: Mapping[str, Any], image: str) -> str:
+def _create(
+    client: Client, place: Place, desired: Mapping[str, Any], image: str, member: str
+) -> str:
     local = stand_in(image)
     if client.run("image", "info", local).returncode == 0:
         image = local
-    words = ["create", "--quiet", image, place.name]
+    words = ["create", "--quiet", image, place.name, *(["--target", member] if member else [])]
     made = client.run(*words, project=place.project, stdin=json.dumps(desired), deadline=1800)
     if made.returncode:
         raise HostError(

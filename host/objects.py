@@ -15,6 +15,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from host.client import Client, HostError
+from host.cluster import member_of, prepare_network
 
 #: Written into every object that this program makes, so that it knows its own.
 MARK = {"user.managed-by": "incus-stt"}
@@ -98,16 +99,23 @@ def merge(
 
 @dataclass(frozen=True)
 class Place:
-    """Where an object is."""
+    """Where an object is; ``member`` of a cluster only a volume names."""
 
     name: str
     project: str = ""
     pool: str = ""
+    member: str = ""
 
     def path(self, kind: ObjectType) -> str:
         """Its path in the API."""
         values = {key: quote(value, safe="") for key, value in vars(self).items()}
-        return kind.path.format(**values)
+        target = f"&target={values['member']}" if self.member else ""
+        return kind.path.format(**values) + target
+
+    @property
+    def target(self) -> list[str]:
+        """Its member for the client."""
+        return ["--target", self.member] if self.member else []
 
     @property
     def words(self) -> list[str]:
@@ -171,7 +179,9 @@ def apply_object(
         said = {field: desired[field] for field in RULES}
         if rules == "remove":
             said["at"] = datetime.now(UTC).isoformat()  # what comes after it runs again
-    words = [*kind.words, verb, *place.words]
+    if kind is NETWORK and actual is None:
+        prepare_network(client, place.name, state)
+    words = [*kind.words, verb, *place.words, *place.target]
     client.call(*words, project=place.project, stdin=json.dumps(state))
     return {"done": "created" if verb == "create" else "edited", **said}
 
@@ -231,7 +241,7 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
         return {"done": "kept", "why": _kept_volumes(place.name, volumes)}
     if kind is ACL:
         _detach(client, place.name, actual["used_by"])
-    words = [*kind.words, "delete", *place.words]
+    words = [*kind.words, "delete", *place.words, *place.target]
     if kind is INSTANCE:
         words = ["delete", "--force", place.name]
     try:
@@ -275,54 +285,28 @@ def pools(client: Client) -> list[str]:
     return [str(path).rsplit("/", 1)[1] for path in listed]
 
 
-def _volumes(client: Client, project: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+def _volumes(client: Client, project: str) -> list[Place]:
+    found: list[Place] = []
     for pool in pools(client):
         path = f"/1.0/storage-pools/{quote(pool)}/volumes/custom?{_all_of(project)}"
-        found += [(pool, volume["name"]) for volume in client.get(path) or []]
+        for volume in client.get(path) or []:
+            found.append(Place(volume["name"], project, pool, member_of(volume)))
     return found
 
 
-def _disown(client: Client, project: str, volumes: list[tuple[str, str]]) -> None:
+def _disown(client: Client, project: str, volumes: list[Place]) -> None:
     """Take the owner away from what stays, so that any stack may have it next."""
     client.call("project", "unset", project, OWNER)
     for place in volumes:
-        client.run("storage", "volume", "unset", *place, OWNER, project=project)
+        words = ("storage", "volume", "unset", *place.words, OWNER, *place.target)
+        client.run(*words, project=project)
 
 
-def _kept_volumes(project: str, volumes: list[tuple[str, str]]) -> str:
+def _kept_volumes(project: str, volumes: list[Place]) -> str:
     lines = [
         f"The project {project} stays, with the models and data in its volumes. The next up takes "
         "them over. To remove them:"
     ]
-    lines += [f"  incus --project {project} storage volume delete {p} {v}" for p, v in volumes]
+    delete = f"  incus --project {project} storage volume delete"
+    lines += [" ".join([delete, *each.words, *each.target]) for each in volumes]
     return "\n".join([*lines, f"  incus project delete {project}"])
-
-
-def fetch_volume(client: Client, place: Place, former: str, owner: str) -> None:
-    """Bring a volume from the project's former name, or from the pool where it was.
-
-    Raises:
-        HostError: Incus cannot move it.
-    """
-    if client.get(place.path(VOLUME)) is None:
-        for project in filter(None, (place.project, former)):
-            for pool in pools(client):
-                there = Place(place.name, project, pool)
-                found = client.get(there.path(VOLUME))
-                if found and is_marked(found) and not has_other_owner(found, owner):
-                    _move(client, there, place)
-                    break
-            else:
-                continue
-            break
-    if former:
-        # Empty now, or still with something of somebody else's.
-        client.run("project", "delete", former)
-
-
-def _move(client: Client, there: Place, place: Place) -> None:
-    words = [f"{there.pool}/{there.name}", f"{place.pool}/{place.name}", "--project", there.project]
-    if there.project != place.project:
-        words += ["--target-project", place.project]
-    client.call("storage", "volume", "move", *words)

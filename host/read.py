@@ -30,6 +30,7 @@ READS = {
     "profiles": "/1.0/profiles?recursion=1&all-projects=true",
     "instances": "/1.0/instances?recursion=1&all-projects=true",
 }
+_MEMBERS, _HARDWARE = "/1.0/cluster/members?recursion=1", "/1.0/resources?target="
 VOLUMES = "/1.0/storage-pools/{pool}/volumes/custom?recursion=1&all-projects=true"
 #: Seconds that the read may take in all, and of these each machine.
 DEADLINE, MACHINE_DEADLINE = 120, 30
@@ -41,6 +42,12 @@ _GPU_PROCESSES = """timeout 20 nvidia-smi --query-compute-apps=gpu_bus_id,pid,us
 --format=csv,noheader,nounits | while IFS=', ' read -r card pid used; do
   echo "$card, $pid, $used, $(tail -n 1 "/proc/$pid/cgroup")"
 done"""
+
+#: Reads the members of a cluster, then which of them answers here, and the hardware of each.
+_CLUSTER = """{{ {members} >"$work/members" && {server} >"$work/server" &&
+  sed -n 's/.*"server_name": "\\(.*\\)".*/\\1/p' "$work/members" |
+  xargs -P 4 -I '{{}}' sh -c {hardware} sh '{{}}' "$work/hardware {{}}"
+}} </dev/null 2>/dev/null &"""
 
 #: Reads everything at once; each answer has a file of its own. Machines are found by their mark.
 #: Of many machines as many answer at a time as the host has room for: all at once take longer.
@@ -80,6 +87,21 @@ class MachineState:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A member of a cluster; ``resources`` are empty where it did not answer."""
+
+    name: str
+    status: str
+    groups: Sequence[str] = ()
+    resources: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def online(self) -> bool:
+        """Whether machines run there."""
+        return self.status == "Online"
+
+
+@dataclass(frozen=True)
 class Live:
     """The host as it is."""
 
@@ -103,9 +125,14 @@ class Live:
     #: Whether the host's firewall sees what goes from one machine of a bridge to another; None
     #: where that is not known.
     filters_bridges: bool | None = None
+    #: The members of the cluster by name; none where there is no cluster. And the one that answers.
+    members: Mapping[str, Member] = field(default_factory=dict)
+    answers: str = ""
 
-    def find(self, type_: str, name: str, project: str) -> Mapping[str, Any] | None:
-        """An object, where there is one."""
+    def find(self, type_: str, name: str, project: str, member: str = "") -> Any:
+        """An object, where there is one; of a cluster's volumes, that of a member."""
+        if member:
+            name = _on(name, member)
         return self.objects.get((type_, project, name))
 
 
@@ -121,6 +148,7 @@ def read_script(connection: Connection, pool: str) -> str:
 
     for name, path in READS.items():
         run(name, incus_words(connection, ["query", path]), required=True)
+    told = shlex.quote(f'timeout 20 {incus_words(connection, ["query"])} "{_HARDWARE}$1" >"$2"')
     run("volumes", incus_words(connection, ["query", VOLUMES.format(pool=pool)]), required=False)
     if connection.kind != "incus":  # that would be this machine's addresses and cards
         run("addresses", "ip -4 -oneline address", required=False)
@@ -230,12 +258,17 @@ def parse_live(texts: Mapping[str, str]) -> Live:
     """The parts of the answers that matter here."""
     found = {name: json.loads(texts[name]) for name in READS}
     found["volumes"] = json.loads(texts.get("volumes") or "[]")
+    members = _members(texts)
     managed = [network for network in found["networks"] if network["managed"]]
     objects = {("project", item["name"], item["name"]): item for item in found["projects"]}
     objects |= {("network", "default", item["name"]): item for item in managed}
     objects |= {("acl", "default", item["name"]): item for item in found["acls"]}
     for kind in ("profile", "instance", "volume"):
         objects |= {(kind, item["project"], item["name"]): item for item in found[f"{kind}s"]}
+    for item in found["volumes"] if members else ():
+        objects["volume", item["project"], _on(item["name"], item["location"])] = item
+    for item in found["instances"] if members else ():
+        item["member"] = item["location"]  # as a desired state has it
     states: dict[tuple[str, str], MachineState] = {}
     for name, text in texts.items():
         kind, _, place = name.partition(" ")
@@ -256,7 +289,36 @@ def parse_live(texts: Mapping[str, str]) -> Live:
         user_ids=texts.get("user_ids", ""),
         # Without the module br_netfilter there is no such file.
         filters_bridges=texts["bridge_filter"].strip() == "1" if "bridge_filter" in texts else None,
+        members=members,
+        answers=_json(texts["server"])["environment"]["server_name"] if members else "",
     )
+
+
+def _json(text: str | None) -> Any:
+    """An answer; an empty object where there is none."""
+    try:
+        return json.loads(text or "{}")
+    except ValueError:
+        return {}
+
+
+def _members(texts: Mapping[str, str]) -> dict[str, Member]:
+    """The members of the cluster, in the order of their names."""
+    names = {each["server_name"]: each for each in _json(texts.get("members")) or []}
+    return {
+        name: Member(
+            name,
+            names[name]["status"],
+            tuple(names[name]["groups"]),
+            _json(texts.get(f"hardware {name}")),
+        )
+        for name in sorted(names)
+    }
+
+
+def _on(name: str, member: str) -> str:
+    """How ``Live.objects`` names the volume of a member; no name has a slash."""
+    return f"{name}/{member}"
 
 
 def _addresses(said: str) -> dict[str, list[str]]:

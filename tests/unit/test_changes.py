@@ -13,7 +13,8 @@ from declaration.describe import describe
 from declaration.infra import Domain, Machine
 from declaration.settings import Settings
 from declaration.stack_file import SECRETS
-from tests.unit.program import KEPT, Program, host_after, run
+from tests.unit.cluster import CLUSTER, cluster_after
+from tests.unit.program import EMPTY_HOST, KEPT, Program, host_after, run
 from tests.unit.values import PEM, STACKS, change_rows, code
 
 #: Settings that are refused where others are not set with them: there is no change of one only.
@@ -46,7 +47,11 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 
 def program(
-    tmp_path: Path, setting: str = "", value: Any = None, before: Program | None = None
+    tmp_path: Path,
+    setting: str = "",
+    value: Any = None,
+    before: Program | None = None,
+    cluster: bool = False,
 ) -> Program:
     """The stack ``cpu`` with one setting, or one key of the topology, changed."""
     infra = topology()
@@ -71,8 +76,9 @@ def program(
     settings.setdefault("infra", str(tmp_path / "infra.yml"))
     secret = setting.removeprefix("stt:") in SECRETS
     if before is None:
-        return run("cpu", secret=secret, **settings)
-    return run("cpu", host_after(before), before, secret=secret, **settings)
+        return run("cpu", CLUSTER if cluster else EMPTY_HOST, secret=secret, **settings)
+    live = cluster_after(before) if cluster else host_after(before)
+    return run("cpu", live, before, secret=secret, late=live.machines, **settings)
 
 
 def short(name: str) -> str:
@@ -107,7 +113,9 @@ def test_a_change_touches_what_the_table_says(
     example = tmp_path / "ca.pem"
     example.write_text(PEM)
     value = value.replace("ca.pem", str(example))
-    after = program(tmp_path, setting, yaml.safe_load(value) if value else None, before)
+    cluster = setting == "machine:member"  # any other host refuses it
+    before = program(tmp_path, cluster=True) if cluster else before
+    after = program(tmp_path, setting, yaml.safe_load(value) if value else None, before, cluster)
     changes = after.changes(before)
     assert summary(set(changes), set(before.commands)) == set(re.findall(r"`([^`]+)`", cell))
     assert after.drift == {}  # a change of the configuration is not drift

@@ -1,0 +1,243 @@
+"""Where the machines of each domain are in a cluster of Incus: on one member, all of them.
+
+A bridge of Incus does not reach from one member to another, so the domain is what is placed. Once
+chosen, a member stays: `up` goes by what the state has noted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from declaration.problems import Problem, show, suggest
+from declaration.topology import DomainPlan
+from host.cluster import member_of
+from host.read import Live, Member
+from stack.declare import Declaration
+
+#: What the state has of a resource; None where it has nothing.
+Outputs = Callable[[str], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The member of each domain, by the domain's name; nothing where there is no cluster.
+
+    ``left``: domains that `up` leaves as they are, each with its member, which is not online.
+    """
+
+    members: Mapping[str, str] = field(default_factory=dict)
+    left: Mapping[str, Member] = field(default_factory=dict)
+
+    def of(self, domain: str) -> str:
+        """The member of a domain; empty where there is no cluster."""
+        return self.members.get(domain, "")
+
+    def warnings(self) -> list[str]:
+        """What was left out, and why."""
+        return [
+            f"{domain} is left as it is: its machines are on {member.name}, which is "
+            f"{_status(member)}. {_back(member)} What has changed meanwhile comes with the next up."
+            for domain, member in self.left.items()
+        ]
+
+
+def noted_member(plan: DomainPlan, outputs: Outputs) -> str:
+    """The member that the state has of a domain's machines; empty where it has none."""
+    for machine in plan.machines:
+        try:
+            noted = json.loads((outputs(machine.resource("instance")) or {}).get("stdin") or "{}")
+        except ValueError:
+            continue
+        if member := noted.get("member"):
+            return str(member)
+    return ""
+
+
+def place(
+    declaration: Declaration, live: Live | None, outputs: Outputs, problems: list[Problem]
+) -> Placement:
+    """Where each domain is, or is to be; what is wrong goes to ``problems``.
+
+    Where the host was not read, it is where the state has it.
+    """
+    topology, file = declaration.topology, declaration.settings.infra
+    noted = {plan.name: noted_member(plan, outputs) for plan in topology.domains}
+    if live is None:
+        return Placement({domain: member for domain, member in noted.items() if member})
+    if not live.members:
+        problems += _without_cluster(declaration)
+        return Placement()
+    problems += _new_networks(declaration, live)
+    members: dict[str, str] = {}
+    left: dict[str, Member] = {}
+    load = Counter(
+        member_of(found) for (kind, _, _), found in live.objects.items() if kind == "instance"
+    )
+    for plan in topology.domains:
+        if not plan.machines:
+            continue
+        chosen = _choose(plan, live, noted[plan.name], load)
+        if isinstance(chosen, str):
+            problems.append(Problem(f"{file}: {_where(plan)}", chosen))
+            continue
+        members[plan.name] = chosen.name
+        load[chosen.name] += len(plan.machines)
+        if not chosen.online:
+            left[plan.name] = chosen
+            problems += _not_made(plan, chosen, live, outputs, file)
+    return Placement(members, left)
+
+
+def _where(plan: DomainPlan) -> str:
+    """The place in the file that says where a domain is."""
+    for machine in plan.machines:
+        if machine.machine.member:
+            return f"{machine.place}.member"
+    return plan.place
+
+
+def _choose(plan: DomainPlan, live: Live, noted: str, load: Counter[str]) -> Member | str:
+    """The member of a domain, or what is wrong.
+
+    Where more than one would do: the one that has it already, else that with the fewest instances
+    of those that are online, as Incus itself chooses.
+    """
+    declared, every = plan.member, live.members
+    if declared and not declared.startswith("@"):
+        if declared in every:
+            return every[declared]
+        hint = suggest(declared, every)
+        return f"{show(declared)} is no member of the cluster.{hint} There are: {_list(every)}."
+    group = declared.removeprefix("@")
+    fit = {name: each for name, each in every.items() if not group or group in each.groups}
+    if not fit:
+        groups = sorted({f"@{name}" for each in every.values() for name in each.groups})
+        return (
+            f"{show(declared)} is a group without members, or no group of the cluster."
+            f"{suggest(declared, groups)} Groups with members: {', '.join(groups)}. Give it one: "
+            "incus cluster group assign MEMBER default,GROUP"
+        )
+    for name in (noted, *_there(plan, live)):
+        if name in fit:
+            return fit[name]
+    online = [each for each in fit.values() if each.online]
+    if not online:
+        which = f"the members of {show(declared)}" if declared else "the members of the cluster"
+        return f"none of {which} is online: {_list(fit)}. Start one; see incus cluster list."
+    return min(online, key=lambda each: (load[each.name], each.name))
+
+
+def _there(plan: DomainPlan, live: Live) -> Iterator[str]:
+    """The members that have something of a domain: machines first, then volumes that it kept."""
+    for wanted in ("instance", "volume"):
+        for (kind, project, _), found in live.objects.items():
+            if kind == wanted and project == plan.name:
+                yield member_of(found)
+
+
+def _not_made(
+    plan: DomainPlan, member: Member, live: Live, outputs: Outputs, file: str
+) -> list[Problem]:
+    """Machines that are to be made on a member that is not online."""
+    online = [each.name for each in live.members.values() if each.online]
+    return [
+        Problem(
+            f"{file}: {machine.place}",
+            f"{machine.name} is to be made on {member.name}, which is {_status(member)}. "
+            f"{_back(member)} Or name another member; online are: {', '.join(online)}.",
+        )
+        for machine in plan.machines
+        if None in (outputs(machine.resource("instance")), outputs(machine.resource("agent")))
+    ]
+
+
+def _new_networks(declaration: Declaration, live: Live) -> list[Problem]:
+    """Bridges that are to be made while a member does not answer, which Incus refuses."""
+    away = [each for each in live.members.values() if each.status == "Offline"]
+    return [
+        Problem(
+            plan.place,
+            f"its bridge {plan.bridge} is to be made on every member of the cluster, and "
+            f"{away[0].name} is offline. {_back(away[0])} Or take it out of the cluster for good: "
+            f"incus cluster remove --force {away[0].name}",
+        )
+        for plan in declaration.topology.domains
+        if away and plan.bridge not in live.networks
+    ]
+
+
+def _without_cluster(declaration: Declaration) -> list[Problem]:
+    return [
+        Problem(
+            f"{declaration.settings.infra}: {machine.place}.member",
+            f"{show(machine.machine.member)} is for a cluster of Incus, and this host is in none. "
+            "Remove it, or name a host of the cluster with stt:connection.",
+        )
+        for machine in declaration.topology.machines
+        if machine.machine.member
+    ]
+
+
+def _list(members: Mapping[str, Member]) -> str:
+    """Members, with their status where they are not online."""
+    return ", ".join(
+        each.name if each.online else f"{each.name} ({_status(each)})" for each in members.values()
+    )
+
+
+def _status(member: Member) -> str:
+    return member.status.lower()
+
+
+def _back(member: Member) -> str:
+    """How it comes back."""
+    if member.status == "Evacuated":
+        return f"incus cluster restore {member.name} brings it back."
+    return f"Start {member.name}; see incus cluster list."
+
+
+def unreachable(declaration: Declaration, placement: Placement) -> list[Problem]:
+    """Rules of ``policy:`` between domains on two members: no way leads from one to the other."""
+    domains = {plan.written: plan.name for plan in declaration.topology.domains}
+    problems: list[Problem] = []
+    for index, flow in enumerate(declaration.topology.policy):
+        ends = [domains.get(name.partition("/")[0], "") for name in flow.names]
+        source, destination = (placement.of(end) for end in ends)
+        if source and destination and source != destination:
+            problems.append(
+                Problem(
+                    f"{declaration.settings.infra}: policy.{index}",
+                    f"{ends[0]} is on {source} and {ends[1]} on {destination}, and a bridge does "
+                    "not reach from one member to another. Give both the same member, or have the "
+                    "service published and name its address: see docs/scale.md.",
+                )
+            )
+    return problems
+
+
+def double_addresses(declaration: Declaration, live: Live) -> list[Problem]:
+    """Instances of others with an address that a machine is to have: a cluster accepts that."""
+    if not live.members:
+        return []
+    problems: list[Problem] = []
+    for plan in declaration.topology.domains:
+        wanted = {str(machine.address): machine for machine in plan.machines}
+        for (kind, project, name), found in live.objects.items():
+            if kind != "instance" or project == plan.name:
+                continue
+            for device in (found.get("devices") or {}).values():
+                machine = wanted.get(device.get("ipv4.address", ""))
+                if machine and device.get("network") == plan.bridge:
+                    problems.append(
+                        Problem(
+                            f"{declaration.settings.infra}: {machine.place}",
+                            f"its address {machine.address} is that of {name} (project {project}, "
+                            f"on {member_of(found)}) too, which Incus accepts between members of a "
+                            f"cluster. Give {machine.name} another ip:, or {name}.",
+                        )
+                    )
+    return problems
