@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.placement import Placement
 from declaration.idmap import ISOLATED, USERS, is_isolated, room
 from declaration.problems import Problem
 from declaration.topology import MachinePlan
@@ -20,9 +21,17 @@ from stack.declare import Declaration
 _BASE = "volatile.idmap.base"
 
 
-def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
-    """Too few numbers of users on the host for every machine to have its own."""
-    machines = list(declaration.topology.machines)
+def obstacles(
+    declaration: Declaration,
+    live: Live,
+    placement: Placement = Placement(),  # noqa: B008  # it cannot be changed
+) -> list[Problem]:
+    """Too few numbers of users on the host for every machine to have its own.
+
+    Of a cluster only the numbers of the member that answers are known.
+    """
+    here = ("", live.answers)
+    machines = [each for each in declaration.topology.machines if placement.of(each.domain) in here]
     wanted = [plan for plan in machines if plan.isolated]
     free = room(live.user_ids)
     ours = {(plan.domain, plan.name) for plan in machines}
@@ -30,6 +39,7 @@ def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
         name
         for (kind, project, name), found in live.objects.items()
         if kind == INSTANCE.name and (project, name) not in ours and _is_isolated(found)
+        if member_of(found) in here
     ]
     if free is None or not wanted or len(wanted) + len(others) <= free:
         return []

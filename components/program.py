@@ -98,7 +98,7 @@ def main(start: Start) -> None:
             problems += [
                 *obstacles(declaration, live),
                 *other_owners(declaration, host),
-                *idmap.obstacles(declaration, live),
+                *idmap.obstacles(declaration, live, host.placement),
                 *gpu.obstacles(declaration, live, host.placement),
                 *unreachable(declaration, host.placement),
                 *double_addresses(declaration, live),

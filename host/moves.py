@@ -103,18 +103,28 @@ def _transfer(client: Client, there: Place, place: Place) -> None:
 def move_machine(client: Client, place: Place, actual: Mapping[str, Any], member: str) -> None:
     """Bring a machine to another member of the cluster, with its volumes; it is stopped then.
 
+    Where that fails, it runs again where it was.
+
     Raises:
         HostError: Incus refuses it, or a volume that is not a copy of its own is there already.
     """
     volumes = _volumes(client, place, actual)
-    for name in {place.name, *(name for volume in volumes for name in _users(client, volume))}:
-        machine = Place(name, place.project)
-        if (client.get(machine.path(INSTANCE)) or {}).get("status") == "Running":
-            stop(client, machine)
-    for volume in volumes:
-        _copy(client, volume, member)
-    words = ("move", "--quiet", place.name, "--target", member)
-    client.call(*words, project=place.project, deadline=_DEADLINE)
+    wanted = [volume for volume in volumes if _is_to_come(client, volume, member)]
+    stopped: list[Place] = []
+    try:
+        for name in {place.name, *(name for volume in wanted for name in _users(client, volume))}:
+            machine = Place(name, place.project)
+            if (client.get(machine.path(INSTANCE)) or {}).get("status") == "Running":
+                stopped.append(machine)
+                stop(client, machine)
+        for volume in wanted:
+            _copy(client, volume, member)
+        words = ("move", "--quiet", place.name, "--target", member)
+        client.call(*words, project=place.project, deadline=_DEADLINE)
+    except HostError:
+        for machine in stopped:
+            client.run("start", machine.name, project=machine.project)
+        raise
 
 
 def settle(client: Client, place: Place, actual: Mapping[str, Any]) -> None:
@@ -153,20 +163,27 @@ def _users(client: Client, volume: Place) -> list[str]:
     return [path.rpartition("/")[2] for path in paths if path.startswith("/1.0/instances/")]
 
 
+def _is_to_come(client: Client, volume: Place, member: str) -> bool:
+    """Whether a volume is to be copied to a member; not where it came with another machine.
+
+    Raises:
+        HostError: another volume is there, and it is no copy that was cut off.
+    """
+    there = Place(volume.name, volume.project, volume.pool, member)
+    found = client.get(there.path(VOLUME))
+    if found is None or found["config"].get(MOVING) == member:
+        return not _users(client, there)
+    raise HostError(
+        f"{member} has a volume {volume.name} already, and that of {volume.member} is to come "
+        "there. Look at both, and remove the one that is not wanted: incus --project "
+        f"{volume.project} storage volume delete {volume.pool} {volume.name} --target {member}"
+    )
+
+
 def _copy(client: Client, volume: Place, member: str) -> None:
     """Copy a volume to a member. What is left there of a copy that was cut off is made anew."""
     there = Place(volume.name, volume.project, volume.pool, member)
-    found = client.get(there.path(VOLUME))
-    if found is not None:
-        if _users(client, there):
-            return  # it has come with another machine
-        if found["config"].get(MOVING) != member:
-            raise HostError(
-                f"{member} has a volume {volume.name} already, which no machine uses, and that of "
-                f"{volume.member} is to come there. Look at both, and remove the one that is not "
-                f"wanted: incus --project {volume.project} storage volume delete {volume.pool} "
-                f"{volume.name} --target {member}"
-            )
+    if client.get(there.path(VOLUME)) is not None:
         _volume(client, "delete", there)
     _volume(client, "set", volume, f"{MOVING}={member}")
     _transfer(client, volume, there)
