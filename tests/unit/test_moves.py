@@ -27,7 +27,7 @@ class Cluster(Client):
 
     connection: Connection = field(default_factory=lambda: Connection("local"))
     volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    machine: dict[str, Any] = field(
+    machine: Any = field(
         default_factory=lambda: {"location": "node1", "status": "Running", "config": dict(MARK)}
     )
     asked: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Cluster(Client):
             )
         raise AssertionError(path)
 
-    def run(self, *words: str, **_: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Do it."""
         self.asked.append(" ".join(words[:3]))
         target = words[words.index("--target") + 1] if "--target" in words else ""
@@ -68,7 +68,7 @@ class Cluster(Client):
                 assert self.machine.get("location") != target  # in use
                 del self.volumes[target]
             case ("storage", "volume", "set"):
-                key, _, value = words[5].partition("=")
+                key, value = words[5].split("=")
                 self.volumes[target]["config"][key] = value
             case ("storage", "volume", "unset"):
                 self.volumes[target]["config"].pop(words[5])
