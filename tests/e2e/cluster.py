@@ -23,6 +23,8 @@ BRIDGE, SUBNET = "stt-e2e-clu", "10.213.70"
 NODES = ("node1", "node2", "node3")
 #: Seconds without a heartbeat after which a member counts as offline; Incus' least.
 OFFLINE = 11
+#: Seconds for which the cluster has to say the same.
+_STABLE = 4
 
 #: What runs first in a member's namespaces: its own /sys, its address, its daemon. The daemon is
 #: not process 1 there, and is not the last command either, which a shell may become.
@@ -105,13 +107,19 @@ class Cluster:
         run("ip", "link", "delete", self._link(node))
 
     def wait_for(self, node: str, status: str) -> None:
-        """Wait until a member counts as online or offline at the others."""
+        """Wait until a member counts as online or offline at the others, and these as online.
+
+        While a new leader is chosen, others may count as offline too: it has to stay so.
+        """
+        wanted = {each: status if each == node else "ONLINE" for each in NODES}
         other = next(each for each in NODES if each != node)
-        end = time.monotonic() + 60
-        while f"{node},{status}" not in self.ask(
-            "cluster", "list", "--format=csv", "--columns=ns", node=other
-        ):
-            assert time.monotonic() < end, f"{node} is not {status}"
+        since, end = time.monotonic(), time.monotonic() + 90
+        while time.monotonic() < since + _STABLE:
+            words = ("cluster", "list", "--format=csv", "--columns=ns")
+            told = run("incus", *words, env={**os.environ, **self.environment(other)}).stdout
+            if dict(line.split(",") for line in told.splitlines()) != wanted:
+                since = time.monotonic()
+            assert since < end, f"{node} is not {status}: {told}"
             time.sleep(0.2)
 
     def set_up(self) -> None:
@@ -152,9 +160,9 @@ class Cluster:
         words = ("admin", "init", "--preseed")
         incus(*words, stdin=yaml.safe_dump(settings), **self.environment(node))
 
-    def serve(self, remote: str, configuration: Path) -> dict[str, str]:
-        """Make its first member a remote; what the client needs in its environment."""
-        address = f"{address_of(NODES[0])}:8443"
+    def serve(self, remote: str, configuration: Path, node: str) -> dict[str, str]:
+        """Make a member a remote; what the client needs in its environment."""
+        address = f"{address_of(node)}:8443"
         return add_remote(remote, address, configuration, self.environment())
 
     def remove(self) -> None:
