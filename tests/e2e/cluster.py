@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from tests.e2e.other_incus import IMAGE, add_remote, find_daemon, give_image
-from tests.e2e.places import new_directory, note, remove
+from tests.e2e.places import new_directory, note, remove, remove_cgroups
 from tests.e2e.project import incus, run
 
 #: The bridge. The host has .254 on it, and each member the number that its name ends with.
@@ -105,6 +105,7 @@ class Cluster:
         os.killpg(process.pid, signal.SIGKILL)  # and with it process 1 of its namespace
         process.wait()
         run("ip", "link", "delete", self._link(node))
+        remove_cgroups(self.directory / node)
 
     def wait_for(self, node: str, status: str) -> None:
         """Wait until a member counts as online or offline at the others, and these as online.

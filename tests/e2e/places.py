@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from tests.e2e.memory_pool import PLACE
@@ -33,22 +34,34 @@ def disk_of(directory: Path) -> Path:
 
 def remove(directory: Path) -> None:
     """Remove a directory, with what is mounted in it, on it, and the disk below it."""
-    _remove_cgroups(directory)
+    remove_cgroups(directory)
     for path in _mounts(directory):
         run("umount", "-l", path)
     shutil.rmtree(directory, ignore_errors=True)
     disk_of(directory).unlink(missing_ok=True)
 
 
-def _remove_cgroups(directory: Path) -> None:
-    """Remove the cgroups of the containers that a daemon had, which go with it but not by it."""
-    for container in directory.glob("**/containers/*"):
-        name = container.name  # with a number where there was one already
-        for pattern in (f"*/lxc.*.{name}", f"*/lxc.*.{name}-[0-9]"):
-            for group in Path("/sys/fs/cgroup").glob(pattern):
-                for path in sorted(group.glob("**/"), reverse=True):
-                    with contextlib.suppress(OSError):
-                        path.rmdir()
+def remove_cgroups(directory: Path) -> None:
+    """Remove the cgroups of the containers that a daemon had, which go with it but not by it.
+
+    What was just killed keeps them for a moment.
+    """
+    names = [container.name for container in directory.glob("**/containers/*")]
+    end = time.monotonic() + 2
+    while (
+        left := [group for name in names for group in _cgroups(name)]
+    ) and time.monotonic() < end:
+        for group in left:
+            for path in sorted(group.glob("**/"), reverse=True):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        time.sleep(0.05)
+
+
+def _cgroups(container: str) -> list[Path]:
+    """The cgroups of a container; their names end with a number where there was one already."""
+    patterns = (f"*/lxc.*.{container}", f"*/lxc.*.{container}-[0-9]")
+    return [path for each in patterns for path in Path("/sys/fs/cgroup").glob(each)]
 
 
 def _mounts(directory: Path) -> list[str]:
