@@ -57,7 +57,7 @@ def _find_volume(client: Client, place: Place, former: str, owner: str) -> Place
 
 
 def _move(client: Client, there: Place, place: Place) -> None:
-    if there.member != place.member:
+    if there.member:
         _transfer(client, there, place)
         _volume(client, "delete", there)
         return
@@ -70,8 +70,8 @@ def _move(client: Client, there: Place, place: Place) -> None:
 def _transfer(client: Client, there: Place, place: Place) -> None:
     """Make a copy of a volume on another member, snapshots included.
 
-    Incus 6.0 itself copies between members in its project ``default`` only (incus#2221): it goes
-    through a file where ``incus`` runs.
+    Incus 6.0 itself copies between members in its project ``default`` only (incus#2221), and to
+    another pool only on the member that is asked: it goes through a file where ``incus`` runs.
     """
     export = ("storage", "volume", "export", there.pool, there.name)
     bring = ("storage", "volume", "import", place.pool)

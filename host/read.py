@@ -149,6 +149,13 @@ def read_script(connection: Connection, pool: str) -> str:
     for name, path in READS.items():
         run(name, incus_words(connection, ["query", path]), required=True)
     told = shlex.quote(f'timeout 20 {incus_words(connection, ["query"])} "{_HARDWARE}$1" >"$2"')
+    commands.append(
+        _CLUSTER.format(
+            members=incus_words(connection, ["query", _MEMBERS]),
+            server=incus_words(connection, ["query", "/1.0"]),
+            hardware=told,
+        )
+    )
     run("volumes", incus_words(connection, ["query", VOLUMES.format(pool=pool)]), required=False)
     if connection.kind != "incus":  # that would be this machine's addresses and cards
         run("addresses", "ip -4 -oneline address", required=False)
