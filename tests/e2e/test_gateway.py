@@ -27,7 +27,7 @@ from tests.e2e.project import (
     wait_until,
 )
 
-DOMAIN, SUBNET = "stt-e2e-gw", "10.213.71"
+DOMAIN, SUBNET = "stt-e2e-gw", "10.213.75"
 UNIT = "faster-whisper.service"
 SERVERS = ("stt", "stt-2")
 #: The settings and machines of the first `up`.

@@ -76,5 +76,5 @@ def test_the_client_is_called_once_for_each_machine(
     live = Reading(Connection("local"), "default").result()
     assert sorted(live.machines) == sorted(("lab", name) for name in names)
     calls = (tmp_path / "stand-in" / "calls").read_text().splitlines()
-    fixed = len(READS) + len(("volumes", "list"))
+    fixed = len(READS) + len(("volumes", "members", "list"))
     assert len(calls) == fixed + machines
