@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from agent.machine import flock
 from declaration.connection import Connection
 from host.client import Client, HostError, shell, user_cache
-from host.conntrack import cut
+from host.conntrack import cut, elsewhere
 from host.objects import NETWORK, Place
 
 #: The ACL that is there while the bridge is open: its name ends so, after the bridge's.
@@ -153,7 +153,7 @@ class Egress:
     def _cut(self) -> None:
         # They were opened meanwhile, and an ACL lets through what is open.
         subnet = self._config()["ipv4.address"].rpartition(".")[0] + ".0/24"
-        cut(self.connection, subnet)
+        cut(self.connection, subnet, elsewhere(subnet))
 
 
 def run_open(egress: Egress, command: str, unless: str = "") -> int:

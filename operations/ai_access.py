@@ -128,8 +128,8 @@ def hand_over(declaration: Declaration) -> list[str]:
             to all.
     """
     flows = [flow for each in access_of(declaration).flows.values() for flow in each]
-    for source, destination in {(flow.sources[0], flow.destinations[0]) for flow in flows}:
-        cut(declaration.settings.host_connection, source, destination)
+    for source, to in {(source, flow.destinations) for flow in flows for source in flow.sources}:
+        cut(declaration.settings.host_connection, source, to)
     lines, free = flush(declaration, restart=True)
     if not free:
         raise OperationError(
