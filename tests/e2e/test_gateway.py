@@ -230,19 +230,6 @@ def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
     assert load.wrong == []
 
 
-def test_a_third_server_changes_nothing_for_the_others(project: Project) -> None:
-    before = invocations(project)
-    project.machines["stt"]["count"] = 3
-    project.write()
-    with Load(project) as load:
-        said = project.up()
-    assert load.wrong == []
-    assert invocations(project) == before
-    assert f"{DOMAIN}/stt-3/instance" in changed(said)
-    wait_until(lambda: servers(project).get("stt-3", {}).get("serving", False), 30)
-    assert project.unchanged()
-
-
 def test_another_key_reaches_the_gateway_and_the_servers(project: Project) -> None:
     before = project.outputs()["stt_api_key"]
     assert project.make("rotate-key").returncode == 0
