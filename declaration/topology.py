@@ -263,9 +263,12 @@ def _addresses(
     machines = _replicas(domain, place, problems)
     pinned = _pinned(machines, subnet, place, problems)
     free = (subnet[n] for n in range(1, LAST_MACHINE + 1) if subnet[n] not in pinned)
+    # Those that ``count`` adds come last: the others keep their addresses.
+    order = sorted(machines, key=lambda each: machines[each][0] != each)
+    addresses = {each: machines[each][1].ip or next(free, None) for each in order}
     plans: list[MachinePlan] = []
     for machine_name, (written, machine) in machines.items():
-        address = machine.ip or next(free, None)
+        address = addresses[machine_name]
         if address is None:
             message = f"finds no free address: a domain has room for {LAST_MACHINE} machines."
             problems.append(Problem(f"{place}.machines.{written}", message))

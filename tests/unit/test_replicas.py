@@ -51,9 +51,9 @@ def test_the_first_keeps_the_name_and_the_others_are_numbered(tmp_path: Path) ->
     found = {each.name: each for each in plan(tmp_path, machines).machines}
     assert {name: str(each.address) for name, each in found.items()} == {
         "stt": "10.120.0.1",
-        "stt-2": "10.120.0.2",
-        "stt-3": "10.120.0.3",
-        "web": "10.120.0.4",
+        "stt-2": "10.120.0.3",
+        "stt-3": "10.120.0.4",
+        "web": "10.120.0.2",
     }
     assert all(found[name].roles == STT for name in ("stt", "stt-2", "stt-3"))
     assert found["stt-3"].machine.description == "Speech"
@@ -100,7 +100,7 @@ def test_a_rule_is_about_all_of_them_or_one(tmp_path: Path) -> None:
         ({"stt": {"count": "2"}}, 'stt.count: "2" is not allowed: Input should be a valid integer'),
         (
             {"stt": {"count": 99}, "web": {}},
-            "web: finds no free address: a domain has room for 99 machines",
+            "stt: finds no free address: a domain has room for 99 machines",
         ),
         (
             {"stt": {"count": 2, "ip": "10.120.0.99"}},
