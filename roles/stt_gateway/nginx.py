@@ -193,6 +193,9 @@ def _passed(gateway: Gateway) -> list[str]:
         "proxy_set_header Connection $upgrade_or_close;",
         # The body is whole before a server gets it, and stays until one has answered.
         "proxy_request_buffering on;",
+        # A host's firewall can forget connections while it is written anew: then a server's answer
+        # comes through only once something was sent to that server again (``service.KEEPALIVE``).
+        "proxy_socket_keepalive on;",
         # What a server says goes on at once: server-sent events.
         "proxy_buffering off;",
         "proxy_buffer_size 16k;",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.files import File
 from agent.http import HealthRequest
+from agent.kinds.files import Files
 from agent.kinds.packages import Packages
 from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.service import Service
@@ -30,6 +31,11 @@ ENVIRONMENT, WATCHER_ENVIRONMENT = f"{ETC}/nginx.env", f"{ETC}/watcher.env"
 #: The keys as nginx reads them, and the stack's own as a header for curl.
 KEYS, AUTHORIZATION = f"{ETC}/keys.conf", f"{ETC}/authorization"
 PROGRAM = "roles/stt_gateway/machine"
+#: Seconds of silence on a connection after which a sign of life is sent, and between two of them.
+KEEPALIVE = File(
+    "/etc/sysctl.d/60-incus-stt-gateway.conf",
+    "net.ipv4.tcp_keepalive_time = 10\nnet.ipv4.tcp_keepalive_intvl = 5\n",
+)
 #: Where the watcher answers, on the loopback.
 WATCHER_PORT = 9145
 #: Seconds that nginx gets to end what runs before it restarts; new requests wait at its socket.
@@ -57,7 +63,11 @@ def steps(context: Context) -> list[Step]:
     place = f"/opt/incus-stt/stt-gateway-{digest(Path(PROGRAM))}"
     upload = Upload(place, subdirectory=NAME)
     program = Step(context.part(f"{NAME}/program"), upload, source=PROGRAM)
-    found = [user, packages, program]
+    network = Step(
+        context.part(f"{NAME}/network"),
+        Files([KEEPALIVE], [["/lib/systemd/systemd-sysctl", KEEPALIVE.path]]),
+    )
+    found = [user, packages, program, network]
     if context.settings.asks_key:
         found.append(Step(context.part(f"{NAME}/secrets"), _secrets(context), [user.name]))
     needs = [step.name for step in found]
