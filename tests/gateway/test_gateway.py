@@ -415,8 +415,9 @@ def test_nginx_takes_the_socket_that_systemd_holds(tmp_path: Path) -> None:
             nginx = start_nginx(tmp_path, text, env=environment, pass_fds=[fd])
             for each in clients:
                 each.join()
+            time.sleep(1)  # a process of nginx that only starts would not hear of the end
             nginx.send_signal(signal.SIGQUIT)
-            nginx.wait(10)
+            nginx.wait(30)
         assert statuses == [503] * 6, (tmp_path / "nginx.log").read_text()
 
 

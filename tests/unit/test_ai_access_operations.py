@@ -104,8 +104,8 @@ def test_connections_are_cut_before_the_models_are_unloaded(
     monkeypatch.setattr(ai_access, "flush", flush)
     assert ai_access.hand_over(declaration) == said[0]
     assert set(done[:-1]) == {
-        ("10.120.0.0/24", "10.110.0.1/32"),
-        ("10.130.0.0/24", "10.110.0.0/24"),
+        ("10.120.0.0/24", ("10.110.0.1/32",)),
+        ("10.130.0.0/24", ("10.110.0.0/24",)),
     }
     assert done[-1] == "flush"
     said[:] = [["gpu-server: STT is busy and kept its model: try again"], False]
