@@ -61,7 +61,7 @@ def project(pool: Project) -> Project:
     )
     pool.write()
     pool.settle()
-    wait_until(lambda: all_serve(pool), 60)
+    wait_until(lambda: all_serve(pool), 90)
     return pool
 
 
@@ -195,7 +195,7 @@ def test_a_bad_model_stops_at_the_first(project: Project, make: Any) -> None:
     after = invocations(project)
     assert after[1] == before[1]
     assert f"{DOMAIN}/stt-2/stt_server/service" not in changed(said)
-    wait_until(lambda: all_serve(project), 30)
+    wait_until(lambda: all_serve(project), 90)
 
 
 def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
@@ -224,7 +224,7 @@ def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
             had = load.good
             befall()
             # Two servers are all there are: the next comes once this one is over.
-            wait_until(lambda: all_serve(project), 60)
+            wait_until(lambda: all_serve(project), 90)
             assert load.wrong == [], befall.__name__
             assert load.good > had, befall.__name__
     assert load.wrong == []
