@@ -133,7 +133,6 @@ class Command(local.Command):
         secret_output: bool = False,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        left = host.is_left(name)
         if drift:
             host.drift[name] = drift
         former = host.former_name(name)
@@ -158,7 +157,7 @@ class Command(local.Command):
                     delete_before_replace=True,
                     additional_secret_outputs=["stdout", "stderr"] if secret_output else None,
                     aliases=[pulumi.Alias(name=former)] if former != name else None,
-                    ignore_changes=_INPUTS if left else None,
+                    ignore_changes=_INPUTS if host.is_left(name) else None,
                 ),
             ),
         )

@@ -8,17 +8,20 @@ from declaration.topology import MachinePlan
 HTTPS = 443
 
 
+def stt_host(settings: Settings, everywhere: str) -> str:
+    """Where the STT server answers; ``everywhere`` where it listens on every address."""
+    host = str(settings.host)
+    return everywhere if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
+
+
 def stt_url(settings: Settings, machine: MachinePlan) -> str:
     """The base URL for OpenAI clients."""
-    host = str(settings.host)
-    return f"http://{machine.address if host == '0.0.0.0' else host}:{settings.port}/v1"  # noqa: S104  # compared, not bound
+    return f"http://{stt_host(settings, str(machine.address))}:{settings.port}/v1"
 
 
 def stt_base_url(settings: Settings) -> str:
     """The STT service's address inside its own machine."""
-    host = str(settings.host)
-    inside = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # compared, not bound
-    return f"http://{inside}:{settings.port}"
+    return f"http://{stt_host(settings, '127.0.0.1')}:{settings.port}"
 
 
 def gateway_url(settings: Settings, machine: MachinePlan) -> str:

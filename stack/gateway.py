@@ -9,6 +9,7 @@ from declaration.gateway import server_address
 from declaration.problems import Problem, show
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
+from declaration.urls import stt_host
 from stack.checks import GATEWAY_ROLE, STT_ROLE
 
 
@@ -26,14 +27,9 @@ def gateway_servers(
 ) -> list[GatewayServer]:
     """The servers of the gateway's domain, then those of ``stt:gateway.servers``."""
     own = topology.with_role(STT_ROLE, gateway.domain) if settings.enabled else []
-    host = str(settings.host)
     found = [
-        GatewayServer(
-            machine.name,
-            str(machine.address) if host == "0.0.0.0" else host,  # noqa: S104  # compared
-            settings.port,
-        )
-        for machine in own
+        GatewayServer(each.name, stt_host(settings, str(each.address)), settings.port)
+        for each in own
     ]
     for url in settings.gateway.servers:
         address, port = server_address(url)

@@ -59,7 +59,7 @@ class Transcription(Kind):
     def apply(self, machine: Machine, step: str) -> Applied:
         """Post it, and see what comes back."""
         began = time.monotonic()
-        text = self._post(machine, step, self.patience)
+        text = self._text(machine)
         took = round(time.monotonic() - began, 3)
         if not text:
             raise StepError(
@@ -90,9 +90,32 @@ class Transcription(Kind):
             )
         return Applied({**result, **found}, made={**result, **found})
 
-    def _post(self, machine: Machine, step: str, left: int) -> str:
-        """What comes back; 503 is asked again ``left`` times, a second after each."""
+    def _text(self, machine: Machine) -> str:
+        """What comes back."""
         look = f"See journalctl -u {self.unit} in the machine."
+        end = time.monotonic() + self.patience
+        body, status, failure = self._post(machine)
+        while status == "503" and time.monotonic() < end:
+            time.sleep(1)
+            body, status, failure = self._post(machine)
+        if failure is not None:
+            raise StepError(
+                f"{self.url} does not answer.", details=last_lines(failure, 2), resolution=look
+            )
+        try:
+            if status != "200":
+                raise ValueError
+            return str(json.loads(body)["text"]).strip()
+        except (ValueError, KeyError, TypeError):
+            raise StepError(
+                f"The verification got HTTP status {status} from "
+                f"{self.url}/audio/transcriptions with model {self.model}.",
+                details=body[:600],
+                resolution=look,
+            ) from None
+
+    def _post(self, machine: Machine) -> tuple[str, str, str | None]:
+        """The body and the status of the answer; and where curl fails, what it says."""
         recording = machine.path(self.recording)
         key = ["-H", f"@{machine.path(self.header_file)}"] if self.header_file else []
         done = machine.run(
@@ -107,24 +130,7 @@ class Transcription(Kind):
             deadline=self.deadline + 10,
         )
         body, _, status = done.stdout.rpartition("\n")
-        if status == "503" and left > 0:
-            time.sleep(1)
-            return self._post(machine, step, left - 1)
-        if done.returncode:
-            raise StepError(
-                f"{self.url} does not answer.", details=last_lines(done.stderr, 2), resolution=look
-            )
-        try:
-            if status != "200":
-                raise ValueError
-            return str(json.loads(body)["text"]).strip()
-        except (ValueError, KeyError, TypeError):
-            raise StepError(
-                f"The verification got HTTP status {status} from "
-                f"{self.url}/audio/transcriptions with model {self.model}.",
-                details=body[:600],
-                resolution=look,
-            ) from None
+        return body, status, done.stderr if done.returncode else None
 
     def runs_on(self, machine: Machine) -> Mapping[str, str]:
         """The device and the compute type, where the service tells them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from typing import Any
 
 from agent.kinds.transcription import Transcription
@@ -15,8 +14,9 @@ from roles.stt_gateway import service
 from roles.stt_server.access import client_outputs, keys
 from roles.stt_server.verification import (
     ERROR_RATE,
-    RECORDING,
+    duration,
     expected_words,
+    recording_file,
     recording_step,
 )
 from stack.checks import STT_ROLE
@@ -36,8 +36,6 @@ def _verification(context: Context) -> list[Step]:
     place, recording = recording_step(context, service.NAME)
     machines = topology.with_role(STT_ROLE, context.machine.domain) if settings.enabled else []
     services = [context.declaration.service_on(machine) for machine in machines]
-    with wave.open(settings.check.recording or RECORDING) as audio:
-        seconds = audio.getnframes() / audio.getframerate()
     # An engine of the operator's own may not know the alias.
     named = services[:1] if context.declaration.engine.self_contained else []
     words = [expected_words(settings, each) for each in services]
@@ -45,7 +43,7 @@ def _verification(context: Context) -> list[Step]:
         url=gateway_url(settings, context.machine),
         model=named[0].model.name if named else MODEL_ALIAS,
         recording=place,
-        seconds=round(seconds, 3),
+        seconds=duration(recording_file(context)),
         header_file=service.AUTHORIZATION if settings.asks_key else "",
         unit="stt-gateway",
         engine=settings.engine,

@@ -20,7 +20,7 @@ from declaration.step import Step
 from declaration.unit import HARDENING, hardened_unit
 from roles.role import Context
 from roles.stt_gateway.nginx import HOME, Gateway, keys_text, nginx_conf
-from roles.stt_server.access import API_KEY, keys
+from roles.stt_server.access import authorization, keys
 from stack.gateway import gateway_servers
 
 NAME = "stt_gateway"
@@ -83,7 +83,7 @@ def _secrets(context: Context) -> SecretFiles:
     return SecretFiles(
         [
             SecretFile(KEYS, keys_text(tokens), owner=f"{USER}:{USER}"),
-            SecretFile(AUTHORIZATION, f"Authorization: Bearer {secret(API_KEY)}\n"),
+            authorization(AUTHORIZATION),
         ]
     )
 

@@ -36,7 +36,6 @@ from roles.stt_server.access import (
     secret_files,
 )
 from roles.stt_server.verification import (
-    RECORDING,
     drain,
     expected_words,
     gateways,
@@ -87,9 +86,7 @@ def steps(context: Context) -> list[Step]:
         clients = client_keys_file(context.settings)
         keys.append(Step(context.part(f"{SERVICE}/clients"), clients, [user.name]))
     place, recording = recording_step(context, SERVICE)
-    own_place, own_recording = recording_step(context, SERVICE, RECORDING)
-    proof = proof_of_change(context, engine, own_place, place)
-    heard = own_recording if proof and proof.recording == own_place else recording
+    proof, heard = proof_of_change(context, engine) or (None, recording)
     service = Step(
         service_name,
         replace(engine.service, proof=proof, drain=drain(context, engine)),
@@ -138,8 +135,14 @@ def _prune(context: Context, service: Step, verify: Step) -> Step:
     Only what is verified makes other models superfluous, and only once the last server has it.
     """
     servers = _servers(context)
-    each = [engine_service(Context(context.declaration, machine)) for machine in servers]
-    kept = dict.fromkeys(path for engine in each for path in engine.models)
+    declaration = context.declaration
+    different = {
+        (each.model.name, each.device, each.compute_type): Context(declaration, each.machine)
+        for each in map(declaration.service_on, servers)
+    }
+    kept = dict.fromkeys(
+        path for each in different.values() for path in engine_service(each).models
+    )
     return Step(
         context.part(f"{SERVICE}/prune"),
         Prune([f"{MODELS}/*", f"{VOLUME}/huggingface/hub/models--*"], list(kept)),

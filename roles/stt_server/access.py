@@ -41,11 +41,16 @@ def secret_files(service: str) -> SecretFiles:
     return SecretFiles(
         [
             SecretFile(KEY, key, owner=f"{USER}:{USER}"),
-            SecretFile(AUTHORIZATION, f"Authorization: Bearer {key}\n"),
+            authorization(AUTHORIZATION),
             SecretFile(KEY_ENVIRONMENT, f"API_KEY={key}\n"),
         ],
         service,
     )
+
+
+def authorization(path: str) -> SecretFile:
+    """The stack's own key as a header for curl."""
+    return SecretFile(path, f"Authorization: Bearer {secret(API_KEY)}\n")
 
 
 def client_keys_file(settings: Settings) -> SecretFiles:

@@ -14,7 +14,7 @@ from declaration.source_files import digest
 from declaration.step import Step
 from declaration.topology import MachinePlan
 from declaration.urls import stt_base_url, stt_url
-from engines.service import EngineService, header_file
+from engines.service import SERVICE, EngineService, header_file
 from roles.role import Context
 from stack.checks import GATEWAY_ROLE
 from stack.declare import SttService
@@ -43,6 +43,13 @@ def recording_step(context: Context, role: str, source: str = "") -> tuple[str, 
     return place, Step(context.part(f"{role}/{part}"), upload, source=source)
 
 
+def duration(recording: str) -> float:
+    """The length of a WAV file, in seconds."""
+    with wave.open(recording) as audio:
+        seconds: float = audio.getnframes() / audio.getframerate()
+    return round(seconds, 3)
+
+
 def expected_words(settings: Settings, service: SttService) -> str:
     """What the recording has to come back as; empty: any words will do."""
     if settings.check.words is not None:
@@ -57,13 +64,11 @@ def transcription(
 ) -> Transcription:
     """``recording`` is the place of the file ``source`` in the machine."""
     service = context.declaration.service_on(context.machine)
-    with wave.open(source) as audio:
-        seconds = audio.getnframes() / audio.getframerate()
     return Transcription(
         url=stt_url(context.settings, context.machine),
         model=service.model.name,
         recording=recording,
-        seconds=round(seconds, 3),
+        seconds=duration(source),
         header_file=header_file(context.settings),
         unit=engine.service.unit,
         engine=context.settings.engine,
@@ -74,23 +79,22 @@ def transcription(
     )
 
 
-def proof_of_change(
-    context: Context, engine: EngineService, own: str, declared: str
-) -> Transcription | None:
-    """What a change has to transcribe, or the service before comes back.
+def proof_of_change(context: Context, engine: EngineService) -> tuple[Transcription, Step] | None:
+    """What a change has to transcribe, or the service before comes back; and its recording's step.
 
-    Behind a gateway a restart costs nobody anything, and it is the whole verification, of the
-    recording ``declared``. Else it is this project's ``own``, and any words will do: it does not
-    depend on ``stt:check``, whose change restarts nothing.
+    Behind a gateway a restart costs nobody anything, and it is the whole verification. Else it is
+    this project's own recording, and any words will do: it does not depend on ``stt:check``, whose
+    change restarts nothing.
     """
     if context.declaration.engine.self_contained:
         return None
-    url = f"{stt_base_url(context.settings)}/v1"  # another address of the machine restarts nothing
-    if gateways(context):
-        asked = transcription(context, engine, declared, recording_file(context))
-        return replace(asked, url=url)
-    asked = transcription(context, engine, own, RECORDING)
-    return replace(asked, url=url, words="", error_rate=0.0)
+    whole = bool(gateways(context))
+    source = recording_file(context) if whole else RECORDING
+    place, recording = recording_step(context, SERVICE, source)
+    # Inside the machine: another address of it restarts nothing.
+    url = f"{stt_base_url(context.settings)}/v1"
+    proof = replace(transcription(context, engine, place, source), url=url)
+    return proof if whole else replace(proof, words="", error_rate=0.0), recording
 
 
 def drain(context: Context, engine: EngineService) -> Drain | None:

@@ -664,6 +664,21 @@ def test_a_transcription_that_proves_nothing(
         agent.apply("stt/verify", _transcription(agent))
 
 
+def test_a_gateway_has_to_see_first_that_a_server_works(agent: Any) -> None:
+    mark = agent.systemd.state / "asked"
+    agent.systemd.program(
+        "curl",
+        f"#!/bin/sh\nif [ -e {mark} ]; then printf '%s\\n200' '{{\"text\": \"one\"}}'\n"
+        f"else : >{mark}; printf 'none\\n503'; fi\n",
+        ready=True,
+    )
+    with pytest.raises(StepError, match="HTTP status 503"):
+        agent.apply("stt/verify", _transcription(agent, device=""))
+    mark.unlink()
+    said = agent.apply("stt/verify", _transcription(agent, device="", patience=30))
+    assert said["text"] == "one"
+
+
 def test_what_the_journal_says_of_the_device(agent: Any) -> None:
     _curl(agent, '{"text": "one"}')
     (agent.systemd.state / "journal").write_text("device=cpu type=x\ndevice=cuda type=int8\n")
