@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -12,20 +13,24 @@ from tests.e2e.project import RECORDINGS, Project, post_recording
 
 @dataclass
 class Load:
-    """Requests of two clients, one after the other; each with its time and whether it was good.
+    """Requests of several clients, each one after the other; with its time and whether it was good.
 
-    ``text`` is what has to come back; empty: anything.
+    ``texts`` are what has to come back, of each client in turn; empty: anything.
     """
 
     url: str
     key: str
-    text: str = "hello world"
+    texts: Sequence[str] = ("hello world",)
+    clients: int = 2
     answers: list[tuple[float, bool]] = field(default_factory=list)
+    #: What came back instead.
+    wrong: list[str] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Load:
-        self._clients = [threading.Thread(target=self._client) for _ in range(2)]
-        for client in self._clients:
+        texts = (self.texts[number % len(self.texts)] for number in range(self.clients))
+        self._threads = [threading.Thread(target=self._client, args=(text,)) for text in texts]
+        for client in self._threads:
             client.start()
         time.sleep(1)
         return self
@@ -33,19 +38,27 @@ class Load:
     def __exit__(self, *error: object) -> None:
         time.sleep(1)
         self._over.set()
-        for client in self._clients:
+        for client in self._threads:
             client.join()
 
-    def _client(self) -> None:
-        recording = RECORDINGS / "hello_world.wav"
+    def _client(self, text: str) -> None:
+        recording = RECORDINGS / f"{(text or 'hello world').replace(' ', '_')}.wav"
         while not self._over.is_set():
             try:
                 answer = post_recording(self.url, recording, "whisper-1", self.key)
-                good = answer.status == 200 and self.text in ("", answer.json["text"])
-            except OSError:
-                good = False
+                said = answer.json["text"] if answer.status == 200 else repr(answer.body[:200])
+                good = answer.status == 200 and text in ("", said)
+            except OSError as problem:
+                said, good = str(problem), False
                 time.sleep(0.02)
             self.answers.append((time.monotonic(), good))
+            if not good:
+                self.wrong.append(f"{text}: {said}")
+
+    @property
+    def good(self) -> int:
+        """How many requests were answered as they should be."""
+        return len(self.answers) - self.failed
 
     @property
     def failed(self) -> int:
@@ -59,7 +72,7 @@ class Load:
         return max(later - earlier for earlier, later in pairwise(good))
 
 
-def under_load(project: Project, text: str = "hello world") -> Load:
+def under_load(project: Project, *texts: str, clients: int = 2) -> Load:
     """A load on the STT service of a stack."""
     outputs = project.outputs()
-    return Load(outputs["stt_url"], outputs["stt_api_key"], text)
+    return Load(outputs["stt_url"], outputs["stt_api_key"], texts or ("hello world",), clients)

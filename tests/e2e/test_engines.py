@@ -75,7 +75,7 @@ def test_an_engine_with_a_directory_of_the_operator_s(project: Project, engine: 
     # Its weights are random.
     assert 'in a recording of "one two three": a word error rate of' in project.fails()
     project.set(check={"words": ""})
-    with under_load(project, text="") as load:
+    with under_load(project, "") as load:
         assert "any words will do" in project.up()
     assert load.failed == 0, "the port is held while another engine takes the place"
     assert project.unchanged()

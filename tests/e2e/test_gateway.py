@@ -7,12 +7,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from tests.e2e.load import Load, under_load
 from tests.e2e.project import (
     RECORDINGS,
     Project,
@@ -79,43 +78,9 @@ def all_serve(project: Project) -> bool:
     return answers and all(each["serving"] for each in servers(project).values())
 
 
-@dataclass
-class Load:
-    """Requests of several clients, one after the other, until it ends; what came back wrong."""
-
-    project: Project
-    clients: int = 4
-    good: int = 0
-    wrong: list[str] = field(default_factory=list)
-    _over: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Load:
-        outputs = self.project.outputs()
-        self._url, self._key = outputs["stt_url"], outputs["stt_api_key"]
-        self._pool = ThreadPoolExecutor(self.clients)
-        for number in range(self.clients):
-            self._pool.submit(self._client, number)
-        time.sleep(1)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        time.sleep(1)
-        self._over.set()
-        self._pool.shutdown()
-
-    def _client(self, number: int) -> None:
-        recording = RECORDINGS / ("hello_world.wav" if number % 2 else "one_two_three.wav")
-        words = recording.stem.replace("_", " ")
-        while not self._over.is_set():
-            try:
-                answer = post_recording(self._url, recording, "whisper-1", self._key)
-                said = answer.json["text"] if answer.status == 200 else answer.body[:200]
-            except OSError as problem:
-                said = str(problem)
-            if said == words:
-                self.good += 1
-            else:
-                self.wrong.append(f"{words}: {said!r}")
+def load_on(project: Project, clients: int = 4) -> Load:
+    """A load on the gateway; two recordings, so that no answer can be another client's."""
+    return under_load(project, "one two three", "hello world", clients=clients)
 
 
 def invocations(project: Project) -> list[str]:
@@ -147,7 +112,7 @@ def test_a_wrong_key_is_refused(project: Project) -> None:
 
 
 def test_status_has_the_servers_and_their_requests(project: Project) -> None:
-    with Load(project) as load:
+    with load_on(project) as load:
         pass
     said = project.make("status").stdout
     assert load.wrong == []
@@ -171,7 +136,7 @@ def test_another_model_goes_through_them_one_by_one(project: Project) -> None:
     done = threading.Event()
     watching = threading.Thread(target=watch)
     project.set(quantization="float32")
-    with Load(project) as load:
+    with load_on(project) as load:
         watching.start()
         said = project.up()
         done.set()
@@ -189,7 +154,7 @@ def test_a_bad_model_stops_at_the_first(project: Project, make: Any) -> None:
     """It goes back, and the other one was not touched."""
     before = invocations(project)
     project.set(model=make(project))
-    with Load(project) as load:
+    with load_on(project) as load:
         said = project.fails()
     assert load.wrong == [] and load.good > 10
     after = invocations(project)
@@ -219,7 +184,7 @@ def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
         time.sleep(15)
         project.inside("systemctl", "kill", "-s", "CONT", UNIT, machine="stt-2")
 
-    with Load(project, clients=8) as load:
+    with load_on(project, clients=8) as load:
         for befall in (kill, stop_machine, cut_network, hang):
             had = load.good
             befall()

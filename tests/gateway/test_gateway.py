@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def servers(tmp_path: Path) -> Iterator[list[StandIn]]:
 def running(tmp_path: Path, servers: list[StandIn]) -> Iterator[Running]:
     with gateway(tmp_path, [s.port for s in servers], upload_mb=1, waiting=1) as found:
         yield found
+
+
+def post_beside(running: Running) -> Future[int]:
+    """The status of a request that is under way."""
+    with_thread = ThreadPoolExecutor(1)
+    answer = with_thread.submit(lambda: running.post().status_code)
+    with_thread.shutdown(wait=False)
+    return answer
 
 
 # Keys
@@ -293,19 +302,11 @@ def test_a_server_that_is_not_ready_gets_nothing(running: Running, servers: list
 def test_what_runs_goes_on_when_the_list_changes(running: Running, servers: list[StandIn]) -> None:
     for server in servers:
         server.tell(seconds=6)
-    answers: list[int] = []
-    clients = [
-        threading.Thread(target=lambda: answers.append(running.post().status_code))
-        for _ in range(2)
-    ]
-    for client in clients:
-        client.start()
+    answers = [post_beside(running) for _ in range(2)]
     time.sleep(0.5)
     servers[0].tell(seconds=6, health=503)
     running.wait_for("server-1", seconds=5)
-    for client in clients:
-        client.join()
-    assert answers == [200, 200]
+    assert [answer.result() for answer in answers] == [200, 200]
     assert running.status["totals"]["retried"] == 0
 
 
@@ -316,14 +317,11 @@ def test_a_request_of_an_old_list_reaches_servers_that_came_back(
     servers[1].kill()
     running.wait_for("server-0")
     servers[0].tell(seconds=8)
-    answers: list[int] = []
-    client = threading.Thread(target=lambda: answers.append(running.post().status_code))
-    client.start()
+    answer = post_beside(running)
     servers[1].start()
     running.wait_for("server-0", "server-1", seconds=7)
     servers[0].kill()
-    client.join()
-    assert answers == [200]
+    assert answer.result() == 200
 
 
 @needs_root
@@ -333,9 +331,7 @@ def test_a_request_at_a_server_that_hangs_goes_to_another(
 ) -> None:
     for server in servers:
         server.tell(seconds=1000)
-    answers: list[int] = []
-    client = threading.Thread(target=lambda: answers.append(running.post().status_code))
-    client.start()
+    answer = post_beside(running)
     time.sleep(1)
     [at_work] = [
         n
@@ -347,8 +343,7 @@ def test_a_request_at_a_server_that_hangs_goes_to_another(
         servers[at_work].signal(signal.SIGSTOP)
     else:  # it answers, and its engine does not move
         servers[at_work].tell(seconds=1000, working=601)
-    client.join(25)
-    assert answers == [200]
+    assert answer.result(25) == 200
     status = running.status
     assert status["totals"]["retried"] == 1
     assert status["servers"][at_work]["failed"] == 1 and status["servers"][at_work]["why"]
@@ -360,15 +355,12 @@ def test_the_only_server_is_not_cut_off(tmp_path: Path, servers: list[StandIn]) 
     with gateway(tmp_path, [servers[0].port]) as running:
         servers[0].tell(seconds=4, working=601)
         assert running.post().status_code in (200, 503)
-        answers: list[int] = []
         servers[0].tell(seconds=6)
         running.wait_for("server-0")
-        client = threading.Thread(target=lambda: answers.append(running.post().status_code))
-        client.start()
+        answer = post_beside(running)
         time.sleep(0.5)
         servers[0].tell(seconds=6, working=601)
-        client.join()
-        assert answers == [200]
+        assert answer.result() == 200
 
 
 # Its own processes
@@ -424,14 +416,11 @@ def test_nginx_takes_the_socket_that_systemd_holds(tmp_path: Path) -> None:
 def test_what_runs_ends_before_nginx_does(running: Running, servers: list[StandIn]) -> None:
     for server in servers:
         server.tell(seconds=2)
-    answers: list[int] = []
-    client = threading.Thread(target=lambda: answers.append(running.post().status_code))
-    client.start()
+    answer = post_beside(running)
     time.sleep(0.5)
     running.nginx.send_signal(signal.SIGQUIT)
     running.nginx.wait(10)
-    client.join()
-    assert answers == [200]
+    assert answer.result() == 200
 
 
 def test_nothing_of_a_request_is_in_its_logs(running: Running) -> None:
