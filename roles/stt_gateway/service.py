@@ -153,6 +153,9 @@ def _nginx(context: Context) -> Service:
         "KillSignal": "SIGQUIT",
         "KillMode": "mixed",
         "TimeoutStopSec": str(_END_SECONDS),
+        # nginx leaves an inherited socket as it is. Of two workers that hear of one client, the
+        # second would wait in accept(), and with it all the clients it has.
+        "NonBlocking": "true",
     }
     conf = Gateway(port, settings.limits.uploadMB, _keys_file(context))
     return Service(

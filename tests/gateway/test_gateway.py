@@ -389,6 +389,7 @@ def test_nginx_takes_the_socket_that_systemd_holds(tmp_path: Path) -> None:
     (tmp_path / "places.conf").write_text("limit_conn work 1;\n")
     (tmp_path / "nginx.log").touch()
     with socket.create_server(("127.0.0.1", 0)) as held:
+        held.setblocking(False)  # as the unit asks of systemd: NonBlocking=
         port, fd = held.getsockname()[1], held.fileno()
         text = nginx_conf(Gateway(port, 1, "", str(tmp_path), "127.0.0.1"))
         statuses: list[int] = []
