@@ -1,20 +1,30 @@
-"""Connections that are open: an ACL lets through what was opened before it had its rules."""
+"""The host's connection tracking: an ACL lets through the answers of connections that it knows.
+
+The kernel tracks connections only while a rule asks for it. Incus deletes a bridge's rules and
+writes them anew, one by one; where these are the only such rules on the host, what is opened in
+between is not tracked, and its answers are dropped afterwards (seen with Incus 6.0.4, Linux 6.18).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 
 from declaration.connection import Connection
 from host.client import shell
 
+_AS_ROOT = """[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
+"""
 #: Without root, or without the program, they stay until they end by themselves.
 _CUT = """command -v conntrack >/dev/null || exit 0
-[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
 for network in {destinations}; do
     $sudo conntrack -D -s {source} -d "$network" >/dev/null 2>&1 || :
 done"""
+#: A chain without a hook: no packet comes here, but its rule has the kernel track connections.
+_KEEP = """$sudo nft 'table inet {table} {{ chain tracked {{ ct state established accept; }}; }}'"""
+_LET_GO = "$sudo nft delete table inet {table}"
 
 
 def elsewhere(network: str) -> list[str]:
@@ -31,11 +41,30 @@ def cut(connection: Connection, source: str, destinations: Sequence[str]) -> Non
 
     Through a remote of Incus nobody can do it: those would be this machine's connections.
     """
+    _run(connection, _CUT.format(source=source, destinations=" ".join(destinations)))
+
+
+@contextlib.contextmanager
+def kept(connection: Connection, bridge: str) -> Iterator[None]:
+    """Have connections tracked meanwhile, while Incus writes a bridge's rules anew.
+
+    One at a time for each bridge. Without root or ``nft`` on the host, and through a remote of
+    Incus, answers can be lost as before.
+    """
+    table = f"incus-stt.{bridge}"
+    _run(connection, _KEEP.format(table=table))
+    try:
+        yield
+    finally:
+        _run(connection, _LET_GO.format(table=table))
+
+
+def _run(connection: Connection, script: str) -> None:
+    """Run it as root on the host, where that can be; what it says is nobody's concern."""
     if connection.kind == "incus":
         return
-    script = _CUT.format(source=source, destinations=" ".join(destinations))
     subprocess.run(  # noqa: S603  # the operator's own host
-        [*shell(connection), script],
+        [*shell(connection), _AS_ROOT + script],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=60,

@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from agent.machine import flock
 from declaration.connection import Connection
 from host.client import Client, HostError, shell, user_cache
-from host.conntrack import cut, elsewhere
+from host.conntrack import cut, elsewhere, kept
 from host.objects import NETWORK, Place
 
 #: The ACL that is there while the bridge is open: its name ends so, after the bridge's.
@@ -79,7 +79,8 @@ class Egress:
         """Be the only one that edits the bridge or its ACLs."""
         with self._lock(_EDITING) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            with kept(self.connection, self.bridge):
+                yield
 
     def close_later(self) -> None:
         """Close it once nobody has fetched for a moment.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -193,6 +195,32 @@ def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
             assert load.wrong == [], befall.__name__
             assert load.good > had, befall.__name__
     assert load.wrong == []
+
+
+def test_no_worker_waits_for_a_client_that_another_has(project: Project) -> None:
+    """The socket that systemd holds comes without blocking; nginx leaves that as it is."""
+    pid = project.inside("systemctl", "show", "-P", "MainPID", "stt-gateway", machine="gateway")
+    held = project.inside("cat", f"/proc/{pid}/fdinfo/3", machine="gateway")
+    flags = re.search(r"flags:\s*(\d+)", held)
+    assert flags and int(flags[1], 8) & os.O_NONBLOCK
+
+
+def test_a_third_server_changes_nothing_for_the_others(project: Project) -> None:
+    """Incus writes the bridge's rules anew meanwhile: all answers come through, and no rule of
+    this program's stays.
+    """
+    before = invocations(project)
+    project.machines["stt"]["count"] = 3
+    project.write()
+    with load_on(project, clients=8) as load:
+        said = project.up()
+    assert load.wrong == []
+    assert invocations(project) == before
+    assert f"{DOMAIN}/stt-3/instance" in changed(said)
+    wait_until(lambda: servers(project).get("stt-3", {}).get("serving", False), 30)
+    assert project.unchanged()
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    assert f"incus-stt.net-{DOMAIN}" not in tables.stdout
 
 
 def test_another_key_reaches_the_gateway_and_the_servers(project: Project) -> None:

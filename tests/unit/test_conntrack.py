@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
 from declaration.connection import Connection
-from host.conntrack import cut, elsewhere
+from host.conntrack import cut, elsewhere, kept
+
+
+def _commands(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A command that only writes down its arguments, in ``said``."""
+    for command, body in {name: f'echo "$*" >>{home}/said', "sudo": 'shift; exec "$@"'}.items():
+        (home / command).write_text(f"#!/bin/sh\n{body}\n")
+        (home / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home}:/usr/bin:/bin")
 
 
 def test_elsewhere_is_all_but_the_network() -> None:
@@ -25,10 +34,7 @@ def test_connections_within_the_network_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody waits for an answer there, which would be stopped at the bridge."""
-    for name, body in {"conntrack": f"echo $* >>{tmp_path}/said", "sudo": "shift; exec $*"}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    _commands(tmp_path, monkeypatch, "conntrack")
     cut(Connection("local"), "10.120.0.0/24", elsewhere("10.120.0.0/24"))
     said = (tmp_path / "said").read_text().splitlines()
     assert len(said) == 24
@@ -36,3 +42,20 @@ def test_connections_within_the_network_stay(
     cut(Connection("local"), "10.130.0.0/24", ["10.120.0.1/32"])
     last = (tmp_path / "said").read_text().splitlines()[-1]
     assert last == "-D -s 10.130.0.0/24 -d 10.120.0.1/32"
+
+
+def test_connections_are_tracked_while_rules_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a chain that no packet comes to; it goes whatever becomes of the edit."""
+    _commands(tmp_path, monkeypatch, "nft")
+    said = tmp_path / "said"
+    with suppress(ZeroDivisionError), kept(Connection("local"), "net-x"):
+        first = said.read_text()
+        assert first.startswith("table inet incus-stt.net-x ")
+        assert "ct state" in first and "hook" not in first
+        raise ZeroDivisionError
+    assert said.read_text() == f"{first}delete table inet incus-stt.net-x\n"
+    with kept(Connection("incus", "lab"), "net-x"):
+        pass
+    assert said.read_text().count("\n") == 2, "a remote's connections are not this machine's"
