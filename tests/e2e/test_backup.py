@@ -16,6 +16,8 @@ import yaml
 from tests.e2e.other_incus import IMAGE, OtherIncus
 from tests.e2e.project import ROOT, STACK, Project, incus, left_of, light, machine, request
 
+pytestmark = pytest.mark.seldom
+
 DOMAIN, SUBNET, ADDRESS = "stt-e2e-bk", "10.213.68", "127.0.0.1:18444"
 PASSPHRASE = "what the operator chose"
 FILE = f"stacks/Pulumi.{STACK}.yaml"

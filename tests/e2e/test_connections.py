@@ -14,6 +14,8 @@ from tests.e2e.places import new_directory
 from tests.e2e.project import Project, everything, incus, left_of, light, run
 from tests.e2e.ssh_server import SshServer, find_sshd
 
+pytestmark = pytest.mark.seldom
+
 
 def new_project(
     root: Path, domain: str, subnet: str, connection: str, environment: dict[str, str]

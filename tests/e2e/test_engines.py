@@ -68,6 +68,7 @@ def test_the_outputs_tell_what_it_runs_on_and_how_long_the_change_took(project: 
     assert outputs["stt_quantization"] == "int8"
 
 
+@pytest.mark.seldom
 @pytest.mark.parametrize("engine", ["parakeet", "vosk"])
 def test_an_engine_with_a_directory_of_the_operator_s(project: Project, engine: str) -> None:
     tiny_model(project, engine)
@@ -92,12 +93,14 @@ def test_an_engine_with_a_directory_of_the_operator_s(project: Project, engine: 
     assert "not-found" in project.inside("systemctl", "show", "-P", "LoadState", "faster-whisper")
 
 
+@pytest.mark.seldom
 def test_parakeet_s_compute_type_takes_effect(project: Project) -> None:
     project.set(engine="parakeet", model="./models/tiny-parakeet", quantization="float32")
     project.up()
     assert project.health()["compute_type"] == "float32"
 
 
+@pytest.mark.seldom
 def test_parakeet_is_fetched_by_its_name(project: Project) -> None:
     directory = project.root / "models" / "tiny-parakeet"
     repository = "istupakov/parakeet-tdt-0.6b-v3-onnx"
@@ -119,6 +122,7 @@ def test_parakeet_is_fetched_by_its_name(project: Project) -> None:
         assert project.transcribe("hello_world", name).status == 200
 
 
+@pytest.mark.seldom
 def test_vosk_is_fetched_by_its_name(project: Project, tmp_path: Path) -> None:
     name = "vosk-model-small-en-us-0.15"
     make_vosk(tmp_path / "zip" / name)

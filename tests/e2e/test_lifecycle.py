@@ -154,6 +154,7 @@ def test_a_renamed_domain_keeps_addresses_and_models(project: Project) -> None:
     assert project.unchanged()
 
 
+@pytest.mark.seldom
 def test_another_storage_pool_takes_the_models_along(project: Project) -> None:
     if "stt-e2e-l-pool" not in incus("storage", "list", "--format", "csv"):
         memory_pool.add("stt-e2e-l-pool")

@@ -404,6 +404,7 @@ def test_an_address_that_somebody_has_is_said(project: Project) -> None:
     assert request(f"http://127.0.0.1:{PORT}/health").status == 200  # as it was before
 
 
+@pytest.mark.seldom
 def test_a_version_that_does_not_come_up_leaves_users_and_chats(settled: Project) -> None:
     """It changes the database as a new version does, and ends; the old one has its own again."""
     admin = sign_in(settled)
@@ -431,6 +432,7 @@ def test_a_version_that_does_not_come_up_leaves_users_and_chats(settled: Project
     assert settled.unchanged()
 
 
+@pytest.mark.seldom
 def test_a_backup_has_users_and_chats(settled: Project, tmp_path: Path) -> None:
     """Made while people write; what it brings back is in tests/e2e/test_backup.py."""
     admin, done = sign_in(settled), threading.Event()
@@ -579,6 +581,7 @@ def test_open_webui_and_the_proxy_call_nobody(project: Project) -> None:
     recorder.assert_nobody_was_called()
 
 
+@pytest.mark.seldom
 def test_https_with_a_certificate_of_the_operators(project: Project) -> None:
     request_words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=own.test")
     files = {"certificate": project.root / "own.pem", "certificateKey": project.root / "own.key"}
