@@ -41,13 +41,15 @@ def obstacles(declaration: Declaration, live: Live, placement: Placement) -> lis
     for machine in declaration.topology.wants_gpu:
         if machine.domain not in placement.left:
             owners.setdefault(placement.of(machine.domain), []).append(machine)
+    every = {name: cards_of(live, name) for name in live.members}
     for member, machines in owners.items():
         instances = {
             (project, name): found
             for (kind, project, name), found in live.objects.items()
             if kind == "instance" and member_of(found) == member
         }
-        problems += gpu_obstacles(declaration, machines, cards_of(live, member), instances)
+        cards = cards_of(live, member)
+        problems += gpu_obstacles(declaration, machines, cards, instances, every, member)
     return problems
 
 

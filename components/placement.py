@@ -27,21 +27,31 @@ class Placement:
     """The member of each domain, by the domain's name; nothing where there is no cluster.
 
     ``left``: domains that `up` leaves as they are, each with its member, which is not online.
+    ``former``: the members where the state has domains, while this host is in no cluster.
     """
 
     members: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, Member] = field(default_factory=dict)
+    former: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, domain: str) -> str:
         """The member of a domain; empty where there is no cluster."""
         return self.members.get(domain, "")
 
     def warnings(self) -> list[str]:
-        """What was left out, and why."""
+        """What was left out, and why; what is made anew on a host that is in no cluster."""
         return [
-            f"{domain} is left as it is: its machines are on {member.name}, which is "
-            f"{_status(member)}. {_back(member)} What has changed meanwhile comes with the next up."
-            for domain, member in self.left.items()
+            *(
+                f"{domain} is left as it is: its machines are on {member.name}, which is "
+                f"{_status(member)}. {_back(member)} What has changed meanwhile comes with the "
+                "next up."
+                for domain, member in self.left.items()
+            ),
+            *(
+                f"{domain} was on {member} of a cluster, and this host is in none: it is made anew "
+                "here. If the cluster was meant, name a host of it with stt:connection."
+                for domain, member in self.former.items()
+            ),
         ]
 
 
@@ -70,7 +80,7 @@ def place(
         return Placement({domain: member for domain, member in noted.items() if member})
     if not live.members:
         problems += _without_cluster(declaration)
-        return Placement()
+        return Placement(former={domain: member for domain, member in noted.items() if member})
     problems += _new_networks(declaration, live)
     members: dict[str, str] = {}
     left: dict[str, Member] = {}
@@ -104,7 +114,8 @@ def _choose(plan: DomainPlan, live: Live, noted: str, load: Counter[str]) -> Mem
     """The member of a domain, or what is wrong.
 
     Where more than one would do: the one that has it already, else that with the fewest instances
-    of those that are online, as Incus itself chooses.
+    of those that are online, as Incus itself chooses. Who names none may not know that the host is
+    in a cluster: its services would be reached from another host than the one that was meant.
     """
     declared, every = plan.member, live.members
     if declared and not declared.startswith("@"):
@@ -124,6 +135,12 @@ def _choose(plan: DomainPlan, live: Live, noted: str, load: Counter[str]) -> Mem
     for name in (noted, *_there(plan, live)):
         if name in fit:
             return fit[name]
+    if not declared and len(every) > 1:
+        return (
+            f"{plan.name} names no member, and this host is in a cluster: {_list(every)}. Say "
+            f"where it is to be, with member: {live.answers} on one of its machines for the one "
+            'that stt:connection leads to, or member: "@default" for any.'
+        )
     online = [each for each in fit.values() if each.online]
     if not online:
         which = f"the members of {show(declared)}" if declared else "the members of the cluster"

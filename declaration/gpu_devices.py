@@ -15,10 +15,11 @@ from declaration.problems import Problem, show, suggest
 Vendor = Literal["nvidia", "amd"]
 VENDOR_IDS: dict[str, Vendor] = {"10de": "nvidia", "1002": "amd"}
 
-_SELECT = ("id", "pci", "productid", "vendorid")
+#: Keys that say which card it is.
+SELECTORS = ("id", "pci", "productid", "vendorid")
 _KEYS = {
-    "physical": (*_SELECT, "gid", "mode", "uid"),
-    "mig": (*_SELECT, "mig.ci", "mig.gi", "mig.uuid"),
+    "physical": (*SELECTORS, "gid", "mode", "uid"),
+    "mig": (*SELECTORS, "mig.ci", "mig.gi", "mig.uuid"),
 }
 _FORMS = {
     "pci": (r"([0-9a-fA-F]{4,8}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]", "0000:01:00.0"),
@@ -64,6 +65,24 @@ def pci_of(address: str) -> str:
         short = f"0000:{short}"
     domain, _, rest = short.partition(":")
     return f"{domain[-4:]}:{rest}"
+
+
+def may_be_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two devices may mean the same card, or the same part of one, as far as they say."""
+    return not any(
+        _told(one, key) and _told(other, key) and _told(one, key) != _told(other, key)
+        for key in (*SELECTORS, "mig.ci", "mig.gi", "mig.uuid")
+    )
+
+
+def _told(device: Mapping[str, str], key: str) -> str:
+    """What a device says of its card in a form that can be compared; empty: nothing."""
+    value = device.get(key, "").lower()
+    if key == "pci" and value:
+        return pci_of(value)
+    if key == "id" and not value.isdigit():
+        return ""  # a name of CDI may be that of any card
+    return value.removeprefix("mig-")
 
 
 def device_problems(device: Mapping[str, str], place: str) -> list[Problem]:

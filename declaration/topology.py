@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
 from declaration.environment import Environment
-from declaration.gpu_devices import Vendor, device_problems, vendor_of
+from declaration.gpu_devices import Vendor, device_problems, may_be_same, vendor_of
 from declaration.idmap import is_isolated
 from declaration.infra import LAST_MACHINE, NAME_MAX, TRUST_LEVELS, Domain, Infra, Machine, Profile
 from declaration.policy import Flow, policy_flows
@@ -49,6 +49,10 @@ class MachinePlan:
     def gpu_vendor(self) -> Vendor | None:
         """Whose card it has, if any."""
         return vendor_of(self.gpus[0]) if self.gpus else None
+
+    def may_share_card(self, other: MachinePlan) -> bool:
+        """Whether it and another machine may get the same card, as far as the file says."""
+        return any(may_be_same(one, each) for one in self.gpus for each in other.gpus)
 
     @property
     def full_name(self) -> str:
@@ -431,7 +435,7 @@ def _check_members(domains: list[DomainPlan], shown: str, problems: list[Problem
 def _check_gpus(
     infra: Infra, domains: list[DomainPlan], shown: str, problems: list[Problem]
 ) -> None:
-    owners: dict[str, list[str]] = {}
+    owners: dict[str, list[MachinePlan]] = {}
     for domain in domains:
         giving = [name for name, profile in domain.profiles.items() if profile.has_gpu]
         for place, devices in [
@@ -470,14 +474,23 @@ def _check_gpus(
                 # Which member of a group it will be is not known here (gpu.ownership).
                 group = domain.member.startswith("@")
                 where = f"@{domain.name}" if group else domain.member
-                owners.setdefault(where, []).append(f"{domain.name}/{plan.name}")
+                owners.setdefault(where, []).append(plan)
     if infra.global_.gpu_policy == "exclusive":
-        problems += [
-            Problem(
-                f"{shown}: global.gpu_policy",
-                f"is exclusive, but {len(names)} machines own a GPU: {', '.join(names)}. Leave "
-                "gpu: true on one of them, or set gpu_policy: shared.",
-            )
-            for names in owners.values()
-            if len(names) > 1
+        problems += _same_cards(owners.values(), shown)
+
+
+def _same_cards(owners: Iterable[list[MachinePlan]], shown: str) -> Iterator[Problem]:
+    """Machines of one host that may get the same card."""
+    for machines in owners:
+        names = [
+            each.full_name
+            for each in machines
+            if any(each.may_share_card(other) for other in machines if other is not each)
         ]
+        if names:
+            yield Problem(
+                f"{shown}: global.gpu_policy",
+                f"is exclusive, but {len(names)} machines may get the same card: "
+                f"{', '.join(names)}. Name a card for each by pci, leave gpu: true on one of them, "
+                "or set gpu_policy: shared.",
+            )

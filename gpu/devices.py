@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from declaration.gpu_devices import VENDOR_IDS, pci_of, vendor_of
+from declaration.gpu_devices import SELECTORS, VENDOR_IDS, may_be_same, pci_of, vendor_of
 from gpu.cards import Card
 
 
@@ -21,6 +21,28 @@ def select_cards(devices: Sequence[Mapping[str, str]], cards: Sequence[Card]) ->
                 part = replace(card, name=f"MIG instance of {card.name}", memory=None)
                 found.append(part if device.get("gputype") == "mig" else card)
     return found
+
+
+def share_card(
+    ones: Sequence[Mapping[str, str]],
+    others: Sequence[Mapping[str, str]],
+    cards: Sequence[Card],
+) -> bool:
+    """Whether GPU devices of two machines give them the same card, or the same part of one."""
+    return any(
+        may_be_same(one, other) and _cards(one, cards) & _cards(other, cards)
+        for one in ones
+        for other in others
+    )
+
+
+def _cards(device: Mapping[str, str], cards: Sequence[Card]) -> set[str]:
+    """The PCI addresses of the cards that a device gives; a name of CDI may mean any.
+
+    Without a selector it is every card, those that the machine cannot use included.
+    """
+    named = any(key in device for key in SELECTORS) and device.get("id", "0").isdigit()
+    return {card.pci for card in cards if not named or _selects(device, card)}
 
 
 def _selects(device: Mapping[str, str], card: Card) -> bool:

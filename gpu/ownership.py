@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from declaration.gpu_devices import VENDOR_IDS
+from declaration.gpu_devices import VENDOR_IDS, Vendor
 from declaration.problems import Problem
 from declaration.topology import MachinePlan
 from gpu.cards import Card
-from gpu.devices import select_cards
+from gpu.devices import select_cards, share_card
 from stack.declare import Declaration
 
 #: Instances of a host as Incus lists them, by project and name.
@@ -21,27 +21,48 @@ def gpu_obstacles(
     owners: Sequence[MachinePlan],
     cards: Sequence[Card],
     instances: Instances,
+    others: Mapping[str, Sequence[Card]] | None = None,
+    member: str = "",
 ) -> list[Problem]:
-    """The problems of the machines that are to own a GPU of a host, which has these cards."""
+    """The problems of the machines that are to own a GPU of a host, which has these cards.
+
+    In a cluster the host is a ``member``, and ``others`` are the cards of each.
+    """
     problems = [
         problem
         for machine in owners
-        for problem in _card_problems(machine, cards, declaration.settings.infra)
+        for problem in _card_problems(
+            machine, cards, declaration.settings.infra, member, others or {}
+        )
     ]
     if owners and declaration.topology.gpu_policy == "exclusive":
-        problems += _other_owners(declaration, instances, owners)
+        problems += _other_owners(declaration, instances, owners, cards)
     return problems
 
 
-def _card_problems(machine: MachinePlan, cards: Sequence[Card], infra: str) -> list[Problem]:
+def _card_problems(
+    machine: MachinePlan,
+    cards: Sequence[Card],
+    infra: str,
+    member: str,
+    others: Mapping[str, Sequence[Card]],
+) -> list[Problem]:
     vendor = machine.gpu_vendor
     place = f"{infra}: {machine.place}.gpu"
-    if not any(card.nvidia == (vendor == "nvidia") for card in cards):
+    if not _of_vendor(vendor, cards):
+        kind = "NVIDIA" if vendor == "nvidia" else "AMD"
+        if member:
+            having = [name for name, each in others.items() if _of_vendor(vendor, each)]
+            message = (
+                f"is true, and {machine.full_name} is to be on {member}, where Incus sees no "
+                f"{kind} card (`incus info --resources --target {member}`). Members with one: "
+                f"{', '.join(having) or 'none'}."
+            )
+            return [Problem(place, message)]
         return [
             Problem(
                 "stt:infra",
-                f"{infra} gives a GPU to {machine.name}; Incus sees no "
-                f"{'NVIDIA' if vendor == 'nvidia' else 'AMD'} card on the host "
+                f"{infra} gives a GPU to {machine.name}; Incus sees no {kind} card on the host "
                 "(`incus info --resources`). Use the stack cpu, or dev: make up STACK=cpu.",
             )
         ]
@@ -53,13 +74,21 @@ def _card_problems(machine: MachinePlan, cards: Sequence[Card], infra: str) -> l
             for card in cards
         )
         return [
-            Problem(place, f"no card of the host is the one that is asked for. There are: {there}.")
+            Problem(
+                place,
+                f"no card of {member or 'the host'} is the one that is asked for. There are: "
+                f"{there}.",
+            )
         ]
     return [
         Problem(place, f"selects {card.name}, {_wrong_vendor(card)}.")
         for card in selected
         if VENDOR_IDS.get(card.vendor_id) != vendor
     ]
+
+
+def _of_vendor(vendor: Vendor | None, cards: Sequence[Card]) -> bool:
+    return any(card.nvidia == (vendor == "nvidia") for card in cards)
 
 
 def _wrong_vendor(card: Card) -> str:
@@ -73,29 +102,40 @@ def _wrong_vendor(card: Card) -> str:
 
 
 def _other_owners(
-    declaration: Declaration, instances: Instances, owners: Sequence[MachinePlan]
+    declaration: Declaration,
+    instances: Instances,
+    owners: Sequence[MachinePlan],
+    cards: Sequence[Card],
 ) -> list[Problem]:
-    """Instances of the host that have a GPU too, in whatever project."""
+    """Instances of the host that have an owner's card too, in whatever project."""
     ours = {(plan.domain, name) for plan in owners for name in (plan.name, plan.machine.formerly)}
     formerly = {plan.name: plan.former for plan in declaration.topology.domains}
     ours |= {(formerly[domain], name) for domain, name in ours}
-    others = sorted(
-        place for place, found in instances.items() if place not in ours and _has_gpu(found)
-    )
-    others += [(each.domain, each.name) for each in owners[1:]]
-    if not others:
-        return []
-    names = ", ".join(f"{name} (project {project})" for project, name in others)
-    return [
-        Problem(
-            f"{declaration.settings.infra}: global.gpu_policy",
-            f"is exclusive, {owners[0].name} is to own the GPU, and the host has other instances "
-            f"with one: {names}. Take it from them (incus config device remove), or set "
-            "gpu_policy: shared.",
+    problems: list[Problem] = []
+    for index, owner in enumerate(owners):
+        others = sorted(
+            place
+            for place, found in instances.items()
+            if place not in ours and share_card(owner.gpus, _gpus(found), cards)
         )
-    ]
+        others += [
+            (each.domain, each.name)
+            for each in owners[index + 1 :]
+            if share_card(owner.gpus, each.gpus, cards)
+        ]
+        if others:
+            names = ", ".join(f"{name} (project {project})" for project, name in others)
+            problems.append(
+                Problem(
+                    f"{declaration.settings.infra}: global.gpu_policy",
+                    f"is exclusive, {owner.name} is to own its card, and other instances of the "
+                    f"host have it too: {names}. Take it from them (incus config device remove), "
+                    "give each a card of its own by pci, or set gpu_policy: shared.",
+                )
+            )
+    return problems
 
 
-def _has_gpu(instance: Mapping[str, Any]) -> bool:
+def _gpus(instance: Mapping[str, Any]) -> list[Mapping[str, str]]:
     devices = instance.get("expanded_devices") or instance.get("devices") or {}
-    return any(device.get("type") == "gpu" for device in devices.values())
+    return [device for device in devices.values() if device.get("type") == "gpu"]

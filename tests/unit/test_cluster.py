@@ -14,7 +14,14 @@ import yaml
 from agent.difference import Difference
 from host.read import Live
 from tests.unit.cluster import CLUSTER, HARDWARE, MEMBERS, cluster_after
-from tests.unit.program import EMPTY_HOST, Program, run, with_differences, words_of
+from tests.unit.program import (
+    EMPTY_HOST,
+    Program,
+    host_after,
+    run,
+    with_differences,
+    words_of,
+)
 
 STT = ["base_system", "stt_server"]
 Infra = Callable[..., str]
@@ -92,7 +99,7 @@ def test_without_a_cluster_nothing_names_a_member(infra: Infra) -> None:
 
 
 def test_a_domain_stays_where_it_was_put(infra: Infra) -> None:
-    file = infra(one={"a": server()}, two={"c": server()})
+    file = infra(one={"a": server("@default")}, two={"c": server("@default")})
     first = run("cpu", CLUSTER, infra=file)
     assert first.outputs["members"] == {"one/a": "node1", "two/c": "node2"}
     # Others have come meanwhile, and a machine was moved by hand: it comes back.
@@ -133,6 +140,11 @@ def test_what_a_move_changes_inside_is_mended_by_the_same_run(infra: Infra) -> N
             away("node3", "Offline"),
             "a is to be made on node3, which is offline. Start node3",
         ),
+        (
+            "",
+            CLUSTER,
+            "one names no member, and this host is in a cluster: node1, node2, node3. Say",
+        ),
         ("node3", away("node3", "Evacuated"), "which is evacuated. incus cluster restore node3"),
         (
             "@gpu",
@@ -155,8 +167,10 @@ def test_each_member_has_its_own_cards(infra: Infra) -> None:
     program = run("gpu", CLUSTER, infra=infra(one={"a": server("node3", **card)}))
     variables = program.commands["one/a/stt_server/service"].spec["variables"]
     assert variables["WHISPER__INFERENCE_DEVICE"] == "cuda"
-    with pytest.raises(pulumi.RunError, match="gives a GPU to a; Incus sees no NVIDIA card"):
+    with pytest.raises(pulumi.RunError) as caught:
         run("gpu", CLUSTER, infra=infra(one={"a": server("node2", **card)}))
+    assert "one/a is to be on node2, where Incus sees no NVIDIA card" in str(caught.value)
+    assert "Members with one: node3." in str(caught.value)
     # One card for each of two machines; both of one member are one too many.
     two = {
         name: {"a": server(where, **card)} for name, where in (("one", "@gpu"), ("two", "node3"))
@@ -217,3 +231,31 @@ def test_an_address_and_a_rule_that_reach_over_members(infra: Infra, tmp_path: P
 def test_machines_of_one_domain_name_one_member(infra: Infra) -> None:
     said = refused("member", CLUSTER, infra(one={"a": server("node2"), "b": server("node3")}))
     assert 'machines.b.member: "node3" is not where a is ("node2")' in said
+
+
+def test_a_plain_host_that_turns_out_to_be_in_a_cluster(infra: Infra) -> None:
+    """What is on it stays there; what is to be made has to say where."""
+    file = infra(one={"a": server()})
+    first = run("cpu", infra=file)
+    said = refused("nothing on the host was touched", CLUSTER, file, before=first)
+    assert "one names no member, and this host is in a cluster: node1, node2, node3" in said
+    there = host_after(first, CLUSTER)
+    place = ("instance", "one", "a")
+    joined = {**there.objects, place: {**there.objects[place], "location": "node2"}}
+    program = run("cpu", replace(there, objects=joined), first, infra=file)
+    assert program.outputs["members"] == {"one/a": "node2"}
+
+
+def test_of_one_member_none_has_to_be_named(infra: Infra) -> None:
+    only = replace(CLUSTER, members={"node1": MEMBERS["node1"]})
+    program = run("cpu", only, infra=infra(one={"a": server()}))
+    assert program.outputs["members"] == {"one/a": "node1"}
+
+
+def test_a_cluster_that_turns_out_to_be_a_plain_host(infra: Infra) -> None:
+    file = infra(one={"a": server("node2")})
+    first = run("cpu", CLUSTER, infra=file)
+    assert "this host is in none" in refused("member", EMPTY_HOST, file, before=first)
+    other = run("cpu", EMPTY_HOST, first, infra=infra(one={"a": server()}))
+    said = "one was on node2 of a cluster, and this host is in none: it is made anew here."
+    assert said in "\n".join(other.log)

@@ -201,7 +201,7 @@ BAD = {
             + MACHINES + "{gpu: true, profiles: [default, n]}\n"
             "      b: {gpu: true, profiles: [default, n]}\n"
         ),
-        "2 machines own a GPU: ai-tools/gpu-server, ai-tools/b",
+        "2 machines may get the same card: ai-tools/gpu-server, ai-tools/b",
     ),
 }  # fmt: skip
 

@@ -125,7 +125,7 @@ def test_what_cannot_be_is_said(tmp_path: Path, machines: dict[str, Any], said: 
 def test_several_on_one_card_need_it_shared(tmp_path: Path) -> None:
     machines = {"stt": {"count": 2, "gpu": True, "profiles": ["default", "card"]}}
     [said] = problems(plan, tmp_path, machines)
-    assert "is exclusive, but 2 machines own a GPU: lab/stt, lab/stt-2" in said
+    assert "is exclusive, but 2 machines may get the same card: lab/stt, lab/stt-2" in said
 
 
 def test_what_is_wrong_with_all_of_them_is_said_once(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""The three sizes of docs/scale.md: each is a stack, and the second grows out of the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from tests.sizes import sizes
+from tests.unit.cluster import CLUSTER, HARDWARE, MEMBERS, cluster_after
+from tests.unit.program import host_after, host_with, run
+from tests.unit.values import CARD
+
+ONE, SEVERAL, IN_CLUSTER, CONFIG = sizes()
+SECOND = replace(CARD, pci="0000:41:00.0", drm="1")
+GATEWAY = CONFIG["stt:gateway"]
+#: The cluster with a card on each of two members.
+CARDS = replace(
+    CLUSTER,
+    members=MEMBERS | {n: replace(MEMBERS[n], resources=HARDWARE) for n in ("node1", "node2")},
+)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
+    """Writes a topology; its path."""
+
+    def write(topology: dict[str, Any]) -> str:
+        file = tmp_path / "infra.yml"
+        file.write_text(yaml.safe_dump(topology, sort_keys=False))
+        return str(file)
+
+    return write
+
+
+def test_a_second_card_leaves_the_first_server_as_it_is(written: Callable[..., str]) -> None:
+    one = run("gpu", host_with(CARD, SECOND), infra=written(ONE))
+    assert one.outputs["stt_url"] == "http://10.120.0.1:8000/v1"
+    live = host_after(one, host_with(CARD, SECOND))
+    two = run("gpu", live, one, infra=written(SEVERAL))
+    assert two.outputs["gateway_servers"] == {
+        "stt": "http://10.120.0.1:8000",
+        "stt-2": "http://10.120.0.2:8000",
+    }
+    assert two.outputs["stt_url"] == "http://10.120.0.3:8000/v1"
+    assert two.outputs["stt_quantization"] == "float16"
+    changes = two.changes(one)
+    assert not {"delete", "replace"} & set(changes.values())
+    first = {name: done for name, done in changes.items() if name.startswith("ai-tools/stt/")}
+    # It gets the volume of packages that both share, and drains before it changes from now on.
+    parts = ("instance", "stt_server/service", "stt_server/verify")
+    assert first == {f"ai-tools/stt/{part}": "update" for part in parts}
+    assert changes["ai-tools/profile/card"] == "update"
+
+
+def test_each_machine_has_a_card_of_its_own(written: Callable[..., str]) -> None:
+    file = written(SEVERAL)
+    with pytest.raises(pulumi.RunError, match=r"stt-2\.gpu: no card of the host is the one"):
+        run("gpu", host_with(CARD), infra=file)
+
+
+def test_a_card_of_somebody_else_s_is_theirs(written: Callable[..., str]) -> None:
+    """One that has another card of the host is left alone."""
+
+    def trainer(**device: str) -> dict[tuple[str, str, str], Any]:
+        devices = {"card": {"type": "gpu", **device}}
+        return {("instance", "lab", "trainer"): {"expanded_devices": devices, "status": "Running"}}
+
+    file, third = written(SEVERAL), replace(CARD, pci="0000:61:00.0", drm="2")
+    cards = (CARD, SECOND, third)
+    assert run("gpu", host_with(*cards, objects=trainer(pci=third.pci)), infra=file).commands
+    with pytest.raises(pulumi.RunError, match=r"stt-2 is to own its card, and .* it too: trainer"):
+        run("gpu", host_with(*cards, objects=trainer(pci=SECOND.pci)), infra=file)
+
+
+def test_a_cluster_has_a_server_on_each_member(written: Callable[..., str]) -> None:
+    file = written(IN_CLUSTER)
+    program = run("gpu", CARDS, infra=file, gateway=GATEWAY)
+    members = {"ai-tools/stt": "node1", "ai-tools/gateway": "node1", "ai-more/stt": "node2"}
+    assert program.outputs["members"] == members
+    [server] = GATEWAY["servers"]
+    assert set(program.outputs["gateway_servers"].values()) == {"http://10.120.0.1:8000", server}
+    device = IN_CLUSTER["domains"]["ai-more"]["machines"]["stt"]["devices"]["lan"]
+    assert device["listen"] == server.replace("http://", "tcp:")
+    keys = {
+        program.commands[f"{domain}/stt/stt_server/secrets"].spec["secrets"][0]["content"]
+        for domain in ("ai-tools", "ai-more")
+    }
+    assert len(keys) == 1
+    live = replace(cluster_after(program), members=CARDS.members)
+    again = run("gpu", live, program, infra=file, gateway=GATEWAY)
+    assert not again.changes(program) and not again.drift
+
+
+def test_a_card_that_a_member_lacks_is_named(written: Callable[..., str]) -> None:
+    with pytest.raises(pulumi.RunError) as caught:
+        run("gpu", CLUSTER, infra=written(IN_CLUSTER), gateway=GATEWAY)
+    said = str(caught.value)
+    for domain, member in (("ai-tools", "node1"), ("ai-more", "node2")):
+        assert f"{domain}.machines.stt.gpu: is true, and {domain}/stt is to be on {member}" in said
+    assert "(`incus info --resources --target node2`). Members with one: node3." in said
