@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
 from declaration.gateway import server_address
 from declaration.problems import Problem, show
 from declaration.settings import Settings
-from declaration.topology import MachinePlan, Topology
+from declaration.topology import MachinePlan, Topology, declared_devices
 from declaration.urls import stt_host
 from stack.checks import GATEWAY_ROLE, STT_ROLE
+
+#: Where a proxy device listens.
+_LISTEN = re.compile(r"tcp:(?P<address>[\d.]+):(?P<port>\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,35 @@ def gateway_servers(
         address, port = server_address(url)
         found.append(GatewayServer(f"{address}:{port}", address, port))
     return found
+
+
+def gateways_before(
+    settings: Settings, topology: Topology, machine: MachinePlan
+) -> list[MachinePlan]:
+    """The gateways that ask a machine's STT server.
+
+    That of its domain, and those of others where ``stt:gateway.servers`` has an address at which a
+    proxy device publishes it: servers on several members of a cluster.
+    """
+    asked = {server_address(url) for url in settings.gateway.servers}
+    everywhere = {("0.0.0.0", port) for _, port in asked}  # noqa: S104  # compared, not bound
+    published = bool(_published(topology, machine) & (asked | everywhere))
+    return [
+        gateway
+        for gateway in topology.with_role(GATEWAY_ROLE)
+        if published or gateway.domain == machine.domain
+    ]
+
+
+def _published(topology: Topology, machine: MachinePlan) -> set[tuple[str, int]]:
+    """The addresses and ports at which proxy devices publish what is in a machine."""
+    [domain] = [each.domain for each in topology.domains if each.name == machine.domain]
+    listens = (
+        _LISTEN.fullmatch(device.get("listen", ""))
+        for device in declared_devices(domain, machine.machine).values()
+        if device.get("type") == "proxy"
+    )
+    return {(found["address"], int(found["port"])) for found in listens if found}
 
 
 def gateway_problems(settings: Settings, topology: Topology) -> list[Problem]:

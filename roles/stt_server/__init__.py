@@ -118,14 +118,17 @@ def _servers(context: Context) -> list[MachinePlan]:
 
 
 def _server_before(context: Context) -> list[str]:
-    """The verification of the server before this one, where a gateway stands before them all.
+    """The verification of the server before this one, where a gateway stands before both.
 
     They change one by one: the others serve meanwhile, and a change that fails stops at the first.
     """
-    if not gateways(context):
-        return []
-    servers = _servers(context)
-    before = servers[: servers.index(context.machine)]
+    declaration, own = context.declaration, gateways(context)
+    before: list[MachinePlan] = []
+    for machine in declaration.topology.with_role(SERVICE):
+        if machine == context.machine:
+            break
+        if any(each in own for each in gateways(Context(declaration, machine))):
+            before.append(machine)
     return [each.resource(f"{SERVICE}/verify") for each in before[-1:]]
 
 

@@ -16,8 +16,8 @@ from declaration.topology import MachinePlan
 from declaration.urls import stt_base_url, stt_url
 from engines.service import SERVICE, EngineService, header_file
 from roles.role import Context
-from stack.checks import GATEWAY_ROLE
 from stack.declare import SttService
+from stack.gateway import gateways_before
 
 #: What the verification posts, where ``stt:check`` names nothing else, and its words.
 RECORDING, WORDS = "recordings/one_two_three.wav", "one two three"
@@ -98,12 +98,12 @@ def proof_of_change(context: Context, engine: EngineService) -> tuple[Transcript
 
 
 def drain(context: Context, engine: EngineService) -> Drain | None:
-    """How the server leaves the turn of the domain's gateway."""
+    """How the server leaves the turn of its gateway."""
     if not gateways(context) or context.declaration.engine.self_contained:
         return None
     return Drain(f"{stt_base_url(context.settings)}/ready")
 
 
 def gateways(context: Context) -> list[MachinePlan]:
-    """The gateway before the STT servers of this machine's domain, where it has one."""
-    return context.declaration.topology.with_role(GATEWAY_ROLE, context.machine.domain)
+    """The gateways before this machine's STT server."""
+    return gateways_before(context.settings, context.declaration.topology, context.machine)

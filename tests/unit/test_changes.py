@@ -114,7 +114,7 @@ def test_a_change_touches_what_the_table_says(
     example.write_text(PEM)
     value = value.replace("ca.pem", str(example))
     cluster = setting == "machine:member"  # any other host refuses it
-    before = program(tmp_path, cluster=True) if cluster else before
+    before = program(tmp_path, setting, "node1", cluster=True) if cluster else before
     after = program(tmp_path, setting, yaml.safe_load(value) if value else None, before, cluster)
     changes = after.changes(before)
     assert summary(set(changes), set(before.commands)) == set(re.findall(r"`([^`]+)`", cell))
