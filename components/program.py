@@ -26,6 +26,7 @@ from host.read import Live, Reading
 from roles import ROLES
 from stack.declare import Declaration, declare
 from stack.idle_settings import idle_settings
+from stack.unencrypted import unencrypted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -117,6 +118,8 @@ def main(start: Start) -> None:
         *(idmap.warnings(declaration, live) if live else ()),
     ]:
         pulumi.log.warn(warning)
+    for each in unencrypted(settings, topology):
+        (pulumi.log.info if each.trusted else pulumi.log.warn)(str(each))
     if live:  # else nobody knows, and no report tells so
         report(host.drift)
     for name, value in deployment.outputs().items():

@@ -135,6 +135,8 @@ class Global(_Model):
     environments: Annotated[list[HostName], AfterValidator(_environments)] = Field(
         default=[], max_length=ENVIRONMENTS_MAX
     )
+    #: Networks between hosts whose users are trusted with what crosses them unencrypted.
+    trusted_networks: list[Annotated[IPv4Network, BeforeValidator(_text)]] = []
 
 
 class Profile(_Model):

@@ -134,6 +134,7 @@ class Topology:
     policy: tuple[Flow, ...] = ()
     ai_access: Literal["open", "exclusive"] = "open"
     ai_access_default: str = ""
+    trusted_networks: tuple[IPv4Network, ...] = ()
 
     @property
     def machines(self) -> Iterator[MachinePlan]:
@@ -212,8 +213,14 @@ def plan_topology(
     if problems:
         raise DeclarationError(list(dict.fromkeys(problems)))  # once for all that `count` makes
     settings = infra.global_
-    access = settings.ai_access, settings.ai_access_default
-    return Topology(tuple(domains), settings.gpu_policy, policy, *access)
+    return Topology(
+        tuple(domains),
+        settings.gpu_policy,
+        policy,
+        settings.ai_access,
+        settings.ai_access_default,
+        tuple(settings.trusted_networks),
+    )
 
 
 def _not_private(subnet: IPv4Network, domain: Domain, place: str) -> Problem:
