@@ -120,32 +120,32 @@ def start(machine: Machine, unit: str, deadline: float) -> None:
     machine.run(["systemctl", "restart", unit], deadline=deadline)
 
 
-def show_socket(machine: Machine, socket: str, address: str) -> dict[str, str]:
-    """State of a socket unit: ``closed`` where it is active, and does not listen on ``address``.
+def show_socket(machine: Machine, socket: str, addresses: Sequence[str]) -> dict[str, str]:
+    """State of a socket unit: ``closed`` where it is active, and lacks one of its ``addresses``.
 
     systemd's word is not enough: of a socket unit whose address has changed it closes the old one,
     and calls the unit active all the same.
     """
     state = show(machine, socket)
-    if state.get("ActiveState") == "active" and not _holds(machine, address):
+    if state.get("ActiveState") == "active" and not _holds(machine, addresses):
         state["ActiveState"] = "closed"
     return state
 
 
-def _holds(machine: Machine, address: str) -> bool:
+def _holds(machine: Machine, addresses: Sequence[str]) -> bool:
     said = machine.run(["ss", "-Hltnp"], check=False, deadline=_DEADLINE).stdout
     rows = (line.split() for line in said.splitlines() if '("systemd"' in line)
-    return any(len(row) > 3 and row[3] == address for row in rows)
+    return {row[3] for row in rows if len(row) > 3}.issuperset(addresses)
 
 
-def listen(machine: Machine, socket: str, unit: str, address: str) -> None:
+def listen(machine: Machine, socket: str, unit: str, addresses: Sequence[str]) -> None:
     """Have the socket of a service listen; one that does already goes on, and its clients wait.
 
     Raises:
         StepError: it cannot listen there.
     """
     machine.run(["systemctl", "enable", "--quiet", socket], deadline=_DEADLINE)
-    if show_socket(machine, socket, address).get("ActiveState") == "active":
+    if show_socket(machine, socket, addresses).get("ActiveState") == "active":
         return
     # The socket first, so that no client starts the service again; and a socket cannot start while
     # its service runs without it.

@@ -50,6 +50,8 @@ class Service(Kind):
     #: A socket unit, without its suffix: systemd holds the port, and clients wait while the service
     #: restarts or another one takes its place. Empty: the service listens by itself.
     socket: str = ""
+    #: Ports that the socket unit holds beside ``port``; its descriptors are in this order.
+    more_ports: Sequence[int] = field(default_factory=list)
     #: URLs whose JSON is what the service says of itself, by the name of the answer.
     reports: Mapping[str, str] = field(default_factory=dict)
     #: Files of the program's own that another ``version`` of it changes at its start, such as a
@@ -76,21 +78,21 @@ class Service(Kind):
         return f"{self.socket}.socket"
 
     @property
-    def _address(self) -> str:
-        return f"{self.host}:{self.port}"
+    def _addresses(self) -> list[str]:
+        return [f"{self.host}:{port}" for port in (self.port, *self.more_ports)]
 
     def _socket_files(self) -> list[File]:
         if not self.socket:
             return []
-        listen = {
+        listen: dict[str, str | Sequence[str]] = {
             "Service": self.unit_name,
-            "ListenStream": self._address,
+            "ListenStream": self._addresses,
             # Before the machine has its address, too.
             "FreeBind": "yes",
             # However often the service fails: a socket that gives up would close the port.
             "TriggerLimitIntervalSec": "0",
         }
-        sections = {
+        sections: dict[str, dict[str, str | Sequence[str]]] = {
             "Unit": {
                 "Description": f"The port of {self.unit_name}, which it keeps while it restarts"
             },
@@ -213,7 +215,7 @@ class Service(Kind):
         try:
             systemd.reload(machine)
             if self.socket:
-                systemd.listen(machine, self._socket_name, self.unit_name, self._address)
+                systemd.listen(machine, self._socket_name, self.unit_name, self._addresses)
             systemd.start(machine, self.unit_name, deadline)
         except (StepError, OSError) as error:
             return str(error)
@@ -314,7 +316,7 @@ class Service(Kind):
         state = systemd.settled(machine, self.unit_name)
         found += _compare_state(self.unit_name, state)
         if self.socket:
-            state = systemd.show_socket(machine, self._socket_name, self._address)
+            state = systemd.show_socket(machine, self._socket_name, self._addresses)
             found += _compare_state(self._socket_name, state)
         drop_ins = machine.path(f"{systemd.UNITS}/{self.unit_name}.d")
         if drop_ins.is_dir():

@@ -8,12 +8,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent import systemd
 from agent.http import HealthRequest, ask
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines
 from agent.words import word_error_rate
+
+#: curl's exit status where it does not trust a certificate, and our word for it.
+_CURL_UNTRUSTED, _UNTRUSTED = 60, "untrusted"
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,13 @@ class Transcription(Kind):
     error_rate: float = 0.0
     #: How long the answer may take: the first one loads the model; s.
     deadline: int = 300
-    #: How long 503 is a reason to ask again: a gateway has to see first that its servers work; s.
+    #: How long 503, or a certificate that is not trusted, is a reason to ask again: a gateway has
+    #: to see first that its servers work, or that there is another certificate; s.
     patience: int = 0
+    #: The file with the authority of an ``https`` address, or with its certificate itself.
+    certificate: str = ""
+    #: What clients call the host of ``url``; the certificate has to be for that. Empty: as ``url``.
+    name: str = ""
 
     def apply(self, machine: Machine, step: str) -> Applied:
         """Post it, and see what comes back."""
@@ -95,7 +104,7 @@ class Transcription(Kind):
         look = f"See journalctl -u {self.unit} in the machine."
         end = time.monotonic() + self.patience
         body, status, failure = self._post(machine)
-        while status == "503" and time.monotonic() < end:
+        while status in ("503", _UNTRUSTED) and time.monotonic() < end:
             time.sleep(1)
             body, status, failure = self._post(machine)
         if failure is not None:
@@ -124,13 +133,26 @@ class Transcription(Kind):
                 *("--max-time", str(self.deadline), "--write-out", "\n%{http_code}"),
                 *(*key, "-F", f"file=@{recording};type=audio/wav"),
                 *("--form-string", f"model={self.model}", "-F", "response_format=json"),
-                f"{self.url}/audio/transcriptions",
+                *self._place(machine),
             ],
             check=False,
             deadline=self.deadline + 10,
         )
         body, _, status = done.stdout.rpartition("\n")
+        if done.returncode == _CURL_UNTRUSTED:
+            status = _UNTRUSTED
         return body, status, done.stderr if done.returncode else None
+
+    def _place(self, machine: Machine) -> list[str]:
+        """The address for curl, and what it trusts there."""
+        trust = ["--cacert", str(machine.path(self.certificate))] if self.certificate else []
+        path = f"{self.url}/audio/transcriptions"
+        if not self.name:
+            return [*trust, path]
+        parts = urlsplit(path)
+        port = parts.port or 443
+        named = parts._replace(netloc=f"{self.name}:{port}").geturl()
+        return [*trust, "--connect-to", f"{self.name}:{port}:{parts.hostname}:{port}", named]
 
     def runs_on(self, machine: Machine) -> Mapping[str, str]:
         """The device and the compute type, where the service tells them."""

@@ -90,9 +90,10 @@ echo "{name} $*" >>'{state}/log'
 #: Only where a socket is as its unit file says does systemd listen.
 SS = """for socket in '{state}/active/'*.socket; do
   [ -e "$socket" ] || continue
-  address=$(sed -n s/^ListenStream=//p "$socket")
-  grep -qsx "ListenStream=$address" '{root}/etc/systemd/system/'"${{socket##*/}}" || continue
-  echo "LISTEN 0 4096 $address 0.0.0.0:* users:((\\"systemd\\",pid=1,fd=9))"
+  for address in $(sed -n s/^ListenStream=//p "$socket"); do
+    grep -qsx "ListenStream=$address" '{root}/etc/systemd/system/'"${{socket##*/}}" || continue
+    echo "LISTEN 0 4096 $address 0.0.0.0:* users:((\\"systemd\\",pid=1,fd=9))"
+  done
 done"""
 OTHERS = {
     "ss": SS,

@@ -664,19 +664,35 @@ def test_a_transcription_that_proves_nothing(
         agent.apply("stt/verify", _transcription(agent))
 
 
-def test_a_gateway_has_to_see_first_that_a_server_works(agent: Any) -> None:
+@pytest.mark.parametrize(("status", "code"), [(503, 0), (0, 60)])
+def test_a_gateway_has_to_see_first_what_is_new(agent: Any, status: int, code: int) -> None:
+    """That a server works, or that there is another certificate."""
     mark = agent.systemd.state / "asked"
     agent.systemd.program(
         "curl",
         f"#!/bin/sh\nif [ -e {mark} ]; then printf '%s\\n200' '{{\"text\": \"one\"}}'\n"
-        f"else : >{mark}; printf 'none\\n503'; fi\n",
+        f"else : >{mark}; printf 'none\\n{status}'; exit {code}; fi\n",
         ready=True,
     )
-    with pytest.raises(StepError, match="HTTP status 503"):
+    with pytest.raises(StepError, match=r"HTTP status 503|does not answer"):
         agent.apply("stt/verify", _transcription(agent, device=""))
     mark.unlink()
     said = agent.apply("stt/verify", _transcription(agent, device="", patience=30))
     assert said["text"] == "one"
+
+
+def test_a_name_is_asked_at_the_address_of_the_machine(agent: Any) -> None:
+    """No name server has to know it: curl is told where it is, and what to trust."""
+    _curl(agent, '{"text": "one"}')
+    verify = replace(_transcription(agent, device=""), url="https://10.0.0.1:8000/v1")
+    agent.apply("stt/verify", replace(verify, certificate="/ca", name="stt.test"))
+    line = " ".join(agent.systemd.log())
+    assert f"--cacert {agent.root}/ca --connect-to stt.test:8000:10.0.0.1:8000 " in line
+    assert line.endswith(" https://stt.test:8000/v1/audio/transcriptions")
+    agent.apply("stt/verify", replace(verify, certificate="/ca"))
+    line = agent.systemd.log()[-1]
+    assert "--connect-to" not in line
+    assert line.endswith(f"--cacert {agent.root}/ca https://10.0.0.1:8000/v1/audio/transcriptions")
 
 
 def test_what_the_journal_says_of_the_device(agent: Any) -> None:

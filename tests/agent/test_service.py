@@ -88,6 +88,21 @@ def test_a_port_that_is_held_stays_so_while_the_service_restarts(agent: Any) -> 
     assert agent.drift() == [] and agent.leftovers() == []
 
 
+def test_a_socket_holds_further_ports(agent: Any) -> None:
+    """One more is held after a new start of the socket, and one less is drift."""
+    agent.apply(STEP, agent.service("a", socket="port"))
+    agent.systemd.log()
+    agent.apply(STEP, agent.service("a", socket="port", more_ports=[9]))
+    first = ["stop port.socket", "stop engine.service", "start port.socket"]
+    assert changes(agent) == [*first, "restart engine.service"]
+    socket_unit = agent.path("/etc/systemd/system/port.socket").read_text()
+    listens = f"ListenStream=127.0.0.1:{agent.port}\nListenStream=127.0.0.1:9\n"
+    assert listens in socket_unit and agent.drift() == []
+    socket_state = agent.systemd.state / "active" / "port.socket"
+    socket_state.write_text(f"[Socket]\nListenStream=127.0.0.1:{agent.port}\n")
+    assert agent.drift() == ["port.socket: closed -> active"]
+
+
 def test_a_port_stays_held_where_another_service_takes_the_place(agent: Any) -> None:
     agent.apply(STEP, agent.service("a", socket="port"))
     agent.systemd.log()
