@@ -11,7 +11,17 @@ from pydantic import AfterValidator
 
 from declaration.checks import check_unique
 from declaration.field_types import Port, StrictModel, Text, setting
-from declaration.problems import show
+from declaration.problems import Problem, show
+from declaration.tls import (
+    Names,
+    PemFile,
+    Tls,
+    certificate_setting,
+    file_problems,
+    key_setting,
+    names_setting,
+    tls_setting,
+)
 
 _SERVER = re.compile(r"http://\d{1,3}(\.\d{1,3}){3}(:[1-9]\d{0,4})?")
 
@@ -51,3 +61,17 @@ class Gateway(StrictModel):
         "the same key: set `stt:apiKey` to one value in both stacks",
         allowed="a list of addresses without a path, such as `[http://192.168.1.20:8000]`",
     )
+    tls: Tls = tls_setting("gateway_ca")
+    names: Names = names_setting(". The first one is in `stt_url`; it has to lead to the gateway")
+    certificate: PemFile = certificate_setting()
+    certificateKey: PemFile = key_setting()  # noqa: N815
+
+    @property
+    def secure(self) -> bool:
+        """Whether it speaks HTTPS."""
+        return self.tls != "none"
+
+
+def gateway_tls_problems(gateway: Gateway) -> list[Problem]:
+    """What is wrong with the certificate of the gateway."""
+    return file_problems("stt:gateway", gateway.tls, gateway.certificate, gateway.certificateKey)

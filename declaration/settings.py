@@ -43,7 +43,7 @@ from declaration.field_types import (
     setting,
     text_problems,
 )
-from declaration.gateway import Gateway
+from declaration.gateway import Gateway, gateway_tls_problems
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.webui import Webui, tls_problems
 
@@ -127,7 +127,8 @@ class Snapshots(StrictModel):
 
     schedule: Annotated[Text, AfterValidator(check_schedule)] = setting(
         "",
-        "When Incus takes a snapshot of each volume with data (Open WebUI's); empty: never",
+        "When Incus takes a snapshot of each volume with data (Open WebUI's, a gateway's); empty: "
+        "never",
         allowed="`@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`, five fields as in cron "
         "(`0 3 * * *`), or empty",
     )
@@ -320,7 +321,7 @@ class Settings(StrictModel):
 def conflicting_settings(settings: Settings) -> list[Problem]:
     """What is wrong with settings that are each allowed, but not together or not on this disk."""
     problems = custom_problems(settings.engine, settings.custom)
-    problems += tls_problems(settings.webui)
+    problems += tls_problems(settings.webui) + gateway_tls_problems(settings.gateway)
     if settings.check.recording and not _is_wave(settings.check.recording):
         message = (
             f"{show(settings.check.recording)} is not a WAV file. Name one, or leave it empty."

@@ -6,6 +6,8 @@ from declaration.settings import Settings
 from declaration.topology import MachinePlan
 
 HTTPS = 443
+#: Where a gateway with HTTPS answers Open WebUI, and nobody else, without it.
+GATEWAY_PLAIN = 9146
 
 
 def stt_host(settings: Settings, everywhere: str) -> str:
@@ -26,7 +28,22 @@ def stt_base_url(settings: Settings) -> str:
 
 def gateway_url(settings: Settings, machine: MachinePlan) -> str:
     """The base URL for OpenAI clients at the gateway in front of several STT servers."""
-    return f"http://{machine.address}:{settings.gateway.port}/v1"
+    gateway = settings.gateway
+    scheme = "https" if gateway.secure else "http"
+    return f"{scheme}://{gateway_host(settings, machine)}:{gateway.port}/v1"
+
+
+def gateway_host(settings: Settings, machine: MachinePlan) -> str:
+    """What clients call the gateway: the first of its names with HTTPS, or its address."""
+    names = settings.gateway.names if settings.gateway.secure else []
+    return names[0] if names else str(machine.address)
+
+
+def gateway_plain_url(settings: Settings, machine: MachinePlan) -> str:
+    """The base URL for Open WebUI in the gateway's domain: it need not trust a certificate."""
+    if not settings.gateway.secure:
+        return gateway_url(settings, machine)
+    return f"http://{machine.address}:{GATEWAY_PLAIN}/v1"
 
 
 def ollama_url(settings: Settings, machine: MachinePlan) -> str:

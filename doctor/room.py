@@ -12,7 +12,7 @@ LEAST, FIRST_UP, LATER_UP = 1 << 30, 10 << 30, 3 << 30
 #: The share of inodes below which a file system counts as full.
 _INODES = 0.01
 #: Seconds before its end from which a certificate is doubtful, unless something renews it.
-_SOON, _DAY = 30 * 86400, 86400
+SOON, _DAY = 30 * 86400, 86400
 
 
 def room(
@@ -30,7 +30,7 @@ def room(
 
 
 def lasts(
-    subject: str, what: str, end: float, now: float, next_: str, soon: float = _SOON
+    subject: str, what: str, end: float, now: float, next_: str, soon: float = SOON
 ) -> Finding:
     """A certificate that lasts until ``end``; it is doubtful ``soon`` s before that."""
     left, day = end - now, time.strftime("%Y-%m-%d", time.gmtime(end))

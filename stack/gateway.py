@@ -6,11 +6,12 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from declaration.gateway import server_address
+from declaration.gateway import gateway_tls_problems, server_address
 from declaration.problems import Problem, show
 from declaration.settings import Settings
+from declaration.tls import is_for
 from declaration.topology import MachinePlan, Topology, declared_devices
-from declaration.urls import stt_host
+from declaration.urls import gateway_host, stt_host
 from stack.checks import GATEWAY_ROLE, STT_ROLE
 
 #: Where a proxy device listens.
@@ -81,7 +82,7 @@ def gateway_problems(settings: Settings, topology: Topology) -> list[Problem]:
                 "Give it to one, or name servers in stt:gateway.servers."
             )
             problems.append(Problem(f"{gateway.place}.roles", message))
-        problems += _unreachable(settings, topology, gateway)
+        problems += _unreachable(settings, topology, gateway) + _other_host(settings, gateway)
         counted = Counter((each.address, each.port) for each in servers)
         counted[str(gateway.address), settings.gateway.port] += 1  # it would ask itself
         for url in settings.gateway.servers:
@@ -92,6 +93,21 @@ def gateway_problems(settings: Settings, topology: Topology) -> list[Problem]:
                 )
                 problems.append(Problem("stt:gateway.servers", message))
     return problems
+
+
+def _other_host(settings: Settings, gateway: MachinePlan) -> list[Problem]:
+    """A certificate that clients would not take for the gateway's."""
+    own, host = settings.gateway, gateway_host(settings, gateway)
+    if own.tls != "files" or gateway_tls_problems(own):
+        return []
+    if is_for(own.certificate, own.certificateKey, host):
+        return []
+    message = (
+        f"{show(own.certificate)} is not for {host}, as clients call the gateway. Begin "
+        "stt:gateway.names with a name that it is for and that leads to the gateway, or name "
+        "another certificate."
+    )
+    return [Problem("stt:gateway.certificate", message)]
 
 
 def _unreachable(settings: Settings, topology: Topology, gateway: MachinePlan) -> list[Problem]:

@@ -56,6 +56,12 @@ def _names(declaration: Declaration) -> str:
     return "" if declaration.settings.webui.tls != "none" else "stt:webui.tls is none"
 
 
+def _gateway_names(declaration: Declaration) -> str:
+    if why := _without(GATEWAY_ROLE)(declaration):
+        return why
+    return "" if declaration.settings.gateway.secure else "stt:gateway.tls is none"
+
+
 def _stt_key(declaration: Declaration) -> str:
     return "" if declaration.settings.webui.stt_url else "stt:webui.stt_url names no other service"
 
@@ -103,6 +109,7 @@ RULES: dict[str, Rule] = {
     "webui": _without(WEBUI_ROLE),
     "gateway": _without(GATEWAY_ROLE),
     "webui.names": _names,
+    "gateway.names": _gateway_names,
     "webui.sttKey": _stt_key,
     "snapshots.expiry": _expiry,
     "aiAccess": _ai_access,

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from declaration.gateway import Gateway
 from declaration.topology import MachinePlan
+from declaration.webui import Webui
 from doctor.case import Case
 from doctor.check import machine_check
 from doctor.finding import Finding, broken, doubtful, good
-from doctor.room import lasts
+from doctor.room import SOON, lasts
 from operations.status import age
 from stack.checks import STT_ROLE
 
@@ -156,14 +158,19 @@ def _ago(when: str, now: float) -> str:
 
 @machine_check
 def certificates(case: Case, plan: MachinePlan) -> Iterator[Finding]:
-    """How long the certificates last that browsers see."""
-    said, webui = case.examined(plan), case.declaration.settings.webui
+    """How long the certificates last that browsers and clients see."""
+    said, settings = case.examined(plan), case.declaration.settings
     for step, end in said.get("certificates", {}).items():
         unit = str(said["services"][step]["unit"]).removesuffix(".service")
         what, now = f"that of {unit}", case.facts.ended
-        if webui.tls == "files":
-            todo = f"put a new one into {webui.certificate}, then: {case.make('up')}"
-            yield lasts(f"{plan.name} certificate", what, end, now, todo)
+        gateway = step.startswith("stt_gateway/")
+        own: Webui | Gateway = settings.gateway if gateway else settings.webui
+        if own.tls == "files":
+            todo, soon = f"put a new one into {own.certificate}, then: {case.make('up')}", SOON
+        elif gateway:
+            look = case.into(plan, "journalctl -u stt-gateway-watcher")
+            todo, soon = f"the gateway renews it by itself; why not: {look}", SOON
         else:
-            todo = f"Caddy renews it by itself; why not: {case.into(plan, f'journalctl -u {unit}')}"
-            yield lasts(f"{plan.name} certificate", what, end, now, todo, _RENEWED)
+            look = case.into(plan, f"journalctl -u {unit}")
+            todo, soon = f"Caddy renews it by itself; why not: {look}", _RENEWED
+        yield lasts(f"{plan.name} certificate", what, end, now, todo, soon)

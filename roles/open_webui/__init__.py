@@ -8,6 +8,7 @@ from typing import Any
 from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.step import Step
+from declaration.tls import private_key
 from declaration.urls import HTTPS, webui_url
 from roles.open_webui import proxy, service
 from roles.role import Context, Result, Role
@@ -56,7 +57,7 @@ def _secrets(settings: Settings) -> dict[str, str]:
     if settings.webui.sttKey:
         found[service.STT_KEY] = settings.webui.sttKey
     if settings.webui.tls == "files":
-        found[proxy.PRIVATE_KEY] = proxy.private_key(settings.webui.certificateKey)
+        found[proxy.PRIVATE_KEY] = private_key(settings.webui.certificateKey)
     return found
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from agent.files import File
 from agent.http import HealthRequest
 from agent.kinds.packages import Packages
-from agent.kinds.run import Run
 from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.service import Service
 from agent.kinds.user import User
@@ -16,6 +15,7 @@ from declaration.secret import secret
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.urls import HTTPS, webui_hosts
+from roles.certificate import show_certificate
 from roles.open_webui import service
 from roles.role import Context
 
@@ -125,16 +125,5 @@ def steps(context: Context) -> list[Step]:
 
 def _certificate(context: Context, proxy: Step) -> list[Step]:
     """What has to be trusted, for the outputs."""
-    programs = f"{service.programs()}/certificate.py"
-    show = Run(
-        ["python3", programs, ROOT_CERTIFICATE],
-        failure="The certificate of Caddy's own authority cannot be read.",
-        resolution="See journalctl -u webui-proxy in the machine.",
-    )
-    needs = [context.part(f"{service.NAME}/programs")]
-    return [Step(context.part(f"{NAME}/certificate"), show, needs, [proxy.name])]
-
-
-def private_key(path: str) -> str:
-    """The operator's own key, as it is in its file."""
-    return Path(path).read_text(encoding="utf-8") if path else ""
+    show = show_certificate(ROOT_CERTIFICATE, "webui-proxy")
+    return [Step(context.part(f"{NAME}/certificate"), show, [], [proxy.name])]

@@ -21,7 +21,13 @@ from declaration.source_files import digest
 from declaration.step import Step
 from declaration.topology import MachinePlan
 from declaration.unit import hardened_unit
-from declaration.urls import gateway_url, ollama_url, stt_url, webui_origins
+from declaration.urls import (
+    gateway_plain_url,
+    gateway_url,
+    ollama_url,
+    stt_url,
+    webui_origins,
+)
 from declaration.venv import venv_actions
 from engines.service import MODEL_ALIAS
 from roles.role import Context
@@ -110,7 +116,7 @@ def links(context: Context) -> tuple[str, str]:
         ollama_link = ";".join(ollama_url(settings, machine) for machine in ollamas)
     if stt_link is None:
         stt_link = stt_url(settings, stt) if stt else ""
-        stt_link = gateway_url(settings, gateway) if gateway else stt_link
+        stt_link = gateway_plain_url(settings, gateway) if gateway else stt_link
     return ollama_link, stt_link if settings.enabled else ""
 
 
@@ -119,7 +125,7 @@ def stt_key(context: Context) -> str:
     settings = context.settings
     gateways = context.declaration.topology.with_role(GATEWAY_ROLE)
     own = [stt_url(settings, each.machine) for each in context.declaration.services]
-    own += [gateway_url(settings, each) for each in gateways]
+    own += [url(settings, each) for each in gateways for url in (gateway_url, gateway_plain_url)]
     if not settings.webui.stt_url or settings.webui.stt_url in own:
         return secret(API_KEY) if settings.asks_key else ""
     return secret(STT_KEY) if settings.webui.sttKey else ""

@@ -7,7 +7,8 @@ from typing import Any
 from agent.kinds.transcription import Transcription
 from declaration.settings import Settings
 from declaration.step import Step
-from declaration.urls import gateway_url
+from declaration.tls import private_key
+from declaration.urls import GATEWAY_PLAIN, gateway_host, gateway_url
 from engines import MODEL_ALIAS
 from roles.role import Context, Result, Role
 from roles.stt_gateway import service
@@ -39,8 +40,11 @@ def _verification(context: Context) -> list[Step]:
     # An engine of the operator's own may not know the alias.
     named = services[:1] if context.declaration.engine.self_contained else []
     words = [expected_words(settings, each) for each in services]
+    host = gateway_host(settings, context.machine)
     verify = Transcription(
-        url=gateway_url(settings, context.machine),
+        url=_url(context),
+        certificate=service.trusted(settings),
+        name=host if host != str(context.machine.address) else "",
         model=named[0].model.name if named else MODEL_ALIAS,
         recording=place,
         seconds=duration(recording_file(context)),
@@ -60,9 +64,18 @@ def _verification(context: Context) -> list[Step]:
         *(machine.resource(f"{STT_ROLE}/verify") for machine in machines),
     ]
     after = [context.part(f"{service.NAME}/{part}") for part in ("watcher", "service")]
+    if settings.gateway.tls == "files":
+        after.append(context.part(f"{service.NAME}/certificate"))
     # Another model or key is tried here too.
     after += [machine.resource(f"{STT_ROLE}/service") for machine in machines]
     return [recording, Step(context.part(f"{service.NAME}/verify"), verify, needs, after)]
+
+
+def _url(context: Context) -> str:
+    """The base URL by the machine's address, which it knows of itself."""
+    gateway = context.settings.gateway
+    scheme = "https" if gateway.secure else "http"
+    return f"{scheme}://{context.machine.address}:{gateway.port}/v1"
 
 
 def _enabled(settings: Settings) -> bool:
@@ -70,27 +83,50 @@ def _enabled(settings: Settings) -> bool:
 
 
 def _outputs(context: Context) -> dict[str, Any]:
-    url = gateway_url(context.settings, context.machine)
-    servers = gateway_servers(context.settings, context.declaration.topology, context.machine)
+    settings = context.settings
+    url = gateway_url(settings, context.machine)
+    servers = gateway_servers(settings, context.declaration.topology, context.machine)
     services = context.declaration.services
+    internal = settings.gateway.tls == "internal"
+    authority = Result(context.part(f"{service.NAME}/authority"), "certificate")
     return {
-        **client_outputs(context, url, services[0].model.name if services else MODEL_ALIAS),
+        **client_outputs(
+            context,
+            url,
+            services[0].model.name if services else MODEL_ALIAS,
+            "gateway_ca" if internal else "",
+        ),
         "gateway_servers": {each.name: f"http://{each.address}:{each.port}" for each in servers},
         "gateway_check": Result(context.part(f"{service.NAME}/verify")),
+        **({"gateway_ca": authority} if internal else {}),
     }
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    found = keys(settings)
+    if settings.gateway.tls == "files":
+        found[service.PRIVATE_KEY] = private_key(settings.gateway.certificateKey)
+    return found
+
+
+def _listens(settings: Settings) -> dict[str, int]:
+    if not _enabled(settings):
+        return {}
+    plain = {"stt:gateway.tls": GATEWAY_PLAIN} if settings.gateway.secure else {}
+    return {"stt:gateway.port": settings.gateway.port, **plain}
 
 
 ROLE = Role(
     service.NAME,
     "one address in front of the STT servers of its domain, and of others",
     steps,
-    secrets=keys,
+    volumes={"gateway": service.VOLUME},
+    data=["gateway"],
+    secrets=_secrets,
     outputs=_outputs,
     in_front=True,
     shared=False,
-    listens=lambda settings: (
-        {"stt:gateway.port": settings.gateway.port} if _enabled(settings) else {}
-    ),
+    listens=_listens,
     enabled=_enabled,
     artifacts=[service.ARTIFACT],
 )

@@ -8,8 +8,11 @@ writes (``machine/lists.py``); so a server more or less restarts nothing here. W
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from declaration.urls import GATEWAY_PLAIN
 
 HOME = "/var/lib/stt-gateway"
 #: What a client is told that is refused; ``stt_server/guard.py`` and ``admission.py`` say the same.
@@ -33,13 +36,31 @@ IN_MEMORY = "1m"
 _UNREAD = (400, 414)
 
 
+#: What nginx says of a request without TLS at a port with it; a status of its own.
+_NO_TLS = 497
+NO_TLS = "This port speaks HTTPS: use https://, and the address of the output stt_url."
+
+
+@dataclass(frozen=True)
+class Tls:
+    """HTTPS: the files of the certificate and its key.
+
+    On ``plain_port`` the machine at ``plain_for`` is answered without it; empty: nobody is.
+    """
+
+    certificate: str
+    key: str
+    plain_for: str = ""
+    plain_port: int = GATEWAY_PLAIN
+
+
 @dataclass(frozen=True)
 class Gateway:
     """What the configuration depends on.
 
     ``home`` is where nginx and the watcher keep their files. ``keys_file`` has the keys that
     clients may send (:func:`keys_text`); empty: none is asked for. ``upload_mb``: MiB that a
-    request may have.
+    request may have. ``tls``: None: it speaks plain HTTP.
     """
 
     port: int
@@ -47,6 +68,12 @@ class Gateway:
     keys_file: str
     home: str = HOME
     host: str = "0.0.0.0"  # noqa: S104  # the machine's own service
+    tls: Tls | None = None
+
+    @property
+    def plain_port(self) -> int:
+        """The port without TLS beside the one with it; 0: there is none."""
+        return self.tls.plain_port if self.tls and self.tls.plain_for else 0
 
 
 def keys_text(keys: Iterable[str]) -> str:
@@ -79,6 +106,7 @@ def _errors(upload_mb: int) -> dict[int, tuple[str, str]]:
             error_body(401, WRONG_KEY, code="invalid_api_key"),
             "WWW-Authenticate Bearer",
         ),
+        403: (error_body(403, "Only Open WebUI is answered here. Use the output stt_url."), ""),
         404: (error_body(404, "There is no such route here: see /v1/models and /health."), ""),
         405: (error_body(405, "This route does not know the method."), ""),
         413: (error_body(413, too_large, "file"), ""),
@@ -109,6 +137,7 @@ def nginx_conf(gateway: Gateway) -> str:
 def _http(gateway: Gateway) -> list[str]:
     home = gateway.home
     asks = bool(gateway.keys_file)
+    plain_for = gateway.tls.plain_for if gateway.tls else ""
     return [
         "server_tokens off;",
         "default_type application/json;",
@@ -142,6 +171,14 @@ def _http(gateway: Gateway) -> list[str]:
             if asks
             else []
         ),
+        *(
+            _map(
+                '"$server_port:$remote_addr" $stranger',
+                {"default": "0", rf'"~^{gateway.plain_port}:(?!{re.escape(plain_for)}$)"': "1"},
+            )
+            if plain_for
+            else []
+        ),
         "limit_conn_zone $work zone=work:1m;",
         "limit_conn_status 429;",
         f"include {home}/servers.conf;",
@@ -153,12 +190,14 @@ def _server(gateway: Gateway) -> list[str]:
     errors = _errors(gateway.upload_mb)
     home = gateway.home
     return [
-        f"listen {gateway.host}:{gateway.port};",
+        *_listen(gateway),
         f"client_max_body_size {gateway.upload_mb}m;",
         f"client_body_buffer_size {IN_MEMORY};",
         f"client_header_timeout {HEAD_SECONDS}s;",
         f"client_body_timeout {BODY_SECONDS}s;",
         *(f"error_page {status} = {_place(status)};" for status in errors),
+        *([f"error_page {_NO_TLS} = {_place(_NO_TLS)};"] if gateway.tls else []),
+        *(_block("if ($stranger)", ["return 403;"]) if gateway.plain_port else []),
         # Before the body is read, and before its size is looked at.
         *(_block("if ($refused)", ["return 401;"]) if gateway.keys_file else []),
         *_block(
@@ -176,6 +215,26 @@ def _server(gateway: Gateway) -> list[str]:
         *_block("location /api/", ["return 404 $each_server;"]),
         *_block("location /", ["return 404;"]),
         *(line for status, answer in errors.items() for line in _error(status, *answer)),
+        *(_error(_NO_TLS, error_body(400, NO_TLS), "") if gateway.tls else []),
+    ]
+
+
+def _listen(gateway: Gateway) -> list[str]:
+    """The ports, and how TLS is spoken."""
+    place = f"listen {gateway.host}:{gateway.port}"
+    if gateway.tls is None:
+        return [f"{place};"]
+    plain = gateway.plain_port
+    return [
+        f"{place} ssl;",
+        *([f"listen {gateway.host}:{plain};"] if plain else []),
+        f"ssl_certificate {gateway.tls.certificate};",
+        f"ssl_certificate_key {gateway.tls.key};",
+        "ssl_protocols TLSv1.2 TLSv1.3;",
+        # With TLS 1.2: a new secret for each connection, and authenticated encryption only.
+        "ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;",
+        "ssl_session_cache shared:tls:1m;",
+        "ssl_session_tickets off;",
     ]
 
 
@@ -222,7 +281,7 @@ def _error(status: int, body: str, header: str) -> list[str]:
         [
             *(["internal;"] if status in _UNREAD else []),
             *([f"add_header {header} always;"] if header else []),
-            f"return {status} '{body}';",
+            f"return {400 if status == _NO_TLS else status} '{body}';",
         ],
     )
 

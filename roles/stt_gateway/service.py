@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from agent.files import File
 from agent.http import HealthRequest
@@ -12,15 +13,18 @@ from agent.kinds.packages import Packages
 from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.service import Service
 from agent.kinds.upload import Upload
-from agent.kinds.user import User
+from agent.kinds.user import Directory, User
 from declaration.artifacts import Artifact
 from declaration.secret import secret
+from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import HARDENING, hardened_unit
+from roles.certificate import show_certificate
 from roles.role import Context
-from roles.stt_gateway.nginx import HOME, Gateway, keys_text, nginx_conf
+from roles.stt_gateway.nginx import HOME, Gateway, Tls, keys_text, nginx_conf
 from roles.stt_server.access import authorization, keys
+from stack.checks import WEBUI_ROLE
 from stack.gateway import gateway_servers
 
 NAME = "stt_gateway"
@@ -31,6 +35,13 @@ ENVIRONMENT, WATCHER_ENVIRONMENT = f"{ETC}/nginx.env", f"{ETC}/watcher.env"
 #: The keys as nginx reads them, and the stack's own as a header for curl.
 KEYS, AUTHORIZATION = f"{ETC}/keys.conf", f"{ETC}/authorization"
 PROGRAM = "roles/stt_gateway/machine"
+#: On a volume: clients trust the gateway's own authority for years, and it outlives the machine.
+VOLUME = "/srv/gateway"
+AUTHORITY = f"{VOLUME}/authority"
+ROOT_CERTIFICATE = f"{AUTHORITY}/root/root.crt"
+#: The operator's own certificate and its key, and the secret with that.
+CERTIFICATE, KEY = f"{ETC}/certificate.pem", f"{ETC}/key.pem"
+PRIVATE_KEY = "stt_gateway/certificate-key"
 #: Seconds of silence on a connection after which a sign of life is sent, and between two of them.
 KEEPALIVE = File(
     "/etc/sysctl.d/60-incus-stt-gateway.conf",
@@ -53,11 +64,14 @@ ARTIFACT = Artifact(
 
 def steps(context: Context) -> list[Step]:
     """User, packages, program, keys, watcher, nginx."""
-    user = Step(context.part(f"{NAME}/user"), User(USER, UID, HOME))
+    tls = context.settings.gateway.tls
+    directories = [Directory(AUTHORITY, "0700")] if tls == "internal" else []
+    user = Step(context.part(f"{NAME}/user"), User(USER, UID, HOME, directories))
+    names = ["ca-certificates", "curl", "iproute2", "nginx"]
     packages = Step(
         context.part(f"{NAME}/packages"),
         # The package starts a server of its own, which is not wanted.
-        Packages(["ca-certificates", "curl", "iproute2", "nginx"], mask=["nginx.service"]),
+        Packages([*names, *(["openssl"] if tls == "internal" else [])], mask=["nginx.service"]),
         context.base("packages"),
     )
     place = f"/opt/incus-stt/stt-gateway-{digest(Path(PROGRAM))}"
@@ -70,11 +84,17 @@ def steps(context: Context) -> list[Step]:
     found = [user, packages, program, network]
     if context.settings.asks_key:
         found.append(Step(context.part(f"{NAME}/secrets"), _secrets(context), [user.name]))
+    if tls == "files":
+        found.append(Step(context.part(f"{NAME}/certificate"), _files(context), [user.name]))
     needs = [step.name for step in found]
     # First the watcher: it writes what nginx includes.
     watcher = Step(context.part(f"{NAME}/watcher"), _watcher(context, place), needs)
     needs = [*needs, watcher.name]
-    return [*found, watcher, Step(context.part(f"{NAME}/service"), _nginx(context), needs)]
+    found += [watcher, Step(context.part(f"{NAME}/service"), _nginx(context), needs)]
+    if tls == "internal":
+        show = show_certificate(ROOT_CERTIFICATE, "stt-gateway-watcher")
+        found.append(Step(context.part(f"{NAME}/authority"), show, [], [watcher.name]))
+    return found
 
 
 def _secrets(context: Context) -> SecretFiles:
@@ -88,6 +108,47 @@ def _secrets(context: Context) -> SecretFiles:
     )
 
 
+def _files(context: Context) -> SecretFiles:
+    """The operator's certificate; the watcher sees another one, and nobody waits."""
+    owner = f"{USER}:{USER}"
+    public = Path(context.settings.gateway.certificate).read_text(encoding="utf-8")
+    return SecretFiles(
+        [
+            SecretFile(CERTIFICATE, public, owner=owner),
+            SecretFile(KEY, secret(PRIVATE_KEY), owner=owner),
+        ]
+    )
+
+
+def trusted(settings: Settings) -> str:
+    """The file with what a client in the machine trusts; empty: nothing is asked of it."""
+    files = {"internal": ROOT_CERTIFICATE, "files": CERTIFICATE}
+    return files.get(settings.gateway.tls, "")
+
+
+def _tls(context: Context) -> Tls | None:
+    if not context.settings.gateway.secure:
+        return None
+    webui = context.declaration.topology.with_role(WEBUI_ROLE, context.machine.domain)
+    plain_for = str(webui[0].address) if webui else ""
+    if context.settings.gateway.tls == "files":
+        return Tls(CERTIFICATE, KEY, plain_for)
+    both = f"{AUTHORITY}/certificate.pem"
+    return Tls(both, both, plain_for)
+
+
+def _authority(context: Context) -> dict[str, Any] | None:
+    """What the watcher certifies."""
+    gateway = context.settings.gateway
+    if gateway.tls != "internal":
+        return None
+    return {
+        "directory": AUTHORITY,
+        "name": f"incus-stt {context.machine.domain} gateway",
+        "names": [str(context.machine.address), "localhost", "127.0.0.1", *gateway.names],
+    }
+
+
 def _keys_file(context: Context) -> str:
     return KEYS if context.settings.asks_key else ""
 
@@ -95,20 +156,25 @@ def _keys_file(context: Context) -> str:
 def _watcher(context: Context, place: str) -> Service:
     settings = context.settings
     servers = gateway_servers(settings, context.declaration.topology, context.machine)
+    authority = _authority(context)
+    files = [KEYS] if settings.asks_key else []
+    if settings.gateway.tls == "files":
+        files += [CERTIFICATE, KEY]
     told = {
         "servers": [vars(each) for each in servers],
         "waiting": settings.limits.waiting,
         "upload_mb": settings.limits.uploadMB,
         "home": HOME,
-        "keys_file": _keys_file(context),
+        "files": files,
         "port": WATCHER_PORT,
+        **({"authority": authority} if authority else {}),
     }
     sections = hardened_unit(
         description="Which STT servers the gateway gives requests to",
         user=USER,
         command=f"/usr/bin/python3 -m {NAME} {SETTINGS}",
         directory=HOME,
-        writable=[HOME],
+        writable=[HOME, *([AUTHORITY] if authority else [])],
         environment_files=[WATCHER_ENVIRONMENT],
         port=WATCHER_PORT,
         computes=False,
@@ -157,18 +223,31 @@ def _nginx(context: Context) -> Service:
         # second would wait in accept(), and with it all the clients it has.
         "NonBlocking": "true",
     }
-    conf = Gateway(port, settings.limits.uploadMB, _keys_file(context))
+    if settings.gateway.tls == "internal":
+        # It reads the certificate, and not the authority's key.
+        sections["Service"]["InaccessiblePaths"] = f"-{AUTHORITY}/root"
+    tls = _tls(context)
+    conf = Gateway(port, settings.limits.uploadMB, _keys_file(context), tls=tls)
+    sockets = [port, *([conf.plain_port] if conf.plain_port else [])]
+    scheme = "https" if tls else "http"
+    health = HealthRequest(
+        f"{scheme}://127.0.0.1:{port}/health",
+        statuses=[200, 503],
+        # An operator's own is for other names than this one.
+        certificate=ROOT_CERTIFICATE if settings.gateway.tls == "internal" else "",
+    )
     return Service(
         unit="stt-gateway",
         environment_file=ENVIRONMENT,
-        # The descriptor of the socket that systemd holds: nginx takes it as one of its own.
-        variables={"NGINX": "3;"},
+        # The descriptors of the sockets that systemd holds: nginx takes them as its own.
+        variables={"NGINX": "".join(f"{each};" for each, _ in enumerate(sockets, 3))},
         sections=sections,
         files=[File(CONFIGURATION, nginx_conf(conf))],
         host=conf.host,
         port=port,
         # nginx works where no server does, too; the verification asks for one.
-        health=[HealthRequest(f"http://127.0.0.1:{port}/health", statuses=[200, 503])],
+        health=[health],
         deadline=_DEADLINE,
         socket="stt-gateway",
+        more_ports=sockets[1:],
     )

@@ -60,8 +60,11 @@ def client_keys_file(settings: Settings) -> SecretFiles:
     return SecretFiles([SecretFile(CLIENT_KEYS, text, owner=f"{USER}:{USER}")])
 
 
-def client_outputs(context: Context, url: str, model: str) -> dict[str, Any]:
-    """What a client of the service at ``url`` has to know, which serves ``model``."""
+def client_outputs(context: Context, url: str, model: str, trusted: str = "") -> dict[str, Any]:
+    """What a client of the service at ``url`` has to know, which serves ``model``.
+
+    ``trusted``: the output with the certificate that a client has to trust, if any.
+    """
     settings = context.settings
     clients = {name: secret(key) for name, key in client_keys(settings).items()}
     return {
@@ -70,20 +73,22 @@ def client_outputs(context: Context, url: str, model: str) -> dict[str, Any]:
         "stt_authentication": settings.authentication,
         **({"stt_api_key": secret(API_KEY)} if settings.asks_key else {}),
         **({"stt_client_keys": clients} if clients else {}),
-        "stt_curl": curl_line(context, url, model),
+        "stt_curl": curl_line(context, url, model, trusted),
     }
 
 
-def curl_line(context: Context, url: str, model: str) -> str:
+def curl_line(context: Context, url: str, model: str, trusted: str = "") -> str:
     """A line to try the service with; the key comes from the environment.
 
     It goes to curl by stdin: everybody on the computer sees a program's arguments. Pulumi shows
     150 characters of an output, so the line has no spaces and no scheme that it can do without.
+    What has to be trusted is in a file with the name of its output.
     """
     recording = shlex.quote(recording_file(context))
     own = context.declaration.engine.self_contained  # it may not know the alias
     asked = f"--form-string model={shlex.quote(model)}" if own else f"-F model={MODEL_ALIAS}"
     key = 'echo "Authorization: Bearer $STT_API_KEY"|' if context.settings.asks_key else ""
     curl = "curl -H@-" if key else "curl"
+    curl += f" --cacert {trusted}.crt" if trusted else ""
     place = f"{url.removeprefix('http://')}/audio/transcriptions"
     return f"{key}{curl} -F file=@{recording} {asked} {place}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ class Load:
     key: str
     texts: Sequence[str] = ("hello world",)
     clients: int = 2
+    trust: ssl.SSLContext | None = None
     answers: list[tuple[float, bool]] = field(default_factory=list)
     #: What came back instead.
     wrong: list[str] = field(default_factory=list)
@@ -45,7 +47,7 @@ class Load:
         recording = RECORDINGS / f"{(text or 'hello world').replace(' ', '_')}.wav"
         while not self._over.is_set():
             try:
-                answer = post_recording(self.url, recording, "whisper-1", self.key)
+                answer = post_recording(self.url, recording, "whisper-1", self.key, self.trust)
                 said = answer.json["text"] if answer.status == 200 else repr(answer.body[:200])
                 good = answer.status == 200 and text in ("", said)
             except OSError as problem:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import tempfile
 import time
@@ -165,10 +166,14 @@ class Answer:
 
 
 def request(url: str, key: str = "", timeout: float = 300, **options: Any) -> Answer:
-    """An HTTP request without any proxy; an error status is an answer too."""
+    """An HTTP request without any proxy; an error status is an answer too.
+
+    ``trust``: the context of an ``https`` address.
+    """
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= options.pop("headers", {})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    trust = urllib.request.HTTPSHandler(context=options.pop("trust", None))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trust)
     try:
         with opener.open(
             urllib.request.Request(url, headers=headers, **options), timeout=timeout
@@ -178,7 +183,14 @@ def request(url: str, key: str = "", timeout: float = 300, **options: Any) -> An
         return Answer(error.code, error.read())
 
 
-def post_recording(url: str, recording: Path, model: str, key: str = "", **fields: str) -> Answer:
+def post_recording(
+    url: str,
+    recording: Path,
+    model: str,
+    key: str = "",
+    trust: ssl.SSLContext | None = None,
+    **fields: str,
+) -> Answer:
     """A recording to an OpenAI endpoint, as curl's -F sends it."""
     boundary = "incus-stt-test"
     parts = [
@@ -191,7 +203,7 @@ def post_recording(url: str, recording: Path, model: str, key: str = "", **field
     )
     body = b"".join([*parts, head.encode(), recording.read_bytes(), f"\r\n--{boundary}--".encode()])
     kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    return request(f"{url}/audio/transcriptions", key, data=body, headers=kind)
+    return request(f"{url}/audio/transcriptions", key, data=body, headers=kind, trust=trust)
 
 
 #: The key of a secret value in a state.
@@ -423,6 +435,7 @@ class Project:
             RECORDINGS / f"{recording}.wav",
             model or outputs["stt_model"],
             outputs["stt_api_key"],
+            None,
             **fields,
         )
 

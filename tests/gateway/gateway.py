@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
-from roles.stt_gateway.nginx import Gateway, keys_text, nginx_conf
+from roles.stt_gateway.machine.authority import Authority
+from roles.stt_gateway.nginx import Gateway, Tls, keys_text, nginx_conf
 from tests.server.server import ROOT, free_port, wait
 
 KEY = "~test/key+of-the.tests"
@@ -93,10 +96,16 @@ class Running:
     nginx: subprocess.Popen[bytes]
     watcher: subprocess.Popen[bytes] | None = None
     servers: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    #: The file with what clients trust, where it speaks HTTPS.
+    trusted: Path | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.trusted else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def verify(self) -> ssl.SSLContext | bool:
+        return ssl.create_default_context(cafile=str(self.trusted)) if self.trusted else True
 
     @property
     def headers(self) -> dict[str, str]:
@@ -113,10 +122,17 @@ class Running:
         return found
 
     def get(self, path: str, **more: Any) -> httpx.Response:
-        return httpx.get(self.url + path, headers=self.headers, timeout=30, **more)
+        more = {"verify": self.verify, "timeout": 30, **more}
+        return httpx.get(self.url + path, headers=self.headers, **more)
 
     def post(self, content: Any = b"x", path: str = "/v1/audio/transcriptions") -> httpx.Response:
-        return httpx.post(self.url + path, content=content, headers=self.headers, timeout=120)
+        return httpx.post(
+            self.url + path,
+            content=content,
+            headers=self.headers,
+            verify=self.verify,
+            timeout=120,
+        )
 
     def serving(self) -> list[str]:
         return [each["name"] for each in self.status["servers"] if each["serving"]]
@@ -145,6 +161,14 @@ class Running:
         wait(there)
 
 
+def post_beside(running: Running) -> Future[int]:
+    """The status of a request that is under way."""
+    with_thread = ThreadPoolExecutor(1)
+    answer = with_thread.submit(lambda: running.post().status_code)
+    with_thread.shutdown(wait=False)
+    return answer
+
+
 def start_nginx(home: Path, text: str, **more: Any) -> subprocess.Popen[bytes]:
     """nginx with a configuration."""
     assert NGINX
@@ -164,8 +188,14 @@ def gateway(
     more_keys: Sequence[str] = (),
     upload_mb: int = 30,
     waiting: int = 32,
+    authority: Authority | None = None,
+    tls: Tls | None = None,
+    trusted: Path | None = None,
 ) -> Iterator[Running]:
-    """A gateway in front of servers at these ports, named by their places in the list."""
+    """A gateway in front of servers at these ports, named by their places in the list.
+
+    With ``tls`` it speaks HTTPS, and ``trusted`` is what clients trust; ``authority`` makes it.
+    """
     home = directory / "gateway"
     home.mkdir()
     keys = home / "keys.conf" if key else None
@@ -181,16 +211,21 @@ def gateway(
         "waiting": waiting,
         "upload_mb": upload_mb,
         "home": str(home),
-        "keys_file": str(keys or ""),
+        "files": [str(keys)] if keys else [],
+        "authority": None,
         "port": watcher_port,
     }
+    if authority:
+        settings["authority"] = {**vars(authority), "directory": str(authority.directory)}
+    elif tls:
+        settings["files"] = [tls.certificate, tls.key]
     (home / "settings.json").write_text(json.dumps(settings))
     (home / "program").mkdir()
     (home / "program" / "stt_gateway").symlink_to(SOURCE)
     (home / "nginx.log").touch()
-    text = nginx_conf(Gateway(port, upload_mb, str(keys or ""), str(home), "127.0.0.1"))
+    text = nginx_conf(Gateway(port, upload_mb, str(keys or ""), str(home), "127.0.0.1", tls))
     with ExitStack() as stack:
-        made = Running(home, port, watcher_port, key, None, servers=servers)  # type: ignore[arg-type]
+        made = Running(home, port, watcher_port, key, None, None, servers, trusted)  # type: ignore[arg-type]
         stack.callback(lambda: _end(made.watcher, signal.SIGKILL))
         made.start_watcher()
         made.nginx = start_nginx(home, text)
@@ -199,7 +234,7 @@ def gateway(
         def there() -> bool:
             assert made.nginx.poll() is None, made.log
             try:
-                return httpx.get(f"{made.url}/health").status_code in (200, 503)
+                return made.get("/health").status_code in (200, 503)
             except httpx.TransportError:
                 return False
 

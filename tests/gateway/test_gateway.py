@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tests.gateway.gateway import (
     gateway,
     needs_nginx,
     needs_root,
+    post_beside,
     stand_ins,
     start_nginx,
 )
@@ -44,14 +44,6 @@ def servers(tmp_path: Path) -> Iterator[list[StandIn]]:
 def running(tmp_path: Path, servers: list[StandIn]) -> Iterator[Running]:
     with gateway(tmp_path, [s.port for s in servers], upload_mb=1, waiting=1) as found:
         yield found
-
-
-def post_beside(running: Running) -> Future[int]:
-    """The status of a request that is under way."""
-    with_thread = ThreadPoolExecutor(1)
-    answer = with_thread.submit(lambda: running.post().status_code)
-    with_thread.shutdown(wait=False)
-    return answer
 
 
 # Keys

@@ -234,7 +234,7 @@ def _said(made: Registered, run: int) -> str:
     said: dict[str, Any] = {"invocation": str(run)}
     if part == "instance":
         said = {"uuid": f"uuid of {made.name}"}
-    elif part == "certificate":
+    elif part in ("authority", "certificate"):
         said["certificate"] = "the certificate of the test"
     elif part in ("model", "service"):
         said["took"] = {"check" if part == "model" else "restart": 0.5}

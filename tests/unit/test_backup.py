@@ -124,10 +124,13 @@ def test_every_setting_that_names_a_path_is_known() -> None:
             "caBundle": "ca.pem",
             "custom": {"install": "i.sh", "unit": "u.service", "files": "f"},
             "webui": {"certificate": "/etc/c.pem", "certificateKey": "/etc/k.pem"},
+            "gateway": {"certificate": "/etc/g.pem", "certificateKey": "/etc/h.pem"},
             "model": "./models/mine",
         }
     )
-    paths = "a.wav i.sh u.service f infra.mine.yml ca.pem /etc/c.pem /etc/k.pem"
+    paths = (
+        "a.wav i.sh u.service f infra.mine.yml ca.pem /etc/c.pem /etc/k.pem /etc/g.pem /etc/h.pem"
+    )
     assert sorted(paths_in(settings)) == sorted(paths.split())
 
 

@@ -21,6 +21,7 @@ from tests.unit.values import PEM, STACKS, change_rows, code
 TOGETHER = {
     *("custom.install", "custom.unit", "custom.files"),
     *("webui.certificate", "webui.certificateKey"),
+    *("gateway.certificate", "gateway.certificateKey"),
 }
 #: What the table calls a role's steps.
 SHORT = {

@@ -10,6 +10,7 @@ import pytest
 
 from doctor.__main__ import findings
 from doctor.case import Answer, Case
+from doctor.checks.services import certificates
 from doctor.finding import Mark
 from tests.unit.doctor_case import NOW, answer, good_case, instance, one, saying, within
 from tests.unit.values import PEM, declared
@@ -194,6 +195,16 @@ def test_a_certificate_of_the_operators_own_is_renewed_by_hand(tmp_path: Path) -
         within(case, WEBUI, "certificates", step, value=NOW + 9 * DAYS), "webui certificate"
     )
     assert found.mark is Mark.DOUBTFUL and f"put a new one into {file}" in found.next
+
+
+def test_a_gateway_s_certificate_is_renewed_by_the_watcher() -> None:
+    step = "stt_gateway/service"
+    case = within(good_case(), WEBUI, "services", step, value={"unit": "stt-gateway.service"})
+    case = within(case, WEBUI, "certificates", step, value=NOW + 9 * DAYS)
+    [plan] = [each for each in case.declaration.topology.machines if each.full_name == WEBUI]
+    [found] = certificates(case, plan)
+    assert found.mark is Mark.DOUBTFUL and "expires in 9 days" in found.found
+    assert "journalctl -u stt-gateway-watcher" in found.next
 
 
 def test_a_host_whose_clock_is_wrong_and_its_machine_s_with_it() -> None:

@@ -134,7 +134,7 @@ def test_without_keys_none_are_asked_for(tmp_path: Path) -> None:
     found = program(tmp_path, authentication="none")
     assert "lab/front/stt_gateway/secrets" not in found.commands
     assert "return 401;" not in spec(found, "service")["files"][0]["content"]
-    assert told(found)["keys_file"] == "" and spec(found, "verify")["header_file"] == ""
+    assert told(found)["files"] == [] and spec(found, "verify")["header_file"] == ""
 
 
 def test_its_verification_follows_that_of_its_servers(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ SETTINGS = Settings(
     waiting=32,
     upload_mb=500,
     home=Path("/home"),
-    keys_file="",
+    files=(),
     port=9145,
 )
 

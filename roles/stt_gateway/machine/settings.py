@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from .authority import Authority
+
 
 @dataclass(frozen=True)
 class Server:
@@ -26,16 +28,17 @@ class Settings:
     """The file of settings.
 
     ``waiting``: requests that may wait at each server. ``upload_mb``: MiB that a request may have.
-    ``home`` is nginx's directory, ``keys_file`` what it has to read again after a change (empty:
-    none), ``port`` where the watcher answers on the loopback.
+    ``home`` is nginx's directory, ``files`` are what it has to read again after a change, ``port``
+    is where the watcher answers on the loopback. ``authority`` makes nginx's certificate, if any.
     """
 
     servers: tuple[Server, ...]
     waiting: int
     upload_mb: int
     home: Path
-    keys_file: str
+    files: tuple[Path, ...]
     port: int
+    authority: Authority | None = None
 
     @property
     def places(self) -> int:
@@ -58,8 +61,10 @@ def read_settings(file: Path) -> Settings:
     data = json.loads(file.read_text(encoding="utf-8"))
     try:
         servers = tuple(Server(**each) for each in data.pop("servers"))
-        home = Path(data.pop("home"))
-        settings = Settings(servers=servers, home=home, **data)
+        home, files = Path(data.pop("home")), tuple(map(Path, data.pop("files")))
+        if told := data.pop("authority", None):
+            told = Authority(Path(told.pop("directory")), **told)
+        settings = Settings(servers=servers, home=home, files=files, authority=told, **data)
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} is not a file of settings: {error}") from None
     if not servers:

@@ -25,6 +25,8 @@ from .settings import Server, Settings
 log = logging.getLogger("stt_gateway")
 #: Seconds between two questions to a server.
 INTERVAL = 1.0
+#: Seconds between two looks at the certificate.
+RENEWAL = 3600.0
 
 
 class Watcher:
@@ -37,7 +39,7 @@ class Watcher:
         self.states = {server: ServerState(now) for server in settings.servers}
         self.counts = Counts(server.place for server in settings.servers)
         self._written: dict[str, str] = {}
-        self._keys: tuple[int, int, int] | None = None
+        self._versions: dict[Path, tuple[int, int, int]] = {}
         self._full = False
 
     async def run(self) -> None:
@@ -46,7 +48,8 @@ class Watcher:
         for name in ("spool", "unused", "health"):
             (home / name).mkdir(exist_ok=True)
         await asyncio.gather(*(self._ask(server) for server in self.states))
-        self._keys = self._version_of_keys()
+        self._versions = self._versions_of_files()
+        await self._renewed()
         self.write()
         self._reload()  # what nginx has may be of another list of servers
         async with asyncio.TaskGroup() as group:
@@ -55,6 +58,7 @@ class Watcher:
             group.create_task(self._look())
             group.create_task(self._count())
             group.create_task(self._answer())
+            group.create_task(self._renew())
 
     # The servers
 
@@ -111,21 +115,51 @@ class Watcher:
             if number not in (0, 1, os.getpid()):
                 os.kill(number, signal.SIGHUP)
 
-    def _version_of_keys(self) -> tuple[int, int, int] | None:
-        try:
-            status = os.stat(self.settings.keys_file)
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+    def _versions_of_files(self) -> dict[Path, tuple[int, int, int]]:
+        """What tells one content of each file from another; nothing of one that is not there."""
+        found = {}
+        for file in self.settings.files:
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                found[file] = status.st_ino, status.st_mtime_ns, status.st_size
+        return found
 
-    # The disk and the keys
+    # The certificate
+
+    async def _renew(self) -> None:
+        while self.settings.authority:
+            await asyncio.sleep(RENEWAL)
+            if await self._renewed():
+                self._reload()
+
+    async def _renewed(self) -> bool:
+        """Renew the certificate if it is time; whether there is a new one.
+
+        Raises:
+            OSError: there is none, and none can be made.
+        """
+        authority = self.settings.authority
+        if authority is None:
+            return False
+        try:
+            renewed = await asyncio.to_thread(authority.renew)
+        except OSError as error:
+            if not authority.certificate.exists():
+                raise
+            log.error("the certificate cannot be renewed: %s", error)
+            return False
+        if renewed:
+            log.info("there is a new certificate")
+        return renewed
+
+    # The disk, the keys and an operator's certificate
 
     async def _look(self) -> None:
         while True:
-            keys = self._version_of_keys()
-            if keys != self._keys and keys is not None:
-                log.info("the keys have changed")
-                self._keys = keys
+            versions = {**self._versions, **self._versions_of_files()}
+            if versions != self._versions:
+                log.info("the keys or the certificate have changed")
+                self._versions = versions
                 self._reload()
             self._mark_full()
             await asyncio.sleep(INTERVAL)
