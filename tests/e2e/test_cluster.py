@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.cluster import IMAGE, NODES, Cluster, address_of
-from tests.e2e.project import Project, changed, incus, left_of, light
+from tests.e2e.project import (
+    RECORDINGS,
+    Project,
+    changed,
+    incus,
+    left_of,
+    light,
+    post_recording,
+    request,
+    wait_until,
+)
+from tests.sizes import sizes, without_cards
 
 DOMAIN, SUBNET = "stt-e2e-cl", "10.213.71"
 #: A second domain, whose machine has no role; and a third one, which is not made.
 ASIDE, ASIDE_SUBNET = "stt-e2e-cla", "10.213.72"
 NEW, NEW_SUBNET = "stt-e2e-clb", "10.213.73"
+#: The two domains of docs/scale.md, as they are called here.
+SIZE, SIZE_SUBNET = "stt-e2e-cz", "10.213.81"
+MORE, MORE_SUBNET = "stt-e2e-cza", "10.213.82"
 #: Where the STT service's volume is in its machine.
 VOLUME = "/srv/models"
 
@@ -147,6 +162,62 @@ def test_bad_input_is_found_before_anything_is_touched(
 def inside(cluster: Cluster, *command: str) -> str:
     """A command in the machine of the STT service."""
     return cluster.ask("exec", "gpu-server", "--", *command, project=DOMAIN).strip()
+
+
+@pytest.fixture
+def size(cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
+    """The cluster of docs/scale.md: a server on each of two members, and a gateway; up."""
+    environment = cluster.serve("lab", tmp_path / "client", "node1")
+    project = Project(tmp_path / "project", SIZE, SIZE_SUBNET, environment=environment)
+    light(project)
+    _, _, topology, config = sizes()
+    text = json.dumps([topology["domains"], config["stt:gateway"]])
+    for written, here in (
+        ("192.168.1.11:8000", f"{address_of('node1')}:8100"),
+        ("192.168.1.12:8000", f"{address_of('node2')}:8100"),
+    ):
+        assert written in text
+        text = text.replace(written, here)
+    domains, gateway = json.loads(text)
+    first, second = (
+        {name: without_cards(each) for name, each in domains[name]["machines"].items()}
+        for name in ("ai-tools", "ai-more")
+    )
+    project.machines, project.domains = first, {MORE: domain(MORE_SUBNET, **second)}
+    project.set(connection="incus:lab", image=IMAGE, pool=None, gateway=gateway)
+    before = left_of(SIZE, **cluster.environment())
+    try:
+        project.up()
+        yield project
+    finally:
+        project.destroy()
+    assert left_of(SIZE, **cluster.environment()) == before
+
+
+def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project) -> None:
+    """Its address is a member's own; what dies on one member is answered by the other one."""
+    outputs = size.outputs()
+    members = {f"{SIZE}/stt": "node1", f"{SIZE}/gateway": "node1", f"{MORE}/stt": "node2"}
+    assert outputs["members"] == members
+    url = f"http://{address_of('node1')}:8100"
+
+    def serving() -> list[bool]:
+        return [each["serving"] for each in request(f"{url}/health").json["servers"]]
+
+    def ask() -> Any:
+        recording, key = RECORDINGS / "hello_world.wav", outputs["stt_api_key"]
+        return post_recording(f"{url}/v1", recording, "light", key)
+
+    wait_until(lambda: serving() == [True, True])
+    assert ask().json["text"].endswith("bytes")
+    for project, kept in ((SIZE, [False, True]), (MORE, [True, False])):
+        systemctl = ("exec", "stt", "--", "systemctl")
+        cluster.ask(*systemctl, "stop", "custom.service", project=project)
+        assert all(ask().status == 200 for _ in range(4))
+        wait_until(lambda kept=kept: serving() == kept)  # type: ignore[misc]
+        cluster.ask(*systemctl, "start", "custom.service", project=project)
+        wait_until(lambda: serving() == [True, True])
+    assert size.unchanged()
 
 
 def test_a_machine_that_somebody_moved_comes_back_to_its_volume(
