@@ -27,6 +27,7 @@ from tests.e2e.project import (
     request,
     wait_until,
 )
+from tests.sizes import sizes, without_cards
 
 DOMAIN, SUBNET = "stt-e2e-gw", "10.213.75"
 UNIT = "faster-whisper.service"
@@ -37,11 +38,12 @@ FIRST: dict[str, Any] = {}
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Two servers and a gateway, up."""
+    """Two servers and a gateway, as docs/scale.md has them, up."""
     stack = Project(tmp_path_factory.mktemp("gateway"), DOMAIN, SUBNET)
+    _, several, _, _ = sizes()
     stack.machines = {
-        "gateway": machine("base_system", "stt_gateway"),
-        "stt": {**machine("base_system", "stt_server"), "count": 2},
+        name: without_cards(declared) | machine(*declared["roles"])
+        for name, declared in several["domains"]["ai-tools"]["machines"].items()
     }
     stack.write()
     try:
@@ -93,11 +95,11 @@ def invocations(project: Project) -> list[str]:
 
 def test_one_address_before_both(project: Project) -> None:
     outputs = project.outputs()
-    assert outputs["stt_url"] == f"http://{SUBNET}.1:8000/v1"
-    assert outputs["stt_health_url"] == f"http://{SUBNET}.1:8000/health"
+    assert outputs["stt_url"] == f"http://{SUBNET}.3:8000/v1"
+    assert outputs["stt_health_url"] == f"http://{SUBNET}.3:8000/health"
     assert outputs["gateway_servers"] == {
-        "stt": f"http://{SUBNET}.2:8000",
-        "stt-2": f"http://{SUBNET}.3:8000",
+        "stt": f"http://{SUBNET}.1:8000",
+        "stt-2": f"http://{SUBNET}.2:8000",
     }
     assert outputs["gateway_check"]["text"] == "one two three"
     assert set(outputs["machines"]) >= {f"{DOMAIN}/{name}" for name in (*SERVERS, "gateway")}
