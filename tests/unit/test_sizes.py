@@ -92,6 +92,8 @@ def test_a_cluster_has_a_server_on_each_member(written: Callable[..., str]) -> N
         for domain in ("ai-tools", "ai-more")
     }
     assert len(keys) == 1
+    # What passes between members is not encrypted; the file names their network.
+    assert "over 192.168.1.0/24, which global.trusted_networks names" in "\n".join(program.log)
     # They change one by one, as in one domain.
     assert "ai-tools/stt/stt_server/verify" in (
         program.commands["ai-more/stt/stt_server/service"].dependencies
