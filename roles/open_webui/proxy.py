@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from agent.files import File
 from agent.http import HealthRequest
 from agent.kinds.packages import Packages
-from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.service import Service
 from agent.kinds.user import User
 from declaration.artifacts import Artifact
@@ -15,7 +12,7 @@ from declaration.secret import secret
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.urls import HTTPS, webui_hosts
-from roles.certificate import show_certificate
+from roles.certificate import own_certificate, show_certificate
 from roles.open_webui import service
 from roles.role import Context
 
@@ -24,7 +21,7 @@ USER, UID = "webui-proxy", 904
 HOME = f"{service.VOLUME}/proxy"
 ETC = f"/etc/incus-stt/{NAME}"
 ENVIRONMENT = "/etc/incus-stt/webui-proxy.env"
-CERTIFICATE, KEY = f"{ETC}/certificate.pem", f"{ETC}/key.pem"
+CERTIFICATE, KEY = f"{ETC}/chain.pem", f"{ETC}/key.pem"
 #: The root of Caddy's own CA; it is on the volume, so that browsers trust it for years.
 ROOT_CERTIFICATE = f"{HOME}/pki/authorities/local/root.crt"
 #: The secret with the operator's own key.
@@ -71,10 +68,7 @@ def caddyfile(context: Context) -> str:
 
 def _service(context: Context) -> Service:
     webui = context.settings.webui
-    files = [File(f"{ETC}/Caddyfile", caddyfile(context))]
     own = webui.tls == "files"
-    if own:
-        files.append(File(CERTIFICATE, Path(webui.certificate).read_text(encoding="utf-8")))
     return Service(
         unit="webui-proxy",
         environment_file=ENVIRONMENT,
@@ -89,7 +83,7 @@ def _service(context: Context) -> Service:
             port=HTTPS,
             computes=False,
         ),
-        files=files,
+        files=[File(f"{ETC}/Caddyfile", caddyfile(context))],
         port=HTTPS,
         health=[
             HealthRequest(
@@ -102,7 +96,7 @@ def _service(context: Context) -> Service:
 
 
 def steps(context: Context) -> list[Step]:
-    """Caddy, the operator's own key where there is one, the service, its certificate."""
+    """Caddy, the operator's own certificate where there is one, the service."""
     user = Step(context.part(f"{NAME}/user"), User(USER, UID, HOME))
     packages = Step(
         context.part(f"{NAME}/packages"),
@@ -112,9 +106,14 @@ def steps(context: Context) -> list[Step]:
     )
     found = [user, packages]
     if context.settings.webui.tls == "files":
-        key = SecretFile(KEY, secret(PRIVATE_KEY), owner=f"{USER}:{USER}")
-        spec = SecretFiles([key], f"{NAME}/service")
-        found.append(Step(context.part(f"{NAME}/secrets"), spec, [user.name]))
+        files = own_certificate(
+            context.settings.webui.certificate,
+            secret(PRIVATE_KEY),
+            (CERTIFICATE, KEY),
+            f"{USER}:{USER}",
+            f"{NAME}/service",
+        )
+        found.append(Step(context.part(f"{NAME}/secrets"), files, [user.name]))
     needs = [step.name for step in found] + [context.part(f"{service.NAME}/service")]
     proxy = Step(context.part(f"{NAME}/service"), _service(context), needs)
     found.append(proxy)

@@ -21,6 +21,7 @@ from roles.stt_server.verification import (
     recording_step,
 )
 from stack.checks import STT_ROLE
+from stack.declare import SttService
 from stack.gateway import gateway_servers
 
 #: Seconds in which the watcher sees that a server works.
@@ -32,11 +33,18 @@ def steps(context: Context) -> list[Step]:
     return [*service.steps(context), *_verification(context)]
 
 
+def _services(context: Context) -> list[SttService]:
+    """The STT services of its domain."""
+    declaration, domain = context.declaration, context.machine.domain
+    services = declaration.services if context.settings.enabled else ()
+    return [each for each in services if each.machine.domain == domain]
+
+
 def _verification(context: Context) -> list[Step]:
-    settings, topology = context.settings, context.declaration.topology
+    settings = context.settings
     place, recording = recording_step(context, service.NAME)
-    machines = topology.with_role(STT_ROLE, context.machine.domain) if settings.enabled else []
-    services = [context.declaration.service_on(machine) for machine in machines]
+    services = _services(context)
+    machines = [each.machine for each in services]
     # An engine of the operator's own may not know the alias.
     named = services[:1] if context.declaration.engine.self_contained else []
     words = [expected_words(settings, each) for each in services]
@@ -86,7 +94,7 @@ def _outputs(context: Context) -> dict[str, Any]:
     settings = context.settings
     url = gateway_url(settings, context.machine)
     servers = gateway_servers(settings, context.declaration.topology, context.machine)
-    services = context.declaration.services
+    services = _services(context)
     internal = settings.gateway.tls == "internal"
     authority = Result(context.part(f"{service.NAME}/authority"), "certificate")
     return {

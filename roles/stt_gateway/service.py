@@ -20,7 +20,7 @@ from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import HARDENING, hardened_unit
-from roles.certificate import show_certificate
+from roles.certificate import own_certificate, show_certificate
 from roles.role import Context
 from roles.stt_gateway.nginx import HOME, Gateway, Tls, keys_text, nginx_conf
 from roles.stt_server.access import authorization, keys
@@ -85,7 +85,14 @@ def steps(context: Context) -> list[Step]:
     if context.settings.asks_key:
         found.append(Step(context.part(f"{NAME}/secrets"), _secrets(context), [user.name]))
     if tls == "files":
-        found.append(Step(context.part(f"{NAME}/certificate"), _files(context), [user.name]))
+        # The watcher sees another one, and nobody waits.
+        files = own_certificate(
+            context.settings.gateway.certificate,
+            secret(PRIVATE_KEY),
+            (CERTIFICATE, KEY),
+            f"{USER}:{USER}",
+        )
+        found.append(Step(context.part(f"{NAME}/certificate"), files, [user.name]))
     needs = [step.name for step in found]
     # First the watcher: it writes what nginx includes.
     watcher = Step(context.part(f"{NAME}/watcher"), _watcher(context, place), needs)
@@ -104,18 +111,6 @@ def _secrets(context: Context) -> SecretFiles:
         [
             SecretFile(KEYS, keys_text(tokens), owner=f"{USER}:{USER}"),
             authorization(AUTHORIZATION),
-        ]
-    )
-
-
-def _files(context: Context) -> SecretFiles:
-    """The operator's certificate; the watcher sees another one, and nobody waits."""
-    owner = f"{USER}:{USER}"
-    public = Path(context.settings.gateway.certificate).read_text(encoding="utf-8")
-    return SecretFiles(
-        [
-            SecretFile(CERTIFICATE, public, owner=owner),
-            SecretFile(KEY, secret(PRIVATE_KEY), owner=owner),
         ]
     )
 

@@ -583,18 +583,29 @@ def test_open_webui_and_the_proxy_call_nobody(project: Project) -> None:
 
 @pytest.mark.seldom
 def test_https_with_a_certificate_of_the_operators(project: Project) -> None:
-    request_words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=own.test")
     files = {"certificate": project.root / "own.pem", "certificateKey": project.root / "own.key"}
-    names = ("-keyout", str(files["certificateKey"]), "-out", str(files["certificate"]))
-    extra = ("-days", "2", "-addext", f"subjectAltName=IP:{project.subnet}.2,DNS:own.test")
-    done = run("openssl", *request_words, *names, *extra)
-    assert done.returncode == 0, done.stderr
+
+    def issue() -> None:
+        words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=own.test")
+        names = ("-keyout", str(files["certificateKey"]), "-out", str(files["certificate"]))
+        extra = ("-days", "2", "-addext", f"subjectAltName=IP:{project.subnet}.2,DNS:own.test")
+        done = run("openssl", *words, *names, *extra)
+        assert done.returncode == 0, done.stderr
+
+    def shown() -> str:
+        return ssl.get_server_certificate((f"{project.subnet}.2", 443)).strip()
+
+    issue()
     wire(project, tls="files", names=["own.test"], **{k: str(v) for k, v in files.items()})
     project.up()
-    shown = ssl.get_server_certificate((f"{project.subnet}.2", 443))
-    assert shown.strip() == files["certificate"].read_text().strip()
+    first = shown()
+    assert first == files["certificate"].read_text().strip()
     key = "/etc/incus-stt/webui_proxy/key.pem"
     assert inside(project, "stat", "-c", "%a %U", key) == "600 webui-proxy"
+    issue()  # the other certificate has another key
+    project.up()
+    assert shown() == files["certificate"].read_text().strip() != first
+    assert project.unchanged()
     private = files["certificateKey"].read_text().splitlines()[1]
     states = [path for path in (project.root / "state").rglob("*") if path.is_file()]
     assert not any(private in path.read_text(errors="replace") for path in states)

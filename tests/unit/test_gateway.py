@@ -13,6 +13,7 @@ import yaml
 
 from agent.systemd import unit_text
 from declaration.problems import DeclarationError
+from declaration.source_files import ROOT
 from roles import ROLES
 from roles.stt_gateway import nginx
 from roles.stt_gateway.machine.counts import Counts
@@ -216,6 +217,24 @@ def test_its_domain_reaches_servers_outside_and_no_other_does(tmp_path: Path) ->
     into = found.commands["lab/acl"].data["ingress"]
     own = [r for r in into if r["description"] == "services of front"]
     assert [(r["destination"], r["destination_port"]) for r in own] == [("10.110.0.3/32", "8000")]
+
+
+def test_a_service_of_another_domain_names_no_model_of_its_servers(tmp_path: Path) -> None:
+    file = Path(infra(tmp_path, {"front": GATEWAY}))
+    topology = yaml.safe_load(file.read_text())
+    topology["domains"]["office"]["machines"]["desk"]["roles"].append("stt_server")
+    file.write_text(yaml.safe_dump(topology))
+    light = ROOT / "tests" / "e2e" / "light_engine"
+    found = run(
+        "cpu",
+        infra=str(file),
+        engine="custom",
+        model="mine",
+        custom={"install": str(light / "install.sh"), "unit": str(light / "engine.service")},
+        gateway={"servers": ["http://192.168.1.20:8001"]},
+    )
+    assert "model=whisper-1" in found.outputs["stt_curl"]
+    assert spec(found, "verify")["model"] == "whisper-1"
 
 
 def test_the_way_through_a_gateway_is_one_to_ai_services(tmp_path: Path) -> None:
