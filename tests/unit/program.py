@@ -203,7 +203,8 @@ class Recorder(MockMonitor):
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
         if request.urn.split("::")[2] == "pulumi:pulumi:Stack":
-            self.outputs = json_format.MessageToDict(request.outputs)
+            # The SDK registers none as well, at first, and either may come last.
+            self.outputs |= json_format.MessageToDict(request.outputs)
         return resource_pb2.RegisterResourceResponse()
 
     def Invoke(self, request: Any) -> Any:  # noqa: N802  # Pulumi's name
