@@ -24,6 +24,8 @@ from tests.e2e.project import (
     wait_until,
 )
 
+pytestmark = pytest.mark.seldom
+
 DOMAIN, SUBNET = "stt-e2e-gs", "10.213.78"
 ADDRESS = f"{SUBNET}.1"
 PLAIN = 9146
