@@ -48,7 +48,7 @@ def obstacles(declaration: Declaration, live: Live, placement: Placement) -> lis
             for (kind, project, name), found in live.objects.items()
             if kind == "instance" and member_of(found) == member
         }
-        cards = cards_of(live, member)
+        cards = every[member] if member else cards_of(live)
         problems += gpu_obstacles(declaration, machines, cards, instances, every, member)
     return problems
 

@@ -76,11 +76,12 @@ def place(
     """
     topology, file = declaration.topology, declaration.settings.infra
     noted = {plan.name: noted_member(plan, outputs) for plan in topology.domains}
+    known = {domain: member for domain, member in noted.items() if member}
     if live is None:
-        return Placement({domain: member for domain, member in noted.items() if member})
+        return Placement(known)
     if not live.members:
         problems += _without_cluster(declaration)
-        return Placement(former={domain: member for domain, member in noted.items() if member})
+        return Placement(former=known)
     problems += _new_networks(declaration, live)
     members: dict[str, str] = {}
     left: dict[str, Member] = {}

@@ -71,6 +71,11 @@ class Gateway(StrictModel):
         """Whether it speaks HTTPS."""
         return self.tls != "none"
 
+    @property
+    def scheme(self) -> str:
+        """That of its URLs."""
+        return "https" if self.secure else "http"
+
 
 def gateway_tls_problems(gateway: Gateway) -> list[Problem]:
     """What is wrong with the certificate of the gateway."""

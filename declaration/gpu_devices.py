@@ -71,7 +71,7 @@ def may_be_same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     """Whether two devices may mean the same card, or the same part of one, as far as they say."""
     return not any(
         _told(one, key) and _told(other, key) and _told(one, key) != _told(other, key)
-        for key in (*SELECTORS, "mig.ci", "mig.gi", "mig.uuid")
+        for key in _KEYS["mig"]
     )
 
 

@@ -29,8 +29,7 @@ def stt_base_url(settings: Settings) -> str:
 def gateway_url(settings: Settings, machine: MachinePlan) -> str:
     """The base URL for OpenAI clients at the gateway in front of several STT servers."""
     gateway = settings.gateway
-    scheme = "https" if gateway.secure else "http"
-    return f"{scheme}://{gateway_host(settings, machine)}:{gateway.port}/v1"
+    return f"{gateway.scheme}://{gateway_host(settings, machine)}:{gateway.port}/v1"
 
 
 def gateway_host(settings: Settings, machine: MachinePlan) -> str:

@@ -139,17 +139,23 @@ def named_flows(topology: Topology, settings: Settings) -> Iterator[Flow]:
 def named_addresses(settings: Settings) -> list[tuple[str, IPv4Address, int]]:
     """The addresses in URLs that machines ask: the setting, the address and the port."""
     found: list[tuple[str, IPv4Address, int]] = []
+    for setting, url in named_urls(settings):
+        try:
+            parts = urlsplit(url)
+            address = IPv4Address(parts.hostname or "")
+            port = parts.port or _PORTS[parts.scheme]
+        except ValueError:
+            continue  # a name
+        if not address.is_loopback:
+            found.append((setting, address, port))
+    return found
+
+
+def named_urls(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The URLs that machines ask, each with the setting that has it."""
     for setting, text in _texts("stt", settings.model_dump(mode="json")):
         for url in _URL.findall(text) if setting.startswith(_REACHED) else ():
-            try:
-                parts = urlsplit(url)
-                address = IPv4Address(parts.hostname or "")
-                port = parts.port or _PORTS[parts.scheme]
-            except ValueError:
-                continue  # a name
-            if not address.is_loopback:
-                found.append((setting, address, port))
-    return found
+            yield setting, url
 
 
 def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:

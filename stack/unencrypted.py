@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -11,8 +10,14 @@ from urllib.parse import urlsplit
 from declaration.settings import Settings
 from declaration.topology import Topology
 from stack.checks import GATEWAY_ROLE, WEBUI_ROLE
+from stack.flows import named_urls
 
-_URL = re.compile(r"http://[^\s;,]+")
+#: The settings that name services, by the role that asks these.
+_ASKED_BY = {
+    "stt:gateway.servers": GATEWAY_ROLE,
+    "stt:webui.stt_url": WEBUI_ROLE,
+    "stt:webui.ollama_url": WEBUI_ROLE,
+}
 
 
 @dataclass(frozen=True)
@@ -39,22 +44,17 @@ class Unencrypted:
 
 def unencrypted(settings: Settings, topology: Topology) -> Iterator[Unencrypted]:
     """Each service that is asked so, once for a setting that names it."""
-    webui = settings.webui
-    asked = {
-        "stt:gateway.servers": (GATEWAY_ROLE, settings.gateway.servers),
-        "stt:webui.stt_url": (WEBUI_ROLE, [webui.stt_url or ""]),
-        "stt:webui.ollama_url": (WEBUI_ROLE, [webui.ollama_url or ""]),
-    }
-    for setting, (role, texts) in asked.items():
-        if not topology.with_role(role):
+    for setting, url in named_urls(settings):
+        role = _ASKED_BY.get(setting)
+        parts = urlsplit(url)
+        if not role or not topology.with_role(role) or parts.scheme != "http":
             continue
-        for url in _URL.findall(" ".join(texts)):
-            host = urlsplit(url).hostname or ""
-            address = _address(host)
-            if (address and _is_here(address, topology)) or host == "localhost":
-                continue
-            networks = (each for each in topology.trusted_networks if address and address in each)
-            yield Unencrypted(setting, url, next(networks, None))
+        host = parts.hostname or ""
+        address = _address(host)
+        if (address and _is_here(address, topology)) or host == "localhost":
+            continue
+        networks = (each for each in topology.trusted_networks if address and address in each)
+        yield Unencrypted(setting, url, next(networks, None))
 
 
 def _address(host: str) -> IPv4Address | None:

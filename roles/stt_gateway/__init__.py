@@ -82,8 +82,7 @@ def _verification(context: Context) -> list[Step]:
 def _url(context: Context) -> str:
     """The base URL by the machine's address, which it knows of itself."""
     gateway = context.settings.gateway
-    scheme = "https" if gateway.secure else "http"
-    return f"{scheme}://{context.machine.address}:{gateway.port}/v1"
+    return f"{gateway.scheme}://{context.machine.address}:{gateway.port}/v1"
 
 
 def _enabled(settings: Settings) -> bool:

@@ -224,9 +224,8 @@ def _nginx(context: Context) -> Service:
     tls = _tls(context)
     conf = Gateway(port, settings.limits.uploadMB, _keys_file(context), tls=tls)
     sockets = [port, *([conf.plain_port] if conf.plain_port else [])]
-    scheme = "https" if tls else "http"
     health = HealthRequest(
-        f"{scheme}://127.0.0.1:{port}/health",
+        f"{settings.gateway.scheme}://127.0.0.1:{port}/health",
         statuses=[200, 503],
         # An operator's own is for other names than this one.
         certificate=ROOT_CERTIFICATE if settings.gateway.tls == "internal" else "",
