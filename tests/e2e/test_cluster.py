@@ -194,6 +194,7 @@ def size(cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
     assert left_of(SIZE, **cluster.environment()) == before
 
 
+@pytest.mark.seldom
 def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project) -> None:
     """Its address is a member's own; what dies on one member is answered by the other one."""
     outputs = size.outputs()

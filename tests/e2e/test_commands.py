@@ -97,6 +97,7 @@ def test_a_second_machine_comes_with_the_next_up(small: Project) -> None:
     assert small.unchanged()
 
 
+@pytest.mark.seldom
 def test_make_stt_brings_the_role_up_after_it_was_off(small: Project) -> None:
     small.set(enabled=False)
     assert "stt:enabled is false" in small.make("stt").stderr
@@ -131,6 +132,7 @@ def test_rotate_key_makes_another_key(small: Project) -> None:
     assert small.unchanged()
 
 
+@pytest.mark.seldom
 def test_a_shell_for_plain_pulumi(small: Project) -> None:
     """Everything as in Pulumi's own documentation, on the stack that `make` made."""
     small.set(keepAlive="5m")
@@ -203,6 +205,7 @@ def test_a_state_can_be_exported_and_imported(small: Project) -> None:
     assert small.transcribe("hello_world").status == 200
 
 
+@pytest.mark.seldom
 def test_a_state_that_was_restored_is_brought_back(small: Project) -> None:
     """The machine has a newer key and newer settings than the state; clients go by the state."""
     file = small.root / "exported.json"

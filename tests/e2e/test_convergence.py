@@ -206,6 +206,7 @@ def converged(bench: Bench) -> None:
     assert {machine["name"] for machine in machines} == set(project.machines)
 
 
+@pytest.mark.seldom
 def test_a_machine_that_the_daemon_has_half_created_is_created_again(bench: Bench) -> None:
     """The daemon knows the container, and its root is not there, or not all of it."""
     project = bench.project

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.doctor import Screen, in_network, program
 from tests.e2e.project import STACK, Project, incus
 
@@ -268,6 +270,7 @@ GONE = (
 )
 
 
+@pytest.mark.seldom
 def test_security_updates(project: Project) -> None:
     """They are seen, installed through a bridge that is closed otherwise, and take effect."""
     subject = f"{MACHINE} updates"

@@ -119,6 +119,7 @@ def test_changed_files_and_services_are_named_and_restored(project: Project) -> 
     assert project.inside("systemctl", "is-enabled", "faster-whisper") == "enabled"
 
 
+@pytest.mark.seldom
 def test_changed_programs_and_models_are_named_and_restored(project: Project) -> None:
     shell(
         project,
@@ -181,6 +182,7 @@ def test_an_agent_that_somebody_removed_comes_back(project: Project) -> None:
     assert project.unchanged()
 
 
+@pytest.mark.seldom
 def test_a_step_without_a_record_is_applied_again(project: Project) -> None:
     shell(project, "rm /var/lib/incus-stt/steps/*verify.json")
     assert project.drift() == ["gpu-server/stt_server/verify: step: not applied -> applied"]
@@ -210,6 +212,7 @@ def test_a_stopped_machine_is_started(project: Project) -> None:
     assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
+@pytest.mark.seldom
 def test_a_machine_that_was_rebuilt_is_made_again_with_all_that_was_in_it(project: Project) -> None:
     shell(project, "touch /srv/models/kept")
     words = ("rebuild", "--empty", "--force", "gpu-server")
@@ -222,6 +225,7 @@ def test_a_machine_that_was_rebuilt_is_made_again_with_all_that_was_in_it(projec
     shell(project, "rm /srv/models/kept")  # the volume is the one that was there
 
 
+@pytest.mark.seldom
 def test_a_deleted_domain_is_made_again(project: Project) -> None:
     domain = project.domain
     incus("delete", "--force", "gpu-server", project=domain)

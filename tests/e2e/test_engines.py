@@ -270,6 +270,7 @@ def test_flush_frees_the_device_safely_while_a_transcription_runs(project: Proje
     assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
+@pytest.mark.seldom
 def test_what_models_take_is_measured_beside_the_catalogue(project: Project) -> None:
     head, *rows = operation(project, "measure").splitlines()[-3:]
     assert head.split()[:4] == ["model", "type", "measured", "catalogue"]

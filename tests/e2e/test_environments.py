@@ -105,6 +105,7 @@ def test_a_change_is_verified_in_staging_and_then_made_in_production(
     assert production.health() == staging.health()
 
 
+@pytest.mark.seldom
 def test_a_change_that_does_not_work_ends_in_staging(both: tuple[Project, Project]) -> None:
     commit(both, model="broken", port=8100)
     production, staging = both
@@ -153,6 +154,7 @@ def listening(address: str) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.seldom
 def test_nothing_crosses_a_border_but_what_policy_says(both: tuple[Project, Project]) -> None:
     """Each way that is closed is opened once by what it is that closes it."""
     production, staging = both
@@ -231,6 +233,7 @@ def way_out(bridge: str) -> str:
     return incus("network", "get", bridge, "security.acls").strip()
 
 
+@pytest.mark.seldom
 def test_nothing_leaves_but_while_something_is_installed(both: tuple[Project, Project]) -> None:
     """The distribution's packages and their names, and a connection by address."""
     production, _ = both
@@ -309,6 +312,7 @@ def connected(domain: str, address: Address) -> Iterator[Callable[[], str]]:
         yield rest
 
 
+@pytest.mark.seldom
 def test_one_domain_at_a_time_reaches_the_services(both: tuple[Project, Project]) -> None:
     """A change that is killed in the middle, one by its command, and one by the stack's file."""
     production, _ = both

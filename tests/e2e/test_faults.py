@@ -81,6 +81,7 @@ def test_a_gpu_stack_without_a_gpu_is_refused_with_one_that_works(fresh: Project
     assert left_of(DOMAIN) == []
 
 
+@pytest.mark.seldom
 def test_a_subnet_of_somebody_else_is_left_alone(fresh: Project) -> None:
     name = "stt-e2e-f-used"
     incus("network", "create", name, f"ipv4.address={SUBNET}.254/24", "ipv6.address=none")
@@ -103,6 +104,7 @@ def test_a_project_of_somebody_else_is_left_alone(fresh: Project) -> None:
         incus("project", "delete", DOMAIN)
 
 
+@pytest.mark.seldom
 def test_machines_that_were_made_anew_are_set_up(fresh: Project) -> None:
     """As a run leaves them that was killed: what the state remembers was in other machines."""
     anew = {"gpu-server": "create", "running": "launch"}  # one is stopped, the other runs
@@ -191,6 +193,7 @@ def test_a_model_that_is_not_there_leaves_the_old_service(project: Project) -> N
     project.up()
 
 
+@pytest.mark.seldom
 def test_a_model_is_fetched_and_a_download_that_is_cut_short_goes_on(project: Project) -> None:
     directory = ROOT / "models/tiny-digits"
     hub = ModelHub(f"{project.subnet}.254", {"Systran/faster-whisper-tiny": directory})
@@ -262,6 +265,7 @@ def test_files_that_cannot_all_be_written_are_not_left_for_the_next_boot(project
     project.up()
 
 
+@pytest.mark.seldom
 def test_what_was_removed_by_hand_does_not_stop_destroy(fresh: Project) -> None:
     fresh.up()
     incus("delete", "--force", "gpu-server", project=DOMAIN)
@@ -269,6 +273,7 @@ def test_what_was_removed_by_hand_does_not_stop_destroy(fresh: Project) -> None:
     assert DOMAIN not in incus("project", "list", "--format", "csv")
 
 
+@pytest.mark.seldom
 def test_a_lost_state_is_taken_over_only_when_asked(fresh: Project) -> None:
     fresh.up()
     path = f"/1.0/storage-pools/{fresh.pool}/volumes/custom/models?project={DOMAIN}"

@@ -167,6 +167,7 @@ def test_a_bad_model_stops_at_the_first(project: Project, make: Any) -> None:
     wait_until(lambda: all_serve(project), 90)
 
 
+@pytest.mark.seldom
 def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
     """Killed, its machine stopped, its network cut, its engine hung; each comes back."""
 
@@ -207,6 +208,7 @@ def test_no_worker_waits_for_a_client_that_another_has(project: Project) -> None
     assert flags and int(flags[1], 8) & os.O_NONBLOCK
 
 
+@pytest.mark.seldom
 def test_more_servers_change_nothing_for_the_others(project: Project) -> None:
     """Incus writes the bridge's rules anew meanwhile: all answers come through, and no rule of
     this program's stays.
@@ -226,6 +228,7 @@ def test_more_servers_change_nothing_for_the_others(project: Project) -> None:
     assert f"incus-stt.net-{DOMAIN}" not in tables.stdout
 
 
+@pytest.mark.seldom
 def test_another_key_reaches_the_gateway_and_the_servers(project: Project) -> None:
     before = project.outputs()["stt_api_key"]
     assert project.make("rotate-key").returncode == 0

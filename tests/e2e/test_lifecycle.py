@@ -47,6 +47,7 @@ def remembers(project: Project, machine: str = "gpu-server") -> bool:
     return project.inside("ls", MARKER, machine=machine) == MARKER
 
 
+@pytest.mark.seldom
 def test_somebody_else_s_project_is_taken_over_only_when_asked(project: Project) -> None:
     domain = project.domain
     assert project.drift() == []  # nothing is there yet, and nothing was
@@ -70,6 +71,7 @@ def test_somebody_else_s_project_is_taken_over_only_when_asked(project: Project)
     assert project.unchanged()
 
 
+@pytest.mark.seldom
 def test_another_stack_leaves_alone_what_this_one_owns(project: Project, tmp_path: Path) -> None:
     before = left_of(DOMAIN)
     other = Project(tmp_path, DOMAIN, SUBNET)
@@ -136,6 +138,7 @@ def test_a_renamed_machine_keeps_address_and_models(project: Project) -> None:
     assert project.unchanged()
 
 
+@pytest.mark.seldom
 def test_a_renamed_domain_keeps_addresses_and_models(project: Project) -> None:
     former, url = project.domain, project.outputs()["stt_url"]
     key = project.outputs()["stt_api_key"]
@@ -175,6 +178,7 @@ def test_another_storage_pool_takes_the_models_along(project: Project) -> None:
         incus("storage", "delete", "stt-e2e-l-pool")
 
 
+@pytest.mark.seldom
 def test_destroy_keeps_the_models_and_says_how_to_remove_them(project: Project) -> None:
     project.set(keepModels=True)
     project.up()

@@ -116,6 +116,7 @@ def test_a_machine_of_somebody_else_s_making_survives(project: Project) -> None:
         incus("delete", "guest", project=DOMAIN)
 
 
+@pytest.mark.seldom
 def test_other_addresses_come_with_a_restart_and_keep_everything(project: Project) -> None:
     project.inside("touch", "/srv/models/kept")
     project.subnet = "10.213.49"

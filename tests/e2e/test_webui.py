@@ -269,6 +269,7 @@ def sign_up(project: Project) -> int:
     return request(url, data=body, headers=kind).status
 
 
+@pytest.mark.seldom
 def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Project) -> None:
     """The database holds a value for every setting, and would win for ever."""
     admin = sign_in(project)
@@ -300,6 +301,7 @@ def test_what_is_declared_wins_and_what_an_administrator_set_stays(project: Proj
     assert sign_up(project) == 200
 
 
+@pytest.mark.seldom
 def test_what_the_stt_service_is_asked(project: Project) -> None:
     """Model, key and language, as another STT service sees them.
 
@@ -341,6 +343,7 @@ def test_what_the_stt_service_is_asked(project: Project) -> None:
     assert expected.items() <= asked[1].items(), asked
 
 
+@pytest.mark.seldom
 def test_a_declared_password_takes_effect(project: Project) -> None:
     password = 'of the "operator" $HOME \\ `x` é'
     file = project.root / "password"
@@ -352,6 +355,7 @@ def test_a_declared_password_takes_effect(project: Project) -> None:
     sign_in(project, password=password)  # not the one that was chosen by hand
 
 
+@pytest.mark.seldom
 def test_another_administrator_is_made(project: Project) -> None:
     wire(project, adminEmail="second@example.com")
     project.up()
@@ -359,12 +363,14 @@ def test_another_administrator_is_made(project: Project) -> None:
     assert second.call("api/v1/auths/").json["role"] == "admin"
 
 
+@pytest.mark.seldom
 def test_what_is_put_back_is_as_at_first(settled: Project) -> None:
     assert sign_up(settled) == 403
     assert sign_in(settled).call("ollama/config").json["ENABLE_OLLAMA_API"] is bool(OLLAMA)
     assert sign_in(settled).text_of("hello_world") == "hello world"
 
 
+@pytest.mark.seldom
 def test_another_key_reaches_both_sides(settled: Project) -> None:
     old = settled.outputs()["stt_api_key"]
     done = settled.make("rotate-key")
@@ -472,6 +478,7 @@ def test_a_backup_has_users_and_chats(settled: Project, tmp_path: Path) -> None:
     base.close()
 
 
+@pytest.mark.seldom
 def test_what_goes_wrong_is_said(settled: Project, tmp_path: Path) -> None:
     """A message that somebody who is no engineer can act on; nothing hangs, nothing is lost."""
     admin = sign_in(settled)
@@ -525,6 +532,7 @@ def test_wrong_passwords_of_others_do_not_keep_the_operator_out(project: Project
     assert project.outputs()["webui_check"]["text"] == "one two three"
 
 
+@pytest.mark.seldom
 def test_https_with_a_ca_of_its_own(project: Project) -> None:
     wire(project, tls="internal", names=["webui.test"])
     project.up()
@@ -613,6 +621,7 @@ def test_https_with_a_certificate_of_the_operators(project: Project) -> None:
     assert not any(private in path.read_text(errors="replace") for path in states)
 
 
+@pytest.mark.seldom
 def test_switched_off_stt_is_said(project: Project) -> None:
     wire(project, stt_url="")
     project.up()
@@ -629,6 +638,7 @@ def test_switched_off_stt_is_said(project: Project) -> None:
     assert "speech-to-text-is-switched-off" in answer.json["detail"]
 
 
+@pytest.mark.seldom
 def test_switched_on_again_it_transcribes(settled: Project) -> None:
     assert settled.outputs()["webui_check"]["text"] == "one two three"
     assert sign_in(settled).text_of("hello_world") == "hello world"

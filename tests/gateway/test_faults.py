@@ -101,6 +101,7 @@ def stt_servers(tmp_path: Path) -> Iterator[list[StandIn]]:
         yield made
 
 
+@pytest.mark.seldom
 @needs_root
 def test_no_transcription_is_lost_or_mixed_up(tmp_path: Path, stt_servers: list[StandIn]) -> None:
     """Real servers and recordings, each with words of its own; of two servers one is left."""
