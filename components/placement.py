@@ -14,6 +14,8 @@ from typing import Any
 
 from declaration.problems import Problem, show, suggest
 from declaration.topology import DomainPlan
+from gpu.cards import parse_cards
+from gpu.devices import select_cards
 from host.cluster import member_of
 from host.read import Live, Member
 from stack.declare import Declaration
@@ -114,9 +116,10 @@ def _where(plan: DomainPlan) -> str:
 def _choose(plan: DomainPlan, live: Live, noted: str, load: Counter[str]) -> Member | str:
     """The member of a domain, or what is wrong.
 
-    Where more than one would do: the one that has it already, else that with the fewest instances
-    of those that are online, as Incus itself chooses. Who names none may not know that the host is
-    in a cluster: its services would be reached from another host than the one that was meant.
+    Where more than one would do: the one that has it already, else that with the fewest instances,
+    as Incus itself chooses, of those that are online and have the cards. Who names none may not
+    know that the host is in a cluster: its services would be reached from another host than the
+    one that was meant.
     """
     declared, every = plan.member, live.members
     if declared and not declared.startswith("@"):
@@ -146,7 +149,15 @@ def _choose(plan: DomainPlan, live: Live, noted: str, load: Counter[str]) -> Mem
     if not online:
         which = f"the members of {show(declared)}" if declared else "the members of the cluster"
         return f"none of {which} is online: {_list(fit)}. Start one; see incus cluster list."
-    return min(online, key=lambda each: (load[each.name], each.name))
+    able = [each for each in online if _has_cards(each, plan)] or online
+    return min(able, key=lambda each: (load[each.name], each.name))
+
+
+def _has_cards(member: Member, plan: DomainPlan) -> bool:
+    """Whether Incus sees a card there for each machine that is to have one."""
+    cards = parse_cards(member.resources, "")
+    wanted = [each for each in plan.machines if each.machine.gpu]
+    return all(select_cards(each.gpus, cards) for each in wanted)
 
 
 def _there(plan: DomainPlan, live: Live) -> Iterator[str]:

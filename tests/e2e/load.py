@@ -5,9 +5,11 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from tests.e2e.project import RECORDINGS, Project, post_recording
 
@@ -78,3 +80,22 @@ def under_load(project: Project, *texts: str, clients: int = 2) -> Load:
     """A load on the STT service of a stack."""
     outputs = project.outputs()
     return Load(outputs["stt_url"], outputs["stt_api_key"], texts or ("hello world",), clients)
+
+
+@contextmanager
+def asked_meanwhile(ask: Callable[[], Any]) -> Iterator[list[Any]]:
+    """What somebody is told who asks five times a second."""
+    seen: list[Any] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            seen.append(ask())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watching.join()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.cluster import IMAGE, NODES, Cluster, address_of
+from tests.e2e.load import Load, asked_meanwhile
 from tests.e2e.project import (
     RECORDINGS,
     Project,
@@ -196,7 +197,10 @@ def size(cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
 
 @pytest.mark.seldom
 def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project) -> None:
-    """Its address is a member's own; what dies on one member is answered by the other one."""
+    """Its address is a member's own; what dies on one member is answered by the other one.
+
+    Another model goes through the members one by one.
+    """
     outputs = size.outputs()
     members = {f"{SIZE}/stt": "node1", f"{SIZE}/gateway": "node1", f"{MORE}/stt": "node2"}
     assert outputs["members"] == members
@@ -218,6 +222,15 @@ def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project)
         wait_until(lambda kept=kept: serving() == kept)  # type: ignore[misc]
         cluster.ask(*systemctl, "start", "custom.service", project=project)
         wait_until(lambda: serving() == [True, True])
+    size.set(model="another")
+    with (
+        Load(f"{url}/v1", outputs["stt_api_key"], [""], clients=4) as load,
+        asked_meanwhile(serving) as seen,
+    ):
+        said = size.up()
+    assert load.wrong == [] and load.good > 20
+    assert {f"{name}/stt/stt_server/service" for name in (SIZE, MORE)} <= set(changed(said))
+    assert [False, False] not in seen and {(False, True), (True, False)} <= set(map(tuple, seen))
     assert size.unchanged()
 
 

@@ -6,14 +6,13 @@ import copy
 import os
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.load import Load, under_load
+from tests.e2e.load import Load, asked_meanwhile, under_load
 from tests.e2e.project import (
     RECORDINGS,
     Project,
@@ -129,22 +128,15 @@ def test_status_has_the_servers_and_their_requests(project: Project) -> None:
 
 def test_another_model_goes_through_them_one_by_one(project: Project) -> None:
     """Each is out of turn while it changes, and no request is refused or answered wrongly."""
+
+    def serving() -> tuple[bool, ...]:
+        found = servers(project)
+        return tuple(found[name]["serving"] for name in SERVERS)
+
     before = invocations(project)
-    served: list[tuple[bool, ...]] = []
-
-    def watch() -> None:
-        while not done.wait(0.2):
-            found = servers(project)
-            served.append(tuple(found[name]["serving"] for name in SERVERS))
-
-    done = threading.Event()
-    watching = threading.Thread(target=watch)
     project.set(quantization="float32")
-    with load_on(project) as load:
-        watching.start()
+    with load_on(project) as load, asked_meanwhile(serving) as served:
         said = project.up()
-        done.set()
-        watching.join()
     assert load.wrong == [] and load.good > 20
     assert all(a != b for a, b in zip(before, invocations(project), strict=True))
     assert {f"{DOMAIN}/{name}/stt_server/service" for name in SERVERS} <= set(changed(said))

@@ -1,25 +1,32 @@
 """``python -m tests.gateway.measure_cost [REQUESTS]``: what the way through the gateway costs.
 
 The same recording goes to a server directly and through the gateway, by turns, with the tiny model;
-then a long one, and a body of 20 MB to a server that only answers with its hash.
+then a long one, and a body of 20 MB to a server that only answers with its hash. Last, three words
+go through it by HTTP and by HTTPS.
 """
 
 from __future__ import annotations
 
 import random
+import ssl
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 
+from roles.stt_gateway.machine.authority import Authority
+from roles.stt_gateway.nginx import Tls
 from tests.gateway.gateway import KEY, gateway, stand_ins
-from tests.server.server import SPEECH, Running, running, speech, wav
+from tests.gateway.gateway import Running as Front
+from tests.server.server import NAME, SPEECH, Running, free_port, running, speech, wav
 
 
 def times(ask: dict[str, Callable[[], httpx.Response]], requests: int) -> dict[str, list[float]]:
@@ -35,16 +42,56 @@ def times(ask: dict[str, Callable[[], httpx.Response]], requests: int) -> dict[s
 
 
 def show(what: str, found: dict[str, list[float]]) -> None:
-    direct, through = (statistics.median(found[name]) for name in ("direct", "through"))
-    more = (through / direct - 1) * 100
-    print(
-        f"{what}: {len(found['direct'])} each, median {direct * 1000:.1f} ms directly, "
-        f"{through * 1000:.1f} ms through the gateway: {more:+.1f} %"
+    """Print the medians, and how much more than the first way each takes."""
+    medians = {name: statistics.median(each) for name, each in found.items()}
+    first = next(iter(medians.values()))
+    ways = ", ".join(
+        f"{name} {each * 1000:.1f} ms ({(each / first - 1) * 100:+.1f} %)"
+        for name, each in medians.items()
     )
+    print(f"{what}: {len(next(iter(found.values())))} each, median {ways}")
 
 
-def main(requests: int) -> None:
-    directory = Path(tempfile.mkdtemp())
+def encrypted(directory: Path, requests: int) -> None:
+    """What HTTPS costs, with a new connection for each request and with one for all."""
+    (directory / "authority").mkdir(mode=0o700)
+    authority = Authority(directory / "authority", "measured", ["127.0.0.1"])
+    file = str(authority.certificate)
+    root = authority.directory / "root" / "root.crt"
+    for place in ("plain", "https"):
+        (directory / place).mkdir()
+    with ExitStack() as stack:
+        server = stack.enter_context(running(directory, key=KEY))
+        ports = [int(server.url.rpartition(":")[2])]
+        plain = stack.enter_context(gateway(directory / "plain", ports))
+        tls = Tls(file, file, "127.0.0.1", free_port())
+        https = stack.enter_context(
+            gateway(directory / "https", ports, authority=authority, tls=tls, trusted=root)
+        )
+        trust = ssl.create_default_context(cafile=str(root))
+        kept = stack.enter_context(httpx.Client(verify=trust))
+
+        def ask(front: Front, client: httpx.Client | None = None) -> httpx.Response:
+            post = client.post if client else partial(httpx.post, verify=trust)
+            return post(
+                f"{front.url}/v1/audio/transcriptions",
+                headers=front.headers,
+                data={"model": NAME},
+                files={"file": ("recording", SPEECH.read_bytes())},
+                timeout=60,
+            )
+
+        asked = {
+            "HTTP": lambda: ask(plain),
+            "HTTPS": lambda: ask(https),
+            "HTTPS on one connection": lambda: ask(https, kept),
+        }
+        times(asked, 3)
+        show("three words through the gateway", times(asked, requests))
+
+
+def ways(directory: Path, requests: int) -> None:
+    """What the gateway costs beside the server itself."""
     with running(directory, key=KEY) as server:
         port = int(server.url.rpartition(":")[2])
         with gateway(directory, [port], upload_mb=500) as front:
@@ -52,8 +99,8 @@ def main(requests: int) -> None:
             long = wav(np.tile(np.append(speech(), np.zeros(1600)), 60))
             for what, audio in (("three words", SPEECH), (f"{len(long) >> 20} MB of words", long)):
                 asked: Any = {
-                    "direct": lambda audio=audio: server.post(audio),
-                    "through": lambda audio=audio: behind.post(audio),
+                    "directly": lambda audio=audio: server.post(audio),
+                    "through the gateway": lambda audio=audio: behind.post(audio),
                 }
                 times(asked, 3)
                 show(what, times(asked, requests if audio is SPEECH else requests // 10))
@@ -63,11 +110,18 @@ def main(requests: int) -> None:
         body = random.Random(1).randbytes(20_000_000)
         url = f"http://127.0.0.1:{one.port}/v1/audio/transcriptions"
         asked = {
-            "direct": lambda: httpx.post(url, content=body, timeout=60),
-            "through": lambda: front.post(body),
+            "directly": lambda: httpx.post(url, content=body, timeout=60),
+            "through the gateway": lambda: front.post(body),
         }
         times(asked, 3)
         show("20 MB and no work but its hash", times(asked, requests // 10))
+
+
+def main(requests: int) -> None:
+    """Measure all."""
+    directory = Path(tempfile.mkdtemp())
+    ways(directory, requests)
+    encrypted(directory, requests)
 
 
 if __name__ == "__main__":

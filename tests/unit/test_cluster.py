@@ -171,6 +171,12 @@ def test_each_member_has_its_own_cards(infra: Infra) -> None:
         run("gpu", CLUSTER, infra=infra(one={"a": server("node2", **card)}))
     assert "one/a is to be on node2, where Incus sees no NVIDIA card" in str(caught.value)
     assert "Members with one: node3." in str(caught.value)
+    # Of a group, it goes to a member with a card, whatever else is there.
+    anywhere = infra(one={"a": server("@default", **card)}, two={"b": server("@default")})
+    assert run("gpu", CLUSTER, infra=anywhere).outputs["members"] == {
+        "one/a": "node3",
+        "two/b": "node1",
+    }
     # One card for each of two machines; both of one member are one too many.
     two = {
         name: {"a": server(where, **card)} for name, where in (("one", "@gpu"), ("two", "node3"))
