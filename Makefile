@@ -41,7 +41,7 @@ env: venv ## Print what makes plain `pulumi` work: eval "$(make -s env)"
 rotate-key: setup ## Make another API key; the STT service and Open WebUI restart with it (CLIENT=…: a client's)
 	@set -f; targets=$$($(OPERATION) key-targets "--client=$${CLIENT:-}") || exit 1; \
 	case $$($(PULUMI) outputs) in \
-	    *stt_api_key*) $(PULUMI) up $$targets $(ARGS) && \
+	    *stt_api_key*) $(PULUMI) up $$targets --suppress-outputs $(ARGS) && \
 	        echo "incus-stt: the new key: make outputs STACK=$(STACK) SHOW_SECRETS=1" >&2 ;; \
 	    *) echo "incus-stt: error: the stack has no key to rotate; \`make up\` makes one." >&2; exit 1 ;; \
 	esac

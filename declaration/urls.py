@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from declaration.settings import Settings
 from declaration.topology import MachinePlan
 
 HTTPS = 443
 #: Where a gateway with HTTPS answers Open WebUI, and nobody else, without it.
 GATEWAY_PLAIN = 9146
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host is the machine itself that asks (RFC 1122, RFC 6761)."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def stt_host(settings: Settings, everywhere: str) -> str:

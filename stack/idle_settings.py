@@ -25,8 +25,16 @@ def _without(role: str) -> Rule:
     return rule
 
 
+def _stt(declaration: Declaration) -> str:
+    if why := _without(STT_ROLE)(declaration):
+        return why
+    return "" if declaration.settings.enabled else "stt:enabled is false"
+
+
 def _source(name: str) -> Rule:
     def rule(declaration: Declaration) -> str:
+        if not declaration.settings.enabled:
+            return "stt:enabled is false"
         if name in declaration.engine.sources:
             return ""
         return f"the engine {declaration.engine.name} takes nothing from there"
@@ -44,7 +52,7 @@ def _limits(declaration: Declaration) -> str:
     if declaration.topology.with_role(GATEWAY_ROLE):
         return ""  # it has them, whatever is behind it
     if declaration.engine.limits:
-        return _without(STT_ROLE)(declaration)
+        return _stt(declaration)
     return f"the engine {declaration.engine.name} has no such limits"
 
 
@@ -94,12 +102,9 @@ def _ai_access(declaration: Declaration) -> str:
 
 #: The settings that may be without effect, by key or group; the more special one counts.
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(["enabled", "language", "authentication", "check"], _without(STT_ROLE)),
     **dict.fromkeys(
-        [
-            *("enabled", "engine", "model", "quantization", "language", "host", "port"),
-            *("keepAlive", "check", "authentication"),
-        ],
-        _without(STT_ROLE),
+        ["engine", "model", "quantization", "host", "port", "keepAlive", "check.words"], _stt
     ),
     "apiKey": _api_key,
     "clients": _api_key,
@@ -107,6 +112,7 @@ RULES: dict[str, Rule] = {
     "force": _force,
     "ollama": _without(OLLAMA_ROLE),
     "webui": _without(WEBUI_ROLE),
+    "adminPassword": _without(WEBUI_ROLE),
     "gateway": _without(GATEWAY_ROLE),
     "webui.names": _names,
     "gateway.names": _gateway_names,

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from declaration.settings import Settings
 from declaration.topology import Topology
+from declaration.urls import is_loopback
 from stack.checks import GATEWAY_ROLE, WEBUI_ROLE
 from stack.flows import named_urls
 
@@ -51,7 +52,7 @@ def unencrypted(settings: Settings, topology: Topology) -> Iterator[Unencrypted]
             continue
         host = parts.hostname or ""
         address = _address(host)
-        if (address and _is_here(address, topology)) or host == "localhost":
+        if is_loopback(host) or (address and _is_here(address, topology)):
             continue
         networks = (each for each in topology.trusted_networks if address and address in each)
         yield Unencrypted(setting, url, next(networks, None))
@@ -65,5 +66,5 @@ def _address(host: str) -> IPv4Address | None:
 
 
 def _is_here(address: IPv4Address, topology: Topology) -> bool:
-    """Whether it is the machine's own, or that of a bridge of this stack."""
-    return address.is_loopback or any(address in domain.subnet for domain in topology.domains)
+    """Whether it is of a bridge of this stack."""
+    return any(address in domain.subnet for domain in topology.domains)

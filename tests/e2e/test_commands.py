@@ -128,6 +128,8 @@ def test_rotate_key_makes_another_key(small: Project) -> None:
     small.set(language=None)
     after = key(small)
     assert after != before and after not in text
+    assert "the new key: make outputs" in text
+    assert "stt_check" not in text  # it is of the former verification
     assert small.transcribe("hello_world").status == 200
     assert small.unchanged()
 

@@ -233,7 +233,6 @@ def way_out(bridge: str) -> str:
     return incus("network", "get", bridge, "security.acls").strip()
 
 
-@pytest.mark.seldom
 def test_nothing_leaves_but_while_something_is_installed(both: tuple[Project, Project]) -> None:
     """The distribution's packages and their names, and a connection by address."""
     production, _ = both

@@ -95,3 +95,45 @@ def test_the_stt_server_listens_where_open_webui_reaches_it(tmp_path: Path) -> N
     assert problems(tmp_path, apart, host="127.0.0.1", enabled=False) == []
     assert problems(tmp_path, {"box": [*stt, "open_webui"]}, host="127.0.0.1") == []
     assert problems(tmp_path, {"gpu-server": stt}, host="127.0.0.1") == []
+
+
+#: Open WebUI in a machine of its own, as it is by default.
+APART = {"server": [BASE, "stt_server", "ollama_server"], "webui": [BASE, "open_webui"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "role"),
+    [
+        ({"webui": {"stt_url": "http://127.0.0.1:9000/v1"}}, "stt_server"),
+        ({"webui": {"stt_url": "http://localhost:8000/v1"}}, "stt_server"),
+        ({"webui": {"ollama_url": "http://ollama.localhost:11434"}}, "ollama_server"),
+        ({"webui": {"ollama_url": "http://127.0.1.1:11434"}}, "ollama_server"),
+    ],
+)
+def test_no_machine_is_pointed_at_itself_for_what_it_has_not(
+    settings: dict[str, Any], role: str, tmp_path: Path
+) -> None:
+    [(key, url)] = settings["webui"].items()
+    [said] = problems(tmp_path, APART, **settings)
+    assert said.startswith(
+        f'stt:webui.{key}: "{url}" is asked from webui, where it leads to webui itself, and that '
+        f"has no {role}. Name the address of the machine that serves"
+    )
+    together = {"box": [BASE, "stt_server", "ollama_server", "open_webui"]}
+    assert problems(tmp_path, together, **settings) == []
+
+
+def test_a_proxy_device_may_serve_inside_a_machine(tmp_path: Path) -> None:
+    listen = {"type": "proxy", "bind": "instance", "listen": "tcp:127.0.0.1:9000"}
+    device = {**listen, "connect": "tcp:192.168.1.9:9000"}
+    machine = {"roles": [BASE, "open_webui"], "devices": {"stt": device}}
+    domain = {"trust_level": "semi-trusted", "machines": {"webui": machine}}
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump({"domains": {"lab": domain}}))
+    webui = {"stt_url": "http://127.0.0.1:9000/v1"}
+    declare({**CPU, "infra": "infra.yml", "webui": webui}, ROLES, tmp_path)
+
+
+def test_a_gateway_is_not_pointed_at_itself(tmp_path: Path) -> None:
+    front = {"front": [BASE, "stt_gateway"], "server": [BASE, "stt_server"]}
+    [said] = problems(tmp_path, front, gateway={"servers": ["http://127.0.0.1:8000"]})
+    assert said.startswith('stt:gateway.servers: "http://127.0.0.1:8000" is asked from front')
