@@ -97,7 +97,7 @@ generate: venv ## Write the generated tables and the schema
 	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document
 
 # Exit status 5: ARGS selected none of these.
-test: setup check ## Run the tests, with a sample of the faults, on this machine's Incus; about 18 minutes
+test: setup check ## Run the tests, with a sample of the faults, on this machine's Incus; 15 to 25 minutes
 	@bootstrap/tests.sh
 	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
 	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m 'e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
