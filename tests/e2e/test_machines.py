@@ -84,7 +84,7 @@ for i in $(seq 200); do
     curl -sf -m 5 --noproxy '*' http://gpu-server:8000/health | grep -q STT_MODEL || echo $i
 done
 rm /etc/systemd/resolved.conf.d/10-image.conf
-resolvectl status | grep -o '[+-]LLMNR [+-]mDNS' | sort -u
+resolvectl status | grep -o '[+-]LLMNR [+-]mDNS' | head -n 1  # of all links, which counts
 """
 
 
