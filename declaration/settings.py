@@ -236,8 +236,8 @@ class Settings(StrictModel):
     )
     image: Annotated[Text, AfterValidator(check_image)] = setting(
         "images:ubuntu/24.04",
-        "Image of the machines; where no image server is reached, one of the host's own distribution "
-        "stands in",
+        "Image of the machines; where no image server is reached, one of the host's own "
+        "distribution stands in",
         allowed="an image that Incus knows, such as `images:debian/12`",
     )
     pool: Annotated[Text, AfterValidator(check_pool)] = setting(
