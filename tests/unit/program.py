@@ -260,6 +260,15 @@ class Program:
         """The steps of the machines."""
         return {name: each for name, each in self.commands.items() if each.step_kind}
 
+    def acts(self, before: Program) -> bool:
+        """Whether this run does something after ``before``, or protects something."""
+        protected = any(each.request.protect for each in self.registered.values())
+        return bool(self.changes(before)) or protected
+
+    def calls_idle(self, setting: str) -> bool:
+        """Whether the operator is told that a setting has no effect."""
+        return any(line.startswith(f"{setting}: has no effect: ") for line in self.log)
+
     @property
     def drift(self) -> dict[str, list[str]]:
         """The drift by resource, where there is any."""

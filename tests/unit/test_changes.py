@@ -15,7 +15,7 @@ from declaration.settings import Settings
 from declaration.stack_file import SECRETS
 from tests.unit.cluster import CLUSTER, cluster_after
 from tests.unit.program import EMPTY_HOST, KEPT, Program, host_after, run
-from tests.unit.values import PEM, STACKS, change_rows, code
+from tests.unit.values import NOT_OF_UP, PEM, STACKS, change_rows, code
 
 #: Settings that are refused where others are not set with them: there is no change of one only.
 TOGETHER = {
@@ -120,6 +120,8 @@ def test_a_change_touches_what_the_table_says(
     changes = after.changes(before)
     assert summary(set(changes), set(before.commands)) == set(re.findall(r"`([^`]+)`", cell))
     assert after.drift == {}  # a change of the configuration is not drift
+    if setting.startswith("stt:") and setting not in NOT_OF_UP:
+        assert after.acts(before) != after.calls_idle(setting)
     for name, kind in changes.items():
         if "/volume/" in name and kind in ("replace", "delete"):
             assert "delete" not in before.commands[name].inputs  # nothing is lost
