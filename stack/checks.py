@@ -91,8 +91,8 @@ def _own_loopbacks(settings: Settings, topology: Topology) -> list[Problem]:
         Problem(
             f"stt:{key}",
             f"{show(url)} is asked from {machine.name}, where it leads to {machine.name} itself, "
-            f"and that has no {role}. Name the address of the machine that serves, or remove the "
-            "setting for the service of the same domain.",
+            f"and that has no {role}. Name the address of the machine that serves. Without the "
+            "setting, it is the service of the same domain.",
         )
         for key, url, asking, role in asked
         for machine in topology.with_role(asking)
