@@ -74,6 +74,11 @@ def everything(domain: str, **more: str) -> list[str]:
     return sorted(filter(told, found))
 
 
+def way_out(bridge: str) -> str:
+    """What lets a bridge's machines out now: its own ACL only, once `up` has closed it."""
+    return incus("network", "get", bridge, "security.acls").strip()
+
+
 def left_of(domain: str, **more: str) -> list[str]:
     """What there still is of a domain."""
     return [path for path in everything(domain, **more) if domain in path]

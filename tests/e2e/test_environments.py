@@ -28,6 +28,7 @@ from tests.e2e.project import (
     request,
     run,
     wait_until,
+    way_out,
 )
 
 DOMAIN, SUBNET, PORT = "stt-e2e-n", "10.213.25", 28400
@@ -226,11 +227,6 @@ def counted(bridge: str) -> Iterator[Callable[[], int]]:
         yield count
     finally:
         assert run("nft", f"delete table inet {table}").returncode == 0
-
-
-def way_out(bridge: str) -> str:
-    """What lets a bridge's machines out now."""
-    return incus("network", "get", bridge, "security.acls").strip()
 
 
 def test_nothing_leaves_but_while_something_is_installed(both: tuple[Project, Project]) -> None:

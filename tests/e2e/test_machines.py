@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.e2e import memory_pool
-from tests.e2e.project import Project, incus, left_of, light
+from tests.e2e.project import Project, incus, left_of, light, wait_until, way_out
 
 DOMAIN, SUBNET, POOL = "stt-e2e-m", "10.213.46", "stt-e2e-m-pool"
 
@@ -76,6 +76,7 @@ def test_machines_have_their_addresses(project: Project) -> None:
 
 #: Has systemd-resolved ask the neighbours too, as public images do; then asks 200 times by name.
 ASK_BY_NAME = """
+sleep 1
 printf '[Resolve]\nLLMNR=yes\nMulticastDNS=yes\n' >/etc/systemd/resolved.conf.d/10-image.conf
 systemctl restart systemd-resolved
 timeout 20 sh -c 'until resolvectl dns | grep -q "eth0.*: *[0-9]"; do sleep 0.1; done'
@@ -90,7 +91,12 @@ resolvectl status | grep -o '[+-]LLMNR [+-]mDNS' | head -n 1  # of all links, wh
 
 @pytest.mark.parametrize("machine", ["first", "second"])
 def test_machines_know_each_other_by_name(project: Project, machine: str) -> None:
-    """Every time, with cold caches and with warm ones, whatever the image has enabled."""
+    """Every time, with cold caches and with warm ones, whatever the image has enabled.
+
+    Incus starts the bridge's name server anew when the bridge closes, soon after `up`.
+    """
+    bridge = f"net-{DOMAIN}"
+    wait_until(lambda: way_out(bridge) == bridge)
     assert project.inside("sh", "-c", ASK_BY_NAME, machine=machine) == "-LLMNR -mDNS"
 
 
