@@ -6,11 +6,12 @@ import json
 
 import pulumi
 
+from components.cards import cards_of
 from components.placement import Placement
 from declaration.problems import DeclarationError, Problem
 from declaration.topology import MachinePlan
 from engines import ENGINES
-from gpu.cards import Card, Holder, parse_cards
+from gpu.cards import Card, Holder
 from gpu.devices import select_cards
 from gpu.memory import stt_memory
 from gpu.ollama import OllamaModel, ollama_models, undeclared_models
@@ -21,17 +22,6 @@ from host.cluster import member_of
 from host.read import Live
 from stack.checks import OLLAMA_ROLE, STT_ROLE
 from stack.declare import Declaration
-
-
-def cards_of(live: Live, member: str = "") -> list[Card]:
-    """The cards of the host, or of a member of the cluster.
-
-    nvidia-smi runs only where Incus is asked; of other members' cards Incus alone tells.
-    """
-    if not member:
-        return parse_cards(live.resources, live.nvidia_smi)
-    said = live.nvidia_smi if member == live.answers else ""
-    return parse_cards(live.members[member].resources, said)
 
 
 def obstacles(declaration: Declaration, live: Live, placement: Placement) -> list[Problem]:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.cards import cards_of
 from declaration.problems import Problem, show, suggest
 from declaration.topology import DomainPlan
-from gpu.cards import parse_cards
 from gpu.devices import select_cards
 from host.cluster import member_of
 from host.read import Live, Member
@@ -149,13 +149,13 @@ def _choose(plan: DomainPlan, live: Live, noted: str, load: Counter[str]) -> Mem
     if not online:
         which = f"the members of {show(declared)}" if declared else "the members of the cluster"
         return f"none of {which} is online: {_list(fit)}. Start one; see incus cluster list."
-    able = [each for each in online if _has_cards(each, plan)] or online
+    able = [each for each in online if _has_cards(live, each, plan)] or online
     return min(able, key=lambda each: (load[each.name], each.name))
 
 
-def _has_cards(member: Member, plan: DomainPlan) -> bool:
-    """Whether Incus sees a card there for each machine that is to have one."""
-    cards = parse_cards(member.resources, "")
+def _has_cards(live: Live, member: Member, plan: DomainPlan) -> bool:
+    """Whether a member has a card for each machine that is to have one."""
+    cards = cards_of(live, member.name)
     wanted = [each for each in plan.machines if each.machine.gpu]
     return all(select_cards(each.gpus, cards) for each in wanted)
 

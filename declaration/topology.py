@@ -166,6 +166,11 @@ class Topology:
                 rest = f"{each.machine.formerly}/{part}"
         return f"{plan.former}/{rest}"
 
+    def devices_of(self, machine: MachinePlan) -> dict[str, dict[str, str]]:
+        """The devices that the file gives to a machine, by name; its profiles' among them."""
+        [domain] = [each.domain for each in self.domains if each.name == machine.domain]
+        return declared_devices(domain, machine.machine)
+
     @property
     def wants_gpu(self) -> list[MachinePlan]:
         """The machines that own a GPU."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from declaration.languages import LANGUAGES
 from declaration.problems import Problem, show, suggest
 from declaration.settings import AUTO, Settings
 from declaration.topology import MachinePlan, Topology
-from declaration.urls import is_loopback
 from engines import ENGINES, Engine
 from engines.model_ref import ModelRef
 
@@ -47,7 +44,6 @@ def topology_conflicts(settings: Settings, topology: Topology) -> list[Problem]:
                 "proxy device of its own in the topology.",
             )
         )
-    problems += _own_loopbacks(settings, topology)
     servers = topology.with_role(STT_ROLE)
     # The address of one machine is none of another's.
     addresses = [str(machine.address) for machine in servers] if len(servers) == 1 else []
@@ -77,36 +73,6 @@ def topology_conflicts(settings: Settings, topology: Topology) -> list[Problem]:
         message = f'"{host}" is not an address of {names}. Allowed: {", ".join(allowed)}.'
         problems.append(Problem("stt:host", message))
     return problems
-
-
-def _own_loopbacks(settings: Settings, topology: Topology) -> list[Problem]:
-    """Services that are to be asked inside a machine that has none."""
-    webui = settings.webui
-    asked = [
-        ("webui.ollama_url", webui.ollama_url, WEBUI_ROLE, OLLAMA_ROLE),
-        ("webui.stt_url", webui.stt_url, WEBUI_ROLE, STT_ROLE),
-        *(("gateway.servers", url, GATEWAY_ROLE, STT_ROLE) for url in settings.gateway.servers),
-    ]
-    return [
-        Problem(
-            f"stt:{key}",
-            f"{show(url)} is asked from {machine.name}, where it leads to {machine.name} itself, "
-            f"and that has no {role}. Name the address of the machine that serves. Without the "
-            "setting, it is the service of the same domain.",
-        )
-        for key, url, asking, role in asked
-        for machine in topology.with_role(asking)
-        if url and is_loopback(urlsplit(url).hostname or "")
-        if role not in machine.roles and not _listens_inside(machine)
-    ]
-
-
-def _listens_inside(machine: MachinePlan) -> bool:
-    """Whether the operator has something else listen in a machine, which may be the service."""
-    return any(
-        each.get("type") == "proxy" and each.get("bind") in ("instance", "container", "guest")
-        for each in machine.machine.devices.values()
-    )
 
 
 def engine_conflicts(

@@ -21,6 +21,7 @@ from engines import ENGINES, Engine
 from engines.model_ref import ModelDirectory, ModelRef
 from engines.models import resolve_model
 from stack.ai_access_checks import ai_access_problems
+from stack.asked import own_loopbacks
 from stack.checks import (
     STT_ROLE,
     WEBUI_ROLE,
@@ -105,6 +106,7 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
             problems += error.problems
     if settings and topology:
         problems += topology_conflicts(settings, topology)
+        problems += own_loopbacks(settings, topology)
         problems += gateway_problems(settings, topology)
         problems += role_conflicts(settings, topology, roles)
         problems += replica_conflicts(topology)

@@ -10,7 +10,7 @@ from declaration.gateway import gateway_tls_problems, server_address
 from declaration.problems import Problem, show
 from declaration.settings import Settings
 from declaration.tls import is_for
-from declaration.topology import MachinePlan, Topology, declared_devices
+from declaration.topology import MachinePlan, Topology
 from declaration.urls import gateway_host, stt_host
 from stack.checks import GATEWAY_ROLE, STT_ROLE
 
@@ -62,10 +62,9 @@ def gateways_before(
 
 def _published(topology: Topology, machine: MachinePlan) -> set[tuple[str, int]]:
     """The addresses and ports at which proxy devices publish what is in a machine."""
-    [domain] = [each.domain for each in topology.domains if each.name == machine.domain]
     listens = (
         _LISTEN.fullmatch(device.get("listen", ""))
-        for device in declared_devices(domain, machine.machine).values()
+        for device in topology.devices_of(machine).values()
         if device.get("type") == "proxy"
     )
     return {(found["address"], int(found["port"])) for found in listens if found}

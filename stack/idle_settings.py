@@ -25,16 +25,18 @@ def _without(role: str) -> Rule:
     return rule
 
 
-def _stt(declaration: Declaration) -> str:
-    if why := _without(STT_ROLE)(declaration):
-        return why
+def _disabled(declaration: Declaration) -> str:
     return "" if declaration.settings.enabled else "stt:enabled is false"
+
+
+def _stt(declaration: Declaration) -> str:
+    return _without(STT_ROLE)(declaration) or _disabled(declaration)
 
 
 def _source(name: str) -> Rule:
     def rule(declaration: Declaration) -> str:
-        if not declaration.settings.enabled:
-            return "stt:enabled is false"
+        if why := _disabled(declaration):
+            return why
         if name in declaration.engine.sources:
             return ""
         return f"the engine {declaration.engine.name} takes nothing from there"

@@ -10,15 +10,7 @@ from urllib.parse import urlsplit
 from declaration.settings import Settings
 from declaration.topology import Topology
 from declaration.urls import is_loopback
-from stack.checks import GATEWAY_ROLE, WEBUI_ROLE
-from stack.flows import named_urls
-
-#: The settings that name services, by the role that asks these.
-_ASKED_BY = {
-    "stt:gateway.servers": GATEWAY_ROLE,
-    "stt:webui.stt_url": WEBUI_ROLE,
-    "stt:webui.ollama_url": WEBUI_ROLE,
-}
+from stack.asked import asked_services
 
 
 @dataclass(frozen=True)
@@ -45,17 +37,14 @@ class Unencrypted:
 
 def unencrypted(settings: Settings, topology: Topology) -> Iterator[Unencrypted]:
     """Each service that is asked so, once for a setting that names it."""
-    for setting, url in named_urls(settings):
-        role = _ASKED_BY.get(setting)
-        parts = urlsplit(url)
-        if not role or not topology.with_role(role) or parts.scheme != "http":
+    for asked in asked_services(settings, topology):
+        if urlsplit(asked.url).scheme != "http":
             continue
-        host = parts.hostname or ""
-        address = _address(host)
-        if is_loopback(host) or (address and _is_here(address, topology)):
+        address = _address(asked.host)
+        if is_loopback(asked.host) or (address and _is_here(address, topology)):
             continue
         networks = (each for each in topology.trusted_networks if address and address in each)
-        yield Unencrypted(setting, url, next(networks, None))
+        yield Unencrypted(asked.setting, asked.url, next(networks, None))
 
 
 def _address(host: str) -> IPv4Address | None:

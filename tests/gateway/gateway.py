@@ -242,6 +242,16 @@ def gateway(
         yield made
 
 
+@contextmanager
+def https_gateway(directory: Path, ports: Sequence[int], authority: Authority) -> Iterator[Running]:
+    """A gateway whose watcher makes its certificate."""
+    both = str(authority.certificate)
+    plain = Tls(both, both, "127.0.0.1", free_port())
+    root = authority.directory / "root" / "root.crt"
+    with gateway(directory, ports, authority=authority, tls=plain, trusted=root) as found:
+        yield found
+
+
 def _end(process: subprocess.Popen[bytes] | None, how: signal.Signals) -> None:
     if process and process.poll() is None:
         process.send_signal(how)

@@ -8,7 +8,6 @@ go through it by HTTP and by HTTPS.
 from __future__ import annotations
 
 import random
-import ssl
 import statistics
 import sys
 import tempfile
@@ -23,10 +22,9 @@ import httpx
 import numpy as np
 
 from roles.stt_gateway.machine.authority import Authority
-from roles.stt_gateway.nginx import Tls
-from tests.gateway.gateway import KEY, gateway, stand_ins
+from tests.gateway.gateway import KEY, gateway, https_gateway, stand_ins
 from tests.gateway.gateway import Running as Front
-from tests.server.server import NAME, SPEECH, Running, free_port, running, speech, wav
+from tests.server.server import NAME, SPEECH, Running, running, speech, wav
 
 
 def times(ask: dict[str, Callable[[], httpx.Response]], requests: int) -> dict[str, list[float]]:
@@ -56,19 +54,14 @@ def encrypted(directory: Path, requests: int) -> None:
     """What HTTPS costs, with a new connection for each request and with one for all."""
     (directory / "authority").mkdir(mode=0o700)
     authority = Authority(directory / "authority", "measured", ["127.0.0.1"])
-    file = str(authority.certificate)
-    root = authority.directory / "root" / "root.crt"
     for place in ("plain", "https"):
         (directory / place).mkdir()
     with ExitStack() as stack:
         server = stack.enter_context(running(directory, key=KEY))
         ports = [int(server.url.rpartition(":")[2])]
         plain = stack.enter_context(gateway(directory / "plain", ports))
-        tls = Tls(file, file, "127.0.0.1", free_port())
-        https = stack.enter_context(
-            gateway(directory / "https", ports, authority=authority, tls=tls, trusted=root)
-        )
-        trust = ssl.create_default_context(cafile=str(root))
+        https = stack.enter_context(https_gateway(directory / "https", ports, authority))
+        trust = https.verify
         kept = stack.enter_context(httpx.Client(verify=trust))
 
         def ask(front: Front, client: httpx.Client | None = None) -> httpx.Response:

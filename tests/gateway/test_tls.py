@@ -23,12 +23,13 @@ from tests.gateway.gateway import (
     Running,
     StandIn,
     gateway,
+    https_gateway,
     needs_nginx,
     post_beside,
     stand_ins,
     start_nginx,
 )
-from tests.server.server import free_port, wait
+from tests.server.server import wait
 
 pytestmark = needs_nginx
 
@@ -59,12 +60,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def running(tmp_path: Path, servers: list[StandIn], authority: Authority) -> Iterator[Running]:
-    """A gateway whose watcher makes its certificate."""
-    both = str(authority.certificate)
-    root = authority.directory / "root" / "root.crt"
-    ports = [server.port for server in servers]
-    plain = Tls(both, both, "127.0.0.1", free_port())
-    with gateway(tmp_path, ports, authority=authority, tls=plain, trusted=root) as found:
+    with https_gateway(tmp_path, [server.port for server in servers], authority) as found:
         yield found
 
 

@@ -123,11 +123,17 @@ def test_no_machine_is_pointed_at_itself_for_what_it_has_not(
     assert problems(tmp_path, together, **settings) == []
 
 
-def test_a_proxy_device_may_serve_inside_a_machine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["machine", "profile"])
+def test_a_proxy_device_may_serve_inside_a_machine(place: str, tmp_path: Path) -> None:
     listen = {"type": "proxy", "bind": "instance", "listen": "tcp:127.0.0.1:9000"}
     device = {**listen, "connect": "tcp:192.168.1.9:9000"}
-    machine = {"roles": [BASE, "open_webui"], "devices": {"stt": device}}
-    domain = {"trust_level": "semi-trusted", "machines": {"webui": machine}}
+    machine: dict[str, Any] = {"roles": [BASE, "open_webui"]}
+    domain: dict[str, Any] = {"trust_level": "semi-trusted", "machines": {"webui": machine}}
+    if place == "machine":
+        machine["devices"] = {"stt": device}
+    else:
+        machine["profiles"] = ["default", "inside"]
+        domain["profiles"] = {"inside": {"devices": {"stt": device}}}
     (tmp_path / "infra.yml").write_text(yaml.safe_dump({"domains": {"lab": domain}}))
     webui = {"stt_url": "http://127.0.0.1:9000/v1"}
     declare({**CPU, "infra": "infra.yml", "webui": webui}, ROLES, tmp_path)
