@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import socket
@@ -113,16 +114,18 @@ def urlencoded(size: int) -> Iterator[bytes]:
         yield b"a=" + b"b" * 65500 + b"&" + b"c" * 33
 
 
-def leave(server: Running, audio: bytes, after: float) -> None:
-    """Post a recording, and leave."""
-    with suppress(httpx.TransportError):
-        httpx.post(
-            f"{server.url}/v1/audio/transcriptions",
-            data={"model": NAME},
-            files={"file": audio},
-            headers=server.headers,
-            timeout=httpx.Timeout(30, read=after),
-        )
+@contextmanager
+def leaving(server: Running, audio: bytes) -> Iterator[None]:
+    """Post a recording, and leave at the end of the block without an answer."""
+    url = f"{server.url}/v1/audio/transcriptions"
+    form = httpx.Request("POST", url, data={"model": NAME}, files={"file": audio})
+    body = form.read()
+    one = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    try:
+        one.request("POST", form.url.path, body, {**form.headers, **server.headers})
+        yield
+    finally:
+        one.close()
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import resource
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,11 +44,9 @@ def connections(server: Running) -> str:
 
 
 def uploads(server: Running) -> str:
-    slow = threading.Thread(target=attacks.leave, args=(server, attacks.talk(10), 25))
-    slow.start()
-    time.sleep(1)
-    found = attacks.at_once(12, lambda: attacks.send(server, attacks.file_of(200 << 20)))
-    slow.join()
+    with attacks.leaving(server, attacks.talk(10)):
+        time.sleep(1)
+        found = attacks.at_once(12, lambda: attacks.send(server, attacks.file_of(200 << 20)))
     return f"statuses {dict(found)}"
 
 
@@ -71,7 +68,8 @@ def crowd(server: Running) -> str:
 def leavers(server: Running) -> str:
     long = attacks.silence(110)
     for _ in range(10):
-        attacks.leave(server, long, 0.3)
+        with attacks.leaving(server, long):
+            time.sleep(0.3)
     return "10 left"
 
 

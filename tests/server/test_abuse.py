@@ -254,7 +254,8 @@ def test_who_leaves_the_line_makes_room(monkeypatch: pytest.MonkeyPatch) -> None
     with gated(monkeypatch, STT_WAITING="1") as gate, ThreadPoolExecutor(2) as pool:
         first = pool.submit(gate.post)
         assert gate.begun.acquire(timeout=10)
-        attacks.leave(gate.server, SPEECH.read_bytes(), 0.3)
+        with attacks.leaving(gate.server, SPEECH.read_bytes()):
+            time.sleep(0.3)
         time.sleep(0.2)
         second = pool.submit(gate.post)
         time.sleep(0.2)
@@ -266,7 +267,8 @@ def test_who_leaves_while_decoding_frees_the_turn(server: Running) -> None:
     began = time.monotonic()
     server.post(silence(1))
     often = time.monotonic() - began
-    attacks.leave(server, silence(120), 0.3)
+    with attacks.leaving(server, silence(120)):
+        time.sleep(0.3)
     began = time.monotonic()
     assert server.post().status_code == 200
     assert time.monotonic() - began < 1 + often

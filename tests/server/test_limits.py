@@ -156,7 +156,8 @@ def test_long_recordings_take_turns_and_a_dictation_does_not_wait(
 
 def test_who_leaves_is_not_heard_and_gives_the_turn_back(server: Running, other: Other) -> None:
     other.let.clear()
-    attacks.leave(server, attacks.talk(4), 0.5)
+    with attacks.leaving(server, attacks.talk(4)):
+        wait(lambda: other.segments > 0)
     assert other.ended.wait(20)
     assert 0 < other.segments < 100
     other.let.set()
@@ -165,7 +166,8 @@ def test_who_leaves_is_not_heard_and_gives_the_turn_back(server: Running, other:
     with ThreadPoolExecutor(2) as pool:
         long = [pool.submit(server.post, attacks.talk(4)) for _ in range(AT_ONCE)]
         wait(lambda: other.decoded == 2 + AT_ONCE)
-        attacks.leave(server, attacks.talk(4), 0.5)  # waits for its turn
+        with attacks.leaving(server, attacks.talk(4)):
+            time.sleep(0.5)  # it waits for its turn
         other.let.set()
         assert [each.result().status_code for each in long] == [200] * AT_ONCE
     assert server.post(attacks.talk(4)).status_code == 200
