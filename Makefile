@@ -106,7 +106,7 @@ test-all: ## Run all tests, as CI does: those too that take long and whose progr
 	@$(MAKE) --no-print-directory test OFTEN=
 
 test-unit: venv-dev ## Run the tests that need neither Incus nor root; one to three minutes
-	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e' $(UNIT) $(ARGS)
+	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e $(OFTEN)' $(UNIT) $(ARGS)
 
 test-faults: setup venv-dev ## Break 200 runs off, then STT servers (STT_FAULT_SEED=…); send one nonsense (STT_FUZZ_SEED=…)
 	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS) || [ $$? = 5 ]

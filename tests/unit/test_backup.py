@@ -398,6 +398,7 @@ BUILT = [str(path.parent) for path in Path.home().glob(".cache/incus-stt/pulumi-
 PATH = os.pathsep.join([*BUILT, os.environ["PATH"]])
 
 
+@pytest.mark.seldom
 @pytest.mark.skipif(not shutil.which("pulumi", path=PATH), reason="there is no Pulumi CLI")
 def test_a_seal_opens_with_its_passphrase_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", PATH)

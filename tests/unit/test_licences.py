@@ -58,6 +58,7 @@ def wheel(directory: Path, name: str, tags: str, said: str) -> None:
         files.writestr(f"{place}/RECORD", "")
 
 
+@pytest.mark.seldom
 def test_pip_fetches_what_is_new(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With pip itself, and a directory for an index."""
     wheel(tmp_path, "plain", "py3-none-any", "License: MIT")

@@ -67,7 +67,11 @@ def test_a_model_is_fetched(hub: ModelHub, tmp_path: Path, text: bool) -> None:
     assert not (tmp_path / "model" / "README.md").exists()
 
 
-@pytest.mark.parametrize("cached", [False, True], ids=["a directory", "the hub's cache"])
+@pytest.mark.parametrize(
+    "cached",
+    [pytest.param(False, marks=pytest.mark.seldom), True],
+    ids=["a directory", "the hub's cache"],
+)
 def test_a_model_with_another_sum_is_fetched_again(
     hub: ModelHub, tmp_path: Path, cached: bool
 ) -> None:
@@ -118,6 +122,7 @@ def model(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.mark.seldom
 @pytest.mark.parametrize("text", [False, True], ids=["a file", "text"])
 def test_speaches_would_load_it(model: Path, text: bool) -> None:
     done = program(CHECK, str(model), "int8", "digits", text=text)
@@ -129,7 +134,14 @@ def test_the_card_that_is_written_for_a_directory_is_enough(model: Path) -> None
     assert program(CHECK, str(model), "int8", "digits").returncode == 0
 
 
-@pytest.mark.parametrize("card", [None, "no front matter", CARD.replace("ctranslate2", "pytorch")])
+@pytest.mark.parametrize(
+    "card",
+    [
+        None,
+        pytest.param("no front matter", marks=pytest.mark.seldom),
+        pytest.param(CARD.replace("ctranslate2", "pytorch"), marks=pytest.mark.seldom),
+    ],
+)
 def test_speaches_would_refuse_it(model: Path, card: str | None) -> None:
     (model / "README.md").unlink()
     if card is not None:
@@ -216,7 +228,9 @@ def test_open_webui_without_a_recording_only_signs_in(imitation: Imitation) -> N
     assert json.loads(done.stdout) == {"signed_in": True} and len(imitation.got) == 1
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 429])
+@pytest.mark.parametrize(
+    "status", [400, *(pytest.param(each, marks=pytest.mark.seldom) for each in (401, 403, 429))]
+)
 @pytest.mark.parametrize("accepted", [True, False])
 def test_open_webui_is_verified_where_the_password_is_refused(
     imitation: Imitation, tmp_path: Path, status: int, accepted: bool

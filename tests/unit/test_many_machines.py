@@ -47,6 +47,7 @@ def _calls(directory: Path, machines: int) -> tuple[Program, Counter[str]]:
     return second, calls
 
 
+@pytest.mark.seldom
 def test_no_function_is_called_more_than_twice_as_often_with_twice_the_machines(
     tmp_path: Path,
 ) -> None:

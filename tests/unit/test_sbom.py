@@ -33,6 +33,7 @@ def components() -> dict[str, dict[str, Any]]:
     return {each["bom-ref"]: each for each in sbom.document()["components"]}
 
 
+@pytest.mark.seldom
 def test_it_is_valid(validator: Draft7Validator) -> None:
     found = json.loads(sbom.text())
     assert [error.message for error in validator.iter_errors(found)] == []
