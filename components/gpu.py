@@ -79,6 +79,12 @@ def plan(declaration: Declaration, live: Live | None, placement: Placement) -> D
         raise DeclarationError(problems)
     for problem in problems:
         pulumi.log.warn(f"stt:force is true, so this is tried anyway. {problem}")
+    on_a_card = any(service.device == "cuda" for service in declaration.services)
+    if declaration.settings.force and on_a_card and live and not problems:
+        pulumi.log.warn(
+            "stt:force: has no effect: what is declared fits, as far as that is known. Without it "
+            "a change that does not fit is refused."
+        )
     return declaration.with_compute_types([made.compute_type for made in plans])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from declaration.ollama_models import estimated_bytes
 from gpu.cards import Holder
 
 #: What Ollama takes beside a model's weights (context and graph): a part of the weights, and MiB.
@@ -15,10 +16,19 @@ _FACTOR, _BASE = 1.2, 512
 
 @dataclass(frozen=True)
 class OllamaModel:
-    """A model of Ollama. ``mib``: what it takes of a card's memory, in MiB; None: not known yet."""
+    """A model of Ollama.
+
+    ``mib``: what it takes of a card's memory, in MiB; None: not known yet. ``by_name``: Ollama has
+    not pulled it yet, so that is what its name tells.
+    """
 
     name: str
     mib: int | None = None
+    by_name: bool = False
+
+    def __str__(self) -> str:
+        text = f"{self.name} about {(self.mib or 0) / 1024:.1f} GiB"
+        return f"{text} (by its name; it is not pulled yet)" if self.by_name else text
 
 
 def ollama_memory(file_bytes: int) -> int:
@@ -49,11 +59,22 @@ def read_sizes(answer: str) -> dict[str, int]:
 
 
 def ollama_models(names: Sequence[str], answers: Sequence[str]) -> list[OllamaModel]:
-    """The models of ``stt:ollama.models``, with what they take as far as Ollama has them."""
+    """The models of ``stt:ollama.models``, with what they take.
+
+    It is what Ollama says of those that it has, and of others what their names tell: a first run
+    chooses as the next one will.
+    """
     sizes: dict[str, int] = {}
     for answer in answers:
         sizes |= read_sizes(answer)
-    return [OllamaModel(name, sizes.get(_full(name))) for name in names]
+    models = []
+    for name in names:
+        mib, size = sizes.get(_full(name)), estimated_bytes(name)
+        if mib is None and size:
+            models.append(OllamaModel(name, ollama_memory(size), by_name=True))
+        else:
+            models.append(OllamaModel(name, mib))
+    return models
 
 
 def _full(name: str) -> str:

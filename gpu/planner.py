@@ -187,12 +187,13 @@ def _judge(
     """Fits, fits by turns, or does not fit."""
     declaration, service, kind, need = asking.declaration, asking.service, asking.kind, asking.need
     machine, shown = service.machine.name, " and ".join(map(str, cards))
-    listed = [f"{each.name} about {each.mib / 1024:.1f} GiB" for each in ollama if each.mib]
+    listed = [str(each) for each in ollama if each.mib]
     sizes = f"{service.model.name} in {kind} takes about {need} ({need.source.value})"
     sizes += f"; of Ollama {', '.join(listed)}" if listed else ""
     sizes += "".join(f"; {each}" for each in holders)
     unknown = tuple(
-        f"{machine}: what {each.name} takes is known once it is pulled; it is not counted"
+        f"{machine}: what {each.name} takes is known once it is pulled; it is not counted. A name "
+        "with a size, such as llama3.2:3b, tells it before"
         for each in ollama
         if not each.mib
     )

@@ -48,6 +48,8 @@ class Run(Kind):
     shown: bool = False
     #: Whether it needs the internet.
     online: bool = False
+    #: About what it downloads, for who reads the preview; MB, 0: not known.
+    download: int = 0
     #: How long it may take; s.
     deadline: int = 3600
 

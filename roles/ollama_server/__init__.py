@@ -16,6 +16,7 @@ from agent.kinds.service import Service
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
 from declaration.artifacts import Artifact, known_sums
+from declaration.ollama_models import estimated_bytes
 from declaration.source_files import digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
@@ -198,6 +199,7 @@ def _programs(context: Context, service: Step) -> list[Step]:
             failure="stt:ollama.models: a model could not be pulled.",
             shown=True,
             online=True,
+            download=round(sum(estimated_bytes(model) or 0 for model in models) / 1e6),
             resolution="Check its name and the machine's network, then run up again: what was "
             "downloaded is kept.",
             deadline=7200,

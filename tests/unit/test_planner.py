@@ -13,6 +13,7 @@ import yaml
 
 import gpu.cards
 import host.read
+from declaration.ollama_models import estimated_bytes
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
 from engines import ENGINES, Engine
@@ -148,8 +149,80 @@ def test_what_is_on_the_card_now_counts_by_name() -> None:
         "00000000:01:00.0, 15, [N/A], 0::/user.slice",
     )
     log = "\n".join(run("gpu", replace(host, gpu_processes="\n".join(lines)), first).log)
-    assert "now games_box: minecraft holds 3.0 GiB; process 13 holds 4.0 GiB: fits, 12.9" in log
+    assert "now games_box: minecraft holds 3.0 GiB; process 13 holds 4.0 GiB: fits, 9.8" in log
     assert run("gpu", replace(host, gpu_processes="\n".join(lines)), first).done == {}
+
+
+#: Gigabytes to download, as Ollama's README has them (0.9.6).
+LIBRARY = {
+    "gemma3:1b": 0.815,
+    "gemma3:4b": 3.3,
+    "gemma3:12b": 8.1,
+    "gemma3:27b": 17,
+    "qwq:32b": 20,
+    "deepseek-r1:7b": 4.7,
+    "deepseek-r1:671b": 404,
+    "llama3.3:70b": 43,
+    "llama3.2:3b": 2.0,
+    "llama3.2:1b": 1.3,
+    "llama3.2-vision:11b": 7.9,
+    "llama3.2-vision:90b": 55,
+    "llama3.1:8b": 4.7,
+    "llama3.1:405b": 231,
+    "phi4:14b": 9.1,
+    "phi4-mini:3.8b": 2.5,
+    "mistral:7b": 4.1,
+    "codellama:7b": 3.8,
+    "llava:7b": 4.5,
+    "granite3.3:8b": 4.9,
+}
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_a_name_tells_the_size_of_a_model(name: str) -> None:
+    assert estimated_bytes(name) == pytest.approx(LIBRARY[name] * 1e9, rel=0.3)
+
+
+def test_names_of_other_quantizations_and_such_without_a_size() -> None:
+    usual = estimated_bytes("a:8b-instruct-q4_K_M")
+    assert usual == estimated_bytes("a:8b") == estimated_bytes("host/of/a:8B-instruct-2507")
+    sizes = [estimated_bytes(f"a:8b-{each}") for each in ("iq2_m", "q4_0", "q5_1", "q8_0", "fp16")]
+    assert all(sizes) and sizes == sorted(sizes, key=lambda size: size or 0)
+    assert estimated_bytes("a:8b-text-bf16") == sizes[-1] == pytest.approx(16e9, rel=0.1)
+    for name in ("mistral", "a:latest", "a:e4b", "a:8x7b", "hf.co/a/b:Q4_K_M", "8b", "a:big-8b"):
+        assert estimated_bytes(name) is None, name
+
+
+def test_a_model_that_is_not_pulled_counts_by_its_name() -> None:
+    """So a first run chooses what the next one does, and the preview says how much comes."""
+    models = {"models": ["llama3.2:3b"]}
+    small = host_with(replace(CARD, memory=8188))
+    first = run("gpu", small, ollama=models)
+    assert "llama3.2:3b about 3.0 GiB (by its name; it is not pulled yet): fits, 1." in "".join(
+        first.log
+    )
+    assert first.steps["ai-tools/gpu-server/ollama_server/models"].spec["download"] == 2246
+    tags = {"models": [{"name": "llama3.2:3b", "size": 2_019_393_189}]}
+    host = host_after(first, small)
+    state = host.machines["ai-tools", "gpu-server"]
+    machines = {**host.machines, ("ai-tools", "gpu-server"): replace(state, answers={"tags": tags})}
+    then = run("gpu", replace(host, machines=machines), first, ollama=models)
+    assert then.done == {} and "llama3.2:3b about 2.8 GiB: fits" in "".join(then.log)
+    large = {"models": ["llama3.1:70b"], "keepAlive": "-1"}
+    with pytest.raises(pulumi.RunError, match=r"llama3\.1:70b about 51\.\d GiB \(by its name"):
+        run("gpu", ollama=large)
+
+
+@pytest.mark.parametrize("stack", ["gpu", "gpu-8gb"])
+def test_the_language_model_of_a_shipped_stack_fits_beside_the_stt_model(stack: str) -> None:
+    memory = {"gpu": 24564, "gpu-8gb": 8188}[stack]
+    declared = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text())["config"]
+    models = declared["stt:ollama"]["models"]
+    log = "\n".join(
+        run(stack, host_with(replace(CARD, memory=memory)), ollama={"models": models}).log
+    )
+    assert models and all(f"{each} about" in log for each in models) and ": fits, " in log
+    assert "take turns" not in log
 
 
 def test_auto_leaves_room_for_ollama_where_it_can() -> None:
@@ -311,7 +384,10 @@ def test_the_preview_is_refused_where_it_does_not_fit() -> None:
     with pytest.raises(pulumi.RunError, match="does not fit on RTX 4090"):
         run("gpu", small)
     assert run("gpu", small, model="small").commands
+    idle = "stt:force: has no effect: what is declared fits"
+    assert idle in "\n".join(run("gpu", force=True).log)
     forced = run("gpu", small, force=True)
+    assert idle not in "\n".join(forced.log)
     assert forced.outputs["stt_quantization"] == "int8_float16"
 
 
