@@ -115,6 +115,12 @@ def known_sums(name: str, version: str = "") -> dict[str, str]:
     return {file: each.sha256 for file, each in files if each.sha256}
 
 
+def locked_version(name: str) -> str:
+    """The version of an artifact: of a model its revision; empty where none is known."""
+    found = locked().artifacts.get(name)
+    return found.version if found else ""
+
+
 def hub_name(repository: str) -> str:
     """The name of a repository of the model hub."""
     return f"pkg:huggingface/{repository}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from agent.actions import Verify
-from declaration.artifacts import Artifact, hub_name, known_sums
+from declaration.artifacts import Artifact, hub_name, known_sums, locked_version
 
 #: Where the repositories of the model hub are.
 HUB = "https://huggingface.co"
@@ -16,7 +16,7 @@ def hub_artifacts(
 ) -> list[Artifact]:
     """Repositories of the model hub, of which the files of these names are fetched.
 
-    Which revision was locked is in the lock file.
+    Which revision is fetched is in the lock file.
     """
     return [
         Artifact(
@@ -29,6 +29,12 @@ def hub_artifacts(
         )
         for repository in repositories
     ]
+
+
+def at_revision(repository: str) -> str:
+    """The repository with the revision that is locked, if any: ``owner/name@REVISION``."""
+    revision = locked_version(hub_name(repository))
+    return f"{repository}@{revision}" if revision else repository
 
 
 def verify(repository: str, directory: str) -> list[Verify]:

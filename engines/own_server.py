@@ -20,7 +20,7 @@ from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import venv_actions
 from engines.ctranslate2 import OPENMP
-from engines.hub import verify
+from engines.hub import at_revision, verify
 from engines.service import HOME, MODELS, SOCKET, USER, EngineContext, EngineService
 from engines.speech_model import Source
 
@@ -80,7 +80,7 @@ def run_fetch(context: EngineContext, python: str, directory: str, patterns: Seq
     return Run(
         [
             *(python, f"{server_directory()}/{PACKAGE}/fetch_model.py"),
-            *(context.model.repository, directory, context.model.name, *patterns),
+            *(at_revision(context.model.repository), directory, context.model.name, *patterns),
         ],
         failure=f"stt:model {context.model.name} could not be fetched.",
         user=USER,

@@ -1,6 +1,7 @@
 """A small imitation of the model hub's HTTP interface, for machines that cannot reach the real one.
 
-It serves directories as repositories. ``cut`` ends the next so many downloads in the middle.
+It serves directories as repositories, each in one revision. ``cut`` ends the next so many
+downloads in the middle.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class ModelHub(ThreadingHTTPServer):
         """What HF_ENDPOINT is to be."""
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
+    def revision(self, repository: str) -> str:
+        """The one that a repository has."""
+        return hashlib.sha1(repository.encode()).hexdigest()  # a git commit's form
+
     def close(self) -> None:
         """Stop serving."""
         self.shutdown()
@@ -73,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[:2] == ["api", "models"] and len(parts) >= 4:
             self._repository("/".join(parts[2:4]), parts[4:])
         elif len(parts) >= 5 and parts[2] == "resolve":
-            self._file("/".join(parts[:2]), "/".join(parts[4:]), body)
+            self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), body)
         else:
             self._missing("EntryNotFound")
 
@@ -87,8 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
         if repository not in self.server.repositories:
             self._missing("RepoNotFound")
             return
-        files = self.server.files(repository)
-        commit = hashlib.sha1(repository.encode()).hexdigest()  # a git commit's form
+        files, commit = self.server.files(repository), self.server.revision(repository)
+        if rest[1:] and rest[1] not in ("main", commit):
+            self._missing("RevisionNotFound")
+            return
         entries = [
             {"type": "file", "path": n, "size": len(c), "oid": _tag(c)} for n, c in files.items()
         ]
@@ -108,10 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _file(self, repository: str, name: str, body: bool) -> None:
+    def _file(self, repository: str, revision: str, name: str, body: bool) -> None:
+        known = ("main", self.server.revision(repository))
         content = (
             self.server.files(repository).get(name)
-            if repository in self.server.repositories
+            if repository in self.server.repositories and revision in known
             else None
         )
         if content is None:
@@ -124,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         part = content[first:]
         self.send_response(206 if first else 200)
         self.send_header("ETag", f'"{_tag(content)}"')
-        self.send_header("X-Repo-Commit", hashlib.sha1(repository.encode()).hexdigest())
+        self.send_header("X-Repo-Commit", self.server.revision(repository))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(part)))
         if first:

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.actions import Action, Download, Git, Run, Unpack
 from agent.kinds.packages import Packages
 from agent.kinds.program import Program
-from declaration.artifacts import Artifact, hub_name, known_sums
+from declaration.artifacts import Artifact, hub_name, known_sums, locked_version
 from declaration.source_files import digest
 from declaration.step import Step
 from engines.hub import HUB, hub_artifacts
@@ -92,7 +92,10 @@ def service(context: EngineContext) -> EngineService:
         [packages.name, *(step.name for step in uploads)],
     )
     endpoint = (context.settings.sources.models or HUB).rstrip("/")
-    url = f"{endpoint}/{MODELS}/resolve/main/{model.repository}"
+    # A mirror of one's own may have the newest revision only.
+    mirrored = bool(context.settings.sources.models)
+    revision = "main" if mirrored else locked_version(hub_name(MODELS)) or "main"
+    url = f"{endpoint}/{MODELS}/resolve/{revision}/{model.repository}"
     directory = model_directory(context)
     return own_server(
         context,

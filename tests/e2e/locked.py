@@ -12,7 +12,7 @@ from lock import file
 from tests.e2e.project import Project
 
 
-def lock_files(project: Project, name: str, files: Iterable[Path]) -> None:
+def lock_files(project: Project, name: str, files: Iterable[Path], version: str = "") -> None:
     """Have ``artifacts.lock`` of ``project`` name ``files`` as those of an artifact."""
     place = project.root / "artifacts.lock"
     lock = read_lock(place)
@@ -23,5 +23,6 @@ def lock_files(project: Project, name: str, files: Iterable[Path]) -> None:
         each: LockedFile(len(data), hashlib.sha256(data).hexdigest())
         for each, data in found.items()
     }
-    artifact = replace(lock.artifacts[name], files=sums)
+    former = lock.artifacts[name]
+    artifact = replace(former, files=sums, version=version or former.version)
     place.write_text(file.text(replace(lock, artifacts={**lock.artifacts, name: artifact})))

@@ -104,13 +104,15 @@ def test_parakeet_s_compute_type_takes_effect(project: Project) -> None:
 def test_parakeet_is_fetched_by_its_name(project: Project) -> None:
     directory = project.root / "models" / "tiny-parakeet"
     repository = "istupakov/parakeet-tdt-0.6b-v3-onnx"
-    lock_files(project, f"pkg:huggingface/{repository}", directory.iterdir())
     hub = ModelHub(f"{project.subnet}.254", {repository: directory})
+    revision = hub.revision(repository)
+    lock_files(project, f"pkg:huggingface/{repository}", directory.iterdir(), revision)
     try:
         project.set(model=None, quantization=None, sources={"models": hub.url})
         project.up()
     finally:
         hub.close()
+    assert hub.requests and all(revision in each for each in hub.requests)
     outputs = project.outputs()
     assert outputs["stt_model"] == project.health()["model"] == "parakeet-tdt-0.6b-v3"
     assert outputs["stt_times"]["fetch"] > 0

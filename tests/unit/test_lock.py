@@ -12,10 +12,19 @@ from typing import Any
 import pulumi
 import pytest
 
-from agent.actions import Download, Git, Verify
+from agent.actions import Download, Git, Run, Verify
 from agent.pip import PipInstall
 from declaration import artifacts
-from declaration.artifacts import FILE, Artifact, Lock, LockedFile, known_sums, read_lock
+from declaration.artifacts import (
+    FILE,
+    Artifact,
+    Lock,
+    LockedFile,
+    hub_name,
+    known_sums,
+    locked_version,
+    read_lock,
+)
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
 from declaration.venv import UV_VERSION, uv_lock
@@ -31,7 +40,7 @@ PLACES = ("version", "licence", "source", "verified")
 
 def actions(value: Any) -> Iterator[Any]:
     """Every action that is anywhere in a step's spec."""
-    if isinstance(value, Download | Git | PipInstall | Verify):
+    if isinstance(value, Download | Git | PipInstall | Run | Verify):
         yield value
     elif dataclasses.is_dataclass(value):
         for each in dataclasses.fields(value):
@@ -84,6 +93,12 @@ def test_what_is_known_reaches_the_machine() -> None:
     compared = {name: each[name] for each in sums for name in each}
     for name in ("rustup-init", "ggml-base-q8_0.bin", "vosk-model-small-en-us-0.15.zip"):
         assert len(compared[name]) == 64
+    programs = [each.argv for each in found if isinstance(each, Run)]
+    hubs = [argv[2] for argv in programs if argv[1:] and argv[1].endswith("/fetch_model.py")]
+    assert "deepdml/faster-whisper-large-v3-turbo-ct2" in {each.split("@")[0] for each in hubs}
+    for each in hubs:
+        repository, _, revision = each.partition("@")
+        assert revision == locked_version(hub_name(repository)), each
     for wheel in known_sums("pkg:pypi/uv").values():
         assert f"--hash=sha256:{wheel}" in uv_lock()
 

@@ -67,6 +67,26 @@ def test_a_model_is_fetched(hub: ModelHub, tmp_path: Path, text: bool) -> None:
     assert not (tmp_path / "model" / "README.md").exists()
 
 
+@pytest.mark.parametrize("cached", [False, True], ids=["a directory", "the hub's cache"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_revision_is_fetched_or_else_the_newest(
+    hub: ModelHub, tmp_path: Path, known: bool, cached: bool
+) -> None:
+    """In the cache it is the one that is found without a revision."""
+    revision = hub.revision("a/digits") if known else "0" * 40
+    directory = "" if cached else str(tmp_path / "model")
+    words = (f"a/digits@{revision}", directory, "digits", "*.json", "model.bin")
+    done = program(FETCH, *words, environment=at(hub.url, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (f"no revision {revision} there; the newest one" in done.stderr) == (not known)
+    asked = [each for each in hub.requests if "GET" in each and "model.bin" in each]
+    assert len(asked) == 1 and hub.revision("a/digits") in asked[0]
+    if cached:
+        entry = tmp_path / "home" / "hub" / "models--a--digits"
+        newest = (entry / "refs" / "main").read_text()
+        assert (entry / "snapshots" / newest / "model.bin").is_file()
+
+
 @pytest.mark.parametrize(
     "cached",
     [pytest.param(False, marks=pytest.mark.seldom), True],
