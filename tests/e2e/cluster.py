@@ -56,6 +56,11 @@ class Cluster:
         self.directory = new_directory()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
+    def namespaces(self, node: str) -> list[str]:
+        """The words before a command that is to run at a member, as in a shell of its own."""
+        (first,) = run("pgrep", "-P", str(self.processes[node].pid)).stdout.split()
+        return ["nsenter", "--target", first, "--mount", "--net", "--pid"]
+
     def environment(self, node: str = NODES[0]) -> dict[str, str]:
         """What reaches a member past any remote."""
         return {"INCUS_DIR": str(self.directory / node)}

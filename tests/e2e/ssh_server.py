@@ -1,4 +1,4 @@
-"""An sshd of the tests' own on loopback, with its own keys, configuration and user entry."""
+"""An sshd of the tests' own, with its own keys, configuration and user entry."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.places import note
+import pytest
+
+from tests.e2e.places import new_directory, note
 from tests.e2e.project import run
 
 #: A mount namespace with a user for sshd's privilege separation, where the host has none.
@@ -35,10 +39,22 @@ def find_sshd(directory: Path) -> str | None:
 
 
 class SshServer:
-    """``ssh stt-test`` reaches it with the client configuration in ``config``."""
+    """``ssh stt-test`` reaches it with the client configuration in ``config``.
 
-    def __init__(self, directory: Path, sshd: str) -> None:
+    ``address`` is where it listens, ``namespaces`` are the words that lead there, and
+    ``variables`` what its sessions have in their environment.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        sshd: str,
+        address: str = "127.0.0.1",
+        namespaces: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory, self.sshd = directory, sshd
+        self.address, self.namespaces = address, namespaces
         self.process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -48,10 +64,11 @@ class SshServer:
         public = (directory / "user.pub").read_text()
         (directory / "authorized").write_text(public)
         (directory / "sshd_config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\n"
+            f"Port {self.port}\nListenAddress {address}\nHostKey {directory}/host\n"
             f"AuthorizedKeysFile {directory}/authorized\nPidFile none\nStrictModes no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
             "LogLevel VERBOSE\n"
+            + "".join(f"SetEnv {name}={value}\n" for name, value in (variables or {}).items())
         )
         common = (
             f"  Port {self.port}\n  User root\n  IdentitiesOnly yes\n"
@@ -59,7 +76,7 @@ class SshServer:
         )
         self.config = directory / "config"
         self.config.write_text(
-            f"Host stt-test\n  HostName 127.0.0.1\n{common}"
+            f"Host stt-test\n  HostName {address}\n{common}"
             f"Host stt-behind\n  HostName localhost\n  ProxyJump stt-test\n{common}"
         )
         # As a person's ~/.ssh/config would be read: ssh takes its home from the user database.
@@ -72,7 +89,7 @@ class SshServer:
     def know_host_key(self) -> None:
         """What answering `yes` to ssh's question does."""
         public = " ".join((self.directory / "host.pub").read_text().split()[:2])
-        hosts = f"[127.0.0.1]:{self.port},[localhost]:{self.port}"
+        hosts = f"[{self.address}]:{self.port},[localhost]:{self.port}"
         (self.directory / "known").write_text(f"{hosts} {public}\n")
 
     @property
@@ -91,14 +108,17 @@ class SshServer:
             libraries = next(Path(self.sshd).parents[2].glob("usr/lib/*-linux-gnu"))
             environment["LD_LIBRARY_PATH"] = str(libraries)
         self.process = subprocess.Popen(
-            ["unshare", "--mount", "sh", "-euc", START, "sh", str(self.directory), self.sshd],
+            [
+                *(*self.namespaces, "unshare", "--mount"),
+                *("sh", "-euc", START, "sh", str(self.directory), self.sshd),
+            ],
             env=environment,
             start_new_session=True,
         )
         note(self.directory, self.process)
         for _ in range(100):
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
                 return
             except OSError:
                 time.sleep(0.1)
@@ -112,3 +132,32 @@ class SshServer:
                 run("kill", "-KILL", each)
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+
+@contextmanager
+def ssh_server(
+    address: str = "127.0.0.1",
+    namespaces: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[SshServer]:
+    """One that runs; what clients leave in ~/.ssh goes. Without any sshd the test is skipped."""
+    directory = new_directory()
+    sshd = find_sshd(directory)
+    if sshd is None:
+        shutil.rmtree(directory)
+        pytest.skip("there is no openssh-server, and its package cannot be had")
+    server = SshServer(directory, sshd, address, namespaces, variables)
+    home = Path("~/.ssh").expanduser()
+    made = not home.exists()
+    home.mkdir(mode=0o700, exist_ok=True)
+    before = set(home.iterdir())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.cut()
+        for left in set(home.iterdir()) - before:
+            left.unlink()
+        if made:
+            home.rmdir()
+        shutil.rmtree(directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.e2e.project import (
     request,
     wait_until,
 )
+from tests.e2e.ssh_server import ssh_server
 from tests.sizes import sizes, without_cards
 
 DOMAIN, SUBNET = "stt-e2e-cl", "10.213.71"
@@ -31,6 +33,7 @@ NEW, NEW_SUBNET = "stt-e2e-clb", "10.213.73"
 #: The two domains of docs/scale.md, as they are called here.
 SIZE, SIZE_SUBNET = "stt-e2e-cz", "10.213.81"
 MORE, MORE_SUBNET = "stt-e2e-cza", "10.213.82"
+OVER_SSH, SSH_SUBNET = "stt-e2e-cls", "10.213.83"
 #: Where the STT service's volume is in its machine.
 VOLUME = "/srv/models"
 
@@ -232,6 +235,30 @@ def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project)
     assert {f"{name}/stt/stt_server/service" for name in (SIZE, MORE)} <= set(changed(said))
     assert [True, True] in seen and [False, False] not in seen  # this engine is back at once
     assert size.unchanged()
+
+
+@pytest.mark.seldom
+def test_a_member_over_ssh(cluster: Cluster, tmp_path: Path) -> None:
+    """As its operator would: the members are found, and a machine gets to another one."""
+    where_it_runs = cluster.namespaces("node1"), cluster.environment("node1")
+    with ssh_server(address_of("node1"), *where_it_runs) as server:
+        server.know_host_key()
+        environment = {"PATH": f"{server.path}:{os.environ['PATH']}"}
+        project = Project(tmp_path / "project", OVER_SSH, SSH_SUBNET, environment=environment)
+        light(project)
+        project.set(connection="ssh:stt-test", image=IMAGE, pool=None)
+        assert "node1, node2, node3" in project.fails()
+        project.machines["gpu-server"]["member"] = "node2"
+        project.write()
+        project.up()
+        assert where(cluster, OVER_SSH) == {"gpu-server": "node2", "models": "node2"}
+        assert project.outputs()["members"] == {f"{OVER_SSH}/gpu-server": "node2"}
+        assert project.outputs()["stt_check"]["text"].endswith("bytes")
+        assert project.unchanged() and project.drift() == []
+        looked = project.make("doctor")
+        assert "node2" in looked.stdout and "bad " not in looked.stdout, looked.stdout
+        project.destroy()
+    assert left_of(OVER_SSH, **cluster.environment()) == []
 
 
 def test_a_machine_that_somebody_moved_comes_back_to_its_volume(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.other_incus import OtherIncus
-from tests.e2e.places import new_directory
 from tests.e2e.project import Project, everything, incus, left_of, light, run
-from tests.e2e.ssh_server import SshServer, find_sshd
+from tests.e2e.ssh_server import SshServer, ssh_server
 
 pytestmark = pytest.mark.seldom
 
@@ -29,25 +27,9 @@ def new_project(
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[SshServer]:
-    directory = new_directory()
-    sshd = find_sshd(directory)
-    if sshd is None:
-        shutil.rmtree(directory)
-        pytest.skip("there is no openssh-server, and its package cannot be had")
-    server = SshServer(directory, sshd)
-    home = Path("~/.ssh").expanduser()
-    made = not home.exists()
-    home.mkdir(mode=0o700, exist_ok=True)
-    before = set(home.iterdir())
-    server.start()
-    yield server
-    server.cut()
-    for left in set(home.iterdir()) - before:
-        left.unlink()
-    if made:
-        home.rmdir()
-    shutil.rmtree(directory)
+def server() -> Iterator[SshServer]:
+    with ssh_server() as running:
+        yield running
 
 
 def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
