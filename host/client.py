@@ -146,13 +146,13 @@ class Client:
             raise HostError(_explain(done.stderr.strip()) or f"incus {' '.join(words[:3])} failed")
         return done.stdout
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, deadline: float = 600) -> Any:
         """An object of Incus' API; None where there is none.
 
         Raises:
-            HostError: the client failed otherwise: no daemon, no permission.
+            HostError: the client failed otherwise: no daemon, no permission, no answer in time.
         """
-        done = self.run("query", path)
+        done = self.run("query", path, deadline=deadline)
         if done.returncode == 0:
             return json.loads(done.stdout)
         if "not found" in done.stderr.lower() or "doesn't exist" in done.stderr:

@@ -90,8 +90,9 @@ def run_program(
         OperationError: the machine does not run, or the program failed.
     """
     words = ["exec", machine.name, "--", "env", *environment, "sh", "-c", _WITH_FILE, "sh", python]
+    client = Client(connection)
     try:
-        return Client(connection).call(
+        return client.call(
             *words,
             *arguments,
             project=machine.domain,
@@ -100,4 +101,20 @@ def run_program(
         )
     except HostError as error:
         said = error.user_message.strip().splitlines() or ["it said nothing"]
-        raise OperationError(f"{machine.name}: {said[-1]}. Is it up? make up builds it.") from None
+        why = not_running(client, machine) or said[-1]
+        raise OperationError(f"{machine.name}: {why}") from None
+
+
+def not_running(client: Client, machine: MachinePlan) -> str:
+    """Why nothing can be asked in a machine, and what to do; empty where it runs.
+
+    Empty too where Incus does not answer: what it said of the command is then all there is.
+    """
+    try:
+        found = client.get(f"/1.0/instances/{machine.name}?project={machine.domain}", deadline=30)
+    except HostError:
+        return ""
+    if found is None:
+        return "it is not there yet: make up builds it"
+    state = str(found.get("status", "Running"))
+    return "" if state == "Running" else f"it is {state.lower()}: make up starts it"

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from declaration.topology import MachinePlan
 from host.client import Client, HostError
 from host.read import AGENT_WORDS
+from operations.host import not_running
 from stack.declare import Declaration
 
 _GREEN, _YELLOW, _RED, _PLAIN = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
@@ -39,7 +40,8 @@ def _ask(client: Client, machine: MachinePlan) -> dict[str, Any]:
         )
     except (HostError, ValueError) as error:
         said = getattr(error, "user_message", "it said nothing").strip().splitlines()
-        return {"services": {}, "error": said[-1] if said else "it said nothing"}
+        why = not_running(client, machine) or (said[-1] if said else "it said nothing")
+        return {"services": {}, "error": why}
     return found
 
 

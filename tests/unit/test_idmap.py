@@ -126,7 +126,7 @@ class Incus(Client):
     def __post_init__(self) -> None:
         object.__setattr__(self, "asked", [])
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, deadline: float = 600) -> Any:
         """An object."""
         drivers = [{"Name": self.driver, "Version": self.version}]
         features = {"idmapped_mounts": self.mounts}

@@ -64,7 +64,7 @@ class Booting(Client):
     def __post_init__(self) -> None:
         object.__setattr__(self, "asked", [])
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, deadline: float = 600) -> Any:
         """The container, and its state."""
         if "/state?" not in path:
             return {"config": {}, "devices": {}, "profiles": [], "status": "Running"}

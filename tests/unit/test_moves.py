@@ -32,7 +32,7 @@ class Cluster(Client):
     )
     asked: list[str] = field(default_factory=list)
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, deadline: float = 600) -> Any:
         """An object of the API."""
         path, _, query = path.partition("?")
         if path == "/1.0":

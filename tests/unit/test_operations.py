@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
-from operations import stack
+from host.client import Client, HostError
+from operations import memory, stack, status
 from operations.host import OperationError
 from operations.measure import models_to_measure, table
 from operations.targets import key_targets, stt_targets
@@ -100,3 +104,38 @@ def test_the_table_stands_beside_the_catalogue() -> None:
     assert head.startswith("model")
     assert "3100 MiB" in measured and "3717 MiB" in measured and "measured by" in measured
     assert "out of memory" in failed
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "told"),
+    [
+        ({"status": "Stopped"}, "Instance is not running", "it is stopped: make up starts it"),
+        ({"status": "Frozen"}, "Instance is frozen", "it is frozen: make up starts it"),
+        (None, "Instance not found", "it is not there yet: make up builds it"),
+        # It runs: what the program said is all there is to say, and up changes nothing.
+        ({"status": "Running"}, "no space left", "Error: no space left"),
+        (HostError("no daemon"), "no daemon", "Error: no daemon"),
+    ],
+)
+def test_a_machine_that_cannot_be_asked_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, found: Any, said: str, told: str
+) -> None:
+    """By `make vram`, `make flush` and `make status`."""
+
+    def run(_: Client, *words: str, **__: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, 255, "", f"Error: {said}\n")
+
+    def get(_: Client, path: str, **__: Any) -> Any:
+        assert re.fullmatch(r"/1.0/instances/(gpu-server|webui)\?project=ai-tools", path)
+        if isinstance(found, HostError):
+            raise found
+        return found
+
+    monkeypatch.setattr(Client, "run", run)
+    monkeypatch.setattr(Client, "get", get)
+    monkeypatch.setattr(memory, "on_host", lambda *_: "")
+    for verb in (memory.report, memory.flush):
+        with pytest.raises(OperationError) as error:
+            verb(declared())
+        assert str(error.value) == f"gpu-server: {told}"
+    assert {each["error"] for each in status.ask(declared()).values()} == {told}
