@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from agent.actions import Action, Unpack
 from agent.kinds import kinds
+from agent.kinds.model import Model
+from agent.kinds.packages import Packages
+from agent.kinds.program import Program
+from agent.kinds.run import Run
 from agent.kinds.user import User
+from agent.machine import Machine, StepError
 from agent.specs import decode, encode
 from components.deployment import contexts, declared_steps, steps_in_order
 from declaration.source_files import ROOT
@@ -19,6 +29,7 @@ from declaration.step import Step
 from engines import ENGINES
 from roles import ROLES
 from stack.declare import declare
+from tests.e2e.documented import commands
 from tests.unit.values import CPU, PEM, STACKS, own
 
 ENGINES_TO_TRY = [name for name in ENGINES if name != "custom"]
@@ -158,3 +169,77 @@ def test_roles_have_no_output_in_common(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_brings_a_file_has_a_source_and_nothing_else_has(steps: list[Step]) -> None:
     for step in steps:
         assert bool(step.source) == step.spec.payload == (step.spec.kind == "upload"), step.name
+
+
+#: Programs that every machine has: of Debian's base system, and the agent's Python.
+ALWAYS = {"chmod", "install", "journalctl", "python3", "rm", "sh", "systemctl", "tar"}
+
+
+class Recording(Machine):
+    """A machine in which every program succeeds, says nothing, and is noted."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.called: list[str] = []
+
+    def run(self, argv: Sequence[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        self.called.append(argv[0])
+        return subprocess.CompletedProcess(argv, 0, "", "")
+
+
+def called(step: Step, root: Path) -> set[str]:
+    """The programs that a step finds on the machine's PATH."""
+    actions: list[Action] = []
+    machine = Recording(root)
+    match step.spec:
+        case Program():
+            actions += step.spec.actions
+        case Model():
+            actions += [*step.spec.fetch, step.spec.check_load]
+        case Run():
+            machine.called += [
+                words[0] for words in (step.spec.argv, step.spec.check_argv) if words
+            ]
+    for action in actions:
+        with suppress(StepError, OSError):  # nothing was fetched
+            action.do(machine)
+    zipped = [each for each in actions if isinstance(each, Unpack) and ".zst" in each.archive]
+    return {name for name in machine.called if "/" not in name} | ({"zstd"} if zipped else set())
+
+
+def packages(steps: Iterable[Step]) -> set[str]:
+    """What they install."""
+    return {name for step in steps if isinstance(step.spec, Packages) for name in step.spec.names}
+
+
+def before(step: Step, known: dict[str, Step]) -> Iterator[Step]:
+    """What comes before a step."""
+    for name in step.needs:
+        yield known[name]
+        yield from before(known[name], known)
+
+
+def test_what_a_step_calls_is_installed_before(steps: list[Step], tmp_path: Path) -> None:
+    known = {step.name: step for step in steps}
+    found = {step.name: called(step, tmp_path) for step in steps}
+    for step in steps:
+        installed = packages(before(step, known))
+        assert found[step.name] - ALWAYS <= installed, step.name
+    assert set.union(*found.values()) >= {"curl", "zstd", "tar"}
+
+
+def test_speaches_brings_what_fetches_it_and_what_the_documented_commands_call(
+    tmp_path: Path,
+) -> None:
+    values = {**CPU, "engine": "speaches", "model": "", "quantization": "auto"}
+    steps = [
+        step
+        for step in declared_steps(declare(values, ROLES, ROOT))
+        if step.name.startswith("ai-tools/gpu-server/stt_server/")
+    ]
+    assert "git" in set.union(*(called(step, tmp_path) for step in steps))
+    lines = [shlex.split(line) for line in commands() if " exec gpu-server " in line]
+    documented = {line[line.index("--") + 1] for line in lines}
+    assert "ffmpeg" in documented
+    # nvidia-smi is the host's own (nvidia.runtime).
+    assert documented - ALWAYS - {"nvidia-smi"} <= packages(steps)
