@@ -129,6 +129,36 @@ def test_secrets_that_a_program_reads_by_itself_restart_nothing(agent: Any) -> N
     assert agent.drift() == []
 
 
+@pytest.mark.parametrize(
+    ("file", "added"),
+    [
+        (SecretFile("/etc/clients.json", "{}\n"), '{"guest": "key-of-theirs"}\n'),
+        (
+            SecretFile("/etc/clients.json", '{"phone": "key-of-phone"}\n'),
+            '{"phone": "key-of-phone", "guest": "key-of-theirs"}\n',
+        ),
+        (SecretFile("/etc/api-key", "key-of-ours"), "key-of-ours\nkey-of-theirs\n"),
+        (
+            SecretFile("/etc/api-key.env", variables={"API_KEY": "key-of-ours"}),
+            'API_KEY="key-of-ours"\nAPI_KEY="key-of-theirs"\n',
+        ),
+    ],
+)
+def test_a_key_that_somebody_adds_beside_ours_is_drift(
+    agent: Any, file: SecretFile, added: str
+) -> None:
+    """Applied again, as `up` does then, the step leaves ours only."""
+    spec = SecretFiles([replace(file, owner=agent.owner)])
+    agent.apply("stt/clients", spec, secret=True)
+    written = agent.path(file.path).read_text()
+    agent.path(file.path).write_text(added)
+    assert agent.check()["stt/clients"] == [
+        f"{file.path}: (another secret, not shown) -> as written"
+    ]
+    agent.apply("stt/clients", spec, secret=True)
+    assert agent.path(file.path).read_text() == written and agent.drift() == []
+
+
 def test_another_secret_is_drift_that_shows_none(agent: Any) -> None:
     agent.apply("stt/secrets", _secrets(agent), secret=True)
     before = agent.tree()

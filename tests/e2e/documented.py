@@ -1,27 +1,13 @@
-"""The commands of docs/operations.md, as a reader types them, on a stack of the tests."""
+"""The commands of tests/documented.py, as a reader types them, on a stack of the tests."""
 
 from __future__ import annotations
 
 import subprocess
 
-from tests.e2e.project import RECORDINGS, ROOT, Project, incus, run
+from tests.e2e.project import RECORDINGS, Project, incus, run
 
 #: Where a machine has the recording that the page calls ``audio.wav``.
 _AUDIO = "/root/audio.wav"
-
-
-def commands() -> list[str]:
-    """The lines of "Is it working?", each whole."""
-    page = (ROOT / "docs" / "operations.md").read_text()
-    block = page.partition("## Is it working?")[2].partition("```sh\n")[2].partition("```")[0]
-    lines = block.replace("\\\n", " ").splitlines()
-    return [" ".join(line.split()) for line in lines if line and not line.startswith("#")]
-
-
-def command(*words: str) -> str:
-    """The one that has all of these words."""
-    [found] = [line for line in commands() if all(word in line for word in words)]
-    return found
 
 
 def follow(project: Project, line: str) -> subprocess.CompletedProcess[str]:

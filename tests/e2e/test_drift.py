@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.project import Project, changed, incus, run
+from tests.e2e.project import RECORDINGS, Project, changed, incus, post_recording, run
 
 UNIT = "/etc/systemd/system/faster-whisper.service"
 ETC = "/etc/incus-stt/stt_server"
@@ -117,6 +117,24 @@ def test_changed_files_and_services_are_named_and_restored(project: Project) -> 
     assert project.unchanged()
     assert project.transcribe("hello_world").json["text"] == "hello world"
     assert project.inside("systemctl", "is-enabled", "faster-whisper") == "enabled"
+
+
+def test_a_key_that_somebody_adds_is_named_and_refused_again(project: Project) -> None:
+    """The service takes it at once: that file is read without a restart."""
+    url, key = project.outputs()["stt_url"], "key-of-a-guest"
+
+    def status() -> int:
+        return post_recording(url, RECORDINGS / "hello_world.wav", "whisper-1", key).status
+
+    assert status() == 401
+    shell(project, f"""echo '{{"guest": "{key}"}}' >{ETC}/client-keys.json""")
+    assert status() == 200
+    assert project.drift() == [
+        f"gpu-server/stt_server/clients: {ETC}/client-keys.json: (another secret, not shown)"
+        " -> as written"
+    ]
+    assert changed(project.up()) == [f"{project.domain}/gpu-server/stt_server/clients"]
+    assert project.unchanged() and status() == 401
 
 
 @pytest.mark.seldom

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.documented import command, follow
+from tests.documented import command
+from tests.e2e.documented import follow
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,
@@ -31,6 +32,7 @@ COMMANDS = """
     {machine}/base_system/names {machine}/base_system/packages {machine}/base_system/uv
     {machine}/stt_server/user {machine}/stt_server/server {machine}/stt_server/program
     {machine}/stt_server/model-files {machine}/stt_server/model {machine}/stt_server/secrets
+    {machine}/stt_server/clients
     {machine}/stt_server/service {machine}/stt_server/recording {machine}/stt_server/verify
     {machine}/stt_server/prune {machine}/stt_server/signpost
 """

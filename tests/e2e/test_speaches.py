@@ -20,8 +20,9 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.documented import command
 from tests.e2e.calls_out import heard
-from tests.e2e.documented import command, follow
+from tests.e2e.documented import follow
 from tests.e2e.locked import lock_files
 from tests.e2e.project import (
     RECORDINGS,

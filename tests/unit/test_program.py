@@ -298,7 +298,7 @@ def test_clients_have_keys_of_their_own(engine: str) -> None:
     assert two.outputs["stt_client_keys"] == keys
     assert two.outputs["stt_api_key"] == API_KEY
     step, names = f"{STT}/clients", [f"stt_server/client/{name}" for name in keys]
-    assert two.changes(before) == dict.fromkeys([step, *names], "create")
+    assert two.changes(before) == {step: "update", **dict.fromkeys(names, "create")}
     (file,) = two.steps[step].spec["secrets"]
     assert json.loads(file["content"]) == keys and file["owner"] == "stt:stt"
     variables = two.steps[f"{STT}/service"].spec["variables"]
@@ -307,7 +307,10 @@ def test_clients_have_keys_of_their_own(engine: str) -> None:
     assert one.changes(two) == {step: "update", names[0]: "delete"}
     assert one.outputs["stt_client_keys"] == {"tv": "key-of-tv"}
     none = run("cpu", host_after(one), one, engine=engine)
-    assert none.changes(one) == {step: "delete", names[1]: "delete"}
+    assert none.changes(one) == {step: "update", names[1]: "delete"}
+    # A file of no keys: one that somebody adds there is drift.
+    assert [json.loads(file["content"]) for file in none.steps[step].spec["secrets"]] == [{}]
+    assert step not in run("cpu", engine=engine, authentication="none").steps
 
 
 def test_the_keys_of_clients_are_only_on_stdin_and_encrypted() -> None:

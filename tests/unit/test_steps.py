@@ -29,7 +29,7 @@ from declaration.step import Step
 from engines import ENGINES
 from roles import ROLES
 from stack.declare import declare
-from tests.e2e.documented import commands
+from tests.documented import commands
 from tests.unit.values import CPU, PEM, STACKS, own
 
 ENGINES_TO_TRY = [name for name in ENGINES if name != "custom"]
