@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e import memory_pool
+from tests.e2e import memory_pool, stand_in_ollama
 from tests.e2e.project import Project, incus, left_of, light, wait_until, way_out
 
 DOMAIN, SUBNET, POOL = "stt-e2e-m", "10.213.46", "stt-e2e-m-pool"
@@ -48,13 +48,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         light(stack)
         stack.machines = {
             "first": {
-                "roles": ["base_system"],
+                "roles": ["base_system", "ollama_server"],
                 "config": {"limits.memory": "1GiB", "limits.cpu": 1},
             },
             "gpu-server": {"roles": ["stt_server"], "ip": f"{SUBNET}.7"},
             "second": {"roles": ["base_system"]},
+            "bare": {"roles": []},
         }
-        stack.set(pool=POOL, caBundle="ca.pem", image="incus-stt/images/debian/12")
+        stack.set(
+            pool=POOL,
+            caBundle="ca.pem",
+            image="incus-stt/images/debian/12",
+            sources={"ollama": stand_in_ollama.make_archive(stack.root / "ollama.tar.gz")},
+            ollama={"port": 11500},
+        )
         stack.up()
         yield stack
         stack.destroy()
@@ -98,6 +105,30 @@ def test_machines_know_each_other_by_name(project: Project, machine: str) -> Non
     bridge = f"net-{DOMAIN}"
     wait_until(lambda: way_out(bridge) == bridge)
     assert project.inside("sh", "-c", ASK_BY_NAME, machine=machine) == "-LLMNR -mDNS"
+
+
+HEALTH = "curl -sf -m 5 --noproxy '*' http://gpu-server.incus:8000/health"
+#: Until its network is there, which `up` waits for in its own machines.
+ASK_ONCE_UP = f'timeout 20 sh -c "until {HEALTH}; do sleep 0.1; done"'
+
+
+def test_containers_without_our_roles_know_the_full_name(project: Project) -> None:
+    """One that the topology has without roles, and one that somebody made by hand."""
+    assert "STT_MODEL" in project.inside("sh", "-c", HEALTH, machine="bare")
+    image = ("incus-stt/images/debian/12", "by-hand")
+    incus("launch", *image, "--profile", "default", "--storage", POOL, project=DOMAIN)
+    try:
+        assert "STT_MODEL" in project.inside("sh", "-c", ASK_ONCE_UP, machine="by-hand")
+    finally:
+        incus("delete", "--force", "by-hand", project=DOMAIN)
+
+
+def test_ollama_is_a_command_of_its_machine(project: Project) -> None:
+    """In a login shell too; it asks the server at the port that this stack has."""
+    for shell in ((), ("sh", "-lc", 'exec "$0" "$@"')):
+        said = project.inside(*shell, "ollama", "--version", machine="first")
+        assert said == f"ollama version is {stand_in_ollama.VERSION}", shell
+    assert "11500" in project.outputs()["ollama_url"]
 
 
 def test_machines_and_volumes_lie_in_the_pool(project: Project) -> None:

@@ -372,7 +372,9 @@ def test_what_runs_on_the_cpu_fails_where_a_gpu_is_to_be_used(project: Project) 
 def test_ollama_runs_a_model(project: Project, tmp_path: Path) -> None:
     url = project.outputs()["ollama_url"]
     assert url == f"http://{SUBNET}.1:11434"
-    assert "version" in request(f"{url}/api/version").json
+    version = request(f"{url}/api/version").json["version"]
+    for shell in ((), ("sh", "-lc", 'exec "$0" "$@"')):
+        assert project.inside(*shell, "ollama", "--version") == f"ollama version is {version}"
     shared = ROOT.parent / "shared" / "tiny-ollama" / "tiny.gguf"
     if not shared.exists():
         pytest.skip("no tiny GGUF model is at hand")
