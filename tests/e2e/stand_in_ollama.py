@@ -1,6 +1,6 @@
 """An archive with a program in Ollama's place: a server, and a client that asks it.
 
-As Ollama does, ``serve`` listens where ``OLLAMA_HOST`` says, and ``--version`` asks the server there.
+As Ollama does, it listens where ``OLLAMA_HOST`` says, and ``--version`` asks the server there.
 """
 
 from __future__ import annotations
