@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import pytest
+
 from tests.e2e.project import RECORDINGS, Project, post_recording
 
 
@@ -74,6 +76,13 @@ class Load:
         """The longest time without a good answer, in seconds."""
         good = sorted(at for at, ok in self.answers if ok)
         return max(later - earlier for earlier, later in pairwise(good))
+
+
+def tell(capsys: pytest.CaptureFixture[str], what: str, load: Load) -> None:
+    """Show whoever runs the tests what a load has met."""
+    with capsys.disabled():
+        answers = f"{len(load.answers)} requests, {load.failed} refused"
+        print(f"\n{what}: {answers}, no answer for {load.outage:.2f} s at most")
 
 
 def under_load(project: Project, *texts: str, clients: int = 2) -> Load:

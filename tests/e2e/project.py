@@ -432,6 +432,28 @@ class Project:
         words = ("exec", machine, "--", *command)
         return incus(*words, project=self.domain, **self.environment).strip()
 
+    def invocation(self, unit: str) -> str:
+        """Tells a service that runs from one that was started before or after it."""
+        return self.inside("systemctl", "show", "-P", "InvocationID", unit)
+
+    def journal(self, unit: str) -> str:
+        """What a service said since it started."""
+        match = f"_SYSTEMD_INVOCATION_ID={self.invocation(unit)}"
+        return self.inside("journalctl", "--no-pager", "-o", "cat", match)
+
+    def operation(self, verb: str) -> str:
+        """What `make vram` or `make flush` says."""
+        python = str(self.root / ".venv" / "bin" / "python")
+        done = run(python, "-m", "operations", verb, "--stack", STACK, cwd=self.root)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def variables_of(self, *files: str) -> frozenset[str]:
+        """The names of the variables in environment files of the machine."""
+        lines = self.inside("cat", *(f"/etc/incus-stt/{file}" for file in files)).splitlines()
+        kept = (line for line in lines if line and not line.startswith("#"))
+        return frozenset(line.partition("=")[0] for line in kept)
+
     def transcribe(self, recording: str, model: str | None = None, **fields: str) -> Answer:
         """A recording, sent to the published URL with the published key."""
         outputs = self.outputs()

@@ -6,16 +6,10 @@ import time
 
 import pytest
 
-from tests.e2e.load import Load, under_load
+from tests.e2e.load import tell, under_load
 from tests.e2e.project import Project, broken_model, request
 
 pytestmark = pytest.mark.seldom
-
-
-def tell(capsys: pytest.CaptureFixture[str], what: str, load: Load) -> None:
-    with capsys.disabled():
-        answers = f"{len(load.answers)} requests, {load.failed} refused"
-        print(f"\n{what}: {answers}, no answer for {load.outage:.2f} s at most")
 
 
 def test_what_each_change_loses(

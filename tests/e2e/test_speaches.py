@@ -7,13 +7,12 @@ with bin/ollama) name them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
+import shutil
 import threading
+import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,13 +22,15 @@ import pytest
 from tests.documented import command
 from tests.e2e.calls_out import heard
 from tests.e2e.documented import follow
+from tests.e2e.load import tell, under_load
 from tests.e2e.locked import lock_files
+from tests.e2e.ollama import needs_ollama
 from tests.e2e.project import (
     RECORDINGS,
     ROOT,
-    STACK,
     Answer,
     Project,
+    broken_model,
     incus,
     left_of,
     machine,
@@ -48,9 +49,9 @@ SOURCES = {
     for name in ("speaches", "python", "ollama")
 }
 SUBNET = "10.213.45"
+MODEL = "./models/tiny-digits"
 OLLAMA = ["ollama"] if SOURCES["ollama"] else []
 pytestmark = pytest.mark.skipif(not SOURCES["speaches"], reason="STT_TEST_SPEACHES names no source")
-needs_ollama = pytest.mark.skipif(not OLLAMA, reason="STT_TEST_OLLAMA names no archive")
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +65,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     yield stack
     stack.destroy()
     assert left_of(stack.domain) == []
-
-
-def journal(project: Project) -> str:
-    """What the running Speaches said since it started."""
-    unit = project.inside("systemctl", "show", "-P", "InvocationID", "speaches")
-    match = f"_SYSTEMD_INVOCATION_ID={unit}"
-    return project.inside("journalctl", "--no-pager", "-o", "cat", match)
 
 
 def test_the_verification_transcribed_the_recording(project: Project) -> None:
@@ -115,7 +109,7 @@ def test_status_and_clients(project: Project) -> None:
 
     before = service()
     assert (before["unit"], before["state"]) == ("speaches.service", "active")
-    assert (before["model"], before["device"]) == ("./models/tiny-digits", "cpu")
+    assert (before["model"], before["device"]) == (MODEL, "cpu")
     project.set(clients=["phone"])
     project.up()
     url, key = project.outputs()["stt_url"], project.outputs()["stt_client_keys"]["phone"]
@@ -153,7 +147,7 @@ def test_one_model_is_served_by_its_names_and_nothing_is_open(project: Project) 
         return request(f"{root}{path}", outputs["stt_api_key"], method=method)
 
     names = [model["id"] for model in ask("GET", "/v1/models").json["data"]]
-    assert {"./models/tiny-digits", "whisper-1", "local/tiny-digits"} <= set(names)
+    assert {MODEL, "whisper-1", "local/tiny-digits"} <= set(names)
     other = project.transcribe("hello_world", "Systran/faster-whisper-large-v3")
     assert (other.status, "'./models/tiny-digits' is" in other.json["detail"]) == (404, True)
     assert ask("POST", "/v1/models/whisper-1").status == 201
@@ -163,12 +157,6 @@ def test_one_model_is_served_by_its_names_and_nothing_is_open(project: Project) 
     for path in ("/docs", "/openapi.json", "/redoc"):
         assert request(f"{root}{path}").status == 404
     assert project.transcribe("hello_world").json["text"] == "hello world"
-
-
-def variables(project: Project, *files: str) -> list[str]:
-    """The names of the variables in environment files of the machine."""
-    lines = project.inside("cat", *(f"/etc/incus-stt/{file}" for file in files)).splitlines()
-    return [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
 
 
 def unread_by_speaches(project: Project, *names: str) -> list[str]:
@@ -182,27 +170,12 @@ def unread_by_speaches(project: Project, *names: str) -> list[str]:
 
 
 def test_speaches_reads_every_variable_of_its_unit(project: Project) -> None:
-    names = variables(project, "speaches.env", "stt_server/api-key.env")
+    names = project.variables_of("speaches.env", "stt_server/api-key.env")
     assert {"API_KEY", "STT_MODEL_TTL", "WHISPER__COMPUTE_TYPE"} <= set(names)
     assert unread_by_speaches(project, *names) == []
     # It would have been noticed: these are names of earlier versions.
     old = ["WHISPER__MODEL", "WHISPER__TTL"]
     assert unread_by_speaches(project, *names, *old) == old
-
-
-@needs_ollama
-def test_ollama_reads_every_variable_of_its_unit(project: Project) -> None:
-    """At its start it logs each variable that it knows, with its value."""
-    names = {*variables(project, "ollama.env")} - {"HOME"}  # the system's
-    unit = project.inside("systemctl", "show", "-P", "InvocationID", "ollama")
-    match = f"_SYSTEMD_INVOCATION_ID={unit}"
-    said = project.inside("journalctl", "--no-pager", "-o", "cat", match)
-    [line] = [line for line in said.splitlines() if "server config" in line]
-    known = set(re.findall(r"([A-Z_]+):", line))
-    assert "OLLAMA_KEEP_ALIVE" in names and "OLLAMA_KEEP_ALIVES" not in known
-    assert names <= known
-    for value in ("OLLAMA_HOST:http://0.0.0.0:11434", "OLLAMA_MODELS:/srv/models/ollama"):
-        assert value in line
 
 
 def test_a_second_up_changes_nothing(project: Project) -> None:
@@ -223,7 +196,7 @@ def test_the_key_stands_nowhere_in_plain(project: Project) -> None:
 
 
 def test_every_setting_takes_effect(project: Project) -> None:
-    assert "device=cpu compute_type=int8_float32" in journal(project)
+    assert "device=cpu compute_type=int8_float32" in project.journal("speaches")
     make_model(project.root / "models" / "hundred")
     project.set(
         model="./models/hundred", quantization="float32", language="fr", port=8111,
@@ -231,7 +204,7 @@ def test_every_setting_takes_effect(project: Project) -> None:
     )  # fmt: skip
     project.up()
     assert project.outputs()["stt_url"] == f"http://{SUBNET}.1:8111/v1"
-    assert "device=cpu compute_type=float32" in journal(project)
+    assert "device=cpu compute_type=float32" in project.journal("speaches")
     verbose = {"response_format": "verbose_json"}
     assert project.transcribe("hello_world", **verbose).json["language"] == "fr"
     assert project.transcribe("hello_world", **verbose, language="de").json["language"] == "de"
@@ -253,25 +226,48 @@ def test_every_setting_takes_effect(project: Project) -> None:
     with pytest.raises(OSError, match="refused"):
         request(f"http://{SUBNET}.1:8111/health")
     project.set(
-        model="./models/tiny-digits", quantization="int8", language=None, port=None, host=None,
+        model=MODEL, quantization="int8", language=None, port=None, host=None,
         enabled=None, limits=None,
     )  # fmt: skip
     project.up()
     assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
-def test_a_model_that_does_not_load_never_stops_the_old_service(project: Project) -> None:
-    broken = project.root / "models" / "broken"
-    broken.mkdir()
-    for file in (ROOT / "models" / "tiny-digits").iterdir():
-        (broken / file.name).write_bytes(b"x" if file.name == "model.bin" else file.read_bytes())
-    project.set(model="./models/broken")
-    assert "does not load" in project.fails()
-    project.set(model="./models/tiny-digits")
-    assert post_recording(
-        f"http://{SUBNET}.1:8000/v1", RECORDINGS / "hello_world.wav", "whisper-1",
-        project.outputs()["stt_api_key"],
-    ).json["text"] == "hello world"  # fmt: skip
+def test_clients_wait_for_a_change_and_lose_nothing(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another quantization, another model, another keepAlive; a broken one is never started."""
+    with under_load(project) as load:
+        time.sleep(2)
+    tell(capsys, "Speaches, no change", load)
+    assert load.failed == 0
+    usual = load.outage
+
+    shutil.copytree(ROOT / "models" / "tiny-digits", project.root / "models" / "digits")
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("another quantization", {"quantization": "float32"}),
+        ("another model", {"model": "./models/digits"}),
+        ("another keepAlive", {"keepAlive": "1m"}),
+        ("all of them back", {"quantization": "int8", "model": MODEL, "keepAlive": None}),
+    ]
+    for what, settings in changes:
+        started = project.invocation("speaches")
+        project.set(**settings)
+        with under_load(project) as load:
+            project.up()
+        tell(capsys, f"Speaches, {what}", load)
+        assert load.failed == 0, load.wrong
+        assert load.outage < usual + 10
+        assert project.invocation("speaches") != started
+
+    started = project.invocation("speaches")
+    project.set(model=broken_model(project))
+    with under_load(project) as load:
+        assert "does not load" in project.fails()
+    tell(capsys, "Speaches, a model that does not load", load)
+    assert load.failed == 0, load.wrong
+    assert project.invocation("speaches") == started
+    project.set(model=MODEL)
     project.up()
 
 
@@ -289,7 +285,7 @@ def test_a_model_is_fetched_by_its_short_name(project: Project) -> None:
 
 def test_the_light_engine_takes_over_with_the_same_url_and_key(project: Project) -> None:
     key, url = project.outputs()["stt_api_key"], project.outputs()["stt_url"]
-    project.set(model="./models/tiny-digits", engine="faster-whisper")
+    project.set(model=MODEL, engine="faster-whisper")
     project.up()
     assert (project.outputs()["stt_api_key"], project.outputs()["stt_url"]) == (key, url)
     assert project.transcribe("hello_world").json["text"] == "hello world"
@@ -298,22 +294,14 @@ def test_the_light_engine_takes_over_with_the_same_url_and_key(project: Project)
     assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
-def operation(project: Project, verb: str) -> str:
-    """`make vram` or `make flush`."""
-    python = str(project.root / ".venv" / "bin" / "python")
-    done = run(python, "-m", "operations", verb, "--stack", STACK, cwd=project.root)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_keep_alive_takes_effect(project: Project) -> None:
     project.set(keepAlive="2s")
     project.up()
-    wait_until(lambda: "STT (speaches): nothing loaded" in operation(project, "vram"))
+    wait_until(lambda: "STT (speaches): nothing loaded" in project.operation("vram"))
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(keepAlive=None)
     project.up()
-    assert "loaded, unloads 5m after its last use" in operation(project, "vram")
+    assert "loaded, unloads 5m after its last use" in project.operation("vram")
 
 
 @needs_ollama
@@ -333,16 +321,16 @@ def test_flush_frees_both_while_a_transcription_runs(project: Project) -> None:
     clients = [threading.Thread(target=transcribe) for _ in range(3)]
     for client in clients:
         client.start()
-    flushed = [operation(project, "flush") for _ in range(4)]
+    flushed = [project.operation("flush") for _ in range(4)]
     assert any("STT unloaded" in said for said in flushed), flushed
     for client in clients:
         client.join()
     assert statuses == [200] * 30
-    operation(project, "flush")
-    assert "STT (speaches): nothing loaded" in operation(project, "vram")
+    project.operation("flush")
+    assert "STT (speaches): nothing loaded" in project.operation("vram")
     # It has not lost track: the next request loads, and what is loaded can be unloaded again.
     assert project.transcribe("hello_world").json["text"] == "hello world"
-    assert "gpu-server: STT unloaded" in operation(project, "flush")
+    assert "gpu-server: STT unloaded" in project.operation("flush")
 
 
 def test_what_runs_on_the_cpu_fails_where_a_gpu_is_to_be_used(project: Project) -> None:
@@ -366,47 +354,3 @@ def test_what_runs_on_the_cpu_fails_where_a_gpu_is_to_be_used(project: Project) 
                input=program)  # fmt: skip
     assert done.returncode != 0
     assert "runs on the CPU and not on the GPU" in done.stderr, done.stderr
-
-
-@needs_ollama
-def test_ollama_runs_a_model(project: Project, tmp_path: Path) -> None:
-    url = project.outputs()["ollama_url"]
-    assert url == f"http://{SUBNET}.1:11434"
-    version = request(f"{url}/api/version").json["version"]
-    for shell in ((), ("sh", "-lc", 'exec "$0" "$@"')):
-        assert project.inside(*shell, "ollama", "--version") == f"ollama version is {version}"
-    shared = ROOT.parent / "shared" / "tiny-ollama" / "tiny.gguf"
-    if not shared.exists():
-        pytest.skip("no tiny GGUF model is at hand")
-    content = shared.read_bytes()
-    blob = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    assert request(f"{url}/api/blobs/{blob}", data=content, method="POST").status == 201
-    body = {"model": "tiny", "files": {"tiny.gguf": blob}, "stream": False}
-    made = request(f"{url}/api/create", data=json.dumps(body).encode(), method="POST")
-    assert made.status == 200, made.body
-    ask = {
-        "model": "tiny",
-        "prompt": "x",
-        "stream": False,
-        "options": {"num_thread": 1, "num_predict": 5},
-    }
-    answer = request(f"{url}/api/generate", data=json.dumps(ask).encode(), method="POST")
-    assert answer.json["done"] is True
-    assert "Ollama: tiny:latest: 0 MiB on cards" in operation(project, "vram")
-    assert "Ollama unloaded" in operation(project, "flush")
-    assert "Ollama: nothing loaded" in operation(project, "vram")
-
-
-@needs_ollama
-def test_settings_of_ollama_take_effect(project: Project) -> None:
-    project.set(ollama={"port": 11500, "keepAlive": "7m", "models": ["nowhere/nothing:1b"]})
-    said = project.fails()
-    assert "stt:ollama.models: a model could not be pulled" in said
-    assert re.search(r"^ *nowhere/nothing:1b: ", said, re.MULTILINE), said
-    assert request(f"http://{SUBNET}.1:11500/api/version").status == 200
-    pid = project.inside("systemctl", "show", "-P", "MainPID", "ollama")
-    environment = project.inside("cat", f"/proc/{pid}/environ").split("\0")
-    assert "OLLAMA_KEEP_ALIVE=7m" in environment
-    project.set(ollama=None)
-    project.up()
-    assert project.unchanged()

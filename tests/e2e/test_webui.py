@@ -7,9 +7,7 @@ put back what it has changed: the next one does that, with what it changes itsel
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import os
 import re
 import socket
 import sqlite3
@@ -36,9 +34,9 @@ from websockets.typing import Origin
 
 from roles.open_webui.service import DECLARED
 from tests.e2e.calls_out import heard
+from tests.e2e.ollama import OLLAMA, make_tiny_llm
 from tests.e2e.project import (
     RECORDINGS,
-    ROOT,
     Project,
     incus,
     left_of,
@@ -51,8 +49,6 @@ from tests.e2e.project import (
 from tests.e2e.webui import CHROMIUM, browser, dictate, enter, keep, sign_in
 
 DOMAIN, SUBNET, PORT = "stt-e2e-u", "10.213.50", 28150
-OLLAMA = os.environ.get("STT_TEST_OLLAMA", "")
-TINY_LLM = ROOT.parent / "shared" / "tiny-ollama" / "tiny.gguf"
 UNIT = "open-webui"
 CLEANING = "/etc/tmpfiles.d/60-incus-stt-open-webui.conf"
 #: The settings of the first `up`.
@@ -187,19 +183,6 @@ def test_somebody_dictates_in_a_browser(settled: Project) -> None:
             keep(page, "4-answer")
             assert answer.inner_text().strip()
             assert not page.get_by_text("does not support").count()
-
-
-def make_tiny_llm(project: Project) -> None:
-    """The tiny model, made in Ollama by its API."""
-    if not TINY_LLM.exists():
-        pytest.skip("no tiny GGUF model is at hand")
-    url, content = project.outputs()["ollama_url"], TINY_LLM.read_bytes()
-    blob = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    assert request(f"{url}/api/blobs/{blob}", data=content, method="POST").status == 201
-    options = {"num_thread": 1, "num_predict": 12}
-    body = {"model": "tiny", "files": {"t.gguf": blob}, "parameters": options, "stream": False}
-    made = request(f"{url}/api/create", data=json.dumps(body).encode(), method="POST")
-    assert made.status == 200, made.body
 
 
 def test_the_installed_version_reads_every_variable(settled: Project) -> None:
