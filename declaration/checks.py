@@ -11,7 +11,10 @@ from typing import Any
 from declaration.languages import LANGUAGES
 from declaration.problems import show
 
-_OLLAMA_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(:[\w.-]+)?")
+#: With the address of its registry, where that is another one than Ollama's.
+_OLLAMA_MODEL = re.compile(
+    r"([A-Za-z0-9][\w.-]*(:\d+)?/)?([A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*(:[\w.-]+)?"
+)
 #: A word that no program takes for an option.
 WORD = re.compile(r"[A-Za-z0-9_][\w.@%:/+-]*")
 #: A client's name stands in the log, in outputs and in the names of resources.

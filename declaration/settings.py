@@ -115,7 +115,8 @@ class Ollama(StrictModel):
     models: list[Annotated[str, AfterValidator(check_ollama_model)]] = setting(
         [],
         "Models to download",
-        allowed="a list of names of Ollama's models, such as `[llama3.2:3b]`",
+        allowed="a list of names of Ollama's models, such as `[llama3.2:3b]`; of another registry "
+        "with its address: `registry.example:5000/team/model:3b` (HTTPS)",
     )
     keepAlive: Duration = setting(  # noqa: N815  # Pulumi's case
         "5m", "How long an idle model stays loaded", allowed=DURATION

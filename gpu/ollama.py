@@ -78,7 +78,8 @@ def ollama_models(names: Sequence[str], answers: Sequence[str]) -> list[OllamaMo
 
 
 def _full(name: str) -> str:
-    return name if ":" in name else f"{name}:latest"
+    # Before the last slash a colon belongs to the registry's port.
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def undeclared_models(names: Sequence[str], answers: Sequence[str]) -> list[Holder]:

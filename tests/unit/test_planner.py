@@ -22,7 +22,7 @@ from engines.whisper_models import WHISPER_MODELS
 from gpu.cards import Card, compute_types, parse_cards
 from gpu.devices import select_cards
 from gpu.memory import stt_memory
-from gpu.ollama import OllamaModel, read_sizes
+from gpu.ollama import OllamaModel, ollama_models, read_sizes
 from gpu.planner import GpuPlan, plan_gpu
 from roles import ROLES
 from stack.declare import declare
@@ -374,6 +374,21 @@ def test_sizes_are_ollama_s_own_where_a_model_is_loaded() -> None:
     found = read_sizes(f"{json.dumps(tags)}\n{json.dumps(loaded)}")
     assert found == {"a:1": round(1024 * 1.2) + 512, "b:1": 3072}
     assert read_sizes("") == read_sizes("no json\n[]\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("declared", "listed"),
+    [
+        ("llama3.2", "llama3.2:latest"),
+        ("llama3.2:3b", "llama3.2:3b"),
+        ("registry.example:5000/team/llama3.2", "registry.example:5000/team/llama3.2:latest"),
+        ("registry.example:5000/team/llama3.2:3b", "registry.example:5000/team/llama3.2:3b"),
+    ],
+)
+def test_a_model_without_a_tag_is_ollama_s_latest(declared: str, listed: str) -> None:
+    answer = json.dumps({"models": [{"name": listed, "size": 1 << 30}]})
+    [model] = ollama_models([declared], [answer])
+    assert model == OllamaModel(declared, 1741)
 
 
 # The program with it.

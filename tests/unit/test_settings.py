@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.specs import encode
-from declaration.checks import seconds
+from declaration.checks import check_ollama_model, seconds
 from declaration.connection import parse_connection
 from declaration.custom import ENVIRONMENT_FILE, Custom, custom_problems
 from declaration.problems import DeclarationError
@@ -136,6 +136,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"sources": {"ollama": "--upload-pack=x"}}, "is neither an address nor a path"),
     ({"sources": []}, "stt:sources"),
     ({"ollama": {"models": ["a b"]}}, "is not the name of an Ollama model"),
+    ({"ollama": {"models": ["a:b/c"]}}, "is not the name of an Ollama model"),
     ({"ollama": {"keepAlive": "soon"}}, "is not a duration"),
     ({"webui": {"origins": ["http://a.test/"]}}, "is not an address without a path"),
     ({"webui": {"origins": ["*"]}}, "is not an address without a path"),
@@ -287,6 +288,13 @@ def test_a_duration_in_seconds(text: str, wanted: int) -> None:
 
 def test_a_model_may_be_a_directory() -> None:
     assert resolve_model("./models/mine", ENGINES["speaches"]).directory == "./models/mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["llama3.2", "llama3.2:3b", "hf.co/team/llama:Q4_K_M", "10.0.0.9:5000/team/llama:3b"]
+)
+def test_a_model_of_ollama_may_come_from_another_registry(name: str) -> None:
+    assert check_ollama_model(name) == name
 
 
 def test_connections_are_read() -> None:
