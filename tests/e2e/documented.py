@@ -7,20 +7,21 @@ import subprocess
 from tests.e2e.project import RECORDINGS, Project, incus, run
 
 #: Where a machine has the recording that the page calls ``audio.wav``.
-_AUDIO = "/root/audio.wav"
+_DIRECTORY = "/root"
 
 
-def follow(project: Project, line: str) -> subprocess.CompletedProcess[str]:
+def follow(
+    project: Project, line: str, machine: str = "gpu-server"
+) -> subprocess.CompletedProcess[str]:
     """Type it, with this stack's names; what never ends is ended after 3 s.
 
-    A transcription is asked for in a machine: the host does not know the machines' names.
+    A transcription is asked for in ``machine``: the host does not know the machines' names.
     """
     outputs = project.outputs()
     names = {
         "--project ai-tools": f"--project {project.domain}",
         "10.120.0.1": f"{project.subnet}.1",
         "large-v3-turbo": outputs["stt_model"],
-        "audio.wav": _AUDIO,
     }
     for name, own in names.items():
         line = line.replace(name, own)
@@ -29,7 +30,8 @@ def follow(project: Project, line: str) -> subprocess.CompletedProcess[str]:
     if "http://gpu-server" not in line:
         return run("sh", "-c", line)
     recording = str(RECORDINGS / "hello_world.wav")
-    incus("file", "push", recording, f"gpu-server{_AUDIO}", project=project.domain)
+    place = f"{machine}{_DIRECTORY}/audio.wav"
+    incus("file", "push", recording, place, project=project.domain)
     key = f"STT_API_KEY={outputs.get('stt_api_key', '')}"
-    inside = ("incus", "--project", project.domain, "exec", "gpu-server", "--env", key, "--")
-    return run(*inside, "sh", "-c", line)
+    inside = ("exec", machine, "--cwd", _DIRECTORY, "--env", key, "--")
+    return run("incus", "--project", project.domain, *inside, "sh", "-c", line)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from host.objects import OWNER
+from tests.documented import command
+from tests.e2e.documented import follow
 from tests.e2e.locked import lock_files
 from tests.e2e.other_incus import IMAGE
 from tests.e2e.project import (
@@ -196,25 +198,29 @@ def test_a_model_that_is_not_there_leaves_the_old_service(project: Project) -> N
 @pytest.mark.seldom
 def test_a_model_is_fetched_and_a_download_that_is_cut_short_goes_on(project: Project) -> None:
     directory = ROOT / "models/tiny-digits"
-    hub = ModelHub(f"{project.subnet}.254", {"Systran/faster-whisper-tiny": directory})
+    repository = "deepdml/faster-whisper-large-v3-turbo-ct2"
+    hub = ModelHub(f"{project.subnet}.254", {repository: directory})
     hub.cut = 1000
     try:
-        project.set(model="tiny", sources={"models": hub.url})
-        sentence(project.fails(), "stt:model tiny", "download", "then run up again")
+        project.set(model="large-v3-turbo", sources={"models": hub.url})
+        sentence(project.fails(), "stt:model large-v3-turbo", "download", "then run up again")
         assert project.transcribe("hello_world").json["text"] == "hello world"
         hub.cut = 0
         # The hub has another model under this name than the lock file says.
         sentence(project.fails(), "SHA-256", "artifacts.lock has", "it was removed")
         assert project.transcribe("hello_world").json["text"] == "hello world"
-        lock_files(project, "pkg:huggingface/Systran/faster-whisper-tiny", directory.iterdir())
+        lock_files(project, f"pkg:huggingface/{repository}", directory.iterdir())
         project.up()
-        assert project.health()["model"] == "tiny"
+        assert project.health()["model"] == "large-v3-turbo"
         asked = len(hub.requests)
         project.up()
         assert len(hub.requests) == asked  # what was fetched is not fetched again
     finally:
         hub.close()
-    assert project.transcribe("hello_world", model="tiny").json["text"] == "hello world"
+    # The page's command names this model, so it is typed as it stands.
+    line = command("gpu-server:8000")
+    assert '"model=large-v3-turbo"' in line and project.outputs()["stt_model"] == "large-v3-turbo"
+    assert json.loads(follow(project, line).stdout)["text"] == "hello world"
     project.set(model="./models/tiny-digits", sources=None)
     project.up()
 
