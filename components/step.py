@@ -17,7 +17,7 @@ from components.kept_values import Secrets
 from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
 from declaration.topology import MachinePlan
-from host.client import incus_words
+from host.client import incus_words, shell
 from host.read import AGENT_WORDS, AppliedStep, MachineState
 
 #: The variable of a Command's environment that has it run after other steps.
@@ -123,16 +123,19 @@ def agent_command(host: Host, plan: MachinePlan, words: Sequence[str]) -> str:
     return incus_words(host.connection, inside, plan.domain)
 
 
-def remove_command(host: Host, plan: MachinePlan, step: Step) -> str:
+def remove_command(host: Host, plan: MachinePlan, step: Step, here: bool) -> str:
     """The command that has the agent take a step away, where the machine runs.
 
-    In a machine that is gone or stopped there is nothing to take away.
+    In a machine that is gone or stopped there is nothing to take away. Pulumi runs it as it runs
+    the step: ``here``, or where ``incus`` runs.
     """
     columns = ["list", "--format", "csv", "--columns", "ns", plan.name]
     listed = incus_words(host.connection, columns, plan.domain)
     running = shlex.quote(f"{plan.name},RUNNING")
     remove = agent_command(host, plan, ["remove", step.part])
-    return f"set -eu; {listed} </dev/null | grep -qx {running} || exit 0; {remove} </dev/null"
+    text = f"set -eu; {listed} </dev/null | grep -qx {running} || exit 0; {remove} </dev/null"
+    over_ssh = here and host.connection.kind == "ssh"
+    return shlex.join([*shell(host.connection), text]) if over_ssh else text
 
 
 class StepCommand(Command):
@@ -159,19 +162,20 @@ class StepCommand(Command):
     ) -> None:
         self.step, self.late = step, late
         way_out = way_out if step.spec.fetches else ""
+        here = bool(step.source or way_out)
         text = step.text()
         names = secret_names(text)
         super().__init__(
             step.name,
             host,
             create=self._create(step, plan, host, way_out),
-            delete=remove_command(host, plan, step),
+            delete=remove_command(host, plan, step, here),
             stdin=_named(text, names) if host.compared else _stdin(text, names, secrets),
             after=run_after(after),
             identity=[agent.id],
             drift=step_drift(host, plan, step, restored),
             late=late,
-            here=bool(step.source or way_out),
+            here=here,
             quiet=bool(names),
             secret_output=bool(names),
             opts=pulumi.ResourceOptions.merge(

@@ -37,6 +37,10 @@ def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
     project = new_project(
         tmp_path / "project", "stt-e2e-x", "10.213.47", "ssh:stt-test", environment
     )
+    # The client here leads nowhere: all is asked of the host.
+    here, asked = server.path / "incus", tmp_path / "asked"
+    here.write_text(f'#!/bin/sh\necho "$@" >>{asked}\nexit 1\n')
+    here.chmod(0o755)
 
     said = project.fails()
     assert server.fingerprint in said and "ssh stt-test" in said
@@ -88,8 +92,16 @@ def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
     assert "another SSH key" in said and server.fingerprint in said
     key.write_text(known)
 
+    # What was uploaded is taken away there too.
+    place = ("exec", "gpu-server", "--", "ls", "/opt/incus-stt")
+    assert "recording-" in incus(*place, project=project.domain)
+    project.set(enabled=False)
+    project.up()
+    assert "recording-" not in incus(*place, project=project.domain)
+
     project.destroy()
     assert left_of(project.domain) == []
+    assert not asked.exists(), asked.read_text()
 
 
 def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
