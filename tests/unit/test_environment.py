@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology
 from roles import ROLES
 from stack.declare import declare
-from tests.unit.program import run
+from tests.unit.program import KEPT, plain, run
 from tests.unit.values import CPU
 
 NAMES = ["production", "staging", "dev"]
@@ -102,6 +103,39 @@ def test_open_webui_is_published_on_a_port_of_its_own() -> None:
     own = {"publish": "127.0.0.1:3000"}
     assert published(environment="staging", webui=own)[0] == "tcp:127.0.0.1:3000"
     assert published(environment="staging", webui={"port": 3001})[0] == "tcp:127.0.0.1:3100"
+
+
+#: What an environment has of its own, and what production has there.
+OF_STAGING = {
+    "ai-tools-staging": "ai-tools",
+    "net1-ai-tools": "net-ai-tools",
+    "10.120.32.": "10.120.0.",
+    "attic": "rack",
+}
+
+
+@pytest.mark.parametrize("kind", ["ssh", "incus"])
+def test_environments_on_several_hosts_are_the_same_but_for_names_and_addresses(kind: str) -> None:
+    """And all that one does is asked of its own host."""
+    hosts = {"staging": f"{kind}:attic", "production": f"{kind}:rack"}
+    own = {"publish": "127.0.0.1:3000"}  # free, on a host that has one environment
+    made = {name: run("cpu", environment=name, connection=hosts[name], webui=own) for name in hosts}
+
+    def inputs(environment: str) -> dict[str, Any]:
+        return {name: plain(each.inputs) for name, each in made[environment].commands.items()}
+
+    staging, production = inputs("staging"), inputs("production")
+    for found, mine, other in ((staging, "attic", "rack"), (production, "rack", "attic")):
+        assert other not in json.dumps(found)
+        for key in ("create", "delete"):
+            run_by = {n: [i["interpreter"], i[key]] for n, i in found.items() if key in i}
+            elsewhere = {name for name, words in run_by.items() if mine not in str(words)}
+            assert elsewhere == set(KEPT) & set(run_by), key
+    shown = json.dumps([staging, made["staging"].outputs])
+    for of_staging, of_production in OF_STAGING.items():
+        assert of_staging in shown
+        shown = shown.replace(of_staging, of_production)
+    assert json.loads(shown) == [production, made["production"].outputs]
 
 
 def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
