@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +95,19 @@ def test_paths_that_are_named_exist(page: Path) -> None:
     )
     for path in _PATH.findall(page.read_text()):
         assert path.startswith(made) or (ROOT / path).exists(), path
+
+
+@pytest.mark.skipif(not shutil.which("certutil"), reason="there is no certutil on PATH")
+def test_the_documented_line_makes_chromium_trust_the_authority(tmp_path: Path) -> None:
+    """In the home of a user who has no such database yet."""
+    page = (ROOT / "docs" / "topology.md").read_text()
+    [line] = [each for each in page.splitlines() if "certutil" in each]
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    words += ["-nodes", "-keyout", "key", "-out", "incus-stt.crt", "-subj", "/CN=the authority"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    home = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=home, input=b"", timeout=60)
+    assert done.returncode == 0
+    listed = ["certutil", "-d", f"sql:{tmp_path}/.pki/nssdb", "-L"]
+    said = subprocess.run(listed, env=home, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^incus-stt +C,,", said, re.MULTILINE), said
