@@ -21,7 +21,7 @@ from declaration.policy import INTERNET, Flow, within
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology, declared_devices
 from stack.ai_access import ai_access, reached_by, source_of
-from stack.checks import GATEWAY_ROLE
+from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE
 from stack.role_rules import RoleRules
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _URL = re.compile(r"https?://[^\s;,]+")
 #: Settings whose URLs machines open connections to.
 _REACHED = ("stt:sources.", "stt:webui.ollama_url", "stt:webui.stt_url", "stt:gateway.servers")
+#: Settings from which something is only fetched.
+_FETCHED = ("stt:sources.", "stt:ollama.models")
+#: Settings that are about one role, by how they begin; the others are about all machines.
+_ROLES = {"stt:gateway.": GATEWAY_ROLE, "stt:ollama.": OLLAMA_ROLE}
 _PORTS = {"http": 80, "https": 443}
 _ANYWHERE = "0.0.0.0/0"
 #: Where a proxy device of Incus with ``nat`` leads to.
@@ -91,7 +95,7 @@ def _border(domain: DomainPlan, flows: Sequence[Flow], exclusive: Collection[Flo
 
 def _is_fetched_from(flow: Flow) -> bool:
     """Whether a flow is only to install something."""
-    return flow.destinations == INTERNET or flow.why.startswith("stt:sources")
+    return flow.destinations == INTERNET or flow.why.startswith(_FETCHED)
 
 
 def _own(domain: DomainPlan, settings: Settings, roles: Mapping[str, RoleRules]) -> Iterator[Flow]:
@@ -127,8 +131,8 @@ def named_flows(topology: Topology, settings: Settings) -> Iterator[Flow]:
         if not any(machine.roles for machine in domain.machines):
             continue
         for setting, address, port in named_addresses(settings):
-            asked = topology.with_role(GATEWAY_ROLE, domain.name)
-            if setting.startswith("stt:gateway.") and not asked:
+            roles = [role for name, role in _ROLES.items() if setting.startswith(name)]
+            if not all(topology.with_role(role, domain.name) for role in roles):
                 continue
             if address not in domain.subnet or address == domain.gateway:
                 names = (domain.name, str(address))
@@ -148,7 +152,7 @@ def named_addresses(settings: Settings) -> list[tuple[str, IPv4Address, int]]:
             continue  # a name
         if not address.is_loopback:
             found.append((setting, address, port))
-    return found
+    return list(dict.fromkeys(found))  # Incus takes no rule twice
 
 
 def named_urls(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -156,6 +160,10 @@ def named_urls(settings: Settings) -> Iterator[tuple[str, str]]:
     for setting, text in _texts("stt", settings.model_dump(mode="json")):
         for url in _URL.findall(text) if setting.startswith(_REACHED) else ():
             yield setting, url
+    # Without a slash it is a model of Ollama's own registry, which has no address here.
+    for registry, slash, _ in (model.partition("/") for model in settings.ollama.models):
+        if slash:
+            yield "stt:ollama.models", f"https://{registry}"
 
 
 def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:

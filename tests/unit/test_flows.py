@@ -124,6 +124,29 @@ def test_addresses_in_settings_are_reached(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("roles", [["base_system"], ["base_system", "ollama_server"]])
+def test_the_registry_of_a_model_is_reached_where_ollama_is(
+    tmp_path: Path, roles: list[str]
+) -> None:
+    models = [
+        "192.168.1.6:5000/team/one:1b",
+        "192.168.1.6:5000/team/two:1b",
+        "192.168.1.7/team/three",
+        "192.168.1.7:443/team/three",
+        "team/four",
+        "five:1b",
+    ]
+    found = program(tmp_path, desk={"roles": roles}, ollama={"models": models})
+    reached = {
+        "10.130.0.0/24 -> 192.168.1.6/32 tcp 5000 (stt:ollama.models)",
+        "10.130.0.0/24 -> 192.168.1.7/32 tcp 443 (stt:ollama.models)",
+    }
+    expected = reached if "ollama_server" in roles else set()
+    assert sorted(rules(found, "office", "egress", "acl/install")) == sorted(expected)
+    for domain, acl in (("office", "acl"), ("ai", "acl"), ("ai", "acl/install")):
+        assert rules(found, domain, "egress", acl) == []
+
+
 def test_a_proxy_that_keeps_addresses_is_reached_from_anywhere(tmp_path: Path) -> None:
     proxy = {"type": "proxy", "listen": "tcp:192.0.2.1:80", "connect": "tcp:10.130.0.1:8080"}
     found = program(tmp_path, desk={"devices": {"site": {**proxy, "nat": "true"}}})
