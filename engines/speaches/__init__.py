@@ -12,7 +12,7 @@ ENGINE = Engine(
     "come (SSE)",
     limitations="Python 3.12; a large installation, from its git repository",
     license="MIT",
-    restart="2.5 to 3.0 s, most of it Speaches' own start; 4.7 to 5.6 s on a machine half as fast",
+    restart="2.5 to 3.0 s, most of it Speaches' own start; 4.7 to 6 s on a machine half as fast",
     compute_types=COMPUTE_TYPES,
     service=service,
     sources=("speaches", "python", "models"),

@@ -25,7 +25,7 @@ from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, r
 LONGEST = (
     *("test_webui", "test_speaches", "test_drift", "test_engines", "test_faults"),
     *("test_convergence", "test_commands", "test_lifecycle", "test_service", "test_load"),
-    *("test_backup", "test_cluster", "test_gateway", "test_gateway_tls"),
+    *("test_backup", "test_ollama", "test_cluster", "test_gateway", "test_gateway_tls"),
 )
 
 #: Held by every process of a run.
