@@ -99,15 +99,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {self.path}")
         blob = self.server.blobs.get(self.path.rpartition("/")[2])
         content = self.server.manifests.get(self.path) or blob
+        wanted = self.headers.get("Range", "").removeprefix("bytes=")
         if content is None:
             self.send_response(404)
             content = b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'
-        elif wanted := self.headers.get("Range", "").removeprefix("bytes="):
+        elif wanted:
             first, last = (int(each) for each in wanted.split("-"))
             content = content[first : last + 1]
             self.send_response(206)
         else:
             self.send_response(200)
+        if blob and self.command == "GET" and not wanted:
+            # It asks where the file is, and then for its parts.
+            self.send_header("Location", self.path)
+            content = b""
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if body:
