@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.documented import command
 from tests.e2e import memory_pool, stand_in_ollama
+from tests.e2e.documented import follow
 from tests.e2e.project import Project, incus, left_of, light, wait_until, way_out
 
 DOMAIN, SUBNET, POOL = "stt-e2e-m", "10.213.46", "stt-e2e-m-pool"
@@ -121,6 +124,12 @@ def test_containers_without_our_roles_know_the_full_name(project: Project) -> No
         assert "STT_MODEL" in project.inside("sh", "-c", ASK_ONCE_UP, machine="by-hand")
     finally:
         incus("delete", "--force", "by-hand", project=DOMAIN)
+
+
+def test_the_documented_transcription_is_asked_for_in_any_machine(project: Project) -> None:
+    for machine in ("first", "second"):
+        done = follow(project, command("gpu-server:8000"), machine)
+        assert re.fullmatch(r'{"text": "\d{4,} bytes"}', done.stdout), done.stdout + done.stderr
 
 
 def test_ollama_is_a_command_of_its_machine(project: Project) -> None:

@@ -40,7 +40,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers["Content-Length"]))
         right = self.headers.get("Authorization") == f"Bearer {KEY}"
         self.loaded.add(MODEL)
-        self.answer(200 if right else 401, {"text": f"{len(sent)} bytes"})
+        said = {"text": f"{len(sent)} bytes"} if right else {"error": {"message": "another key"}}
+        self.answer(200 if right else 401, said)
 
 
 if MODEL == "broken":
