@@ -67,14 +67,13 @@ def ollama_models(names: Sequence[str], answers: Sequence[str]) -> list[OllamaMo
     sizes: dict[str, int] = {}
     for answer in answers:
         sizes |= read_sizes(answer)
-    models = []
-    for name in names:
-        mib, size = sizes.get(_full(name)), estimated_bytes(name)
-        if mib is None and size:
-            models.append(OllamaModel(name, ollama_memory(size), by_name=True))
-        else:
-            models.append(OllamaModel(name, mib))
-    return models
+    return [_model(name, sizes.get(_full(name))) for name in names]
+
+
+def _model(name: str, mib: int | None) -> OllamaModel:
+    if mib is None and (size := estimated_bytes(name)):
+        return OllamaModel(name, ollama_memory(size), by_name=True)
+    return OllamaModel(name, mib)
 
 
 def _full(name: str) -> str:

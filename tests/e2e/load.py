@@ -91,6 +91,15 @@ def under_load(project: Project, *texts: str, clients: int = 2) -> Load:
     return Load(outputs["stt_url"], outputs["stt_api_key"], texts or ("hello world",), clients)
 
 
+def outage_at_rest(project: Project, capsys: pytest.CaptureFixture[str], what: str) -> float:
+    """The longest time without a good answer while nothing changes, in seconds."""
+    with under_load(project) as load:
+        time.sleep(2)
+    tell(capsys, what, load)
+    assert load.failed == 0
+    return load.outage
+
+
 @contextmanager
 def asked_meanwhile(ask: Callable[[], Any]) -> Iterator[list[Any]]:
     """What somebody is told who asks five times a second."""

@@ -124,6 +124,11 @@ def machine(*roles: str, cache: bool = True) -> dict[str, Any]:
     return {"roles": list(roles), "devices": {"cache": disk}}
 
 
+def domain(subnet: str, **machines: dict[str, Any]) -> dict[str, Any]:
+    """A domain of infra.yml; ``subnet`` is the first three numbers of its addresses."""
+    return {"trust_level": "semi-trusted", "subnet": f"{subnet}.0/24", "machines": machines}
+
+
 #: The directory of an engine that needs no packages, in a copy of the project.
 LIGHT = "./tests/e2e/light_engine"
 
@@ -305,15 +310,13 @@ class Project:
 
     def write(self, formerly: str = "") -> None:
         """The stack's file and its topology, as the settings are now."""
-        domain, subnet = self.written or (self.domain, self.subnet)
+        name, subnet = self.written or (self.domain, self.subnet)
         topology = {
             "global": {"environments": self.environments, **self.globals},
             "policy": self.policy,
             "domains": {
-                domain: {
-                    "trust_level": "semi-trusted",
-                    "subnet": f"{subnet}.0/24",
-                    "machines": self.machines,
+                name: {
+                    **domain(subnet, **self.machines),
                     **({"formerly": formerly} if formerly else {}),
                 },
                 **self.domains,

@@ -16,6 +16,7 @@ from tests.e2e.project import (
     RECORDINGS,
     Project,
     changed,
+    domain,
     incus,
     left_of,
     light,
@@ -46,11 +47,6 @@ def cluster() -> Iterator[Cluster]:
         yield made
     finally:
         made.remove()
-
-
-def domain(subnet: str, **machines: dict[str, Any]) -> dict[str, Any]:
-    """A domain of infra.yml."""
-    return {"trust_level": "semi-trusted", "subnet": f"{subnet}.0/24", "machines": machines}
 
 
 @pytest.fixture(scope="module")

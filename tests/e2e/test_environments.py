@@ -21,6 +21,7 @@ import pytest
 from tests.e2e.project import (
     Project,
     changed,
+    domain,
     incus,
     left_of,
     light,
@@ -312,11 +313,7 @@ def test_one_domain_at_a_time_reaches_the_services(both: tuple[Project, Project]
     """A change that is killed in the middle, one by its command, and one by the stack's file."""
     production, _ = both
     production.domains = {
-        name: {
-            "trust_level": "semi-trusted",
-            "subnet": f"10.213.{third}.0/24",
-            "machines": {"other": machine(cache=False)},
-        }
+        name: domain(f"10.213.{third}", other=machine(cache=False))
         for name, third in ((HOME, 26), (WORK, 27))
     }
     production.globals = {"ai_access": "exclusive", "ai_access_default": HOME}

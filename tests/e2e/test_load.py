@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from tests.e2e.load import tell, under_load
+from tests.e2e.load import outage_at_rest, tell, under_load
 from tests.e2e.project import Project, broken_model, request
 
 pytestmark = pytest.mark.seldom
@@ -15,11 +13,7 @@ pytestmark = pytest.mark.seldom
 def test_what_each_change_loses(
     project: Project, up: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with under_load(project) as load:
-        time.sleep(2)
-    tell(capsys, "no change", load)
-    assert load.failed == 0
-    usual = load.outage
+    usual = outage_at_rest(project, capsys, "no change")
 
     project.set(quantization="float32")
     with under_load(project) as load:

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +21,7 @@ import pytest
 from tests.documented import command
 from tests.e2e.calls_out import heard
 from tests.e2e.documented import follow
-from tests.e2e.load import tell, under_load
+from tests.e2e.load import outage_at_rest, tell, under_load
 from tests.e2e.locked import lock_files
 from tests.e2e.ollama import needs_ollama
 from tests.e2e.project import (
@@ -237,11 +236,7 @@ def test_clients_wait_for_a_change_and_lose_nothing(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of another quantization, another model, another keepAlive; a broken one is never started."""
-    with under_load(project) as load:
-        time.sleep(2)
-    tell(capsys, "Speaches, no change", load)
-    assert load.failed == 0
-    usual = load.outage
+    usual = outage_at_rest(project, capsys, "Speaches, no change")
 
     digits = project.root / "models" / "digits"
     shutil.copytree(ROOT / "models" / "tiny-digits", digits, dirs_exist_ok=True)
