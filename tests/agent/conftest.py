@@ -9,7 +9,6 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -29,6 +28,7 @@ from agent.kinds import Kind
 from agent.kinds.service import Service
 from agent.machine import Machine, StepError
 from agent.specs import encode
+from tests.ports import free_port
 
 UNITS = "/etc/systemd/system"
 #: What tells that a run was cut off by the test, and not by a bug.
@@ -252,9 +252,7 @@ class Agent:
     def __init__(self, root: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.systemd, self._monkeypatch = root, systemd, monkeypatch
         self.quick = False
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
 
     @property
     def machine(self) -> Machine:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from tests.e2e.places import new_directory, note, remove
 from tests.e2e.project import run
+from tests.ports import free_port
 
 #: The directories with PostgreSQL's programs, as Debian and Ubuntu have them.
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -32,8 +32,7 @@ class PostgreSQL:
         self.directory, self.data = directory, directory / "data"
         self.certificate = directory / "server.crt"
         self.process: subprocess.Popen[bytes] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
 
     @property
     def url(self) -> str:

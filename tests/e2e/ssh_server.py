@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.places import new_directory, note
 from tests.e2e.project import run
+from tests.ports import free_port
 
 #: A mount namespace with a user for sshd's privilege separation, where the host has none.
 START = """
@@ -56,9 +57,7 @@ class SshServer:
         self.directory, self.sshd = directory, sshd
         self.address, self.namespaces = address, namespaces
         self.process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         for key in ("host", "user"):
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key))
         public = (directory / "user.pub").read_text()

@@ -22,7 +22,8 @@ import pytest
 
 from roles.stt_gateway.machine.authority import Authority
 from roles.stt_gateway.nginx import Gateway, Tls, keys_text, nginx_conf
-from tests.server.server import ROOT, free_port, wait
+from tests.ports import free_port
+from tests.server.server import ROOT, wait
 
 KEY = "~test/key+of-the.tests"
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")

@@ -30,7 +30,8 @@ from tests.gateway.faults import (
     restarted,
 )
 from tests.gateway.gateway import KEY, StandIn, gateway, needs_nginx, needs_root, stand_ins
-from tests.server.server import COMMAND, free_port, settings, wait
+from tests.ports import free_port
+from tests.server.server import COMMAND, settings, wait
 
 FAULTS = int(os.environ.get("STT_GATEWAY_FAULTS", "5"))
 REQUESTS = int(os.environ.get("STT_GATEWAY_REQUESTS", "300"))

@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ import numpy as np
 import uvicorn
 
 from stt_server.protocol import Protocol
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "stt_server"]
@@ -44,13 +44,6 @@ def settings(**changes: str) -> dict[str, str]:
         "STT_COMPUTE_TYPE": "int8",
         **changes,
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

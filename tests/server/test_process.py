@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from faster_whisper import WhisperModel, decode_audio
 
+from tests.ports import free_port
 from tests.server.server import (
     COMMAND,
     SPEECH,
     Running,
-    free_port,
     running,
     settings,
     speech,
