@@ -11,7 +11,7 @@ import pulumi
 from pulumi_command import local
 
 from agent.difference import Difference, missing
-from components.placement import Placement
+from components.members import Placement
 from components.state import State
 from declaration.connection import Connection
 from host.client import shell

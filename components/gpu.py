@@ -7,7 +7,7 @@ import json
 import pulumi
 
 from components.cards import cards_of
-from components.placement import Placement
+from components.members import Placement
 from declaration.problems import DeclarationError, Problem
 from declaration.topology import MachinePlan
 from engines import ENGINES

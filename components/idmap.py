@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.placement import Placement
+from components.members import Placement
 from declaration.idmap import ISOLATED, USERS, is_isolated, room
 from declaration.problems import Problem
 from declaration.topology import MachinePlan

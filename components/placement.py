@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from components.cards import cards_of
+from components.members import Placement
 from declaration.problems import Problem, show, suggest
 from declaration.topology import DomainPlan
 from gpu.devices import select_cards
@@ -22,39 +22,6 @@ from stack.declare import Declaration
 
 #: What the state has of a resource; None where it has nothing.
 Outputs = Callable[[str], Mapping[str, Any] | None]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """The member of each domain, by the domain's name; nothing where there is no cluster.
-
-    ``left``: domains that `up` leaves as they are, each with its member, which is not online.
-    ``former``: the members where the state has domains, while this host is in no cluster.
-    """
-
-    members: Mapping[str, str] = field(default_factory=dict)
-    left: Mapping[str, Member] = field(default_factory=dict)
-    former: Mapping[str, str] = field(default_factory=dict)
-
-    def of(self, domain: str) -> str:
-        """The member of a domain; empty where there is no cluster."""
-        return self.members.get(domain, "")
-
-    def warnings(self) -> list[str]:
-        """What was left out, and why; what is made anew on a host that is in no cluster."""
-        return [
-            *(
-                f"{domain} is left as it is: its machines are on {member.name}, which is "
-                f"{_status(member)}. {_back(member)} What has changed meanwhile comes with the "
-                "next up."
-                for domain, member in self.left.items()
-            ),
-            *(
-                f"{domain} was on {member} of a cluster, and this host is in none: it is made anew "
-                "here. If the cluster was meant, name a host of it with stt:connection."
-                for domain, member in self.former.items()
-            ),
-        ]
 
 
 def noted_member(plan: DomainPlan, outputs: Outputs) -> str:
@@ -176,8 +143,8 @@ def _not_made(
     return [
         Problem(
             f"{file}: {machine.place}",
-            f"{machine.name} is to be made on {member.name}, which is {_status(member)}. "
-            f"{_back(member)} Or name another member; online are: {', '.join(online)}.",
+            f"{machine.name} is to be made on {member.name}, which is {member.condition}. "
+            f"{member.way_back} Or name another member; online are: {', '.join(online)}.",
         )
         for machine in plan.machines
         if None in (outputs(machine.resource("instance")), outputs(machine.resource("agent")))
@@ -190,9 +157,9 @@ def _new_networks(declaration: Declaration, live: Live) -> list[Problem]:
     return [
         Problem(
             plan.place,
-            f"its bridge {plan.bridge} is to be made on every member of the cluster, and "
-            f"{away[0].name} is offline. {_back(away[0])} Or take it out of the cluster for good: "
-            f"incus cluster remove --force {away[0].name}",
+            f"its bridge {plan.bridge} is to be made on every member of the cluster, "
+            f"and {away[0].name} is offline. {away[0].way_back} Or take it out of the cluster "
+            f"for good: incus cluster remove --force {away[0].name}",
         )
         for plan in declaration.topology.domains
         if away and plan.bridge not in live.networks
@@ -214,19 +181,8 @@ def _without_cluster(declaration: Declaration) -> list[Problem]:
 def _list(members: Mapping[str, Member]) -> str:
     """Members, with their status where they are not online."""
     return ", ".join(
-        each.name if each.online else f"{each.name} ({_status(each)})" for each in members.values()
+        each.name if each.online else f"{each.name} ({each.condition})" for each in members.values()
     )
-
-
-def _status(member: Member) -> str:
-    return member.status.lower()
-
-
-def _back(member: Member) -> str:
-    """How it comes back."""
-    if member.status == "Evacuated":
-        return f"incus cluster restore {member.name} brings it back."
-    return f"Start {member.name}; see incus cluster list."
 
 
 def unreachable(declaration: Declaration, placement: Placement) -> list[Problem]:

@@ -100,6 +100,18 @@ class Member:
         """Whether machines run there."""
         return self.status == "Online"
 
+    @property
+    def condition(self) -> str:
+        """Its status, within a sentence."""
+        return self.status.lower()
+
+    @property
+    def way_back(self) -> str:
+        """How it comes back."""
+        if self.status == "Evacuated":
+            return f"incus cluster restore {self.name} brings it back."
+        return f"Start {self.name}; see incus cluster list."
+
 
 @dataclass(frozen=True)
 class Live:

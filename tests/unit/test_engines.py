@@ -86,6 +86,15 @@ def test_an_engine_that_is_not_used_is_not_imported() -> None:
     assert said.stdout == "[]\n"
 
 
+def test_the_read_of_the_host_does_not_wait_for_what_comes_later() -> None:
+    late = ("engines", "roles", "stack", "pydantic")
+    program = f"""import sys, components.start, components.kept_values
+print([name for name in {late} if name in sys.modules])"""
+    words = [sys.executable, "-c", program]
+    said = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert said.stdout == "[]\n"
+
+
 def test_an_unknown_engine_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(DeclarationError) as caught:
         declared(engine="speeches", port=0)

@@ -1,0 +1,41 @@
+"""Which member of a cluster each domain is on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from host.read import Member
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The member of each domain, by the domain's name; nothing where there is no cluster.
+
+    ``left``: domains that `up` leaves as they are, each with its member, which is not online.
+    ``former``: the members where the state has domains, while this host is in no cluster.
+    """
+
+    members: Mapping[str, str] = field(default_factory=dict)
+    left: Mapping[str, Member] = field(default_factory=dict)
+    former: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, domain: str) -> str:
+        """The member of a domain; empty where there is no cluster."""
+        return self.members.get(domain, "")
+
+    def warnings(self) -> list[str]:
+        """What was left out, and why; what is made anew on a host that is in no cluster."""
+        return [
+            *(
+                f"{domain} is left as it is: its machines are on {member.name}, which is "
+                f"{member.condition}. {member.way_back} What has changed meanwhile comes with the "
+                "next up."
+                for domain, member in self.left.items()
+            ),
+            *(
+                f"{domain} was on {member} of a cluster, and this host is in none: it is made anew "
+                "here. If the cluster was meant, name a host of it with stt:connection."
+                for domain, member in self.former.items()
+            ),
+        ]
