@@ -10,6 +10,8 @@ PULUMI = bootstrap/pulumi.sh $(STACK)
 UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_settings.py
 # What `make test` leaves to `make test-all`.
 OFTEN = and not seldom
+# Some tests wait: three processes for two cores.
+UNIT_WORKERS = $$((($$(nproc) * 3 + 1) / 2))
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor updates
@@ -105,8 +107,8 @@ test: setup check ## Run the tests, with a sample of the faults, on this machine
 test-all: ## Run all tests, as CI does: those too that take long and whose programs change seldom
 	@$(MAKE) --no-print-directory test OFTEN=
 
-test-unit: venv-dev ## Run the tests that need neither Incus nor root; one to three minutes
-	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e $(OFTEN)' $(UNIT) $(ARGS)
+test-unit: venv-dev ## Run the tests that need neither Incus nor root, without sweeps; about a minute
+	@.venv/bin/pytest -n $(UNIT_WORKERS) --dist worksteal -m 'not e2e and not sweep $(OFTEN)' $(UNIT) $(ARGS)
 
 test-faults: setup venv-dev ## Break 200 runs off, then STT servers (STT_FAULT_SEED=…); send one nonsense (STT_FUZZ_SEED=…)
 	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS) || [ $$? = 5 ]

@@ -52,12 +52,6 @@ def files(path: Path) -> list[Path]:
     return found
 
 
-def names(path: Path) -> list[str]:
-    """The names of ``files(path)`` within the directory, or the file's own name."""
-    base = path.parent if path.is_file() else path
-    return [file.relative_to(base).as_posix() for file in files(path)]
-
-
 def digest(path: Path) -> str:
     """Twelve hexadecimal digits that change with any file's content, name or executable bit.
 
@@ -65,12 +59,20 @@ def digest(path: Path) -> str:
         DeclarationError: there is nothing at ``path``, or no file in it.
     """
     total = hashlib.sha256()
-    for name, file in zip(names(path), files(path), strict=True):
+    base = path.parent if path.is_file() else path
+    for file in files(path):
+        name = file.relative_to(base).as_posix()
         about = file.stat()
         content = _content(file.resolve(), about.st_size, about.st_mtime_ns)
         executable = "x" if about.st_mode & 0o100 else "-"
         total.update(os.fsencode(name) + f"\0{executable}{content}\n".encode())
     return total.hexdigest()[:12]
+
+
+@cache
+def own_digest(path: str) -> str:
+    """``digest`` of a path of this project, which stays as it is while the program runs."""
+    return digest(Path(path))
 
 
 @cache

@@ -174,8 +174,17 @@ class Case:
 
     def steps(self, plan: MachinePlan) -> list[Step]:
         """What this checkout would apply in a machine."""
-        context = Context(self.declaration, plan)
-        return machine_steps(context, (ROLES[name] for name in plan.roles))
+        return self._steps[plan.full_name]
+
+    @cached_property
+    def _steps(self) -> dict[str, list[Step]]:
+        """The steps of every machine, by its full name."""
+        return {
+            plan.full_name: machine_steps(
+                Context(self.declaration, plan), (ROLES[name] for name in plan.roles)
+            )
+            for plan in self.machines
+        }
 
     def programs(self, plan: MachinePlan) -> dict[str, Program]:
         """The programs that this checkout would install, by step."""

@@ -15,7 +15,7 @@ from agent.kinds.service import Service
 from agent.kinds.transcription import Evidence
 from declaration.artifacts import download_sizes
 from declaration.settings import Settings
-from declaration.source_files import digest
+from declaration.source_files import digest, own_digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import venv_actions
@@ -57,13 +57,13 @@ def model_directory(context: EngineContext, suffix: str = "") -> str:
 
 def server_directory() -> str:
     """Where the server's package is in the machine."""
-    return f"/opt/incus-stt/stt-server-{digest(Path(PACKAGE))}"
+    return f"/opt/incus-stt/stt-server-{own_digest(PACKAGE)}"
 
 
 def venv_directory(context: EngineContext, name: str, locks: dict[str, str]) -> str:
     """Where the engine's Python is in the machine."""
-    lock = Path(PACKAGE, "locks", locks[context.device])
-    return f"/opt/incus-stt/{name}-{digest(lock)}"
+    lock = f"{PACKAGE}/locks/{locks[context.device]}"
+    return f"/opt/incus-stt/{name}-{own_digest(lock)}"
 
 
 def fetch_from_hub(

@@ -34,7 +34,7 @@ class ModelHub(ThreadingHTTPServer):
         self.repositories = repositories
         self.cut = 0
         self.requests: list[str] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @cached_property
     def url(self) -> str:

@@ -38,7 +38,7 @@ class OllamaRegistry(ThreadingHTTPServer):
         self.requests: list[str] = []
         for name, file in models.items():
             self._add(name, file.read_bytes())
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def _issue(self, address: str, key: Path) -> None:
         words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=registry")

@@ -19,7 +19,7 @@ from agent.kinds.service import Service
 from agent.kinds.transcription import Evidence
 from agent.kinds.user import Directory
 from declaration.artifacts import Artifact, download_sizes
-from declaration.source_files import digest
+from declaration.source_files import digest, own_digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.venv import UV, UV_ENVIRONMENT
@@ -85,7 +85,7 @@ def hub_entry(repository: str) -> str:
 def service(context: EngineContext) -> EngineService:
     """The steps and the service."""
     checkout = f"/opt/incus-stt/speaches-{VERSION}-{context.device}"
-    programs = f"/opt/incus-stt/speaches-programs-{digest(Path(PROGRAMS))}"
+    programs = f"/opt/incus-stt/speaches-programs-{own_digest(PROGRAMS)}"
     program_files = context.upload("programs", PROGRAMS, programs)
     # It brings fetch_model.py, which Speaches' Python runs.
     server = context.upload("server", PACKAGE, server_directory(), subdirectory=PACKAGE)

@@ -17,7 +17,7 @@ from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
 from declaration.artifacts import Artifact, known_sums
 from declaration.ollama_models import estimated_bytes
-from declaration.source_files import digest
+from declaration.source_files import digest, own_digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.urls import ollama_url
@@ -180,7 +180,7 @@ def _programs(context: Context, service: Step) -> list[Step]:
     models, port = context.settings.ollama.models, context.settings.ollama.port
     if not (models or context.machine.gpus):
         return []
-    place = f"/opt/incus-stt/ollama-programs-{digest(Path(PROGRAMS))}"
+    place = f"/opt/incus-stt/ollama-programs-{own_digest(PROGRAMS)}"
     upload = Step(context.part(f"{_NAME}/programs"), Upload(place), source=PROGRAMS)
     needs = [upload.name, service.name]
     found = [upload]

@@ -17,7 +17,7 @@ from agent.kinds.upload import Upload
 from agent.kinds.user import User
 from declaration.artifacts import download_sizes
 from declaration.secret import secret
-from declaration.source_files import digest
+from declaration.source_files import own_digest
 from declaration.step import Step
 from declaration.topology import MachinePlan
 from declaration.unit import hardened_unit
@@ -133,12 +133,12 @@ def stt_key(context: Context) -> str:
 
 def programs() -> str:
     """Where this project's programs are in the machine."""
-    return f"/opt/incus-stt/open-webui-programs-{digest(Path(PROGRAMS))}"
+    return f"/opt/incus-stt/open-webui-programs-{own_digest(PROGRAMS)}"
 
 
 def venv() -> str:
     """Where Open WebUI is installed."""
-    return f"/opt/incus-stt/open-webui-{VERSION}-{digest(Path(PROGRAMS, 'requirements.txt'))}"
+    return f"/opt/incus-stt/open-webui-{VERSION}-{own_digest(f'{PROGRAMS}/requirements.txt')}"
 
 
 def variables(context: Context) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from agent.files import File
@@ -17,7 +16,7 @@ from agent.kinds.user import Directory, User
 from declaration.artifacts import Artifact
 from declaration.secret import secret
 from declaration.settings import Settings
-from declaration.source_files import digest
+from declaration.source_files import own_digest
 from declaration.step import Step
 from declaration.unit import HARDENING, hardened_unit
 from roles.certificate import own_certificate, show_certificate
@@ -74,7 +73,7 @@ def steps(context: Context) -> list[Step]:
         Packages([*names, *(["openssl"] if tls == "internal" else [])], mask=["nginx.service"]),
         context.base("packages"),
     )
-    place = f"/opt/incus-stt/stt-gateway-{digest(Path(PROGRAM))}"
+    place = f"/opt/incus-stt/stt-gateway-{own_digest(PROGRAM)}"
     upload = Upload(place, subdirectory=NAME)
     program = Step(context.part(f"{NAME}/program"), upload, source=PROGRAM)
     network = Step(

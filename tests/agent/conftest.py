@@ -128,7 +128,7 @@ class Systemd:
             self.program(name, LOGGED.format(name=name, state=state, body=filled), ready=True)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def program(self, name: str, text: str, *, ready: bool = False) -> None:
         """An executable on PATH."""

@@ -198,6 +198,7 @@ def _records(agent: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("full", [False, True], ids=["killed", "disk-full"])
 @pytest.mark.parametrize(
     "make",

@@ -65,7 +65,7 @@ def stt() -> Any:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
@@ -176,7 +176,7 @@ def test_the_certificate_that_a_service_shows(agent: Any, tmp_path: Path) -> Non
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     health = [HealthRequest(f"https://127.0.0.1:{server.server_port}/", statuses=[501, 200, 404])]
     try:
         agent.apply("webui_proxy/service", agent.service("a", health=health))

@@ -106,6 +106,7 @@ def summary(touched: set[str], every: set[str]) -> set[str]:
     return found | {short(name) for name in left}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("row", change_rows(), ids=lambda row: row[0])
 def test_a_change_touches_what_the_table_says(
     row: list[str], before: Program, tmp_path: Path

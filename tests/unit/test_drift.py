@@ -90,6 +90,7 @@ def test_whatever_is_gone_from_the_host_is_drift(name: str) -> None:
     assert found.done[name] == "update"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", {group(name): name for name in reversed(ON_THE_HOST)}.values())
 def test_what_is_gone_is_the_drift_of_nothing_else(name: str, first: Program, live: Live) -> None:
     drift = run("gpu", without(live, name, COMMANDS[name]), first, late=live.machines).drift

@@ -53,7 +53,8 @@ def problems(root: Path, machines: dict[str, list[str]] = BOTH, **gateway: Any) 
 def certificate(root: Path, name: str = "DNS:stt.test") -> dict[str, Any]:
     """The settings of a certificate of the operator's."""
     files = {"certificate": str(root / "c.pem"), "certificateKey": str(root / "k.pem")}
-    words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=t", "-days", "1")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    words = ("req", "-x509", *key, "-subj", "/CN=t", "-days", "1")
     places = ("-keyout", files["certificateKey"], "-out", files["certificate"])
     names = ("-addext", f"subjectAltName={name}")
     subprocess.run(["openssl", *words, *names, *places], check=True, capture_output=True)

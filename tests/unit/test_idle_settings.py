@@ -25,6 +25,7 @@ def before() -> Program:
     return run("cpu", enabled=False)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("setting", "value"), changes().items(), ids=list(changes()))
 def test_a_setting_changes_something_or_it_is_said(
     setting: str, value: Any, before: Program, tmp_path: Path

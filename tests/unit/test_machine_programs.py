@@ -191,7 +191,7 @@ class Imitation(ThreadingHTTPServer):
         self.answers: dict[str, tuple[int, Any]] = {}
         self.got: list[tuple[str, dict[str, str], bytes]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
 
 class _Handler(BaseHTTPRequestHandler):

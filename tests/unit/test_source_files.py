@@ -14,7 +14,7 @@ import pytest
 from declaration import source_files
 from declaration.connection import Connection
 from declaration.problems import DeclarationError
-from declaration.source_files import digest, files, names
+from declaration.source_files import digest, files
 from host.client import HostError
 from host.upload import upload
 
@@ -22,6 +22,11 @@ from host.upload import upload
 def git(directory: Path, *words: str) -> None:
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     subprocess.run(["git", *identity, *words], cwd=directory, check=True, capture_output=True)
+
+
+def names(directory: Path) -> list[str]:
+    """The names of a directory's files that are hashed and sent."""
+    return [file.relative_to(directory).as_posix() for file in files(directory)]
 
 
 @pytest.fixture
