@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.other_incus import OtherIncus
-from tests.e2e.project import Project, everything, incus, left_of, light, run
+from tests.e2e.project import (
+    Project,
+    domain,
+    everything,
+    incus,
+    left_of,
+    light,
+    machine,
+    run,
+)
 from tests.e2e.ssh_server import SshServer, ssh_server
 
 pytestmark = pytest.mark.seldom
@@ -24,6 +33,31 @@ def new_project(
     if connection.startswith("incus:"):
         project.set(pool=None)  # another daemon has its own
     return project
+
+
+def take_turns(project: Project, *subnets: str) -> None:
+    """Two more domains have the AI access by turns, which `make ai-access` tries by packets."""
+    home, work = f"{project.domain}h", f"{project.domain}w"
+    project.domains = {
+        name: domain(subnet, other=machine(cache=False))
+        for name, subnet in zip((home, work), subnets, strict=True)
+    }
+    project.globals = {"ai_access": "exclusive", "ai_access_default": home}
+    project.policy = [
+        {"from": name, "to": f"{project.domain}/gpu-server", "ports": [8000]}
+        for name in (home, work)
+    ]
+    project.write()
+    project.up()
+    for holder, other in ((work, home), (home, work)):
+        done = project.make("ai-access", f"DOMAIN={holder}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        for name, how in ((holder, "connected"), (other, "silent")):
+            tried = f"  {name}: {name}/other to {project.subnet}.1:8000 {how}\n"
+            assert tried in done.stdout, done.stdout
+    project.domains, project.globals, project.policy = {}, {}, []
+    project.write()
+    project.up()
 
 
 @pytest.fixture
@@ -92,6 +126,8 @@ def test_a_host_over_ssh(server: SshServer, tmp_path: Path) -> None:
     assert "another SSH key" in said and server.fingerprint in said
     key.write_text(known)
 
+    take_turns(project, "10.213.84", "10.213.85")
+
     # What was uploaded is taken away there too.
     place = ("exec", "gpu-server", "--", "ls", "/opt/incus-stt")
     assert "recording-" in incus(*place, project=project.domain)
@@ -124,6 +160,7 @@ def test_an_incus_remote(other: OtherIncus, tmp_path: Path) -> None:
     assert looked.returncode == 0 and "doubtful  host" in looked.stdout, looked.stdout
     assert "good      gpu-server key" in looked.stdout and "forwarding" not in looked.stdout
 
+    take_turns(project, "10.213.86", "10.213.87")
     incus("config", "set", "core.https_address", "", **other.environment)
     assert "stt:connection is incus:lab" in project.fails()
     incus("config", "set", "core.https_address", address, **other.environment)
