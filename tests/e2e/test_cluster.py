@@ -257,6 +257,7 @@ def test_a_member_over_ssh(cluster: Cluster, tmp_path: Path) -> None:
     assert left_of(OVER_SSH, **cluster.environment()) == []
 
 
+@pytest.mark.seldom
 def test_a_machine_that_somebody_moved_comes_back_to_its_volume(
     cluster: Cluster, pair: Project
 ) -> None:
@@ -270,6 +271,7 @@ def test_a_machine_that_somebody_moved_comes_back_to_its_volume(
     assert pair.unchanged()
 
 
+@pytest.mark.seldom
 def test_a_member_that_is_taken_out_keeps_what_it_has(cluster: Cluster, pair: Project) -> None:
     cluster.ask("cluster", "evacuate", "node2", "--force", "--action=stop")
     said = pair.up()

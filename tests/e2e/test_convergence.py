@@ -282,6 +282,7 @@ rm -rf /run/copy
 """
 
 
+@pytest.mark.seldom
 @pytest.mark.parametrize("room", random.Random(SEED).sample(range(ROOMS), 2))
 def test_a_disk_that_is_full_at_any_file_of_a_service_is_mended(bench: Bench, room: int) -> None:
     """The last file is the record: a service that works without one has to be found too.

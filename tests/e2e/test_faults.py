@@ -225,6 +225,7 @@ def test_a_model_is_fetched_and_a_download_that_is_cut_short_goes_on(project: Pr
     project.up()
 
 
+@pytest.mark.seldom
 def test_a_full_disk_is_said_and_the_old_service_stays(project: Project) -> None:
     """The machine's disk is full for its services: a small file system stands in for it."""
     target = "/var/lib/incus-stt"
@@ -252,6 +253,7 @@ mount -o remount,nr_inodes=$(find /etc/incus-stt | wc -l) tmpfs /etc/incus-stt
 """
 
 
+@pytest.mark.seldom
 def test_files_that_cannot_all_be_written_are_not_left_for_the_next_boot(project: Project) -> None:
     unit = ("cat", "/etc/systemd/system/faster-whisper.service")
     before = project.inside(*unit)

@@ -145,7 +145,7 @@ def test_another_model_goes_through_them_one_by_one(project: Project) -> None:
     assert served.index((False, True)) < served.index((True, False))
 
 
-@pytest.mark.parametrize("make", [broken_model, mute_model])
+@pytest.mark.parametrize("make", [broken_model, pytest.param(mute_model, marks=pytest.mark.seldom)])
 def test_a_bad_model_stops_at_the_first(project: Project, make: Any) -> None:
     """It goes back, and the other one was not touched."""
     before = invocations(project)

@@ -108,6 +108,7 @@ def test_what_is_removed_and_what_drifted(branch: Project) -> None:
     assert f"- instance <code>{DOMAIN}/other/instance</code>\n" in comment(branch, **NOTHING)
 
 
+@pytest.mark.seldom
 def test_a_wrong_setting_is_told_and_is_no_markup(branch: Project) -> None:
     branch.set(language="</pre><script>alert(1)</script>")
     commit(branch, "a wrong language")
@@ -156,6 +157,7 @@ def test_what_a_program_sees_that_is_not_trusted(branch: Project) -> None:
     assert "SEEN" in said and "token-of-the-runner" not in said
 
 
+@pytest.mark.seldom
 def test_a_settings_file_elsewhere_is_refused(branch: Project, tmp_path: Path) -> None:
     elsewhere = tmp_path / "Pulumi.e2e.yaml"
     elsewhere.write_text("config: {}\n")
@@ -198,6 +200,7 @@ def test_a_new_stack_is_compared_with_nothing(branch: Project) -> None:
     assert "the machine is made" in done.stdout
 
 
+@pytest.mark.seldom
 def test_a_commit_that_is_not_there_is_said(repository: Project, tmp_path: Path) -> None:
     for words in (("BASE=nowhere",), ("BASE=main", "HEAD=nowhere"), ("BASE=--output=nowhere",)):
         done = repository.make("review", *words)

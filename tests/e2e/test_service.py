@@ -360,6 +360,7 @@ def test_a_model_that_does_not_load_leaves_the_old_service_running(
     assert project.unchanged()
 
 
+@pytest.mark.seldom
 def test_a_port_that_is_taken_is_said_and_the_old_service_stays(project: Project, up: str) -> None:
     project.inside("systemd-run", "-q", "-u", "squatter", "python3", "-m", "http.server", "8124")
     listens = "until curl -s 127.0.0.1:8124 >/dev/null; do sleep 0.2; done"

@@ -383,6 +383,7 @@ def test_secrets_stand_nowhere_in_plain(project: Project) -> None:
     assert inside(project, "stat", "-c", "%a %U", file) == "600 root"
 
 
+@pytest.mark.seldom
 def test_an_address_that_somebody_has_is_said(project: Project) -> None:
     with socket.socket() as somebody:
         somebody.bind(("127.0.0.1", 0))
@@ -504,6 +505,7 @@ def test_what_goes_wrong_is_said(settled: Project, tmp_path: Path) -> None:
     assert admin.text_of("hello_world") == "hello world"
 
 
+@pytest.mark.seldom
 def test_wrong_passwords_of_others_do_not_keep_the_operator_out(project: Project) -> None:
     """Open WebUI itself keeps the account closed for three minutes, until it restarts."""
     account = {"email": project.outputs()["webui_admin_email"], "password": "wrong-password"}

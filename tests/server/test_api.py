@@ -315,6 +315,7 @@ def test_health_answers_while_the_model_works(slow: Running) -> None:
     assert max(took) < (time.monotonic() - start) / 4, "it waited for a transcription"
 
 
+@pytest.mark.seldom
 def test_a_client_that_leaves_the_line_is_dropped(slow: Running) -> None:
     left = slow.log.count("a client left")
     done = slow.log.count(" s of audio in ")
