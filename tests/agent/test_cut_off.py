@@ -20,6 +20,8 @@ from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.upload import Upload
 from tests.agent.conftest import unarmed
 
+pytestmark = pytest.mark.sweep
+
 STEP = "stt/step"
 SECRET = "kein-wort-davon"
 LIMIT = 200
@@ -198,7 +200,6 @@ def _records(agent: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.sweep
 @pytest.mark.parametrize("full", [False, True], ids=["killed", "disk-full"])
 @pytest.mark.parametrize(
     "make",

@@ -121,6 +121,7 @@ def refusal(values: dict[str, Any], infra: Any, tmp: Path) -> list[str]:
     return []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("key", STRINGS)
 @pytest.mark.parametrize("text", INJECTIONS, ids=ascii)
 def test_an_injection_in_a_setting_is_refused(key: str, text: str, tmp_path: Path) -> None:
@@ -140,6 +141,7 @@ def test_an_address_is_refused_or_used_as_it_is(key: str, text: str, tmp_path: P
     assert any(url in word for step in steps.values() for word in leaves(encode(step.spec)))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("key", sorted(CPU))
 @pytest.mark.parametrize("value", TRAPS, ids=ascii)
 def test_a_value_of_another_type_is_refused_or_means_what_it_says(

@@ -52,6 +52,7 @@ def service(engine: str, tmp_path: Path, **settings: Any) -> Any:
     return step.spec
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("engine", COLUMN)
 def test_a_setting_changes_exactly_what_the_table_says(engine: str, tmp_path: Path) -> None:
     before = service(engine, tmp_path).variables
