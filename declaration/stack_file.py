@@ -79,12 +79,8 @@ def stack_directory(root: Path) -> Path:
     return root / str(project.get("stackConfigDir", "."))
 
 
-def stack_names(root: Path) -> list[str]:
-    """The stacks that have a file, in alphabetical order."""
-    return _names(stack_directory(root))
-
-
-def _names(directory: Path) -> list[str]:
+def stack_names(directory: Path) -> list[str]:
+    """The stacks that have a file there, in alphabetical order."""
     files = directory.glob("Pulumi.*.yaml")
     return sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files)
 
@@ -97,7 +93,7 @@ def read_stack_file(root: Path, stack: str) -> StackFile:
             Pulumi takes, or has a secret in plain text.
     """
     directory = stack_directory(root)
-    names = _names(directory)
+    names = stack_names(directory)
     if stack not in names:
         known = ", ".join(names) or "none"
         message = f"there is no stack {stack}. Stacks: {known}. Name one of them with STACK=NAME."

@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -127,6 +127,14 @@ def machine(*roles: str, cache: bool = True) -> dict[str, Any]:
 def domain(subnet: str, **machines: dict[str, Any]) -> dict[str, Any]:
     """A domain of infra.yml; ``subnet`` is the first three numbers of its addresses."""
     return {"trust_level": "semi-trusted", "subnet": f"{subnet}.0/24", "machines": machines}
+
+
+def ai_access_by_turns(project: Project, subnets: Mapping[str, str]) -> None:
+    """Give a stack more domains, which have the AI access by turns; the first one has it first."""
+    project.domains = {
+        name: domain(subnet, other=machine(cache=False)) for name, subnet in subnets.items()
+    }
+    project.globals = {"ai_access": "exclusive", "ai_access_default": next(iter(subnets))}
 
 
 #: The directory of an engine that needs no packages, in a copy of the project.

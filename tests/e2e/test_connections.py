@@ -11,12 +11,11 @@ import pytest
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.project import (
     Project,
-    domain,
+    ai_access_by_turns,
     everything,
     incus,
     left_of,
     light,
-    machine,
     run,
 )
 from tests.e2e.ssh_server import SshServer, ssh_server
@@ -38,11 +37,7 @@ def new_project(
 def take_turns(project: Project, *subnets: str) -> None:
     """Two more domains have the AI access by turns, which `make ai-access` tries by packets."""
     home, work = f"{project.domain}h", f"{project.domain}w"
-    project.domains = {
-        name: domain(subnet, other=machine(cache=False))
-        for name, subnet in zip((home, work), subnets, strict=True)
-    }
-    project.globals = {"ai_access": "exclusive", "ai_access_default": home}
+    ai_access_by_turns(project, dict(zip((home, work), subnets, strict=True)))
     project.policy = [
         {"from": name, "to": f"{project.domain}/gpu-server", "ports": [8000]}
         for name in (home, work)

@@ -20,8 +20,8 @@ import pytest
 
 from tests.e2e.project import (
     Project,
+    ai_access_by_turns,
     changed,
-    domain,
     incus,
     left_of,
     light,
@@ -312,11 +312,7 @@ def connected(domain: str, address: Address) -> Iterator[Callable[[], str]]:
 def test_one_domain_at_a_time_reaches_the_services(both: tuple[Project, Project]) -> None:
     """A change that is killed in the middle, one by its command, and one by the stack's file."""
     production, _ = both
-    production.domains = {
-        name: domain(f"10.213.{third}", other=machine(cache=False))
-        for name, third in ((HOME, 26), (WORK, 27))
-    }
-    production.globals = {"ai_access": "exclusive", "ai_access_default": HOME}
+    ai_access_by_turns(production, {HOME: "10.213.26", WORK: "10.213.27"})
     production.policy = [
         {"from": HOME, "to": f"{DOMAIN}/gpu-server", "ports": [8000]},
         {"from": WORK, "to": DOMAIN, "ports": [8000]},

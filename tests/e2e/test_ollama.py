@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.ollama import OLLAMA, TINY_LLM, ask, chat, has, loaded, make_tiny_llm, needs_ollama
-from tests.e2e.project import Project, changed, domain, left_of, light, machine, request
+from tests.e2e.project import Project, ai_access_by_turns, changed, left_of, light, machine, request
 from tests.ollama_registry import OllamaRegistry
 
 SUBNET = "10.213.40"
@@ -114,11 +114,7 @@ while True:
 def test_the_models_go_with_the_ai_access(project: Project) -> None:
     """Those of both services; Ollama's also where who loses the access asks without a pause."""
     home, work = f"{project.domain}h", f"{project.domain}w"
-    project.domains = {
-        name: domain(f"10.213.{third}", other=machine(cache=False))
-        for name, third in ((home, 41), (work, 42))
-    }
-    project.globals = {"ai_access": "exclusive", "ai_access_default": home}
+    ai_access_by_turns(project, {home: "10.213.41", work: "10.213.42"})
     project.policy = [
         {"from": name, "to": f"{project.domain}/gpu-server", "ports": [8000, 11434]}
         for name in (home, work)

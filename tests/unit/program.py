@@ -46,8 +46,7 @@ from tests.unit.values import CARD, DEFAULTS, STACKS
 
 #: Pulumi's marks of a secret on the wire.
 MARK, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
-_ORIGINAL_DIGEST = source_files.digest
-_ORIGINAL_OWN_DIGEST = source_files.own_digest
+_DIGESTS = {name: getattr(source_files, name) for name in ("digest", "own_digest")}
 DIGEST = "d19e57d19e57"
 #: What is made once and kept, on no machine, with the value that it gets here.
 KEPT = {
@@ -324,10 +323,9 @@ def constant_digests() -> Iterator[None]:
     """Digests of files that are always the same: expectations do not change with the files."""
     with pytest.MonkeyPatch.context() as patch:
         for module in list(sys.modules.values()):
-            if getattr(module, "digest", None) is _ORIGINAL_DIGEST:
-                patch.setattr(module, "digest", lambda _: DIGEST)
-            if getattr(module, "own_digest", None) is _ORIGINAL_OWN_DIGEST:
-                patch.setattr(module, "own_digest", lambda _: DIGEST)
+            for name, original in _DIGESTS.items():
+                if getattr(module, name, None) is original:
+                    patch.setattr(module, name, lambda _: DIGEST)
         patch.setattr(components.agent, "agent_file", lambda: Path(f"agent-{DIGEST}.pyz"))
         yield
 

@@ -20,7 +20,13 @@ from components.config import read_config
 from declaration.problems import DeclarationError
 from declaration.settings import parse_settings
 from declaration.source_files import ROOT
-from declaration.stack_file import ENCRYPTED, read_stack_file, stack_names, typed
+from declaration.stack_file import (
+    ENCRYPTED,
+    read_stack_file,
+    stack_directory,
+    stack_names,
+    typed,
+)
 from operations.stack import read_stack
 from tests.unit.values import STACKS
 
@@ -260,7 +266,7 @@ def test_a_secret_in_plain_text_is_refused_by_all_and_not_shown(key: str, root: 
 def test_a_stack_that_is_not_there_gets_the_names_of_those_that_are(root: Path) -> None:
     write(root, "", "one")
     write(root, "", "two.with.dots")
-    assert stack_names(root) == ["one", "two.with.dots"]
+    assert stack_names(stack_directory(root)) == ["one", "two.with.dots"]
     with pytest.raises(DeclarationError, match="there is no stack on") as caught:
         read_stack_file(root, "on")
     assert "there is no stack on. Stacks: one, two.with.dots." in str(caught.value)
