@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pulumi
 
-from components import gpu, idmap
+from components import gpu, idmap, inotify
 from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
@@ -116,6 +116,7 @@ def main(start: Start) -> None:
         *_stand_ins(declaration, live),
         *_unfiltered(declaration, live),
         *(idmap.warnings(declaration, live) if live else ()),
+        *(inotify.warnings(declaration, live, host.placement) if live else ()),
     ]:
         pulumi.log.warn(warning)
     for each in unencrypted(settings, topology):

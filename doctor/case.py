@@ -150,9 +150,12 @@ class Case:
 
     def is_here(self, plan: MachinePlan) -> bool:
         """Whether a machine is on the member of a cluster that was looked at, or not yet there."""
-        where = (self.instance(plan) or {}).get("location", "none")
+        return self.is_on_host(self.instance(plan) or {})
+
+    def is_on_host(self, instance: Mapping[str, Any]) -> bool:
+        """Whether an instance is on the host, or on the member of a cluster, that was looked at."""
         here = ((self.server or {}).get("environment") or {}).get("server_name")
-        return not self.members or where in ("none", here)
+        return not self.members or instance.get("location", "none") in ("none", here)
 
     def examined(self, plan: MachinePlan) -> Mapping[str, Any]:
         """What a machine's agent said; empty where it did not answer."""

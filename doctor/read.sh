@@ -50,6 +50,7 @@ look toolkit nvidia-container-cli --version
 look addresses ip -json address
 look routes ip -json -4 route
 look ip_forward cat /proc/sys/net/ipv4/ip_forward
+look inotify cat /proc/sys/fs/inotify/max_user_instances
 look bridge_filter cat /proc/sys/net/bridge/bridge-nf-call-iptables
 look nft nft --json list ruleset
 look iptables iptables -S

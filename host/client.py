@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from declaration.connection import Connection
+from host import inotify
 
 #: One connection for all commands, kept for a minute; never a question, so that nothing hangs.
 SSH = (
@@ -35,7 +36,9 @@ class HostError(Exception):
 
 
 def _explain(said: str) -> str:
-    """What Incus said, and for a cluster that is not whole what to do."""
+    """What Incus said, and for a cluster that is not whole, or a full kernel, what to do."""
+    if "inotify" in said and "Too many open files" in said:
+        return f"{said}\n{inotify.LIMIT} of its kernel is used up. On the host: {inotify.RAISE}"
     if not (peer := _PEER.search(said)):
         return said
     return (

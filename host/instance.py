@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from declaration.idmap import ISOLATED
+from host import inotify
 from host.client import Client, HostError
 from host.cluster import member_of
 from host.objects import BASE_IMAGE, IMAGE, INSTANCE, UUID, Place, is_marked, is_rebuilt, merge
@@ -220,7 +221,7 @@ def wait_until_booted(client: Client, place: Place) -> None:
             raise HostError(
                 f"It did not finish booting in {BOOT_DEADLINE} s; systemd says: "
                 f"{said or 'nothing'}. See: incus --project {place.project} console --show-log "
-                f"{place.name}. With many machines on the host, raise a limit of its kernel "
-                "(docs/troubleshooting.md): sysctl -w fs.inotify.max_user_instances=1024"
+                f"{place.name}. With many machines on the host, raise a limit of its kernel: "
+                f"{inotify.RAISE}"
             )
         time.sleep(0.2)

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.difference import Difference
 from declaration.connection import Connection
+from host import inotify
 from host.client import SSH, Client, HostError, incus_words, remote_variable, shell
 from host.objects import MARK
 
@@ -134,6 +135,8 @@ class Live:
     gpu_processes: str = ""
     #: The numbers of users and groups that containers may have: /etc/subuid and /etc/subgid.
     user_ids: str = ""
+    #: How many instances of inotify the host's kernel allows (``host.inotify``); empty: not known.
+    inotify_instances: str = ""
     #: Whether the host's firewall sees what goes from one machine of a bridge to another; None
     #: where that is not known.
     filters_bridges: bool | None = None
@@ -175,6 +178,7 @@ def read_script(connection: Connection, pool: str) -> str:
         run("nvidia_smi", shlex.join(["timeout", "20", "nvidia-smi", *query]), required=False)
         run("bridge_filter", "cat /proc/sys/net/bridge/bridge-nf-call-iptables", required=False)
         run("user_ids", "cat /etc/subuid /etc/subgid", required=False)
+        run("inotify", f"cat {inotify.FILE}", required=False)
         run("gpu_processes", f"sh -c {shlex.quote(_GPU_PROCESSES)}", required=False)
     filters = [*(f"{key}={value}" for key, value in MARK.items()), "status=running"]
     columns = ["--all-projects", "--format", "csv", "--columns", "en"]
@@ -306,6 +310,7 @@ def parse_live(texts: Mapping[str, str]) -> Live:
         machines=states,
         gpu_processes=texts.get("gpu_processes", ""),
         user_ids=texts.get("user_ids", ""),
+        inotify_instances=texts.get("inotify", "").strip(),
         # Without the module br_netfilter there is no such file.
         filters_bridges=texts["bridge_filter"].strip() == "1" if "bridge_filter" in texts else None,
         members=members,

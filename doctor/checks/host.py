@@ -9,6 +9,7 @@ from doctor.case import Case
 from doctor.check import check
 from doctor.finding import Finding, broken, doubtful, good
 from doctor.room import room
+from host import inotify
 
 #: The oldest release of each distribution whose Incus `make up` installs (``bootstrap/incus.sh``).
 OLDEST = {"debian": 12.0, "ubuntu": 24.04}
@@ -100,6 +101,27 @@ def clock(case: Case) -> Iterator[Finding]:
 def skew(time: float, began: float, ended: float) -> float:
     """How far a time is from the span in which it was read; s."""
     return max(0.0, began - time - 1, time - ended - 1)
+
+
+@check
+def containers(case: Case) -> Iterator[Finding]:
+    """Whether the host's kernel has room for this stack's machines beside all others."""
+    limit, every = case.answer("inotify").text.strip(), case.answer("instances").json or []
+    running = {
+        (each["project"], each["name"])
+        for each in every
+        if each["status"] == "Running" and each.get("type") != "virtual-machine"
+        if case.is_on_host(each)
+    }
+    ours = {(plan.domain, plan.name) for plan in case.machines if case.is_here(plan)}
+    if case.remote or not limit:
+        return
+    count = len(running | ours)
+    found = f"room for about {int(limit) // inotify.EACH} ({inotify.LIMIT}={limit}), with this"
+    if inotify.too_few(limit, count):
+        yield doubtful("containers", f"{found} stack {count}", f"as root: {inotify.RAISE}")
+    else:
+        yield good("containers", f"{found} stack {count}")
 
 
 @check

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import memory_pool, places
+from tests.e2e import kernel, memory_pool, places
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.places import new_directory
 from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
@@ -45,6 +45,7 @@ def _prepare() -> None:
     places.remove_leftovers()
     remove_leftovers("stt-e2e-")
     memory_pool.make()
+    kernel.raise_limit()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -173,6 +174,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     with _LOCK.open("w") as lock, suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         memory_pool.remove()
+        kernel.restore_limit()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

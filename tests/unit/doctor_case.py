@@ -35,6 +35,7 @@ HOST: dict[str, Any] = {
     "nvidia_smi": None,
     "toolkit": None,
     "ip_forward": "1",
+    "inotify": "128",
     "bridge_filter": "1",
     "routes": [{"dst": "default", "dev": "eth0"}, {"dst": "192.168.1.0/24", "dev": "eth0"}],
     "nft": NFT,

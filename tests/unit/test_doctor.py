@@ -134,6 +134,13 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         "10.120.0.0/24 is taken: route 10.120.0.0/16 dev tun0",
     ),
     ({"routes": [{"dst": "10.120.0.0/24", "dev": "net-ai-tools"}]}, "subnet", Mark.GOOD, "else's"),
+    ({"inotify": "128"}, "containers", Mark.GOOD, "room for about 12"),
+    (
+        {"inotify": "19"},
+        "containers",
+        Mark.DOUBTFUL,
+        "room for about 1 (fs.inotify.max_user_instances=19), with this stack 2 -> as root: echo",
+    ),
     ({"bridge_filter": "0"}, "isolation", Mark.DOUBTFUL, "every port of the others"),
     ({"bridge_filter": ""}, "isolation", Mark.DOUBTFUL, "every port of the others"),
     ({"ip_forward": "0"}, "forwarding", Mark.BROKEN, "net.ipv4.ip_forward=0"),
