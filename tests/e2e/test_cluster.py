@@ -297,6 +297,7 @@ def test_a_machine_moves_with_its_volume(cluster: Cluster, pair: Project) -> Non
     assert pair.drift() == []
 
 
+@pytest.mark.seldom
 def test_a_member_that_dies_holds_up_nobody(cluster: Cluster, as_before: Project) -> None:
     project = as_before
     cluster.kill("node3")

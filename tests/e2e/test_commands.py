@@ -231,6 +231,7 @@ def test_a_state_that_was_restored_is_brought_back(small: Project) -> None:
     assert small.unchanged()
 
 
+@pytest.mark.seldom
 def test_a_key_of_the_operator_s_own(small: Project) -> None:
     """It takes effect, is nowhere in plain, and `make rotate-key` leaves it."""
     made, own = key(small), "own-key-0123456789"
@@ -273,6 +274,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_up_converges(small: Project) -> None:
     assert small.transcribe("hello_world").status == 200
 
 
+@pytest.mark.seldom
 def test_programs_that_no_record_names_are_removed(small: Project) -> None:
     def programs() -> list[str]:
         listed = small.inside("ls", "/opt/incus-stt").split()

@@ -119,6 +119,7 @@ def test_changed_files_and_services_are_named_and_restored(project: Project) -> 
     assert project.inside("systemctl", "is-enabled", "faster-whisper") == "enabled"
 
 
+@pytest.mark.seldom
 def test_a_key_that_somebody_adds_is_named_and_refused_again(project: Project) -> None:
     """The service takes it at once: that file is read without a restart."""
     url, key = project.outputs()["stt_url"], "key-of-a-guest"
@@ -257,6 +258,7 @@ def test_a_deleted_domain_is_made_again(project: Project) -> None:
     assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
+@pytest.mark.seldom
 def test_a_preview_without_the_host_says_that_drift_was_not_checked(project: Project) -> None:
     nowhere = {"INCUS_DIR": "/nonexistent"}
     preview = project.pulumi("preview", **nowhere)

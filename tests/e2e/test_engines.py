@@ -25,7 +25,6 @@ from tests.e2e.project import (
     mute_model,
     post_recording,
     run,
-    wait_until,
 )
 from tests.e2e.tiny_models import tiny_model
 from tests.model_hub import ModelHub
@@ -206,6 +205,7 @@ def test_a_recording_of_the_operator_s_own_has_to_come_back_as_its_words(project
     project.up()
 
 
+@pytest.mark.seldom
 def test_models_stay_where_they_are_to_be_kept(project: Project) -> None:
     shutil.copytree(project.root / "models/tiny-digits", project.root / "models/second")
     project.set(keepModels=True, model="./models/second")
@@ -234,20 +234,6 @@ def test_a_model_that_transcribes_nothing_does_not_replace_the_old_one(project: 
     project.set(model="./models/tiny-digits")
     project.up()
     assert project.unchanged()
-
-
-def test_keep_alive_takes_effect(project: Project) -> None:
-    assert project.health()["keep_alive"] == 300
-    project.set(keepAlive="1s")
-    project.up()
-    wait_until(lambda: not project.health()["loaded"])
-    assert "nothing loaded" in operation(project, "vram")
-    assert project.transcribe("hello_world").json["text"] == "hello world"
-    project.set(keepAlive="-1")
-    project.up()
-    assert "./models/tiny-digits loaded, never unloads" in operation(project, "vram")
-    project.set(keepAlive=None)
-    project.up()
 
 
 def test_flush_frees_the_device_safely_while_a_transcription_runs(project: Project) -> None:

@@ -132,11 +132,13 @@ def test_machines_that_were_made_anew_are_set_up(fresh: Project) -> None:
         assert post_recording(about["stt_url"], recording, "light", key).status == 200, name
 
 
+@pytest.mark.seldom
 def test_an_unknown_storage_pool_is_refused_with_those_there_are(fresh: Project) -> None:
     fresh.set(pool="nowhere")
     sentence(fresh.fails(), 'stt:pool: "nowhere" is not a storage pool', "default")
 
 
+@pytest.mark.seldom
 def test_an_image_that_is_not_there_is_said(fresh: Project) -> None:
     fresh.set(image="nowhere")
     sentence(fresh.fails(), "The image nowhere cannot be used", "stt:image")
@@ -151,6 +153,7 @@ def test_a_host_that_is_not_there_is_said(fresh: Project) -> None:
     sentence(fresh.fails(), "stt:connection is incus:nowhere", "no such remote")
 
 
+@pytest.mark.seldom
 def test_a_host_without_incus_is_said(fresh: Project, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -123,6 +123,7 @@ def test_a_machine_with_a_new_name_needs_to_say_so(project: Project) -> None:
     assert works(project)
 
 
+@pytest.mark.seldom
 def test_a_renamed_machine_keeps_address_and_models(project: Project) -> None:
     remember(project)
     project.machines["stt-box"]["formerly"] = "gpu-server"

@@ -145,6 +145,7 @@ def test_what_can_be_seen_without_a_host(branch: Project, setting: str, told: st
     assert "the preview fails" not in said
 
 
+@pytest.mark.seldom
 def test_what_a_program_sees_that_is_not_trusted(branch: Project) -> None:
     program = branch.root / "__main__.py"
     program.write_text(
@@ -172,6 +173,7 @@ def test_a_settings_file_elsewhere_is_refused(branch: Project, tmp_path: Path) -
     file.unlink()
 
 
+@pytest.mark.seldom
 def test_what_main_did_meanwhile_is_not_the_branch_s(branch: Project) -> None:
     branch.set(port=8100)
     commit(branch, "another port")

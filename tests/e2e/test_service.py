@@ -19,6 +19,7 @@ from tests.e2e.project import (
     post_recording,
     request,
     run,
+    wait_until,
 )
 from tests.multilingual import make_model
 
@@ -262,41 +263,41 @@ def test_a_second_up_changes_nothing(project: Project, up: str) -> None:
     assert invocation(project) == before
 
 
-def test_quantization_takes_effect_and_changes_only_the_stt_service(
-    project: Project, up: str
-) -> None:
+def test_settings_take_effect_and_change_only_the_stt_service(project: Project, up: str) -> None:
+    """Several at a time, and each is asked for what it does."""
     booted = project.inside("stat", "-c", "%Z", "/proc/1")
-    project.set(quantization="float32")
+    model, before = make_model(project.root / "models" / "hundred"), dict(project.settings)
+    # The model's weights are random, so its words are not compared.
+    project.set(
+        port=8123, model="./models/hundred", quantization="float32", keepAlive="1s",
+        check={"words": ""},
+    )  # fmt: skip
     assert not project.unchanged()
-    said = project.up()
-    assert touched(project, said) == ["model", *FOLLOWING]
-    assert project.health()["compute_type"] == "float32"
+    borders = [f"{project.domain}/acl", f"{project.domain}/acl/closed"]  # they name the port
+    assert touched(project, project.up()) == sorted(["model", "model-files", *FOLLOWING, *borders])
     assert project.inside("stat", "-c", "%Z", "/proc/1") == booted
-    assert project.transcribe("hello_world").json["text"] == "hello world"
-    project.set(quantization="int8")
-    project.up()
-    assert project.health()["compute_type"] == "int8_float32"
-
-
-def test_port_takes_effect(project: Project, up: str) -> None:
-    project.set(port=8123)
-    project.up()
     assert project.outputs()["stt_url"] == f"http://{project.subnet}.1:8123/v1"
-    assert project.transcribe("hello_world").json["text"] == "hello world"
     with pytest.raises(OSError, match="refused"):
         request(f"http://{project.subnet}.1:8000/health")
     assert '"systemd"' in project.inside("ss", "-ltnp", "sport = :8123")  # it holds the port
-    project.set(port=80)  # the service is not root, and may all the same
-    project.up()
+    health = project.health()
+    assert (health["model"], health["compute_type"]) == ("./models/hundred", "float32")
+    detected = project.transcribe("hello_world", response_format="verbose_json").json
+    assert detected["language_probability"] < 1
+    wait_until(lambda: not project.health()["loaded"])
+    assert "nothing loaded" in project.make("vram").stdout
+
+    # The service is not root, and may have port 80 all the same.
+    project.set(port=80, language="fr", keepAlive="-1")
+    assert touched(project, project.up()) == sorted([*FOLLOWING, *borders])
     assert '"systemd"' in project.inside("ss", "-ltnp", "sport = :80")
-    assert project.health()["status"] == "ok"
-    project.set(port=None)
-    project.up()
-    assert project.health()["status"] == "ok"
+    answer = project.transcribe("hello_world", response_format="verbose_json").json
+    assert (answer["language"], answer["language_probability"]) == ("fr", 1)
+    asked = project.transcribe("hello_world", response_format="verbose_json", language="de").json
+    assert asked["language"] == "de"
+    assert "./models/hundred loaded, never unloads" in project.make("vram").stdout
 
-
-def test_host_takes_effect(project: Project, up: str) -> None:
-    project.set(host="127.0.0.1")
+    project.set(port=None, host="127.0.0.1")
     project.up()
     assert project.outputs()["stt_url"] == "http://127.0.0.1:8000/v1"
     assert "ok" in project.inside("curl", "-s", "http://127.0.0.1:8000/health")
@@ -305,31 +306,17 @@ def test_host_takes_effect(project: Project, up: str) -> None:
     project.set(host=f"{project.subnet}.1")
     project.up()
     assert project.health()["status"] == "ok"
-    project.set(host=None)
-    project.up()
 
-
-def test_model_and_language_take_effect(project: Project, up: str) -> None:
-    model = make_model(project.root / "models" / "hundred")
-    # Its weights are random.
-    project.set(model="./models/hundred", quantization="float32", check={"words": ""})
+    project.settings = before
+    project.write()
     project.up()
-    assert project.health()["model"] == "./models/hundred"
-    detected = project.transcribe("hello_world", response_format="verbose_json").json
-    assert detected["language_probability"] < 1
-    project.set(language="fr")
-    said = project.up()
-    assert touched(project, said) == FOLLOWING
-    answer = project.transcribe("hello_world", response_format="verbose_json").json
-    assert (answer["language"], answer["language_probability"]) == ("fr", 1)
-    asked = project.transcribe("hello_world", response_format="verbose_json", language="de").json
-    assert asked["language"] == "de"
-    assert model.is_dir()
-    project.set(model="./models/tiny-digits", quantization="int8", language=None, check=None)
-    project.up()
+    assert model.is_dir()  # the operator's copy; the machine's is gone
+    health = project.health()
+    assert (health["compute_type"], health["keep_alive"]) == ("int8_float32", 300)
     assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
+@pytest.mark.seldom
 def test_enabled_takes_effect(project: Project, up: str) -> None:
     project.set(enabled=False)
     said = project.up()
