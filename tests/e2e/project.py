@@ -294,6 +294,8 @@ class Project:
     globals: dict[str, Any] = field(default_factory=dict)
     #: Added to the environment of every command.
     environment: dict[str, str] = field(default_factory=dict)
+    #: The words before `make` and Pulumi that lead to another place, such as nsenter's.
+    leading: list[str] = field(default_factory=list)
     #: Settings and machines of the last `up` that succeeded.
     _applied: object = field(default=None, repr=False)
     #: The secret outputs as the state has them, and what Pulumi made of these.
@@ -360,11 +362,13 @@ class Project:
     def pulumi(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """``bootstrap/pulumi.sh e2e …``, which is what make runs."""
         script = str(self.root / "bootstrap" / "pulumi.sh")
-        return run(script, STACK, *words, cwd=self.root, env=self.variables(**environment))
+        return run(
+            *self.leading, script, STACK, *words, cwd=self.root, env=self.variables(**environment)
+        )
 
     def make(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """``make … STACK=e2e``."""
-        line = ("make", "-s", *words, f"STACK={STACK}")
+        line = (*self.leading, "make", "-s", *words, f"STACK={STACK}")
         return run(*line, cwd=self.root, env=self.variables(**environment))
 
     def start_up(self) -> Running:

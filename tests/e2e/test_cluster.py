@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ NEW, NEW_SUBNET = "stt-e2e-clb", "10.213.73"
 #: The two domains of docs/scale.md, as they are called here.
 SIZE, SIZE_SUBNET = "stt-e2e-cz", "10.213.81"
 MORE, MORE_SUBNET = "stt-e2e-cza", "10.213.82"
-OVER_SSH, SSH_SUBNET = "stt-e2e-cls", "10.213.83"
+HERE, HERE_SUBNET = "stt-e2e-cls", "10.213.83"
 #: Where the STT service's volume is in its machine.
 VOLUME = "/srv/models"
 
@@ -233,28 +234,39 @@ def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project)
     assert size.unchanged()
 
 
-@pytest.mark.seldom
-def test_a_member_over_ssh(cluster: Cluster, tmp_path: Path) -> None:
-    """As its operator would: the members are found, and a machine gets to another one."""
-    where_it_runs = cluster.namespaces("node1"), cluster.environment("node1")
-    with ssh_server(address_of("node1"), *where_it_runs) as server:
+@contextmanager
+def at_a_member(cluster: Cluster, root: Path, way: str) -> Iterator[Project]:
+    """A project that works at node1 over SSH, or that runs on it."""
+    namespaces, environment = cluster.namespaces("node1"), cluster.environment("node1")
+    if way == "local":
+        leading = [*namespaces, f"--wd={root}"]
+        yield Project(root, HERE, HERE_SUBNET, environment=environment, leading=leading)
+        return
+    with ssh_server(address_of("node1"), namespaces, environment) as server:
         server.know_host_key()
-        environment = {"PATH": f"{server.path}:{os.environ['PATH']}"}
-        project = Project(tmp_path / "project", OVER_SSH, SSH_SUBNET, environment=environment)
+        path = {"PATH": f"{server.path}:{os.environ['PATH']}"}
+        yield Project(root, HERE, HERE_SUBNET, environment=path)
+
+
+@pytest.mark.seldom
+@pytest.mark.parametrize("way", ["ssh:stt-test", "local"])
+def test_at_a_member(cluster: Cluster, tmp_path: Path, way: str) -> None:
+    """As its operator would: the members are found, and a machine gets to another one."""
+    with at_a_member(cluster, tmp_path / "project", way) as project:
         light(project)
-        project.set(connection="ssh:stt-test", image=IMAGE, pool=None)
+        project.set(connection=way, image=IMAGE, pool=None)
         assert "node1, node2, node3" in project.fails()
         project.machines["gpu-server"]["member"] = "node2"
         project.write()
         project.up()
-        assert where(cluster, OVER_SSH) == {"gpu-server": "node2", "models": "node2"}
-        assert project.outputs()["members"] == {f"{OVER_SSH}/gpu-server": "node2"}
+        assert where(cluster, HERE) == {"gpu-server": "node2", "models": "node2"}
+        assert project.outputs()["members"] == {f"{HERE}/gpu-server": "node2"}
         assert project.outputs()["stt_check"]["text"].endswith("bytes")
         assert project.unchanged() and project.drift() == []
         looked = project.make("doctor")
         assert "node2" in looked.stdout and "bad " not in looked.stdout, looked.stdout
         project.destroy()
-    assert left_of(OVER_SSH, **cluster.environment()) == []
+    assert left_of(HERE, **cluster.environment()) == []
 
 
 @pytest.mark.seldom
