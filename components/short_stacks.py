@@ -13,7 +13,7 @@ def short_stacks() -> Iterator[None]:
 
     The whole Python stack of each resource would be half of the state, and tell nobody anything.
     """
-    sys.tracebacklimit = 8  # the SDK's own frames, and the first of this program's
+    sys.tracebacklimit = 6  # the SDK's own frames, and the first of this program's
     try:
         yield
     finally:

@@ -30,7 +30,7 @@ class Start:
 
     reading: Reading | HostError | None
     state: State
-    stack: pulumi.Input[str]
+    stack: str | pulumi.Output[str]
 
 
 def start() -> Start:

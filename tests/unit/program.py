@@ -388,7 +388,9 @@ def run(
         patch.setattr(components.start, "Reading", lambda *_: _Reading(live))
         patch.setattr(components.unread, "read_machine", lambda _, *place: (late or {}).get(place))
         patch.setattr(gc, "freeze", lambda: None)  # it would keep this run for ever
+        patch.setattr(gc, "enable", lambda: None)  # without it, there is all to look through
         contextvars.copy_context().run(in_context)
+    gc.enable()
     gc.collect(1)
     program.outputs = plain(recorder.outputs)
     return program
