@@ -23,7 +23,8 @@ T = TypeVar("T", bound=Named)
 class Folders(Mapping[str, T]):
     """A definition for each folder of a package, by name: the first, then alphabetically.
 
-    A folder that nobody asks for is not imported, which a preview would wait for.
+    A folder that nobody asks for is not imported, which a preview would wait for. The directory is
+    read once.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Folders(Mapping[str, T]):
         self._package, self._path, self._attribute = package, path, attribute
         self._first, self._dashes = first, dashes
         self._found: dict[str, T] = {}
+        self._names: list[str] = []
 
     def __getitem__(self, name: str) -> T:
         """The definition.
@@ -50,19 +52,24 @@ class Folders(Mapping[str, T]):
             ValueError: the folder does not define it, or under another name.
         """
         if name not in self._found:
-            if name not in iter(self):
+            if name not in self._all_names():
                 raise KeyError(name)
             self._found[name] = self._load(name)
         return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
-        names = [module.name for module in iter_modules(self._path) if module.ispkg]
-        if self._dashes:
-            names = [name.replace("_", "-") for name in names]
-        return iter(sorted(names, key=lambda name: (name != self._first, name)))
+        return iter(self._all_names())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._all_names())
+
+    def _all_names(self) -> list[str]:
+        if not self._names:
+            names = [module.name for module in iter_modules(self._path) if module.ispkg]
+            if self._dashes:
+                names = [name.replace("_", "-") for name in names]
+            self._names = sorted(names, key=lambda name: (name != self._first, name))
+        return self._names
 
     def _load(self, name: str) -> T:
         folder = name.replace("-", "_") if self._dashes else name

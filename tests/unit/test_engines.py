@@ -44,6 +44,7 @@ def add_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, tex
     (tmp_path / folder / "__init__.py").write_text(text)
     monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(tmp_path)])
     monkeypatch.setattr(ENGINES, "_path", engines.__path__)
+    monkeypatch.setattr(ENGINES, "_names", [])
 
 
 def test_the_default_comes_first_then_the_alphabet() -> None:
