@@ -315,12 +315,16 @@ def _pythons() -> list[str]:
     return found
 
 
+*OTHERS, MACHINES_OWN = _pythons()
+PYTHONS = [MACHINES_OWN, *(pytest.param(each, marks=pytest.mark.sweep) for each in OTHERS)]
+
+
 def _call(python: str, file: Path, root: Path, *words: str, text: bytes = b"") -> Any:
     argv = [python, "-IS", str(file), "--root", str(root), *words]
     return subprocess.run(argv, input=text, capture_output=True, timeout=120)
 
 
-@pytest.mark.parametrize("python", _pythons())
+@pytest.mark.parametrize("python", PYTHONS)
 def test_compiled_in_its_machine_it_works_the_same(tmp_path: Path, python: str) -> None:
     file, root = tmp_path / "agent.pyz.part", tmp_path / "root"
     root.mkdir()
@@ -350,7 +354,7 @@ def archive_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("python", _pythons())
+@pytest.mark.parametrize("python", PYTHONS)
 def test_the_packed_agent_works(
     archive_file: Path, tmp_path: Path, python: str, archive: Any
 ) -> None:

@@ -221,7 +221,14 @@ def test_a_file_without_an_end_is_not_waited_for(
     assert set(domain.install("two")) == set(WHEELS) - {"click-8.5.1"}
 
 
-@pytest.mark.parametrize("name", ["deep", "part", "lock", file_name("click-8.5.1")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deep",
+        *(pytest.param(name, marks=pytest.mark.sweep) for name in ("part", "lock")),
+        file_name("click-8.5.1"),
+    ],
+)
 def test_directories_stop_nobody(domain: Domain, name: str) -> None:
     there = os.open(domain.shared, os.O_RDONLY)
     for _ in range(1500):

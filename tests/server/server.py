@@ -18,10 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import uvicorn
 
-from stt_server.protocol import Protocol
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +138,10 @@ class This:
 @contextmanager
 def served(app: Any) -> Iterator[Running]:
     """An application of a test's own, in this process, behind the server's protocol."""
+    import uvicorn  # here: `make test-unit` reads this file and starts no server
+
+    from stt_server.protocol import Protocol
+
     port = free_port()
     config = uvicorn.Config(app, port=port, http=Protocol, log_level="error")
     server = uvicorn.Server(config)
@@ -165,6 +166,8 @@ def wait(done: Callable[[], bool], seconds: float = 30) -> None:
 
 def wav(samples: Any, rate: int = 16000) -> bytes:
     """Samples from -1 to 1 as a recording."""
+    import numpy as np
+
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
@@ -176,5 +179,7 @@ def wav(samples: Any, rate: int = 16000) -> bytes:
 
 def speech() -> Any:
     """The samples of ``SPEECH``."""
+    import numpy as np
+
     with wave.open(str(SPEECH)) as file:
         return np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768

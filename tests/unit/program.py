@@ -318,14 +318,23 @@ def config_of(stack: str) -> dict[str, str]:
     return {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
 
 
+@cache
+def _users_of_digests(_: int) -> list[tuple[Any, str]]:
+    """The modules that have a function of digests, and its name there; of so many modules."""
+    return [
+        (module, name)
+        for module in list(sys.modules.values())
+        for name, original in _DIGESTS.items()
+        if getattr(module, name, None) is original
+    ]
+
+
 @contextmanager
 def constant_digests() -> Iterator[None]:
     """Digests of files that are always the same: expectations do not change with the files."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in list(sys.modules.values()):
-            for name, original in _DIGESTS.items():
-                if getattr(module, name, None) is original:
-                    patch.setattr(module, name, lambda _: DIGEST)
+        for module, name in _users_of_digests(len(sys.modules)):
+            patch.setattr(module, name, lambda _: DIGEST)
         patch.setattr(components.agent, "agent_file", lambda: Path(f"agent-{DIGEST}.pyz"))
         yield
 

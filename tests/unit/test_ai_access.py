@@ -33,7 +33,13 @@ def rules(found: Program, acl: str, way: str = "ingress") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "holder"), [("", "home"), ("home", "home"), ("work", "work"), ("nobody", "nobody")]
+    ("chosen", "holder"),
+    [
+        ("", "home"),
+        pytest.param("home", "home", marks=pytest.mark.sweep),
+        ("work", "work"),
+        ("nobody", "nobody"),
+    ],
 )
 def test_only_who_has_the_access_is_let_in(tmp_path: Path, chosen: str, holder: str) -> None:
     found = run("cpu", infra=topology(tmp_path), aiAccess=chosen)

@@ -154,6 +154,7 @@ def test_a_value_of_another_type_is_refused_or_means_what_it_says(
     assert any(f"stt:{key}" in problem for problem in found), found
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("path", INFRA_STRINGS)
 @pytest.mark.parametrize("text", [*INJECTIONS, 7, True, [[]], {"a": 1}], ids=ascii)
 def test_an_injection_in_the_topology_is_refused(path: str, text: Any, tmp_path: Path) -> None:
@@ -235,7 +236,12 @@ def test_free_text_reaches_incus_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "engine"),
-    [*zip(DIRECTORIES, ["speaches", "faster-whisper"] * 4, strict=False)],
+    [
+        pytest.param(name, engine, marks=[] if number < 2 else pytest.mark.sweep)
+        for number, (name, engine) in enumerate(
+            zip(DIRECTORIES, ["speaches", "faster-whisper"] * 4, strict=False)
+        )
+    ],
     ids=ascii,
 )
 def test_a_model_directory_may_have_any_name(name: str, engine: str, tmp_path: Path) -> None:

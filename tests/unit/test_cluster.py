@@ -194,7 +194,7 @@ def test_each_member_has_its_own_cards(infra: Infra) -> None:
         run("gpu", both, infra=infra(**two))
 
 
-@pytest.mark.parametrize("status", ["Offline", "Evacuated"])
+@pytest.mark.parametrize("status", ["Offline", pytest.param("Evacuated", marks=pytest.mark.sweep)])
 def test_what_is_on_a_member_that_is_away_is_left_as_it_is(infra: Infra, status: str) -> None:
     file = infra(one={"a": server("node2")}, two={"c": server("node3")})
     first = run("cpu", CLUSTER, infra=file)

@@ -291,16 +291,20 @@ def test_secrets_restart_their_service_themselves(role: str, first: Program, liv
 @pytest.mark.parametrize(
     ("settings", "touched"),
     [
-        ({"keepAlive": "7m"}, f"{STT}/service"),
+        pytest.param({"keepAlive": "7m"}, f"{STT}/service", marks=pytest.mark.sweep),
         ({"model": "tiny"}, f"{STT}/model"),
         ({"port": 8001}, f"{STT}/service"),
-        ({"engine": "faster-whisper"}, f"{STT}/program"),
+        pytest.param({"engine": "faster-whisper"}, f"{STT}/program", marks=pytest.mark.sweep),
         ({"pool": "fast"}, "ai-tools/volume/models"),
         ({"image": "images:debian/12"}, f"{MACHINE}/instance"),
-        ({"connection": "incus:lab"}, f"{MACHINE}/instance"),
+        pytest.param({"connection": "incus:lab"}, f"{MACHINE}/instance", marks=pytest.mark.sweep),
         ({"connection": "ssh:me@host"}, f"{STT}/service"),
         ({"enabled": False}, f"{WEBUI}/service"),
-        ({"ollama": {"port": 11435}}, f"{MACHINE}/ollama_server/service"),
+        pytest.param(
+            {"ollama": {"port": 11435}},
+            f"{MACHINE}/ollama_server/service",
+            marks=pytest.mark.sweep,
+        ),
     ],
     ids=str,
 )

@@ -114,7 +114,7 @@ OF_STAGING = {
 }
 
 
-@pytest.mark.parametrize("kind", ["ssh", "incus"])
+@pytest.mark.parametrize("kind", ["ssh", pytest.param("incus", marks=pytest.mark.sweep)])
 def test_environments_on_several_hosts_are_the_same_but_for_names_and_addresses(kind: str) -> None:
     """And all that one does is asked of its own host."""
     hosts = {"staging": f"{kind}:attic", "production": f"{kind}:rack"}

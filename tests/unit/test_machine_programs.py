@@ -58,7 +58,11 @@ def hub() -> Iterator[ModelHub]:
     hub.close()
 
 
-@pytest.mark.parametrize("text", [False, True], ids=["a file", "text"])
+@pytest.mark.parametrize(
+    "text",
+    [False, pytest.param(True, marks=pytest.mark.sweep)],
+    ids=["a file", "text"],
+)
 def test_a_model_is_fetched(hub: ModelHub, tmp_path: Path, text: bool) -> None:
     words = ("a/digits", str(tmp_path / "model"), "digits", "*.json", "model.bin")
     done = program(FETCH, *words, text=text, environment=at(hub.url, tmp_path))
@@ -67,8 +71,14 @@ def test_a_model_is_fetched(hub: ModelHub, tmp_path: Path, text: bool) -> None:
     assert not (tmp_path / "model" / "README.md").exists()
 
 
-@pytest.mark.parametrize("cached", [False, True], ids=["a directory", "the hub's cache"])
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("known", "cached"),
+    [
+        (True, True),
+        (False, False),
+        *(pytest.param(each, not each, marks=pytest.mark.sweep) for each in (True, False)),
+    ],
+)
 def test_a_revision_is_fetched_or_else_the_newest(
     hub: ModelHub, tmp_path: Path, known: bool, cached: bool
 ) -> None:

@@ -411,17 +411,20 @@ def test_auto_reaches_the_engine() -> None:
     assert service.spec["variables"]["WHISPER__COMPUTE_TYPE"] == "int8_float16"
 
 
-def test_auto_and_the_type_that_it_means_are_the_same_specs() -> None:
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [("parakeet", "float32"), pytest.param("speaches", "float16", marks=pytest.mark.sweep)],
+)
+def test_auto_and_the_type_that_it_means_are_the_same_specs(engine: str, kind: str) -> None:
     """Parakeet's files and directory are chosen by the type: `auto` would never converge."""
-    for engine, kind in (("parakeet", "float32"), ("speaches", "float16")):
-        auto, said = (run("gpu", engine=engine, quantization=each) for each in ("auto", kind))
-        assert {name: each.stdin for name, each in auto.commands.items()} == {
-            name: each.stdin for name, each in said.commands.items()
-        }
-        texts = [each.stdin for each in auto.steps.values()]
-        assert not any('"auto"' in text or "-auto" in text for text in texts)
-        again = run("gpu", host_after(auto), auto, engine=engine, quantization="auto")
-        assert (again.done, again.drift) == ({}, {})
+    auto, said = (run("gpu", engine=engine, quantization=each) for each in ("auto", kind))
+    assert {name: each.stdin for name, each in auto.commands.items()} == {
+        name: each.stdin for name, each in said.commands.items()
+    }
+    texts = [each.stdin for each in auto.steps.values()]
+    assert not any('"auto"' in text or "-auto" in text for text in texts)
+    again = run("gpu", host_after(auto), auto, engine=engine, quantization="auto")
+    assert (again.done, again.drift) == ({}, {})
 
 
 def instance(project: str, name: str, gpu: bool) -> dict[tuple[str, str, str], Any]:

@@ -288,7 +288,9 @@ def test_pulumi_shows_the_curl_line_whole(engine: str) -> None:
     assert "STT_API_KEY" not in line.partition("|")[2]
 
 
-@pytest.mark.parametrize("engine", ["speaches", "faster-whisper"])
+@pytest.mark.parametrize(
+    "engine", ["speaches", pytest.param("faster-whisper", marks=pytest.mark.sweep)]
+)
 def test_clients_have_keys_of_their_own(engine: str) -> None:
     """They come and go beside the one key, and no service restarts for them."""
     before = run("cpu", engine=engine)
