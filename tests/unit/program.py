@@ -21,10 +21,11 @@ import pulumi
 import pytest
 import yaml
 from google.protobuf import json_format, struct_pb2
+from pulumi.runtime import resource as pulumi_resource
 from pulumi.runtime import settings as pulumi_settings
 from pulumi.runtime import stack as pulumi_stack
 from pulumi.runtime.mocks import MockMonitor
-from pulumi.runtime.proto import resource_pb2
+from pulumi.runtime.proto import resource_pb2, source_pb2
 
 import components.agent
 import components.start
@@ -396,6 +397,7 @@ def run(
         patch.chdir(ROOT)
         patch.setattr(components.start, "Reading", lambda *_: _Reading(live))
         patch.setattr(components.unread, "read_machine", lambda _, *place: (late or {}).get(place))
+        patch.setattr(pulumi_resource, "_get_stack_trace", source_pb2.StackTrace)  # nobody looks at it
         patch.setattr(gc, "freeze", lambda: None)  # it would keep this run for ever
         patch.setattr(gc, "enable", lambda: None)  # without it, there is all to look through
         contextvars.copy_context().run(in_context)

@@ -58,7 +58,9 @@ TOPOLOGIES = {
 }
 
 
-@pytest.fixture(params=[(t, e) for t in TOPOLOGIES for e in ENGINES_TO_TRY], ids=" ".join)
+@pytest.fixture(
+    scope="module", params=[(t, e) for t in TOPOLOGIES for e in ENGINES_TO_TRY], ids=" ".join
+)
 def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
     """All steps of a declaration with everything that a setting can add."""
     topology, engine = request.param
