@@ -1,8 +1,8 @@
 """The one place that speaks to pulumi-command: a command line, with its desired state on stdin.
 
 Of the package ``pulumi_command`` only the provider and its version are used. Its class
-``local.Command`` says the same to Pulumi's engine; with outputs and types for sixteen properties it
-takes a third more of the time of a run.
+``local.Command`` tells Pulumi's engine the same (``tests/unit/test_command.py``), but makes sixteen
+outputs of each command and looks at their types, which is a quarter of the program's own time.
 """
 
 from __future__ import annotations
