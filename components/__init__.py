@@ -3,5 +3,5 @@
 Drift is found here, where a Command is registered. No role and no engine is named here. This room
 may import every room below it (``roles``, ``gpu``, ``stack``, ``engines``, ``declaration``,
 ``host``, ``agent``), and is the only one that imports ``pulumi``. One module speaks to
-``pulumi_command`` (``command.py``), and one reads ``pulumi.Config`` (``config.py``).
+Pulumi's provider ``command`` (``command.py``), and one reads ``pulumi.Config`` (``config.py``).
 """

@@ -397,7 +397,8 @@ def run(
         patch.chdir(ROOT)
         patch.setattr(components.start, "Reading", lambda *_: _Reading(live))
         patch.setattr(components.unread, "read_machine", lambda _, *place: (late or {}).get(place))
-        patch.setattr(pulumi_resource, "_get_stack_trace", source_pb2.StackTrace)  # nobody looks at it
+        # Nobody looks at where a resource comes from.
+        patch.setattr(pulumi_resource, "_get_stack_trace", source_pb2.StackTrace)
         patch.setattr(gc, "freeze", lambda: None)  # it would keep this run for ever
         patch.setattr(gc, "enable", lambda: None)  # without it, there is all to look through
         contextvars.copy_context().run(in_context)
