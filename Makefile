@@ -107,7 +107,7 @@ test: setup check ## Run the tests, with a sample of the faults, on this machine
 test-all: ## Run all tests, as CI does: those too that take long and whose programs change seldom
 	@$(MAKE) --no-print-directory test OFTEN=
 
-test-unit: venv-dev ## Run the tests that need neither Incus nor root, without sweeps; about a minute
+test-unit: venv-dev ## Run the tests that need neither Incus nor root, without sweeps; under a minute
 	@.venv/bin/pytest -n $(UNIT_WORKERS) --dist worksteal -m 'not e2e and not sweep $(OFTEN)' $(UNIT) $(ARGS)
 
 test-faults: setup venv-dev ## Break 200 runs off, then STT servers (STT_FAULT_SEED=…); send one nonsense (STT_FUZZ_SEED=…)
