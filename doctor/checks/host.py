@@ -106,17 +106,17 @@ def skew(time: float, began: float, ended: float) -> float:
 @check
 def containers(case: Case) -> Iterator[Finding]:
     """Whether the host's kernel has room for this stack's machines beside all others."""
-    limit, every = case.answer("inotify").text.strip(), case.answer("instances").json or []
+    answer = case.answer("inotify")
+    if not answer.worked:
+        return
     running = {
         (each["project"], each["name"])
-        for each in every
+        for each in case.answer("instances").json or []
         if each["status"] == "Running" and each.get("type") != "virtual-machine"
         if case.is_on_host(each)
     }
     ours = {(plan.domain, plan.name) for plan in case.machines if case.is_here(plan)}
-    if case.remote or not limit:
-        return
-    count = len(running | ours)
+    limit, count = answer.text.strip(), len(running | ours)
     found = f"room for about {int(limit) // inotify.EACH} ({inotify.LIMIT}={limit}), with this"
     if inotify.too_few(limit, count):
         yield doubtful("containers", f"{found} stack {count}", f"as root: {inotify.RAISE}")

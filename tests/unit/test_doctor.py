@@ -167,6 +167,11 @@ def test_the_host(host: dict[str, Any], subject: str, mark: Mark, said: str) -> 
     assert found.mark is mark and said in f"{found.found} -> {found.next}"
 
 
+def test_a_kernel_that_does_not_tell_its_limit() -> None:
+    unknown = good_case(inotify=Answer(1, "cat: no such file"))
+    assert not [each for each in findings(unknown) if each.subject == "containers"]
+
+
 @pytest.mark.parametrize(
     ("identity", "mark", "said"),
     [
