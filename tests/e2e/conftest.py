@@ -69,6 +69,11 @@ def incus_ready(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Ite
                     prepared.touch()
                     fcntl.flock(lock, fcntl.LOCK_SH)
         yield
+        # The last process of the run takes away what all shared; a run that waits does it itself.
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            memory_pool.remove()
+            kernel.restore_limit()
 
 
 @pytest.fixture(scope="session")
@@ -165,16 +170,6 @@ def other() -> Iterator[OtherIncus]:
         yield daemon
     finally:
         daemon.remove()
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take away what the processes shared, unless the next run has made it its own already."""
-    if hasattr(session.config, "workerinput"):
-        return
-    with _LOCK.open("w") as lock, suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        memory_pool.remove()
-        kernel.restore_limit()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
