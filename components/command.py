@@ -13,19 +13,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
-from typing import Any, TypeAlias
+from typing import Any
 
 import pulumi
 
 from agent.difference import Difference, missing
 from components.members import Placement
-from components.state import State
+from components.state import State, Text
 from declaration.connection import Connection
 from host.client import shell
 from host.read import Live
 
-#: A text that is known, or that a resource says once it is there.
-Text: TypeAlias = "str | pulumi.Output[str]"
 #: What runs a command on the machine of Pulumi.
 LOCAL = ["/bin/sh", "-c"]
 #: A Command's inputs.

@@ -30,8 +30,8 @@ def obstacles(
 
     Of a cluster only the numbers of the member that answers are known.
     """
-    here = ("", live.answers)
-    machines = [each for each in declaration.topology.machines if placement.of(each.domain) in here]
+    every = declaration.topology.machines
+    machines = [each for each in every if live.is_of(placement.of(each.domain))]
     wanted = [plan for plan in machines if plan.isolated]
     free = room(live.user_ids)
     ours = {(plan.domain, plan.name) for plan in machines}
@@ -39,7 +39,7 @@ def obstacles(
         name
         for (kind, project, name), found in live.objects.items()
         if kind == INSTANCE.name and (project, name) not in ours and _is_isolated(found)
-        if member_of(found) in here
+        if live.is_of(member_of(found))
     ]
     if free is None or not wanted or len(wanted) + len(others) <= free:
         return []

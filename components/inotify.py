@@ -12,17 +12,16 @@ from stack.declare import Declaration
 
 def warnings(declaration: Declaration, live: Live, placement: Placement) -> list[str]:
     """More machines than can boot. Of a cluster only the member that answers is known."""
-    here = ("", live.answers)
     running = {
         (project, name)
         for (kind, project, name), found in live.objects.items()
         if kind == INSTANCE.name and found.get("status") == "Running"
-        if found.get("type") != "virtual-machine" and member_of(found) in here
+        if found.get("type") != "virtual-machine" and live.is_of(member_of(found))
     }
     wanted = {
         (plan.domain, plan.name)
         for plan in declaration.topology.machines
-        if placement.of(plan.domain) in here
+        if live.is_of(placement.of(plan.domain))
     }
     more = wanted - running
     if not more or not too_few(live.inotify_instances, len(running | wanted)):

@@ -10,7 +10,7 @@ import pulumi
 
 from components.config import raw_setting
 from components.short_stacks import short_stacks
-from components.state import State, read_state
+from components.state import State, Text, read_state
 from declaration.connection import UNREAD, parse_connection
 from host.client import HostError
 from host.read import Reading
@@ -30,7 +30,7 @@ class Start:
 
     reading: Reading | HostError | None
     state: State
-    stack: str | pulumi.Output[str]
+    stack: Text
 
 
 def start() -> Start:

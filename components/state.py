@@ -8,10 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import pulumi
 
+#: A text that is known, or that a resource says once it is there.
+Text: TypeAlias = "str | pulumi.Output[str]"
 #: The Command whose output is the stack's own id.
 STACK_ID = "stack/id"
 #: The file of a new stack is empty for a moment, when the engine has begun to write it.

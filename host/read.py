@@ -144,6 +144,10 @@ class Live:
     members: Mapping[str, Member] = field(default_factory=dict)
     answers: str = ""
 
+    def is_of(self, member: str) -> bool:
+        """Whether a member is the host that was read; an empty one: there is no cluster."""
+        return member in ("", self.answers)
+
     def find(self, type_: str, name: str, project: str, member: str = "") -> Any:
         """An object, where there is one; of a cluster's volumes, that of a member."""
         if member:

@@ -376,7 +376,7 @@ class Project:
         log = self.root / "up.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [str(self.root / "bootstrap" / "pulumi.sh"), STACK, "up"],
+                [*self.leading, str(self.root / "bootstrap" / "pulumi.sh"), STACK, "up"],
                 cwd=self.root,
                 env=self.variables(),
                 stdin=subprocess.DEVNULL,
@@ -389,7 +389,7 @@ class Project:
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """A script in the shell that ``eval "$(make -s env)"`` gives."""
         whole = f'eval "$(make -s env STACK={STACK})"\nset -eu\n{script}\n'
-        return run("sh", "-c", whole, cwd=self.root, env=self.variables())
+        return run(*self.leading, "sh", "-c", whole, cwd=self.root, env=self.variables())
 
     def up(self, *words: str) -> str:
         """``up``, which has to succeed; what it said."""

@@ -267,35 +267,37 @@ def test_settings_take_effect_and_change_only_the_stt_service(project: Project, 
     """Several at a time, and each is asked for what it does."""
     booted = project.inside("stat", "-c", "%Z", "/proc/1")
     model, before = make_model(project.root / "models" / "hundred"), dict(project.settings)
-    # The model's weights are random, so its words are not compared.
-    project.set(
-        port=8123, model="./models/hundred", quantization="float32", keepAlive="1s",
-        check={"words": ""},
-    )  # fmt: skip
-    assert not project.unchanged()
+    assert project.health()["keep_alive"] == 300
     borders = [f"{project.domain}/acl", f"{project.domain}/acl/closed"]  # they name the port
-    assert touched(project, project.up()) == sorted(["model", "model-files", *FOLLOWING, *borders])
+    project.set(port=8123, quantization="float32", keepAlive="1s")
+    assert not project.unchanged()
+    assert touched(project, project.up()) == sorted(["model", *FOLLOWING, *borders])
     assert project.inside("stat", "-c", "%Z", "/proc/1") == booted
     assert project.outputs()["stt_url"] == f"http://{project.subnet}.1:8123/v1"
     with pytest.raises(OSError, match="refused"):
         request(f"http://{project.subnet}.1:8000/health")
     assert '"systemd"' in project.inside("ss", "-ltnp", "sport = :8123")  # it holds the port
-    health = project.health()
-    assert (health["model"], health["compute_type"]) == ("./models/hundred", "float32")
-    detected = project.transcribe("hello_world", response_format="verbose_json").json
-    assert detected["language_probability"] < 1
+    assert project.health()["compute_type"] == "float32"
     wait_until(lambda: not project.health()["loaded"])
     assert "nothing loaded" in project.make("vram").stdout
+    assert project.transcribe("hello_world").json["text"] == "hello world"
 
-    # The service is not root, and may have port 80 all the same.
-    project.set(port=80, language="fr", keepAlive="-1")
-    assert touched(project, project.up()) == sorted([*FOLLOWING, *borders])
+    # The service is not root, and may have port 80 all the same. The model's weights are random.
+    project.set(port=80, model="./models/hundred", keepAlive="-1", check={"words": ""})
+    project.up()
     assert '"systemd"' in project.inside("ss", "-ltnp", "sport = :80")
+    health = project.health()
+    assert (health["status"], health["model"]) == ("ok", "./models/hundred")
+    detected = project.transcribe("hello_world", response_format="verbose_json").json
+    assert detected["language_probability"] < 1
+    assert "./models/hundred loaded, never unloads" in project.make("vram").stdout
+
+    project.set(language="fr")
+    assert touched(project, project.up()) == FOLLOWING
     answer = project.transcribe("hello_world", response_format="verbose_json").json
     assert (answer["language"], answer["language_probability"]) == ("fr", 1)
     asked = project.transcribe("hello_world", response_format="verbose_json", language="de").json
     assert asked["language"] == "de"
-    assert "./models/hundred loaded, never unloads" in project.make("vram").stdout
 
     project.set(port=None, host="127.0.0.1")
     project.up()
