@@ -10,8 +10,8 @@ PULUMI = bootstrap/pulumi.sh $(STACK)
 UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_settings.py
 # What `make test` leaves to `make test-all`.
 OFTEN = and not seldom
-# Some tests wait: three processes for two cores.
-UNIT_WORKERS = $$((($$(nproc) * 3 + 1) / 2))
+# Tests without Incus often wait: three processes for two cores.
+WAITING = $$((($$(nproc) * 3 + 1) / 2))
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor updates
@@ -99,16 +99,16 @@ generate: venv ## Write the generated tables and the schema
 	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document
 
 # Exit status 5: ARGS selected none of these.
-test: setup check ## Run the tests, with a sample of the faults, on this machine's Incus; 15 to 25 minutes
+test: venv-dev setup check ## Run the tests, with a sample of the faults, on this machine's Incus; about 15 minutes
 	@bootstrap/tests.sh
-	@.venv/bin/pytest -n auto --dist worksteal -m 'not e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
-	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m 'e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n $(WAITING) --dist worksteal -m 'not e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n auto --dist loadgroup --no-loadscope-reorder -m 'e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
 
 test-all: ## Run all tests, as CI does: those too that take long and whose programs change seldom
-	@$(MAKE) --no-print-directory test OFTEN=
+	@STT_FAULTS=$${STT_FAULTS:-5} $(MAKE) --no-print-directory test OFTEN=
 
 test-unit: venv-dev ## Run the tests that need neither Incus nor root, without sweeps; under a minute
-	@.venv/bin/pytest -n $(UNIT_WORKERS) --dist worksteal -m 'not e2e and not sweep $(OFTEN)' $(UNIT) $(ARGS)
+	@.venv/bin/pytest -n $(WAITING) --dist worksteal -m 'not e2e and not sweep $(OFTEN)' $(UNIT) $(ARGS)
 
 test-faults: setup venv-dev ## Break 200 runs off, then STT servers (STT_FAULT_SEED=…); send one nonsense (STT_FUZZ_SEED=…)
 	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS) || [ $$? = 5 ]

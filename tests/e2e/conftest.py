@@ -2,7 +2,7 @@
 
 One stack is shared by every module that does not say otherwise: ``project``. It is built once, and
 each test finds it as the first `up` left it. Modules run side by side, each in one process of
-pytest-xdist: a process has a shared stack of its own, and no two modules have the same names.
+pytest-xdist, and all that share the stack in the same one. No two modules have the same names.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, r
 
 #: Modules that take a minute or more, the longest first: started last, one would run by itself.
 LONGEST = (
-    *("test_webui", "test_speaches", "test_drift", "test_engines", "test_faults"),
-    *("test_convergence", "test_commands", "test_lifecycle", "test_service", "test_load"),
-    *("test_backup", "test_ollama", "test_cluster", "test_gateway", "test_gateway_tls"),
+    *("test_webui", "test_speaches", "test_convergence", "test_commands", "test_lifecycle"),
+    *("test_load", "test_backup", "test_ollama", "test_cluster", "test_gateway"),
+    "test_gateway_tls",
 )
 
 #: Held by every process of a run.
@@ -173,9 +173,14 @@ def other() -> Iterator[OtherIncus]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test here is an end-to-end test; the modules that take longest come first."""
+    """Every test here is an end-to-end test; what takes longest comes first."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
+    ours = [item for item in items if item.get_closest_marker("e2e")]
+    sharing = {item.path for item in ours if "stack" in getattr(item, "fixturenames", ())}
+    for item in ours:
+        group = "stack" if item.path in sharing else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
     place = {module: number for number, module in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    items.sort(key=lambda item: (item.path not in sharing, place.get(item.path.stem, len(place))))

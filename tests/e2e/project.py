@@ -422,6 +422,16 @@ class Project:
         assert done.returncode in (0, 2), done.stdout + done.stderr
         lines = done.stdout.splitlines()
         assert (done.returncode == 2) == bool(lines), done.stdout
+        return self._without_domain(lines)
+
+    def preview(self) -> tuple[str, list[str]]:
+        """What a preview with its diff says, and the drift in it, as ``drift`` has it."""
+        report = self.root / "drift"
+        done = self.pulumi("preview", "--diff", STT_DRIFT_REPORT=str(report))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout, self._without_domain(report.read_text().splitlines())
+
+    def _without_domain(self, lines: list[str]) -> list[str]:
         return [line.removeprefix(f"{self.domain}/") for line in lines]
 
     def outputs(self) -> dict[str, Any]:

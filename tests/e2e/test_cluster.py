@@ -99,7 +99,6 @@ def test_machines_and_volumes_are_on_their_members(cluster: Cluster, pair: Proje
     assert pair.outputs()["members"] == members
     assert pair.outputs()["stt_check"]["text"].endswith("bytes")
     assert pair.unchanged()
-    assert pair.drift() == []
 
 
 def test_what_is_published_on_a_member_is_reached_from_another_one(
@@ -262,7 +261,7 @@ def test_at_a_member(cluster: Cluster, tmp_path: Path, way: str) -> None:
         assert where(cluster, HERE) == {"gpu-server": "node2", "models": "node2"}
         assert project.outputs()["members"] == {f"{HERE}/gpu-server": "node2"}
         assert project.outputs()["stt_check"]["text"].endswith("bytes")
-        assert project.unchanged() and project.drift() == []
+        assert project.unchanged()
         looked = project.make("doctor")
         assert "node2" in looked.stdout and "bad " not in looked.stdout, looked.stdout
         project.destroy()
@@ -295,6 +294,7 @@ def test_a_member_that_is_taken_out_keeps_what_it_has(cluster: Cluster, pair: Pr
     assert where(cluster) == {"gpu-server": "node2", "models": "node2"}
 
 
+@pytest.mark.seldom
 def test_a_machine_moves_with_its_volume(cluster: Cluster, pair: Project) -> None:
     """It stays there for the tests after this one."""
     inside(cluster, "sh", "-c", f"echo moved >{VOLUME}/mine")

@@ -1,7 +1,8 @@
 """`up` stopped at any moment and run again ends in the desired state.
 
 Faults at random moments, on an Incus daemon of the tests' own: other ones in each run.
-``STT_FAULT_SEED`` repeats a run, ``STT_FAULTS`` is their number (`make test-faults`: 200).
+``STT_FAULT_SEED`` repeats a run, ``STT_FAULTS`` is their number (`make test-all`: 5,
+`make test-faults`: 200).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.e2e.project import Project, Running, incus, left_of, request, run, wa
 #: The same in all processes of a run: they have to find the same tests.
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
 SEED = int(os.environ.get("STT_FAULT_SEED") or int(_RUN, 16) % 1_000_000)
-FAULTS = int(os.environ.get("STT_FAULTS") or 5)
+FAULTS = int(os.environ.get("STT_FAULTS") or 3)
 DISK_GIB = 4
 #: About as many files as a change of a service writes into the agent's directory.
 ROOMS = 13

@@ -1,10 +1,12 @@
-"""What somebody changed on the host by hand: the preview names it, `up` restores it."""
+"""What somebody changed on the host by hand: the preview names it, `up` restores it.
+
+Every test ends with a host that is as the stack says.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,13 +15,6 @@ from tests.e2e.project import RECORDINGS, Project, changed, incus, post_recordin
 UNIT = "/etc/systemd/system/faster-whisper.service"
 ETC = "/etc/incus-stt/stt_server"
 ENV = "/etc/incus-stt/faster-whisper.env"
-
-
-@pytest.fixture(autouse=True)
-def clean(project: Project) -> Iterator[None]:
-    """Every test ends with a host that is as the stack says."""
-    yield
-    assert project.drift() == []
 
 
 def shell(project: Project, script: str) -> str:
@@ -77,11 +72,11 @@ def test_changed_incus_objects_are_named_field_by_field_and_restored(project: Pr
         f" -> {project.subnet}.1",
         "gpu-server/instance: devices.odd: {type: none} -> (none)",
     ]
-    assert project.drift() == expected
-    preview = project.pulumi("preview", "--diff").stdout
+    said, drift = project.preview()
+    assert drift == expected
     for line in expected:
-        assert line.split(": ", 1)[1] in preview
-    assert "hush-hush" not in preview
+        assert line.split(": ", 1)[1] in said
+    assert "hush-hush" not in said
     project.up()
     assert project.unchanged()
     assert json.loads(incus("query", f"/1.0/networks/net-{domain}"))["config"]["ipv4.nat"] == "true"
@@ -173,23 +168,24 @@ def test_a_change_of_configuration_is_shown_as_that_and_not_as_drift(project: Pr
     """Also where drift was mended before, and where there is drift at the same time."""
     project.set(keepAlive="10m")
     change = r'~ STT_KEEP_ALIVE +: "300" => "600"'
-    said = project.pulumi("preview", "--diff").stdout
+    said, drift = project.preview()
     assert len(re.findall(change, said)) == 1, said
-    assert "DRIFT" not in said
-    assert project.drift() == []
+    assert "DRIFT" not in said and drift == []
     shell(project, f"chmod 0600 {ENV}")
     expected = f"{ENV}: mode 600, owner root:root -> mode 644, owner root:root"
-    assert project.drift() == [f"gpu-server/stt_server/service: {expected}"]
-    said = project.pulumi("preview", "--diff").stdout
+    said, drift = project.preview()
+    assert drift == [f"gpu-server/stt_server/service: {expected}"]
     assert len(re.findall(change, said)) == 1, said
     assert said.count(expected) == 1 and said.count("DRIFT") == 1, said
     assert said.count(f"::{project.domain}/gpu-server/stt_server/service]") == 1, said
     project.up()
     project.set(keepAlive=None)
-    said = project.pulumi("preview", "--diff").stdout
+    said, drift = project.preview()
     assert re.search(r'~ STT_KEEP_ALIVE +: "600" => "300"', said), said
     assert "~ DRIFT" not in said and "+ DRIFT" not in said and "- DRIFT" not in said
+    assert drift == []
     project.up()
+    assert project.unchanged()
 
 
 def test_an_agent_that_somebody_removed_comes_back(project: Project) -> None:
@@ -217,11 +213,11 @@ def test_a_step_without_a_record_is_applied_again(project: Project) -> None:
 
 def test_a_stopped_machine_is_started(project: Project) -> None:
     incus("stop", "--force", "gpu-server", project=project.domain)
-    assert project.drift() == ["gpu-server/instance: status: Stopped -> Running"]
-    assert "drift inside it was not checked" in project.pulumi("preview").stdout
+    said, drift = project.preview()
+    assert drift == ["gpu-server/instance: status: Stopped -> Running"]
+    assert "drift inside it was not checked" in said
     machine = f"{project.domain}/gpu-server"
     assert changed(project.up()) == [f"{machine}/instance"]
-    assert project.unchanged()
     assert project.health()["status"] == "ok"
     # And what differs in it is restored by the same up.
     shell(project, "rm /etc/incus-stt/stt_server/api-key")

@@ -201,8 +201,7 @@ def test_a_recording_of_the_operator_s_own_has_to_come_back_as_its_words(project
     check = project.outputs()["stt_check"]
     assert (check["text"], check["word_error_rate"]) == ("hello world", 0.0)
     assert "file=@mine.wav" in project.outputs()["stt_curl"]
-    project.set(check=None)
-    project.up()
+    project.set(check=None)  # with the next `up`
 
 
 @pytest.mark.seldom

@@ -1,4 +1,4 @@
-"""A stack's whole life: taking over, protecting, renaming, destroying, coming back."""
+"""A stack's whole life: taking over, renaming, destroying, coming back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import memory_pool
-from tests.e2e.project import Project, everything, incus, left_of, light
+from tests.e2e.project import Project, incus, left_of, light
 
 DOMAIN, SUBNET = "stt-e2e-l", "10.213.53"
 MARKER = "/srv/models/kept"
@@ -100,21 +100,7 @@ def test_another_stack_leaves_alone_what_this_one_owns(project: Project, tmp_pat
     project.up()
 
 
-def test_a_protected_stack_is_not_destroyed(project: Project) -> None:
-    project.set(protect=True)
-    project.up()
-    before = everything(project.domain)
-    said = project.fails("destroy")
-    assert "protect" in said
-    assert everything(project.domain) == before
-    assert project.unchanged()
-    project.set(quantization="float32")  # changes go on
-    project.up()
-    assert project.health()["STT_COMPUTE_TYPE"] == "float32"
-    project.set(protect=None, quantization="int8")
-    project.up()
-
-
+@pytest.mark.seldom
 def test_a_machine_with_a_new_name_needs_to_say_so(project: Project) -> None:
     project.machines = {"stt-box": project.machines["gpu-server"]}
     project.write()

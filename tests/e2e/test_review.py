@@ -121,27 +121,32 @@ def test_a_wrong_setting_is_told_and_is_no_markup(branch: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("settings", "told"),
     [
         (
-            "language: no",
-            "| <code>stt:language</code> | <code>(default)</code> | <code>no</code> |",
+            ["language: no", "pool: fast"],
+            [
+                "| <code>stt:language</code> | <code>(default)</code> | <code>no</code> |",
+                "**2 machines replaced or deleted**",
+            ],
         ),
-        ("pool: fast", "**2 machines replaced or deleted**"),
-        ("webui: {adminEmail: me@example.com}", "cpu</code>: 1 service restarts, nothing"),
-        ("enabled: false", "**1 service removed**, 1 service restarts"),
+        (["webui: {adminEmail: me@example.com}"], ["cpu</code>: 1 service restarts, nothing"]),
+        (["enabled: false"], ["**1 service removed**, 1 service restarts"]),
     ],
+    ids=["language and pool", "webui", "enabled"],
 )
-def test_what_can_be_seen_without_a_host(branch: Project, setting: str, told: str) -> None:
+def test_what_can_be_seen_without_a_host(
+    branch: Project, settings: list[str], told: list[str]
+) -> None:
     """Of the shipped stack cpu, whose base is where the branch began, not what main has since."""
     with (branch.root / "stacks" / "Pulumi.cpu.yaml").open("a") as file:
-        file.write(f"\n  stt:{setting}\n")
-    commit(branch, setting)
+        file.writelines(f"\n  stt:{setting}\n" for setting in settings)
+    commit(branch, ", ".join(settings))
     line = ("make", "-s", "review", "STACK=cpu", "BASE=main")
     done = run(*line, cwd=branch.root, env=branch.variables(**NOTHING))
     assert done.returncode == 0, done.stderr
     said = html.unescape(done.stdout)
-    assert told in said, said
+    assert all(each in said for each in told), said
     assert "the preview fails" not in said
 
 
