@@ -102,7 +102,7 @@ generate: venv ## Write the generated tables and the schema
 test: venv-dev setup check ## Run the tests, with a sample of the faults, on this machine's Incus; about 15 minutes
 	@bootstrap/tests.sh
 	@.venv/bin/pytest -n $(WAITING) --dist worksteal -m 'not e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
-	@.venv/bin/pytest -n auto --dist loadgroup --no-loadscope-reorder -m 'e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
+	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m 'e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
 
 test-all: ## Run all tests, as CI does: those too that take long and whose programs change seldom
 	@STT_FAULTS=$${STT_FAULTS:-5} $(MAKE) --no-print-directory test OFTEN=

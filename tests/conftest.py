@@ -1,8 +1,15 @@
-"""The garbage collector, for all tests."""
+"""For all tests: the garbage collector, and which tests run in one process."""
 
 from __future__ import annotations
 
 import gc
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+
+#: The tests in this folder share what is slow to make.
+_TOGETHER = "tests/e2e/shared_stack"
 
 gc.disable()  # until all tests are collected it would find nothing
 
@@ -12,3 +19,21 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(20_000)
     gc.enable()
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """A module's tests run in one process, and those of the folder too.
+
+    ``--dist loadgroup``, which is meant for this, does nothing with pytest 9.2
+    (github.com/pytest-dev/pytest-xdist/issues/1386).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(f"{_TOGETHER}/"):
+            return _TOGETHER
+        return str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _Scheduling | None:
+    """For ``--dist loadfile``."""
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None

@@ -1,16 +1,14 @@
 """End-to-end tests: Pulumi's engine and the real Incus of this machine, in projects of their own.
 
-One stack is shared by every module that does not say otherwise: ``project``. It is built once, and
-each test finds it as the first `up` left it. Modules run side by side, each in one process of
-pytest-xdist, and all that share the stack in the same one. No two modules have the same names.
+Modules run side by side, each in one process of pytest-xdist; those in ``shared_stack`` all in the
+same one. No two modules have the same names.
 """
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,12 +17,12 @@ import pytest
 from tests.e2e import kernel, memory_pool, places
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.places import new_directory
-from tests.e2e.project import ROOT, Project, incus, left_of, remove_leftovers, run
+from tests.e2e.project import ROOT, incus, remove_leftovers, run
 
-#: Modules that take a minute or more, the longest first: started last, one would run by itself.
+#: What takes a minute or more, the longest first: started last, one would run by itself.
 LONGEST = (
-    *("test_webui", "test_speaches", "test_convergence", "test_commands", "test_lifecycle"),
-    *("test_load", "test_backup", "test_ollama", "test_cluster", "test_gateway"),
+    *("shared_stack", "test_webui", "test_speaches", "test_convergence", "test_commands"),
+    *("test_lifecycle", "test_backup", "test_ollama", "test_cluster", "test_gateway"),
     "test_gateway_tls",
 )
 
@@ -105,62 +103,6 @@ def bystander(incus_ready: None, worker_id: str) -> Iterator[Callable[[], list[s
     incus("network", "delete", name)
 
 
-@pytest.fixture(scope="session")
-def stack(
-    tmp_path_factory: pytest.TempPathFactory,
-    bystander: Callable[[], list[str]],
-    worker_id: str,
-) -> Iterator[Project]:
-    """The shared stack; nothing of it stays."""
-    before, number = bystander(), _process(worker_id)
-    names = f"stt-e2e-c{number:02}", f"10.213.{150 + number}"
-    made = Project(tmp_path_factory.mktemp("stack"), *names)
-    yield made
-    made.destroy()
-    assert left_of(made.domain) == []
-    assert bystander() == before
-
-
-@pytest.fixture(scope="session")
-def up(stack: Project) -> str:
-    """The first `up` of the shared stack; what it said."""
-    return stack.up()
-
-
-@pytest.fixture(scope="module")
-def engine_stack(stack: Project, up: str) -> Iterator[Project]:
-    """The shared stack for a module whose tests each set an engine; the former one is put back."""
-    before = dict(stack.settings)
-    yield stack
-    stack.settings = before
-    stack.write()
-    stack.up()
-
-
-FAILED = pytest.StashKey[bool]()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell the fixtures of a test whether it failed."""
-    report = yield
-    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
-    return report
-
-
-@pytest.fixture
-def project(stack: Project, up: str, request: pytest.FixtureRequest) -> Iterator[Project]:
-    """The shared stack. What a test that failed left otherwise is put back."""
-    before = copy.deepcopy((stack.settings, stack.machines))
-    yield stack
-    if (stack.settings, stack.machines) != before or request.node.stash.get(FAILED, False):
-        stack.settings, stack.machines = before
-        stack.write()
-        stack.up()
-
-
 @pytest.fixture
 def other() -> Iterator[OtherIncus]:
     """A second Incus daemon, with a pool and the image."""
@@ -177,10 +119,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-    ours = [item for item in items if item.get_closest_marker("e2e")]
-    sharing = {item.path for item in ours if "stack" in getattr(item, "fixturenames", ())}
-    for item in ours:
-        group = "stack" if item.path in sharing else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-    place = {module: number for number, module in enumerate(LONGEST)}
-    items.sort(key=lambda item: (item.path not in sharing, place.get(item.path.stem, len(place))))
+    place = {name: number for number, name in enumerate(LONGEST)}
+
+    def order(item: pytest.Item) -> int:
+        return min(place.get(name, len(place)) for name in (item.path.stem, item.path.parent.name))
+
+    items.sort(key=order)

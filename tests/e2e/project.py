@@ -429,7 +429,7 @@ class Project:
         report = self.root / "drift"
         done = self.pulumi("preview", "--diff", STT_DRIFT_REPORT=str(report))
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout, self._without_domain(report.read_text().splitlines())
+        return done.stdout + done.stderr, self._without_domain(report.read_text().splitlines())
 
     def _without_domain(self, lines: list[str]) -> list[str]:
         return [line.removeprefix(f"{self.domain}/") for line in lines]

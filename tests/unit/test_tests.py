@@ -37,7 +37,7 @@ def test_a_file_imports_no_test_module() -> None:
 def test_end_to_end_modules_share_no_subnet_and_no_name() -> None:
     """They run side by side."""
     users: dict[str, set[str]] = {}
-    for file in (ROOT / "tests" / "e2e").glob("*.py"):
+    for file in (ROOT / "tests" / "e2e").rglob("*.py"):
         for name in re.findall(r"10\.213\.\d+|stt-e2e-[a-z]\b", file.read_text()):
             users.setdefault(name, set()).add(file.name)
     assert len(users) > 20
@@ -46,5 +46,12 @@ def test_end_to_end_modules_share_no_subnet_and_no_name() -> None:
 
 def test_modules_that_are_ordered_or_left_out_are_there() -> None:
     named = re.findall(r'"(test_\w+)"', (ROOT / "tests/e2e/conftest.py").read_text())
-    assert len(named) > 10
+    assert len(named) > 5
     assert [name for name in named if not (ROOT / f"tests/e2e/{name}.py").exists()] == []
+
+
+def test_what_shares_a_stack_is_in_one_folder() -> None:
+    """All of it runs in one process, so that the stack is made once."""
+    folder = ROOT / "tests" / "e2e" / "shared_stack"
+    assert f'"{folder.relative_to(ROOT)}"' in (ROOT / "tests/conftest.py").read_text()
+    assert len(list(folder.glob("test_*.py"))) > 5
