@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PROGRAMS, STATE = "/opt/incus-stt", "/var/lib/incus-stt"
 #: Seconds that a step waits for what an earlier run has begun in this machine and not ended.
 LOCK_DEADLINE = 1800
+#: And another machine's on a volume that both have: it may be downloading a model.
+VOLUME_LOCK_DEADLINE = 7200
 #: Seconds that stdin may be silent before its sender is taken to be gone.
 STDIN_DEADLINE = 300
 _LOCKS = "/run/incus-stt"
@@ -179,6 +181,36 @@ class Machine:
                 yield
             finally:
                 del self._locks[name]
+
+    @contextlib.contextmanager
+    def volume_lock(self, path: str) -> Iterator[None]:
+        """Be the only one that writes ``path``, also among the machines that share its volume.
+
+        It locks the nearest directory above ``path`` that is there: the same one for all.
+
+        Raises:
+            StepError: somebody else still works there after ``VOLUME_LOCK_DEADLINE`` s.
+        """
+        directory = self.path(path).parent
+        while not directory.is_dir():
+            directory = directory.parent
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if not flock(descriptor):
+                say(f"waiting for another machine, which works on the same volume as {path}")
+                if not poll(lambda: flock(descriptor), VOLUME_LOCK_DEADLINE):
+                    raise StepError(
+                        f"Another machine still works on the volume of {path}, "
+                        f"after {VOLUME_LOCK_DEADLINE} s.",
+                        resolution="Look at the other machines of the domain (ps aux), or restart "
+                        "them. Then run up again.",
+                        unchanged=True,
+                    )
+            self._locks[str(directory)] = descriptor  # programs that this run starts hold it too
+            yield
+        finally:
+            self._locks.pop(str(directory), None)
+            os.close(descriptor)
 
 
 class _Stdin(io.RawIOBase):

@@ -46,43 +46,45 @@ class Model(Kind):
         return bool(self.fetch)
 
     def apply(self, machine: Machine, step: str) -> Applied:
-        """Fetch what is missing, then load it once."""
+        """Fetch what is missing, one machine after the other, then load it once."""
+        from agent.actions import read
+
         took: dict[str, float] = {}
-        missing = bool(self.fetch) and not seal.is_sealed(machine, self.directory)
-        spoiled = missing and seal.was_sealed(machine, self.directory)
+        spoiled = False
+        check_load, *fetch = read([self.check_load, *self.fetch])
         try:
-            self._prepare(machine, took, missing, spoiled)
+            if fetch:
+                began = time.monotonic()
+                with machine.volume_lock(self.directory):
+                    missing = not seal.is_sealed(machine, self.directory)
+                    spoiled = missing and seal.was_sealed(machine, self.directory)
+                    if missing:
+                        self._fetch(machine, fetch, spoiled)
+                took["fetch"] = round(time.monotonic() - began, 3)
+            began = time.monotonic()
+            check_load.do(machine)
+            took["check"] = round(time.monotonic() - began, 3)
         except StepError as error:
             # What was fetched so far is nobody's yet; only a model that was complete is missed.
             raise error.saying(unchanged=not spoiled) from None
         return Applied({"model": self.name, "took": took})
 
-    def _prepare(
-        self, machine: Machine, took: dict[str, float], missing: bool, spoiled: bool
-    ) -> None:
-        from agent.actions import give, read
+    def _fetch(self, machine: Machine, fetch: Sequence[Action], spoiled: bool) -> None:
+        from agent.actions import give
         from agent.progress import amount, on_disk, progress
 
-        check_load, *fetch = read([self.check_load, *self.fetch])
-        began = time.monotonic()
-        if fetch:
-            if missing:
-                # Changed after it was complete: from the start. What was cut off goes on.
-                if spoiled:
-                    remove(machine.path(self.directory))
-                size = self.download * 1_000_000
-                if size:
-                    say(f"downloading {self.name}: {amount(size)}")
-                place = machine.path(self.directory)
-                with progress(self.name, lambda: on_disk(place), size):
-                    for action in fetch:
-                        action.do(machine)
-                give(machine, self.directory, self.owner)
-                seal.seal(machine, self.directory)
-            took["fetch"] = round(time.monotonic() - began, 3)
-        began = time.monotonic()
-        check_load.do(machine)
-        took["check"] = round(time.monotonic() - began, 3)
+        # Changed after it was complete: from the start. What was cut off goes on.
+        if spoiled:
+            remove(machine.path(self.directory))
+        size = self.download * 1_000_000
+        if size:
+            say(f"downloading {self.name}: {amount(size)}")
+        place = machine.path(self.directory)
+        with progress(self.name, lambda: on_disk(place), size):
+            for action in fetch:
+                action.do(machine)
+        give(machine, self.directory, self.owner)
+        seal.seal(machine, self.directory)
 
     def check(self, machine: Machine, made: Mapping[str, Any]) -> list[Difference]:
         """Whether it is as it was fetched."""

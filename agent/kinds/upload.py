@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -41,7 +42,12 @@ class Upload(Kind):
         return True
 
     def apply(self, machine: Machine, step: str) -> Applied:
-        """Unpack beside, then rename."""
+        """Unpack beside, then rename; on a volume, one machine after the other."""
+        alone = machine.volume_lock(self.destination) if self.keep else contextlib.nullcontext()
+        with alone:
+            return self._bring(machine)
+
+    def _bring(self, machine: Machine) -> Applied:
         target = machine.path(self.destination)
         part = target.with_name(target.name + ".part")
         remove(part)

@@ -9,6 +9,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from agent import __main__ as cli
 from agent.actions import Download, Git, Link, Run, Unpack, Verify
 from agent.files import File
 from agent.kinds.certificates import DIRECTORY, Certificates
@@ -30,6 +32,7 @@ from agent.kinds.transcription import Evidence, Transcription
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
 from agent.machine import Machine, StepError
+from agent.specs import encode
 from agent.words import word_error_rate
 
 SECRET = 'geh"eim$-und`lang'
@@ -469,6 +472,57 @@ def test_model(agent: Any) -> None:
     assert weights.read_text() == "once\n" and agent.drift() == []
     agent.remove("stt/model")
     assert weights.exists(), "what was fetched stays"
+
+
+@pytest.fixture
+def beside(agent: Any, tmp_path: Path) -> Machine:
+    """Another machine, which has the same volume."""
+    volume = agent.path("/srv/models")
+    volume.mkdir(parents=True)
+    other = tmp_path / "beside"
+    (other / "srv").mkdir(parents=True)
+    (other / "srv" / "models").symlink_to(volume)
+    return Machine(other)
+
+
+def test_machines_that_share_a_volume_fetch_a_model_once(agent: Any, beside: Machine) -> None:
+    place = agent.path("/srv/models/small")
+    fetch = Run(["sh", "-c", f"sleep 0.5; mkdir -p {place}; echo once >>{place}/weights"])
+    text = json.dumps({"kind": "model", "spec": encode(replace(_model(agent), fetch=[fetch]))})
+    with ThreadPoolExecutor() as pool:
+        for done in [
+            pool.submit(cli.apply, machine, "stt/model", "stack-1", text)
+            for machine in (agent.machine, beside)
+        ]:
+            assert done.result()["model"] == "small"
+    assert agent.path("/srv/models/small/weights").read_text() == "once\n"
+    assert agent.drift() == []
+
+
+def test_machines_that_share_a_volume_take_an_upload_one_after_the_other(
+    agent: Any, beside: Machine, archive: Callable[[dict[str, str]], bytes]
+) -> None:
+    spec = Upload("/srv/models/stt/digits", owner=agent.owner, keep=True)
+    text = json.dumps({"kind": "upload", "spec": encode(spec)})
+    payload = archive({"weights": "w" * 5000})
+    agent.path("/srv/models/stt").mkdir()
+    ours, theirs = os.pipe()
+    beside.__dict__["stdin"] = os.fdopen(ours, "rb")
+    with ThreadPoolExecutor() as pool, os.fdopen(theirs, "wb") as sender:
+        sender.write(payload[:3000])
+        sender.flush()
+        first = pool.submit(cli.apply, beside, "stt/files", "stack-1", text)
+        while not agent.path("/srv/models/stt/digits.part").exists():
+            assert not first.done()
+        second = pool.submit(agent.apply, "stt/files", spec, payload=payload)
+        with pytest.raises(TimeoutError):
+            second.result(0.3)
+        sender.write(payload[3000:])
+        sender.close()
+        first.result()
+        second.result()
+    assert agent.path("/srv/models/stt/digits/weights").read_text() == "w" * 5000
+    assert agent.drift() == []
 
 
 def test_a_model_says_how_much_it_downloads(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -361,16 +362,33 @@ def test_what_does_not_unload_is_restarted_where_that_is_asked(
     assert memory("flush", asked) == {"stt": "cannot"}
 
 
-def test_ollama_s_models_are_pulled_with_their_size(imitation: Imitation) -> None:
+def test_ollama_s_models_are_pulled_with_their_size(imitation: Imitation, tmp_path: Path) -> None:
     part = {"status": "pulling 1", "digest": "sha256:1", "total": 2_019_000_000}
     imitation.answers = {"POST /api/pull": (200, part)}
     port = str(imitation.server_address[1])
-    done = program(MODELS, "pull", port, "llama3.2")
+    done = program(MODELS, "pull", port, str(tmp_path), "llama3.2")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"models": ["llama3.2"]})
     assert done.stderr == "pulling llama3.2\npulling llama3.2: 2.0 GB\n"
     imitation.answers = {"POST /api/pull": (200, {"error": "no such model"})}
-    done = program(MODELS, "pull", port, "nowhere")
+    done = program(MODELS, "pull", port, str(tmp_path), "nowhere")
     assert (done.returncode, done.stderr) == (1, "pulling nowhere\nnowhere: no such model\n")
+
+
+def test_ollama_s_models_are_pulled_by_one_machine_at_a_time(
+    imitation: Imitation, tmp_path: Path
+) -> None:
+    imitation.answers = {"POST /api/show": (200, {})}
+    words = ("pull", str(imitation.server_address[1]), str(tmp_path), "llama3.2")
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with subprocess.Popen(
+        [sys.executable, str(MODELS), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr and process.stdout
+        assert process.stderr.readline() == b"waiting for models that another machine pulls\n"
+        assert imitation.got == []
+        os.close(held)
+        assert json.loads(process.stdout.read()) == {"models": ["llama3.2"]}
 
 
 def test_ollama_s_models_tell_how_far_they_are(

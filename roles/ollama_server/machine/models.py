@@ -1,16 +1,20 @@
-"""Ollama's models: ``models.py pull|check PORT MODEL…``.
+"""Ollama's models: ``models.py pull PORT DIRECTORY MODEL…``, ``models.py check PORT MODEL…``.
 
-``pull`` fetches what is missing. ``check`` prints, as JSON, a list of ``[field, found, wanted]`` of
-models that are missing.
+``pull`` fetches what is missing into Ollama's directory, which other machines may have too.
+``check`` prints, as JSON, a list of ``[field, found, wanted]`` of models that are missing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 #: Parts of a model from this size on are told; bytes.
@@ -90,17 +94,34 @@ def pull(port: int, model: str) -> None:
         sys.exit(f"{model}: {error}")
 
 
-def main(verb: str, port: int, models: list[str]) -> None:
+@contextlib.contextmanager
+def only_one(directory: str) -> Iterator[None]:
+    """Be the only machine that fetches into a directory: two would write the same files."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print("waiting for models that another machine pulls", file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def main(verb: str, port: int, *words: str) -> None:
     """Pull or check."""
     if verb == "check":
-        missing = [model for model in models if not has(port, model)]
+        missing = [model for model in words if not has(port, model)]
         print(json.dumps([[f"model {model}", "not there", "there"] for model in missing]))
         return
-    for model in models:
-        if not has(port, model):
-            pull(port, model)
+    directory, *models = words
+    with only_one(directory):
+        for model in models:
+            if not has(port, model):
+                pull(port, model)
     print(json.dumps({"models": models}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
