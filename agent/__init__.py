@@ -12,11 +12,17 @@ from collections.abc import Callable
 from types import ModuleType
 
 #: What ``dataclasses`` and ``pathlib`` import, and a check does without.
-_SELDOM = ("inspect", "ipaddress")
+_SELDOM = ("copy", "inspect", "urllib.parse")
+#: What they take of it by name.
+_TAKEN = {"urllib.parse": "quote_from_bytes"}
 
 
 def _later(name: str) -> Callable[[str], object]:
     return lambda attribute: getattr(importlib.import_module(name), attribute)
+
+
+def _function(name: str, attribute: str) -> Callable[..., object]:
+    return lambda *given: getattr(importlib.import_module(name), attribute)(*given)
 
 
 def _import_light() -> None:
@@ -28,7 +34,8 @@ def _import_light() -> None:
     names = [name for name in _SELDOM if name not in sys.modules]
     for name in names:
         sys.modules[name] = late = ModuleType(name)
-        vars(late)["__getattr__"] = _later(name)
+        taken = _TAKEN.get(name)
+        vars(late)[taken or "__getattr__"] = _function(name, taken) if taken else _later(name)
     import dataclasses  # noqa: F401  # from here on they are there
     import pathlib  # noqa: F401
 

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +163,8 @@ class Machine:
         if name in self._locks:
             yield
             return
+        from urllib.parse import quote  # not at the top: a check locks nothing
+
         directory = self.path(_LOCKS)  # not /run/lock, where every user may hold one of our locks
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (directory / quote(name, safe="")).open("w") as file:

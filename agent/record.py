@@ -12,13 +12,13 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from urllib.parse import quote, unquote
 
 from agent.files import File, discard, read, write
 from agent.machine import PROGRAMS, STATE, Machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
 STEPS = f"{STATE}/steps"
@@ -91,7 +91,11 @@ def digest_of(spec: Mapping[str, Any]) -> str:
 
 
 def _file(step: str, suffix: str) -> str:
-    return f"{STEPS}/{quote(step, safe='')}{suffix}"
+    return f"{STEPS}/{step.replace('/', '%2F')}{suffix}"
+
+
+def _step(path: Path, suffix: str) -> str:
+    return path.name.removesuffix(suffix).replace("%2F", "/")
 
 
 def _now() -> str:
@@ -156,7 +160,7 @@ def records(machine: Machine) -> Iterator[Record]:
     """Every step that was applied, by name."""
     directory = machine.path(STEPS)
     for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
-        if record := load(machine, unquote(path.name.removesuffix(".json"))):
+        if record := load(machine, _step(path, ".json")):
             yield record
 
 
@@ -164,4 +168,4 @@ def unfinished(machine: Machine) -> list[str]:
     """The steps that were cut off."""
     directory = machine.path(STEPS)
     found = sorted(directory.glob("*.begun")) if directory.is_dir() else []
-    return [unquote(path.name.removesuffix(".begun")) for path in found]
+    return [_step(path, ".begun") for path in found]

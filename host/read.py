@@ -188,7 +188,7 @@ def read_script(connection: Connection, pool: str) -> str:
     columns = ["--all-projects", "--format", "csv", "--columns", "en"]
     ask = (
         f"{remote_variable(connection)}timeout {MACHINE_DEADLINE} incus "
-        f'--project "$project" exec "$name" -- {shlex.join([*AGENT_WORDS, "check"])} '
+        f'--project "$project" exec "$name" -n -- {shlex.join([*AGENT_WORDS, "check"])} '
         '</dev/null >"$answer"'
     )
     machine = (

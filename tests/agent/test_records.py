@@ -440,12 +440,14 @@ def test_a_check_of_a_machine_without_services_imports_little(
     assert "agent.__main__" in names
     heavy = {
         "argparse",
+        "copy",
         "inspect",
         "ipaddress",
         "signal",
         "subprocess",
         "ssl",
         "typing",
+        "urllib.parse",
         "urllib.request",
         "zipfile",
         "tarfile",

@@ -152,6 +152,7 @@ def test_names_resolve(machine: str) -> None:
         inside(f"getent hosts {name}")
 
 
+@pytest.mark.seldom
 def test_python_venv(machine: str) -> None:
     inside("python3 -m venv /tmp/venv && /tmp/venv/bin/pip --version")
 
@@ -162,6 +163,7 @@ def test_tools_and_identity(machine: str) -> None:
     assert len(inside("cat /etc/machine-id").stdout.strip()) == 32, "made at the first boot"
 
 
+@pytest.mark.seldom
 def test_packages_can_be_installed(machine: str) -> None:
     inside("apt-get -q update && apt-get -q -s install ffmpeg", timeout=180)
 
