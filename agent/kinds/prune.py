@@ -27,18 +27,24 @@ class Prune(Kind):
         return list(self.patterns)
 
     def apply(self, machine: Machine, step: str) -> Applied:
-        """Remove them."""
-        kept = {machine.path(path) for path in self.keep}
+        """Remove them, one machine after the other."""
         removed: list[str] = []
         for pattern in self.patterns:
-            for name in sorted(glob.glob(str(machine.path(pattern)))):
-                path = Path(name)
-                if not path.is_dir() or path in kept:
-                    continue
-                # One that a step works on right now is left to a later run.
-                inside = f"/{path.relative_to(machine.root)}"
-                with contextlib.suppress(StepError), machine.lock(inside, deadline=0):
-                    say(f"removing {name}, a model that is not used any more")
-                    remove(path)
-                    removed.append(name)
+            with machine.volume_lock(pattern):
+                removed += self._remove(machine, pattern)
         return Applied({"removed": removed})
+
+    def _remove(self, machine: Machine, pattern: str) -> list[str]:
+        kept = {machine.path(path) for path in self.keep}
+        removed: list[str] = []
+        for name in sorted(glob.glob(str(machine.path(pattern)))):
+            path = Path(name)
+            if not path.is_dir() or path in kept:
+                continue
+            # One that a step works on right now is left to a later run.
+            inside = f"/{path.relative_to(machine.root)}"
+            with contextlib.suppress(StepError), machine.lock(inside, deadline=0):
+                say(f"removing {name}, a model that is not used any more")
+                remove(path)
+                removed.append(name)
+        return removed

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -523,6 +524,20 @@ def test_machines_that_share_a_volume_take_an_upload_one_after_the_other(
         second.result()
     assert agent.path("/srv/models/stt/digits/weights").read_text() == "w" * 5000
     assert agent.drift() == []
+
+
+def test_machines_that_share_a_volume_prune_it_one_after_the_other(agent: Any) -> None:
+    volume = agent.path("/srv/models")
+    (volume / "old").mkdir(parents=True)
+    other = os.open(volume, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with ThreadPoolExecutor() as pool:
+        pruned = pool.submit(agent.apply, "stt/prune", Prune(["/srv/models/*"], []))
+        with pytest.raises(TimeoutError):
+            pruned.result(0.3)
+        assert (volume / "old").exists()
+        os.close(other)
+        assert pruned.result() == {"removed": [str(volume / "old")]}
 
 
 def test_a_model_says_how_much_it_downloads(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
