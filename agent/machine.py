@@ -28,6 +28,8 @@ VOLUME_LOCK_DEADLINE = 7200
 #: Seconds that stdin may be silent before its sender is taken to be gone.
 STDIN_DEADLINE = 300
 _LOCKS = "/run/incus-stt"
+#: On a volume that several machines may have.
+VOLUME_LOCK = ".lock"
 #: The machine's own bundle, also for programs that bring another one (uv, pip, requests, curl).
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
@@ -187,15 +189,17 @@ class Machine:
     def volume_lock(self, path: str) -> Iterator[None]:
         """Be the only one that writes ``path``, also among the machines that share its volume.
 
-        It locks the nearest directory above ``path`` that is there: the same one for all.
+        The lock's file is in the nearest directory above that is root's: the volume's, for all.
 
         Raises:
+            OSError: there is no room for the file.
             StepError: somebody else still works there after ``VOLUME_LOCK_DEADLINE`` s.
         """
         directory = self.path(path).parent
-        while not directory.is_dir():
+        while not directory.is_dir() or directory.stat().st_uid != os.geteuid():
             directory = directory.parent
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(directory / VOLUME_LOCK, flags, 0o600)
         try:
             if not flock(descriptor):
                 say(f"waiting for another machine, which works on the same volume as {path}")

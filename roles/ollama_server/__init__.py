@@ -194,7 +194,7 @@ def _programs(context: Context, service: Step) -> list[Step]:
         needs = [found[-1].name, upload.name]
     if models:
         pull = Run(
-            ["python3", f"{place}/models.py", "pull", str(port), MODELS, *models],
+            ["python3", f"{place}/models.py", "pull", str(port), VOLUME, *models],
             check_argv=["python3", f"{place}/models.py", "check", str(port), *models],
             failure="stt:ollama.models: a model could not be pulled.",
             shown=True,

@@ -32,7 +32,7 @@ from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.transcription import Evidence, Transcription
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
-from agent.machine import Machine, StepError
+from agent.machine import VOLUME_LOCK, Machine, StepError
 from agent.specs import encode
 from agent.words import word_error_rate
 
@@ -529,7 +529,7 @@ def test_machines_that_share_a_volume_take_an_upload_one_after_the_other(
 def test_machines_that_share_a_volume_prune_it_one_after_the_other(agent: Any) -> None:
     volume = agent.path("/srv/models")
     (volume / "old").mkdir(parents=True)
-    other = os.open(volume, os.O_RDONLY)
+    other = os.open(volume / VOLUME_LOCK, os.O_RDWR | os.O_CREAT)
     fcntl.flock(other, fcntl.LOCK_EX)
     with ThreadPoolExecutor() as pool:
         pruned = pool.submit(agent.apply, "stt/prune", Prune(["/srv/models/*"], []))
@@ -565,7 +565,7 @@ def test_prune_keeps_what_is_used_and_what_is_worked_on(agent: Any) -> None:
     other = agent.machine
     with other.lock("/srv/models/busy"):
         agent.apply("stt/prune", Prune(["/srv/models/*"], ["/srv/models/used"]))
-    assert sorted(os.listdir(agent.path("/srv/models"))) == ["busy", "file", "used"]
+    assert sorted(os.listdir(agent.path("/srv/models"))) == [VOLUME_LOCK, "busy", "file", "used"]
 
 
 # upload

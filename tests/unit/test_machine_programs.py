@@ -379,7 +379,7 @@ def test_ollama_s_models_are_pulled_by_one_machine_at_a_time(
 ) -> None:
     imitation.answers = {"POST /api/show": (200, {})}
     words = ("pull", str(imitation.server_address[1]), str(tmp_path), "llama3.2")
-    held = os.open(tmp_path, os.O_RDONLY)
+    held = os.open(tmp_path / ".ollama.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(held, fcntl.LOCK_EX)
     with subprocess.Popen(
         [sys.executable, str(MODELS), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -1,6 +1,6 @@
-"""Ollama's models: ``models.py pull PORT DIRECTORY MODEL…``, ``models.py check PORT MODEL…``.
+"""Ollama's models: ``models.py pull PORT VOLUME MODEL…``, ``models.py check PORT MODEL…``.
 
-``pull`` fetches what is missing into Ollama's directory, which other machines may have too.
+``pull`` fetches what is missing; Ollama's directory is on a volume, which other machines may have.
 ``check`` prints, as JSON, a list of ``[field, found, wanted]`` of models that are missing.
 """
 
@@ -19,6 +19,8 @@ from typing import Any
 
 #: Parts of a model from this size on are told; bytes.
 LARGE = 50_000_000
+#: On the volume; only root can hold it.
+LOCK = ".ollama.lock"
 #: Seconds between two lines on how much has come.
 EVERY = 15.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -95,9 +97,10 @@ def pull(port: int, model: str) -> None:
 
 
 @contextlib.contextmanager
-def only_one(directory: str) -> Iterator[None]:
-    """Be the only machine that fetches into a directory: two would write the same files."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def only_one(volume: str) -> Iterator[None]:
+    """Be the only machine that fetches to a volume: two Ollamas would write the same files."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(os.path.join(volume, LOCK), flags, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,8 +118,8 @@ def main(verb: str, port: int, *words: str) -> None:
         missing = [model for model in words if not has(port, model)]
         print(json.dumps([[f"model {model}", "not there", "there"] for model in missing]))
         return
-    directory, *models = words
-    with only_one(directory):
+    volume, *models = words
+    with only_one(volume):
         for model in models:
             if not has(port, model):
                 pull(port, model)
