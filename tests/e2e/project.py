@@ -393,6 +393,7 @@ class Project:
 
     def up(self, *words: str) -> str:
         """``up``, which has to succeed; what it said."""
+        self._applied = None
         done = self.pulumi("up", *words)
         assert done.returncode == 0, done.stdout + done.stderr
         self._applied = copy.deepcopy((self.settings, self.machines))
