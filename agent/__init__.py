@@ -34,8 +34,10 @@ def _import_light() -> None:
     names = [name for name in _SELDOM if name not in sys.modules]
     for name in names:
         sys.modules[name] = late = ModuleType(name)
-        taken = _TAKEN.get(name)
-        vars(late)[taken or "__getattr__"] = _function(name, taken) if taken else _later(name)
+        if taken := _TAKEN.get(name):
+            vars(late)[taken] = _function(name, taken)
+        else:
+            vars(late)["__getattr__"] = _later(name)
     import dataclasses  # noqa: F401  # from here on they are there
     import pathlib  # noqa: F401
 

@@ -169,21 +169,17 @@ class Machine:
 
         directory = self.path(_LOCKS)  # not /run/lock, where every user may hold one of our locks
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (directory / quote(name, safe="")).open("w") as file:
-            if not flock(file.fileno()):
-                if deadline:
-                    say("waiting for what an earlier run began in this machine")
-                if not poll(lambda: flock(file.fileno()), deadline):
-                    raise StepError(
-                        f"An earlier run still works on {name}, after {deadline:.0f} s.",
-                        resolution="Look at it (ps aux in the machine), or restart the machine.",
-                        unchanged=True,
-                    )
-            self._locks[name] = file.fileno()
-            try:
-                yield
-            finally:
-                del self._locks[name]
+        late = StepError(
+            f"An earlier run still works on {name}, after {deadline:.0f} s.",
+            resolution="Look at it (ps aux in the machine), or restart the machine.",
+            unchanged=True,
+        )
+        waiting = "waiting for what an earlier run began in this machine"
+        with (
+            (directory / quote(name, safe="")).open("w") as file,
+            self._held(name, file.fileno(), deadline, waiting, late),
+        ):
+            yield
 
     @contextlib.contextmanager
     def volume_lock(self, path: str) -> Iterator[None]:
@@ -198,24 +194,36 @@ class Machine:
         directory = self.path(path).parent
         while not directory.is_dir() or directory.stat().st_uid != os.geteuid():
             directory = directory.parent
+        late = StepError(
+            f"Another machine still works on the volume of {path}, after {VOLUME_LOCK_DEADLINE} s.",
+            resolution="Look at the other machines of the domain (ps aux), or restart them. Then "
+            "run up again.",
+            unchanged=True,
+        )
+        waiting = f"waiting for another machine, which works on the same volume as {path}"
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         descriptor = os.open(directory / VOLUME_LOCK, flags, 0o600)
         try:
-            if not flock(descriptor):
-                say(f"waiting for another machine, which works on the same volume as {path}")
-                if not poll(lambda: flock(descriptor), VOLUME_LOCK_DEADLINE):
-                    raise StepError(
-                        f"Another machine still works on the volume of {path}, "
-                        f"after {VOLUME_LOCK_DEADLINE} s.",
-                        resolution="Look at the other machines of the domain (ps aux), or restart "
-                        "them. Then run up again.",
-                        unchanged=True,
-                    )
-            self._locks[str(directory)] = descriptor  # programs that this run starts hold it too
+            with self._held(str(directory), descriptor, VOLUME_LOCK_DEADLINE, waiting, late):
+                yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _held(
+        self, name: str, descriptor: int, deadline: float, waiting: str, late: StepError
+    ) -> Iterator[None]:
+        """Hold the lock of an open file; programs that this run starts hold it too."""
+        if not flock(descriptor):
+            if deadline:
+                say(waiting)
+            if not poll(lambda: flock(descriptor), deadline):
+                raise late
+        self._locks[name] = descriptor
+        try:
             yield
         finally:
-            self._locks.pop(str(directory), None)
-            os.close(descriptor)
+            del self._locks[name]
 
 
 class _Stdin(io.RawIOBase):

@@ -288,6 +288,7 @@ def test_a_protected_stack_is_not_destroyed(small: Project) -> None:
     before = everything(small.domain)
     assert "protect" in small.fails("destroy")
     assert everything(small.domain) == before
+    assert small.unchanged()
     small.set(quantization="float32")  # changes go on
     small.up()
     assert small.health()["STT_COMPUTE_TYPE"] == "float32"

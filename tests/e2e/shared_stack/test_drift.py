@@ -218,6 +218,7 @@ def test_a_stopped_machine_is_started(project: Project) -> None:
     assert "drift inside it was not checked" in said
     machine = f"{project.domain}/gpu-server"
     assert changed(project.up()) == [f"{machine}/instance"]
+    assert project.unchanged()
     assert project.health()["status"] == "ok"
     # And what differs in it is restored by the same up.
     shell(project, "rm /etc/incus-stt/stt_server/api-key")

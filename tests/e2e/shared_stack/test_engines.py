@@ -20,7 +20,6 @@ from tests.e2e.locked import lock_files
 from tests.e2e.project import (
     LIGHT,
     RECORDINGS,
-    STACK,
     Project,
     mute_model,
     post_recording,
@@ -44,14 +43,6 @@ def same_url_and_key(project: Project) -> Iterator[None]:
     yield
     after = project.outputs()
     assert (before["stt_url"], before["stt_api_key"]) == (after["stt_url"], after["stt_api_key"])
-
-
-def operation(project: Project, verb: str) -> str:
-    """`make vram` or `make flush`."""
-    python = str(project.root / ".venv" / "bin" / "python")
-    done = run(python, "-m", "operations", verb, "--stack", STACK, cwd=project.root)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def models(project: Project) -> list[str]:
@@ -176,7 +167,7 @@ def test_an_engine_of_the_operator_s_own(project: Project) -> None:
     unit.write_text(unit.read_text().replace("engine.py", "nowhere.py"))
     assert "the one before was put back" in project.fails()
     assert project.health()["STT_MODEL"] == "mine"
-    assert "does not tell what it has loaded" in operation(project, "vram")
+    assert "does not tell what it has loaded" in project.operation("vram")
 
 
 def test_back_to_the_light_engine_and_the_old_models_are_gone(project: Project) -> None:
@@ -249,17 +240,17 @@ def test_flush_frees_the_device_safely_while_a_transcription_runs(project: Proje
 
     client = threading.Thread(target=transcribe)
     client.start()
-    assert "gpu-server: STT unloaded" in operation(project, "flush")
+    assert "gpu-server: STT unloaded" in project.operation("flush")
     client.join()
     assert statuses == [200] * 12
-    operation(project, "flush")
-    assert "had nothing loaded" in operation(project, "flush")
+    project.operation("flush")
+    assert "had nothing loaded" in project.operation("flush")
     assert project.transcribe("hello_world").json["text"] == "hello world"
 
 
 @pytest.mark.seldom
 def test_what_models_take_is_measured_beside_the_catalogue(project: Project) -> None:
-    head, *rows = operation(project, "measure").splitlines()[-3:]
+    head, *rows = project.operation("measure").splitlines()[-3:]
     assert head.split()[:4] == ["model", "type", "measured", "catalogue"]
     assert [row.split()[:2] for row in rows] == [["tiny", "int8"], ["tiny", "float32"]]
     for row in rows:

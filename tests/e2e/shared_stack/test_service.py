@@ -46,11 +46,6 @@ def touched(project: Project, said: str) -> list[str]:
     return changed(said, f"{project.domain}/gpu-server/stt_server/")
 
 
-def invocation(project: Project) -> str:
-    """The service's run: another start has another one."""
-    return project.inside("systemctl", "show", "-P", "InvocationID", UNIT)
-
-
 def test_up_makes_everything_and_verifies_with_speech(project: Project, up: str) -> None:
     machine = f"{project.domain}/gpu-server"
     expected = COMMANDS.format(domain=project.domain, machine=machine).split()
@@ -217,7 +212,7 @@ def test_authentication_takes_effect(project: Project, up: str) -> None:
 
 def test_clients_have_keys_of_their_own(project: Project, up: str) -> None:
     """They come, are made anew and go one by one, while the service runs on."""
-    running, machine = invocation(project), f"{project.domain}/gpu-server"
+    running, machine = project.invocation(UNIT), f"{project.domain}/gpu-server"
     project.set(clients=["phone", "home-assistant"])
     made = [f"stt_server/client/{name}" for name in ("home-assistant", "phone")]
     assert changed(project.up()) == [f"{machine}/stt_server/clients", *made]
@@ -253,14 +248,14 @@ def test_clients_have_keys_of_their_own(project: Project, up: str) -> None:
     assert posts(own, after["phone"], after["home-assistant"]) == [200, 401, 200]
     log = project.inside("journalctl", "--no-pager", f"_SYSTEMD_INVOCATION_ID={running}")
     assert "phone@" in log and not any(key in log for key in (*before.values(), after["phone"]))
-    assert invocation(project) == running
+    assert project.invocation(UNIT) == running
 
 
 def test_a_second_up_changes_nothing(project: Project, up: str) -> None:
-    before = invocation(project)
+    before = project.invocation(UNIT)
     assert project.unchanged()
     assert changed(project.up()) == []
-    assert invocation(project) == before
+    assert project.invocation(UNIT) == before
 
 
 def test_settings_take_effect_and_change_only_the_stt_service(project: Project, up: str) -> None:
@@ -336,12 +331,12 @@ def test_enabled_takes_effect(project: Project, up: str) -> None:
 def test_a_model_that_does_not_load_leaves_the_old_service_running(
     project: Project, up: str
 ) -> None:
-    running = invocation(project)
+    running = project.invocation(UNIT)
     project.set(model=broken_model(project))
     said = project.fails()
     assert "stt:model ./models/broken does not load" in said
     assert "The running service was not touched" in said
-    assert invocation(project) == running
+    assert project.invocation(UNIT) == running
     assert project.health()["model"] == "./models/tiny-digits"
     assert project.transcribe("hello_world").json["text"] == "hello world"
     project.set(model="./models/tiny-digits")
