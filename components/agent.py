@@ -22,7 +22,6 @@ from host.read import AGENT, MachineState
 
 _NO_ANSWER = Difference(f"agent {AGENT}", "does not answer", "answers")
 ROOT = Path(__file__).resolve().parent.parent
-_MAIN = "from agent.__main__ import main\nraise SystemExit(main())\n"
 
 #: Makes sure of Python, then takes the file from stdin.
 _ARRIVE = """set -eu
@@ -46,7 +45,7 @@ def packed() -> bytes:
     """The agent as one file that Python runs; the same bytes for the same sources."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        sources = {"__main__.py": _MAIN.encode()}
+        sources = {"__main__.py": (ROOT / "agent" / "entry.py").read_bytes()}
         for path in sorted((ROOT / "agent").rglob("*.py")):
             sources[path.relative_to(ROOT).as_posix()] = path.read_bytes()
         for name, content in sources.items():

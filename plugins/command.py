@@ -81,7 +81,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         )
 
     def Diff(self, request: Any, context: Any) -> Any:
-        found = dict(differences(read(request.old_inputs), read(request.news)))
+        found: dict[str, str] = {}
+        if request.old_inputs != request.news:  # most are the same, and to read them takes longer
+            found = dict(differences(read(request.old_inputs), read(request.news)))
         names = sorted({path.replace("[", ".").split(".")[0] for path in found})
         kinds = provider_pb2.PropertyDiff.Kind
         replace = {path: "_REPLACE" if path.startswith("triggers") else "" for path in found}

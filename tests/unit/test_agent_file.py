@@ -39,6 +39,7 @@ def test_another_source_is_another_file(
 ) -> None:
     (tmp_path / "agent" / "kinds").mkdir(parents=True)
     (tmp_path / "agent" / "kinds" / "more.py").write_text("A = 1\n")
+    (tmp_path / "agent" / "entry.py").write_text("")
     monkeypatch.setattr(components.agent, "ROOT", tmp_path)
     packed.cache_clear()
     agent_file.cache_clear()
