@@ -11,6 +11,7 @@ cd "$HERE/.."
 
 find_cli
 find_plugins
+collect_seldom
 if [ $# -gt 0 ]; then
     find_backend
     find_state "$1"
@@ -18,7 +19,7 @@ if [ $# -gt 0 ]; then
 fi
 # shellcheck disable=SC2016 # the reader's PATH
 printf 'export PATH=%s"$PATH"%s\n' "${path_first:+$(quote "$path_first:")}" "${path_last:+$(quote ":$path_last")}"
-for name in PULUMI_CONFIG_PASSPHRASE_FILE PULUMI_SKIP_UPDATE_CHECK PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION; do
+for name in PULUMI_CONFIG_PASSPHRASE_FILE PULUMI_SKIP_UPDATE_CHECK PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION GOGC; do
     eval "value=\${$name:-}"
     # shellcheck disable=SC2154 # eval sets it
     [ -z "$value" ] || printf 'export %s=%s\n' "$name" "$(quote "$value")"

@@ -88,8 +88,7 @@ fi
 case $verb in preview | review) READ_ONLY=yes ;; esac
 find_cli
 find_plugins
-# The CLI allocates 60 MB while it starts: at its own pace Go's collector takes a third of that time.
-export GOGC="${GOGC:-400}"
+collect_seldom
 if [ "$verb" = preview ]; then
     if has_stack "$stack"; then find_state "$stack"; else enter_copy; fi
     pulumi preview --stack "$stack" --suppress-progress "$@"

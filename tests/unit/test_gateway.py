@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ from declaration.source_files import ROOT
 from roles import ROLES
 from roles.stt_gateway import nginx
 from roles.stt_gateway.machine.counts import Counts
-from roles.stt_gateway.machine.health import Answer, Kind
+from roles.stt_gateway.machine.health import Answer, Kind, ask
 from roles.stt_gateway.machine.lists import places_conf, servers_conf
 from roles.stt_gateway.machine.server_state import CUT_SECONDS, ServerState
 from roles.stt_gateway.machine.settings import Server, Settings, read_settings
@@ -307,7 +308,7 @@ def test_the_watcher_reads_what_the_role_writes(tmp_path: Path) -> None:
 
 GOOD, REFUSED = Answer(Kind.GOOD), Answer(Kind.REFUSED, "cannot be reached")
 SILENT, STALLED = Answer(Kind.SILENT, "does not answer"), Answer(Kind.STALLED, "hangs")
-NOT_READY = Answer(Kind.NOT_READY, "answers 503")
+NOT_READY, DRAINING = Answer(Kind.NOT_READY, "answers 503"), Answer(Kind.DRAINING, "is changed")
 
 
 def state(*answers: Answer) -> ServerState:
@@ -327,6 +328,7 @@ def state(*answers: Answer) -> ServerState:
         ([GOOD, REFUSED, GOOD, SILENT], True),
         ([GOOD, REFUSED, SILENT], False),
         ([GOOD, NOT_READY, NOT_READY], False),
+        ([GOOD, DRAINING, DRAINING], False),
         ([REFUSED, GOOD], False),
         ([REFUSED, GOOD, GOOD], True),
         ([GOOD, STALLED, STALLED], False),
@@ -354,6 +356,16 @@ def test_one_that_comes_and_goes_is_left_alone_for_longer() -> None:
     assert later.serving, "a minute ago is long ago"
 
 
+@pytest.mark.parametrize("change", [[DRAINING, REFUSED], [DRAINING, DRAINING, REFUSED, NOT_READY]])
+def test_a_change_does_not_count_as_a_fall(change: list[Answer]) -> None:
+    """Who changes three settings within a minute has all servers back after each at once."""
+    often = [GOOD, *[*change, GOOD, GOOD] * 4]
+    assert state(*often).serving
+    fall = [REFUSED, REFUSED]
+    assert state(*often, *fall, GOOD, GOOD).serving, "the first fall"
+    assert not state(*often, *fall, GOOD, GOOD, *fall, GOOD, GOOD).serving, "the second one"
+
+
 def test_connections_are_ended_where_nothing_will_come_of_them() -> None:
     late = CUT_SECONDS + 1
     for answer in (SILENT, REFUSED):
@@ -361,9 +373,40 @@ def test_connections_are_ended_where_nothing_will_come_of_them() -> None:
         assert state(GOOD, answer, answer).to_cut(late)
     assert not state(GOOD, SILENT).to_cut(late), "it may answer the next time"
     assert state(GOOD, STALLED, STALLED).to_cut(3)
-    assert not state(GOOD, NOT_READY, NOT_READY).to_cut(2), "it works on what it has"
-    assert not state(*[NOT_READY] * 60).to_cut(60)
+    for answer in (NOT_READY, DRAINING):
+        assert not state(GOOD, answer, answer).to_cut(2), "it works on what it has"
+        assert not state(*[answer] * 60).to_cut(60)
     assert not state(GOOD).to_cut(100)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, "{}", Answer(Kind.GOOD)),
+        (200, "no JSON", Answer(Kind.GOOD)),
+        (503, '{"status": "draining", "requests": 2}', Answer(Kind.DRAINING, "is being changed")),
+        (503, '{"status": "loading"}', Answer(Kind.NOT_READY, "answers 503")),
+        (500, "no JSON", Answer(Kind.NOT_READY, "answers 500")),
+        (
+            200,
+            '{"working": 601}',
+            Answer(Kind.STALLED, "has worked on one part of a recording for 601 s"),
+        ),
+    ],
+)
+def test_what_a_server_says_of_itself(status: int, body: str, expected: Answer) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} Said\r\nServer: test\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async def asked() -> Answer:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            return await ask(Server("stt", "127.0.0.1", port))
+
+    assert asyncio.run(asked()) == expected
 
 
 def test_what_became_of_requests() -> None:

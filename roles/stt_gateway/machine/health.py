@@ -27,8 +27,10 @@ class Kind(Enum):
     """What an answer says."""
 
     GOOD = "good"
-    #: It answers, and not with 200: it loads, drains, or has no memory.
+    #: It answers, and not with 200: it loads, or has no memory.
     NOT_READY = "not ready"
+    #: `up` changes it, and waits for the requests that it still has.
+    DRAINING = "draining"
     REFUSED = "refused"
     SILENT = "silent"
     #: It answers, and its engine has not moved for ``STALL_SECONDS``.
@@ -81,9 +83,9 @@ def _judged(status: int, body: bytes) -> Answer:
     with contextlib.suppress(ValueError):
         said = json.loads(body)
     if status != 200:
-        draining = isinstance(said, dict) and said.get("status") == "draining"
-        why = "is being changed" if draining else f"answers {status}"
-        return Answer(Kind.NOT_READY, why)
+        if isinstance(said, dict) and said.get("status") == "draining":
+            return Answer(Kind.DRAINING, "is being changed")
+        return Answer(Kind.NOT_READY, f"answers {status}")
     working = said.get("working") if isinstance(said, dict) else None
     if isinstance(working, (int, float)) and working > STALL_SECONDS:
         return Answer(Kind.STALLED, f"has worked on one part of a recording for {working:.0f} s")

@@ -7,7 +7,7 @@ from .health import Answer, Kind
 #: Bad answers after each other with which a server gets nothing any more.
 _BAD = 2
 #: Good ones with which it gets requests again; twice as many for each fall in the last minute, so
-#: that one that comes and goes is left alone.
+#: that one that comes and goes is left alone. A change that `up` makes is no fall.
 _GOOD, _MOST_GOOD, _RECENT = 2, 8, 60.0
 #: Seconds without an answer after which its connections are ended: what waits there goes to others.
 CUT_SECONDS = 10.0
@@ -21,7 +21,7 @@ class ServerState:
         self.serving = False
         self.since = now
         self.last = Answer(Kind.SILENT, "was not asked yet")
-        self._known = False
+        self._known = self._changed = False
         self._good = self._bad = 0
         self._answered = now
         self._falls: list[float] = []
@@ -29,15 +29,17 @@ class ServerState:
     def observe(self, answer: Answer, now: float) -> None:
         """Take an answer into account."""
         self.last = answer
-        if answer.kind in (Kind.GOOD, Kind.NOT_READY):
+        if answer.kind in (Kind.GOOD, Kind.NOT_READY, Kind.DRAINING):
             self._answered = now
         good = answer.kind is Kind.GOOD
+        self._changed = not good and (self._changed or answer.kind is Kind.DRAINING)
         self._good, self._bad = (self._good + 1, 0) if good else (0, self._bad + 1)
         if not self._known:
             self._known = True
             self._turn(good, now)
         elif self.serving and self._bad >= _BAD:
-            self._falls.append(now)
+            if not self._changed:
+                self._falls.append(now)
             self._turn(False, now)
         elif not self.serving and self._good >= self._needed(now):
             self._turn(True, now)
