@@ -55,7 +55,7 @@ def install_acl(plan: DomainPlan, border: Border) -> dict[str, Any]:
 
 
 def ai_acl(plan: DomainPlan, border: Border) -> dict[str, Any]:
-    """The ACL that the bridge has besides, where other domains reach its AI services by turns."""
+    """The ACL that the bridge has besides, where other domains take turns at its AI services."""
     now = [flow for flow in border.ai if not flow.held]
     return _acl(f"who has the AI access to {plan.name}", (), now)
 

@@ -147,7 +147,7 @@ def driver_problems(card: Card, with_ollama: bool) -> tuple[Problem, ...]:
 
 
 def _choose(model: ModelRef, allowed: Sequence[str], room: Budget) -> tuple[str, str]:
-    """The best compute type that fits beside Ollama's models; else by turns; else the smallest."""
+    """The best compute type that fits beside Ollama's models; else in turn; else the smallest."""
     for limit, why in (
         (room.beside_all, "the best that fits"),
         (room.beside_pinned, "the best that fits while Ollama's models are unloaded"),
@@ -184,7 +184,7 @@ def _judge(
     holders: Sequence[Holder],
     room: Budget,
 ) -> GpuPlan:
-    """Fits, fits by turns, or does not fit."""
+    """Fits, fits in turn, or does not fit."""
     declaration, service, kind, need = asking.declaration, asking.service, asking.kind, asking.need
     machine, shown = service.machine.name, " and ".join(map(str, cards))
     listed = [str(each) for each in ollama if each.mib]

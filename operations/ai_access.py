@@ -94,7 +94,7 @@ def targets(declaration: Declaration, stack: str, domain: str) -> list[str]:
 
 
 def _served(access: AiAccess) -> list[DomainPlan]:
-    """The domains whose services others reach by turns."""
+    """The domains whose services others take turns at."""
     flows = [flow for each in access.flows.values() for flow in each]
     names = {machine.domain for flow in flows for machine in reached_by(flow, access.topology)}
     return [each for each in access.topology.domains if each.name in names]

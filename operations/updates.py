@@ -72,5 +72,5 @@ def lines(machine: MachinePlan, said: dict[str, Any] | str) -> list[str]:
     found += [f"  restarted: {', '.join(said['restarted'])}"] if said["restarted"] else []
     if old := said["old"]:
         again = f"incus restart {machine.name} --project {machine.domain}"
-        found.append(f"  still with the files of before: {', '.join(old)}; when it suits: {again}")
+        found.append(f"  still with the old files: {', '.join(old)}; when it suits: {again}")
     return [*found, *(f"  does not work: {each}" for each in said["broken"])]

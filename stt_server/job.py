@@ -35,7 +35,7 @@ class Job:
         """
         self._next = next(self._slices)
 
-    def hear(self, recognizer: Recognizer) -> None:
+    def transcribe(self, recognizer: Recognizer) -> None:
         """Transcribe the slice.
 
         Raises:

@@ -284,7 +284,7 @@ class Service:
         try:
             job.decode()
             self._load()
-            job.hear(self.recognizer)
+            job.transcribe(self.recognizer)
         except StoppedError:
             job.done = True
         except AudioError as error:

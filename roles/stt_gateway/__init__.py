@@ -62,7 +62,7 @@ def _verification(context: Context) -> list[Step]:
         # Which server it was is not known here; each of them proves what it runs on.
         device="",
         patience=_PATIENCE,
-        # Any words will do where one of the servers may hear any.
+        # Any words will do where one of the servers may answer with any.
         words=words[0] if words and all(words) else settings.check.words or "",
         error_rate=ERROR_RATE,
     )

@@ -213,7 +213,7 @@ def _nginx(context: Context) -> Service:
         "KillSignal": "SIGQUIT",
         "KillMode": "mixed",
         "TimeoutStopSec": str(_END_SECONDS),
-        # nginx leaves an inherited socket as it is. Of two workers that hear of one client, the
+        # nginx leaves an inherited socket as it is. Of two workers that are told of one client, the
         # second would wait in accept(), and with it all the clients it has.
         "NonBlocking": "true",
     }

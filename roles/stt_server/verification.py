@@ -1,4 +1,4 @@
-"""How an STT service is known to work: what it has to hear, and when it gets requests."""
+"""How an STT service is known to work: which words it has to find, and when it gets requests."""
 
 from __future__ import annotations
 

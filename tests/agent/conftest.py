@@ -376,7 +376,7 @@ class Agent:
     ) -> str:
         """Do it, but be killed before the file operation ``number``.
 
-        ``cut``, ``failed`` or ``done``. With ``full``, that one fails for want of room instead. To
+        ``cut``, ``failed`` or ``done``. With ``full``, the disk is full at that one instead. To
         be killed means that from there on nothing changes any more, whatever the code does; or, in
         a ``process``, to exit at once.
         """

@@ -32,7 +32,7 @@ class Heard:
         self._thread = threading.Thread(target=self._listen)
         self.names: set[str] = set()
         self.addresses: set[str] = set()
-        #: Of every kind, the domain's own too: a recorder that hears nothing proves nothing.
+        #: Of every kind, the domain's own too: a recorder that catches nothing proves nothing.
         self.packets = 0
 
     def start(self) -> None:

@@ -130,7 +130,7 @@ def domain(subnet: str, **machines: dict[str, Any]) -> dict[str, Any]:
 
 
 def ai_access_by_turns(project: Project, subnets: Mapping[str, str]) -> None:
-    """Give a stack more domains, which have the AI access by turns; the first one has it first."""
+    """Give a stack more domains, which take turns at the AI access; the first one has it first."""
     project.domains = {
         name: domain(subnet, other=machine(cache=False)) for name, subnet in subnets.items()
     }

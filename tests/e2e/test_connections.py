@@ -35,7 +35,7 @@ def new_project(
 
 
 def take_turns(project: Project, *subnets: str) -> None:
-    """Two more domains have the AI access by turns, which `make ai-access` tries by packets."""
+    """Two more domains take turns at the AI access, which `make ai-access` tries by packets."""
     home, work = f"{project.domain}h", f"{project.domain}w"
     ai_access_by_turns(project, dict(zip((home, work), subnets, strict=True)))
     project.policy = [

@@ -51,7 +51,7 @@ def stack(root: Path, environment: str) -> Project:
     }
     made.machines["gpu-server"]["devices"] = {"published": published}
     made.machines["other"] = machine(cache=False)
-    if number == 0:  # as a machine of before, with the volume of another one
+    if number == 0:  # as a machine from an earlier version, with the volume of another one
         disk = {"type": "disk", "pool": made.pool, "source": "models", "path": "/srv/models"}
         config = {"security.idmap.isolated": False}
         made.machines["other"] |= {"devices": {"models": disk}, "config": config}
@@ -374,7 +374,7 @@ def users(project: Project, name: str) -> tuple[int, int]:
 
 
 def test_each_machine_has_users_of_its_own(both: tuple[Project, Project]) -> None:
-    """Also machines of the same name, and one of before; two of them have a volume together."""
+    """Also machines of the same name, and an older one; two of them have a volume together."""
     production, _ = both
     assert users(production, "other")[1] > 65536
     assert shared(production)

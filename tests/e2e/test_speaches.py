@@ -217,7 +217,7 @@ def test_every_setting_takes_effect(project: Project) -> None:
             )
             return answer.status_code
 
-        # Where nobody speaks for more than Whisper hears at once, there are no words.
+        # Where nobody speaks for more than Whisper takes at once, there are no words.
         assert [status(wav(np.zeros(16000 * s))) for s in (40, 62)] == [200, 400]
         assert status(bytes(3 << 20)) == 413
     project.set(enabled=False)

@@ -1,6 +1,6 @@
 """``python -m tests.gateway.measure_cost [REQUESTS]``: what the way through the gateway costs.
 
-The same recording goes to a server directly and through the gateway, by turns, with the tiny model;
+The same recording goes to a server directly and through the gateway, in turn, with the tiny model;
 then a long one, and a body of 20 MB to a server that only answers with its hash. Last, three words
 go through it by HTTP and by HTTPS.
 """

@@ -1,7 +1,7 @@
 """``python -m tests.gateway.measure_servers [ROUNDS]``: what a second server adds to the first.
 
 Two servers, each on a core of its own, with the tiny model. The same requests go through a gateway
-that has one of them, and through one that has both, by turns, four at a time. The gateway and the
+that has one of them, and through one that has both, in turn, four at a time. The gateway and the
 clients run on the same two cores, so their share of the processor's time is shown too. Turns in
 which other programs took more than a twentieth of the two cores do not count, and are repeated.
 """

@@ -400,7 +400,7 @@ def test_nginx_takes_the_socket_that_systemd_holds(tmp_path: Path) -> None:
             nginx = start_nginx(tmp_path, text, env=environment, pass_fds=[fd])
             for each in clients:
                 each.join()
-            time.sleep(1)  # a process of nginx that only starts would not hear of the end
+            time.sleep(1)  # a process of nginx that only starts would not notice the end
             nginx.send_signal(signal.SIGQUIT)
             nginx.wait(30)
         assert statuses == [503] * 6, (tmp_path / "nginx.log").read_text()

@@ -25,7 +25,7 @@ from tests.server.server import Running, served, wait
 
 
 class Other:
-    """A server that has no limits; it hears a recording once it is let."""
+    """A server that has no limits; it transcribes a recording once it may."""
 
     def __init__(self) -> None:
         self.limits = Limits(audio_minutes=10, upload_mb=30, waiting=4)
@@ -35,7 +35,7 @@ class Other:
         self.segments = 0
         self.ended = threading.Event()
 
-    def hear(self, file: Any) -> float:
+    def work_on(self, file: Any) -> float:
         """Seconds, as its route takes them in a worker thread."""
         samples = self.limits.decode(file)
         self.decoded += 1
@@ -54,7 +54,7 @@ class Other:
         """The route."""
         async with request.form() as form:
             try:
-                seconds = await run_in_threadpool(self.hear, form["file"].file)  # type: ignore[union-attr]  # a file
+                seconds = await run_in_threadpool(self.work_on, form["file"].file)  # type: ignore[union-attr]  # a file
             except av.error.InvalidDataError:
                 return PlainTextResponse("a server's own words", 415)
             return JSONResponse({"seconds": seconds})

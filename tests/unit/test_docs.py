@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from declaration.source_files import ROOT
+from declaration.source_files import ROOT, tracked
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[a-z]*/README.md")])
 #: What the page of commands has to name.
@@ -111,3 +111,26 @@ def test_the_documented_line_makes_chromium_trust_the_authority(tmp_path: Path) 
     listed = ["certutil", "-d", f"sql:{tmp_path}/.pki/nssdb", "-L"]
     said = subprocess.run(listed, env=home, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^incus-stt +C,,", said, re.MULTILINE), said
+
+
+#: Turns of phrase that are no plain English of today, and what could stand for them.
+_ARCHAIC = {
+    r"\bof before\b": "old, earlier",
+    r"\bfor want of\b": "without",
+    r"\bby turns\b": "in turn",
+    r"\bof then\b": "that there were then",
+}
+
+
+def test_words_are_those_of_today() -> None:
+    found = []
+    for each in sorted(tracked(ROOT)):
+        file = ROOT / each
+        if file.suffix not in (".py", ".md", ".sh", ".yaml", ".yml") or file == Path(__file__):
+            continue
+        text = file.read_text(encoding="utf-8")
+        for words, better in _ARCHAIC.items():
+            for match in re.finditer(words, text, re.IGNORECASE):
+                line = text.count("\n", 0, match.start()) + 1
+                found.append(f"{each}:{line}: {match.group()} (better: {better})")
+    assert not found, "\n".join(found)

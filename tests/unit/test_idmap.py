@@ -77,7 +77,7 @@ def test_a_host_with_too_few_is_refused() -> None:
 
 
 def before(live: Live) -> Live:
-    """The host with machines and volumes of before, that run."""
+    """The host with machines and volumes from an earlier version, that run."""
     changed: dict[tuple[str, str, str], Mapping[str, Any]] = dict(live.objects)
     for place, each in live.objects.items():
         config = {k: v for k, v in each["config"].items() if k not in (ISOLATED, SHIFTED)}

@@ -64,7 +64,7 @@ def test_each_machine_is_updated_while_the_bridge_is_open(monkeypatch: pytest.Mo
         "ai-tools/gpu-server: 1 security update",
         "  openssl 1 -> 2",
         "  restarted: speaches.service",
-        "  still with the files of before: dbus.service; when it suits: incus restart gpu-server "
+        "  still with the old files: dbus.service; when it suits: incus restart gpu-server "
         "--project ai-tools",
         "  does not work: speaches.service: it is failed",
         "ai-tools/webui: no security updates",

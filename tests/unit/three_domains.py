@@ -1,4 +1,4 @@
-"""A topology in which two domains may get the AI access to a third one, by turns."""
+"""A topology in which two domains may take turns at the AI access to a third one."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ LIMITS = Limits(
     int(os.environ["STT_UPLOAD_MB"]),
     int(os.environ["STT_WAITING"]),
 )
-#: Samples that Whisper hears at once.
+#: Samples that Whisper takes at once.
 _WINDOW = 30 * 16000
 
 

@@ -109,7 +109,7 @@ class Watcher:
         return True
 
     def _reload(self) -> None:
-        """Have nginx read its files again; what runs goes on in the processes of before."""
+        """Have nginx read its files again; what runs goes on in the old processes."""
         with contextlib.suppress(OSError, ValueError):  # it does not run, and will read them
             number = int((self.settings.home / "nginx.pid").read_text())
             if number not in (0, 1, os.getpid()):

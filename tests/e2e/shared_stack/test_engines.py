@@ -106,7 +106,7 @@ def test_parakeet_is_fetched_by_its_name(project: Project) -> None:
     outputs = project.outputs()
     assert outputs["stt_model"] == project.health()["model"] == "parakeet-tdt-0.6b-v3"
     assert outputs["stt_times"]["fetch"] > 0
-    # Of the two kinds the one that is asked for, and nothing of the models of before.
+    # Of the two kinds the one that is asked for, and none of the earlier models.
     (model,) = models(project)
     files = project.inside("ls", f"/srv/models/stt/{model}").split()
     assert "encoder-model.int8.onnx" in files and "encoder-model.onnx" not in files
