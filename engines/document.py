@@ -5,18 +5,13 @@ Each table stands between two marker lines of a page in docs/; the rest is writt
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 
+from declaration.generated import table, write
 from engines import DEFAULT_ENGINE, ENGINES, Engine
 from engines.speech_model import Memory, Source, SpeechModel
 from engines.whisper_models import DEFAULT_MODELS, WHISPER_MODELS
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-COMMAND = "make generate"
-_BLOCK = "<!-- {name}: begin (generated, {command}) -->\n{text}\n<!-- {name}: end -->"
 _NONE = "–"
 #: Each figure has the letter of its source.
 _LETTERS = dict(zip(Source, "ME", strict=True))
@@ -26,11 +21,6 @@ _RATINGS = {
     "int8_float16": ("Faster", "Good"),
     "int8": ("Fastest", "Acceptable"),
 }
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _memory(figure: Memory | None) -> str:
@@ -47,7 +37,7 @@ def _languages(languages: frozenset[str]) -> str:
 
 def engines_table() -> str:
     """The engines side by side."""
-    return _table(
+    return table(
         ("engine", "what it is", "strengths", "limitations", "licence"),
         (
             (
@@ -64,7 +54,7 @@ def engines_table() -> str:
 
 def choices_table() -> str:
     """What each engine takes for ``stt:model``, ``stt:quantization`` and ``stt:language``."""
-    return _table(
+    return table(
         ("engine", "default model", "other models", "on a GPU", "on a CPU", "`stt:language`"),
         (
             (
@@ -105,7 +95,7 @@ def quantization_table() -> str:
     """The compute types with what the default model takes of a card in each."""
     name = DEFAULT_MODELS["cuda"]
     figures = WHISPER_MODELS[name].gpu
-    return _table(
+    return table(
         ("type", f"GPU memory of {name}", "speed", "accuracy"),
         (
             (f"`{kind}`", _memory(figures[kind]), *_RATINGS.get(kind, (_NONE, _NONE)))
@@ -116,7 +106,7 @@ def quantization_table() -> str:
 
 def whisper_table() -> str:
     """The Whisper models with their memory."""
-    return _table(
+    return table(
         (
             "model",
             "parameters",
@@ -145,7 +135,7 @@ def whisper_table() -> str:
 
 def others_table() -> str:
     """The models outside of the Whisper family."""
-    return _table(
+    return table(
         ("model", "engine", "download", "GPU", "CPU", "languages"),
         (
             (
@@ -176,7 +166,7 @@ def sources_list() -> str:
 
 def restarts_table() -> str:
     """How long requests wait while an engine restarts."""
-    return _table(
+    return table(
         ("engine", "wait"),
         ((each.name, each.restart) for each in ENGINES.values() if each.restart),
     )
@@ -197,30 +187,5 @@ def blocks() -> dict[str, dict[str, str]]:
     }
 
 
-def page(name: str, text: str) -> str:
-    """A page's text with its generated parts as they should be.
-
-    Raises:
-        ValueError: the page does not have the marker lines of a part.
-    """
-    for part, block in blocks()[name].items():
-        pattern = rf"<!-- {part}: begin .*?-->\n.*?<!-- {part}: end -->"
-        wanted = _BLOCK.format(name=part, command=COMMAND, text=block)
-        found = re.findall(pattern, text, re.DOTALL)
-        if len(found) != 1:
-            raise ValueError(f"docs/{name} needs these lines once:\n{wanted}")
-        text = text.replace(found[0], wanted)
-    return text
-
-
-def main() -> None:
-    """Write the pages that are stale, and name them."""
-    for name in blocks():
-        text = (DOCS / name).read_text(encoding="utf-8")
-        if (wanted := page(name, text)) != text:
-            (DOCS / name).write_text(wanted, encoding="utf-8")
-            print(f"incus-stt: wrote docs/{name}", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    main()
+    write(blocks())

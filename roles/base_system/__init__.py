@@ -59,7 +59,7 @@ def steps(context: Context) -> list[Step]:
 
 ROLE = Role(
     "base_system",
-    "certificates, names, the packages that other roles need, and uv where one needs it",
+    "certificates, names of the domain, packages that other roles need, and uv where one needs it",
     steps,
     requires=lambda _: (),
     artifacts=[UV_ARTIFACT],

@@ -223,7 +223,7 @@ def _requires(settings: Settings) -> list[str]:
 
 ROLE = Role(
     SERVICE,
-    "the STT service with OpenAI's endpoint",
+    "the STT service with OpenAI's endpoint, whichever engine runs it",
     steps,
     volumes={"models": VOLUME},
     caches={"wheels": WHEELS},

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from declaration.generated import COMMAND, DOCS, page
 from declaration.source_files import ROOT, tracked
+from roles import document
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[a-z]*/README.md")])
 #: What the page of commands has to name.
@@ -111,6 +113,12 @@ def test_the_documented_line_makes_chromium_trust_the_authority(tmp_path: Path) 
     listed = ["certutil", "-d", f"sql:{tmp_path}/.pki/nssdb", "-L"]
     said = subprocess.run(listed, env=home, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^incus-stt +C,,", said, re.MULTILINE), said
+
+
+@pytest.mark.parametrize("name", document.blocks())
+def test_a_page_is_what_the_roles_say(name: str) -> None:
+    text = (DOCS / name).read_text()
+    assert text == page(name, text, document.blocks()[name]), f"docs/{name} is stale: {COMMAND}"
 
 
 #: Turns of phrase that are no plain English of today, and what could stand for them.

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 
 import engines
+from declaration.generated import COMMAND, DOCS, page
 from declaration.problems import DeclarationError
 from declaration.settings import Quantization
 from declaration.source_files import ROOT
@@ -191,22 +192,22 @@ def test_int8_weights_are_one_byte_whatever_computes() -> None:
 # The page.
 
 
-PAGE = document.DOCS / "engines.md"
+PAGE = DOCS / "engines.md"
 
 
 @pytest.mark.parametrize("name", document.blocks())
 def test_a_page_is_what_the_engines_say(name: str) -> None:
-    text = (document.DOCS / name).read_text()
-    assert text == document.page(name, text), f"docs/{name} is stale. Run: {document.COMMAND}"
+    text = (DOCS / name).read_text()
+    assert text == page(name, text, document.blocks()[name]), f"docs/{name} is stale: {COMMAND}"
 
 
 def test_a_changed_figure_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     text = PAGE.read_text()
     small = WHISPER_MODELS["small"]
     monkeypatch.setitem(WHISPER_MODELS, "tiny", small)
-    assert document.page("engines.md", text) != text
+    assert page("engines.md", text, document.blocks()["engines.md"]) != text
     with pytest.raises(ValueError, match="needs these lines once"):
-        document.page("engines.md", text.replace("<!-- engines: end -->", ""))
+        page("engines.md", text.replace("<!-- engines: end -->", ""), {"engines": ""})
 
 
 def test_the_page_has_the_document_s_models_and_types() -> None:

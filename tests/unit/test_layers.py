@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from declaration.source_files import ROOT
+from declaration.source_files import ROOT, tracked
 
 #: The rooms that a room may import beside itself.
 ALLOWED: dict[str, set[str]] = {
@@ -29,11 +30,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     "lock": {"declaration", "engines", "roles"},
     "backup": {"declaration", "stack", "roles", "host", "operations"},
+    "bench": {"agent", "declaration", "host"},
+    "plugins": set(),
 }
 #: The rooms that a room may not import, where it may import the rest.
 FORBIDDEN: dict[str, set[str]] = {
-    "components": {"operations", "doctor", "backup", "lock", "plugins", "bootstrap"}
+    "components": {
+        *("operations", "doctor", "backup", "lock", "plugins", "bootstrap", "bench", "review"),
+        "forge",
+    }
 }
+#: Rooms that only have the standard library: they run where nothing is installed.
+BARE = ("agent", "forge")
 #: A program that runs in a machine may use what another one that is brought there has.
 IN_MACHINES = {"engines/speaches/machine/speaches_app.py": "stt_server"}
 #: Where pulumi may be imported: what registers resources, and what stands in for Pulumi itself.
@@ -95,6 +103,8 @@ def violations(root: Path) -> list[str]:
                 or top in ("tests", "__main__")
             ):
                 found.append(f"{shown} imports {name}")
+            if room in BARE and top not in {*sys.stdlib_module_names, *ours}:
+                found.append(f"{shown} imports {name}")
             if top == "pulumi" and not shown.startswith(PULUMI):
                 found.append(f"{shown} imports {name}")
             if top == "pulumi_command" and not shown.startswith(PULUMI_COMMAND):
@@ -109,9 +119,9 @@ def test_dependencies_run_downwards_only() -> None:
 
 
 def test_the_rooms_are_those_that_are_looked_at() -> None:
-    """A room that was renamed would be skipped for ever."""
-    there = {name for name in ALLOWED if (ROOT / name).is_dir()}
-    assert there == set(ALLOWED)
+    """One that is new or was renamed would be skipped."""
+    there = {Path(name).parts[0] for name in tracked(ROOT) if name.endswith(".py") and "/" in name}
+    assert there == {*ALLOWED, *FORBIDDEN, "tests"}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +144,10 @@ def test_the_rooms_are_those_that_are_looked_at() -> None:
         ("operations/x.py", "import pulumi", "imports pulumi"),
         ("agent/x.py", "from declaration import problems", "imports declaration.problems"),
         ("host/x.py", "import engines", "imports engines"),
+        ("agent/x.py", "def f():\n    import httpx", "imports httpx"),
+        ("forge/x.py", "import yaml", "imports yaml"),
+        ("plugins/x.py", "import declaration.step", "imports declaration.step"),
+        ("bench/x.py", "import components", "imports components"),
         ("bootstrap/x.py", "import host", "imports host"),
         ("stt_server/x.py", "import engines", "imports engines"),
     ],

@@ -1,0 +1,16 @@
+"""Write the table of roles in docs/topology.md from the roles: ``python -m roles.document``."""
+
+from __future__ import annotations
+
+from declaration.generated import table, write
+from roles import ROLES
+
+
+def blocks() -> dict[str, dict[str, str]]:
+    """Every generated part by its page and its name."""
+    rows = ((f"`{role.name}`", role.description) for role in ROLES.values())
+    return {"topology.md": {"roles": table(("role", "brings"), rows)}}
+
+
+if __name__ == "__main__":
+    write(blocks())
