@@ -14,12 +14,14 @@ from host.objects import (
     NETWORK,
     PROFILE,
     PROJECT,
+    VOLUME,
     ObjectType,
     has_other_owner,
     owner_of,
     split_owner,
 )
 from host.read import Live
+from roles import ROLES
 from stack.declare import Declaration
 
 
@@ -140,8 +142,10 @@ def other_owners(declaration: Declaration, host: Host) -> list[Problem]:
     problems: list[Problem] = []
     for plan in declaration.topology.domains:
         found: dict[str, list[str]] = {}
+        member = host.placement.of(plan.name)
         for kind, project, name in _objects(plan):
-            actual = host.live.find(kind.name, name, project) or {}
+            where = member if kind is VOLUME else ""
+            actual = host.live.find(kind.name, name, project, where) or {}
             if has_other_owner(actual, host.known_owner):
                 found.setdefault(owner_of(actual), []).append(f"the {kind.name} {name}")
         problems += [
@@ -163,8 +167,14 @@ def _objects(plan: DomainPlan) -> list[tuple[ObjectType, str, str]]:
         (ACL, "default", plan.bridge),
         (NETWORK, "default", plan.bridge),
         *((PROFILE, plan.name, name) for name in ("default", *plan.profiles)),
+        *((VOLUME, plan.name, name) for name in _volumes(plan)),
         *((INSTANCE, plan.name, machine.name) for machine in plan.machines),
     ]
+
+
+def _volumes(plan: DomainPlan) -> list[str]:
+    roles = [ROLES[role] for machine in plan.machines for role in machine.roles]
+    return sorted({name for role in roles for name in (*role.volumes, *role.caches)})
 
 
 def _said(owner: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pulumi
 
-from components import gpu, idmap, inotify
+from components import gpu, idmap, images, inotify
 from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
@@ -20,8 +20,6 @@ from declaration.artifacts import locked
 from declaration.connection import UNREAD
 from declaration.problems import DeclarationError, Problem
 from host.client import HostError
-from host.instance import stood_in_by
-from host.objects import INSTANCE
 from host.read import Live, Reading
 from roles import ROLES
 from stack.declare import Declaration, declare
@@ -46,17 +44,6 @@ def read_host(reading: Reading | HostError | None) -> Live | None:
             raise
         pulumi.log.warn(f"Drift was not checked. {error.user_message}")
         return None
-
-
-def _stand_ins(declaration: Declaration, live: Live | None) -> list[str]:
-    """Which machines were made from another distribution than the configuration names."""
-    if live is None:
-        return []
-    image, found = declaration.settings.image, []
-    for plan in declaration.topology.machines:
-        if other := stood_in_by(image, live.find(INSTANCE.name, plan.name, plan.domain) or {}):
-            found.append(f"{plan.full_name} is {other}, which stands in for stt:image {image}.")
-    return found
 
 
 def _unfiltered(declaration: Declaration, live: Live | None) -> list[str]:
@@ -113,7 +100,7 @@ def main(start: Start) -> None:
         deployment = Deployment(declaration, host)
     for warning in [
         *deployment.warnings(),
-        *_stand_ins(declaration, live),
+        *images.warnings(declaration, host),
         *_unfiltered(declaration, live),
         *(idmap.warnings(declaration, live) if live else ()),
         *(inotify.warnings(declaration, live, host.placement) if live else ()),

@@ -406,6 +406,17 @@ def test_what_taking_over_changes_is_shown(live: Live) -> None:
     assert run("gpu", EMPTY_HOST, adopt=True).drift == {}
 
 
+def test_what_a_machine_was_made_from_that_is_taken_over(first: Program, live: Live) -> None:
+    """It stays as it is, whatever `stt:image` says."""
+    live = configured(live, **{"image.description": "Alpine 3.19 amd64"})
+    said = "gpu-server is taken over as it is, made from Alpine 3.19 amd64: stt:image (images:"
+    found = run("gpu", live, adopt=True)
+    assert said in str(found.log)
+    assert "incus delete --force --project ai-tools gpu-server" in str(found.log)
+    assert "taken over" not in str(run("gpu", live, first, adopt=True).log), "its own"
+    assert "taken over" not in str(run("gpu", EMPTY_HOST, adopt=True).log)
+
+
 def test_the_report_is_not_there_where_the_host_was_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

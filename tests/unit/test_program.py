@@ -465,6 +465,7 @@ def owned_by(owner: str, live: Live, kind: str, name: str) -> Live:
         ("project", "ai-tools"),
         ("network", "net-ai-tools"),
         ("profile", "default"),
+        ("volume", "models"),
         ("instance", "gpu-server"),
     ],
 )
