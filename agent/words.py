@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _DIGITS = dict(
     zip(
@@ -30,3 +31,22 @@ def word_error_rate(said: str, heard: str) -> float:
             before = row[place]
             row[place] = min(changed, row[place] + 1, row[place - 1] + 1)
     return row[-1] / max(len(wanted), 1)
+
+
+def compared(said: str, heard: str, allowed: float) -> dict[str, Any]:
+    """What a verification says of a text: whether its words are proven, and the word error rate.
+
+    Nothing is proven where ``said`` is empty: any words will do.
+
+    Raises:
+        ValueError: the word error rate is more than ``allowed``.
+    """
+    if not said:
+        return {"proven": False}
+    rate = round(word_error_rate(said, heard), 3)
+    if rate > allowed:
+        raise ValueError(
+            f'heard "{heard[:200]}" in a recording of "{said}": a word error rate of {rate}, '
+            f"where {allowed} is allowed."
+        )
+    return {"proven": True, "word_error_rate": rate}

@@ -14,7 +14,7 @@ from agent import systemd
 from agent.http import HealthRequest, ask
 from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines
-from agent.words import word_error_rate
+from agent.words import compared
 
 #: curl's exit status where it does not trust a certificate, and our word for it.
 _CURL_UNTRUSTED, _UNTRUSTED = 60, "untrusted"
@@ -75,18 +75,17 @@ class Transcription(Kind):
                 f"{self.url} transcribed nothing in a recording of spoken words.",
                 resolution="Is it the right model (stt:model)?",
             )
-        rate = round(word_error_rate(self.words, text), 3) if self.words else None
-        if rate is not None and rate > self.error_rate:
+        try:
+            proof = compared(self.words, text, self.error_rate)
+        except ValueError as error:
             raise StepError(
-                f'{self.url} heard "{text[:200]}" in a recording of "{self.words}": a word error '
-                f"rate of {rate}, where {self.error_rate} is allowed.",
+                f"{self.url} {error}",
                 resolution="Is it the right model (stt:model), and the right language "
                 "(stt:language)? Another recording, or another expectation, is stt:check.",
-            )
+            ) from None
         result: dict[str, Any] = {
             "text": text,
-            "proven": rate is not None,
-            **({} if rate is None else {"word_error_rate": rate}),
+            **proof,
             "seconds": took,
             "real_time_factor": round(took / self.seconds, 3),
         }

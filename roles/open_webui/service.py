@@ -32,7 +32,12 @@ from declaration.venv import venv_actions
 from engines.service import MODEL_ALIAS
 from roles.role import Context
 from roles.stt_server.access import API_KEY
-from roles.stt_server.verification import recording_step
+from roles.stt_server.verification import (
+    ERROR_RATE,
+    common_words,
+    expected_words,
+    recording_step,
+)
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE
 
 VERSION = "0.12.4"
@@ -277,6 +282,7 @@ def _as_webui(
     failure: str,
     resolution: str = "See journalctl -u open-webui in the machine.",
     creates: str = "",
+    environment: dict[str, str] | None = None,
     values: dict[str, str] | None = None,
 ) -> Run:
     """One of this project's programs with the service's own user, environment and secrets."""
@@ -287,6 +293,7 @@ def _as_webui(
         resolution=resolution,
         user=USER,
         directory=HOME,
+        environment=environment or {},
         environment_files=[ENVIRONMENT, SECRETS],
         creates=creates,
         values=values or {},
@@ -298,6 +305,7 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     _, stt_link = links(context)
     place, recording = recording_step(context, NAME)
     asked = _asked(context) if stt_link else []
+    expected = {"STT_WORDS": _words(context), "STT_ERROR_RATE": str(ERROR_RATE)}
     look = f"See journalctl -u open-webui in {context.machine.name}"
     if asked:
         look += f", and that of the STT service in {asked[0][0].name}"
@@ -309,6 +317,7 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
         ],
         failure="The verification of Open WebUI failed (above: why).",
         resolution=f"{look}.",
+        environment=expected if stt_link else {},
     )
     needs = [recording.name, context.part(f"{NAME}/administrator"), *last]
     after = [context.part(f"{NAME}/service")]
@@ -316,6 +325,23 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     needs += [machine.resource(f"{role}/verify") for machine, role in asked]
     after += [machine.resource(f"{role}/service") for machine, role in asked]
     return [recording, Step(context.part(f"{NAME}/verify"), verify, needs, after)]
+
+
+def _words(context: Context) -> str:
+    """What the recording has to come back as through Open WebUI; empty: any words will do."""
+    settings, declaration = context.settings, context.declaration
+    url, topology = settings.webui.stt_url, declaration.topology
+    if url is None:
+        machines = [machine for machine, _ in _asked(context)]
+        heard_by = [each for each in declaration.services if each.machine in machines]
+        return common_words(settings, heard_by)
+    for gateway in topology.with_role(GATEWAY_ROLE):
+        if url in (gateway_url(settings, gateway), gateway_plain_url(settings, gateway)):
+            domain = gateway.domain
+            behind = [each for each in declaration.services if each.machine.domain == domain]
+            return common_words(settings, behind)
+    own = [each for each in declaration.services if stt_url(settings, each.machine) == url]
+    return expected_words(settings, own[0] if own else None)
 
 
 def _asked(context: Context) -> list[tuple[MachinePlan, str]]:

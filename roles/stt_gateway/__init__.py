@@ -15,8 +15,8 @@ from roles.stt_gateway import service
 from roles.stt_server.access import client_outputs, keys
 from roles.stt_server.verification import (
     ERROR_RATE,
+    common_words,
     duration,
-    expected_words,
     recording_file,
     recording_step,
 )
@@ -47,7 +47,6 @@ def _verification(context: Context) -> list[Step]:
     machines = [each.machine for each in services]
     # An engine of the operator's own may not know the alias.
     named = services[:1] if context.declaration.engine.self_contained else []
-    words = [expected_words(settings, each) for each in services]
     host = gateway_host(settings, context.machine)
     verify = Transcription(
         url=_url(context),
@@ -62,8 +61,7 @@ def _verification(context: Context) -> list[Step]:
         # Which server it was is not known here; each of them proves what it runs on.
         device="",
         patience=_PATIENCE,
-        # Any words will do where one of the servers may answer with any.
-        words=words[0] if words and all(words) else settings.check.words or "",
+        words=common_words(settings, services),
         error_rate=ERROR_RATE,
     )
     needs = [

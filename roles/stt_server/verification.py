@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,13 +51,22 @@ def duration(recording: str) -> float:
     return round(seconds, 3)
 
 
-def expected_words(settings: Settings, service: SttService) -> str:
-    """What the recording has to come back as; empty: any words will do."""
+def expected_words(settings: Settings, service: SttService | None) -> str:
+    """What the recording has to come back as; empty: any words will do.
+
+    ``service`` is None where it is somebody else's, whose model is not known.
+    """
     if settings.check.words is not None:
         return settings.check.words
-    known = service.model.known
+    known = service.model.known if service else None
     english = settings.language in ("", "en") and (known is None or "en" in known.languages)
     return WORDS if english and not settings.check.recording else ""
+
+
+def common_words(settings: Settings, services: Sequence[SttService]) -> str:
+    """The same where any of these may answer; any words will do where one of them may hear any."""
+    words = [expected_words(settings, each) for each in services]
+    return words[0] if words and all(words) else settings.check.words or ""
 
 
 def transcription(

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from agent.actions import Verify
+from agent.compiled import add_compiled
 from agent.machine import Machine, StepError
+from components.agent import packed
 from declaration.source_files import ROOT
 from tests.model_hub import CARD, ModelHub
 
@@ -236,6 +238,8 @@ def imitation() -> Iterator[Imitation]:
 
 
 ACCOUNT = {"WEBUI_ADMIN_EMAIL": "a@b.test", "WEBUI_ADMIN_PASSWORD": "pass"}
+#: What the step gives the program besides; where the agent's sources are, as here it has no file.
+GIVEN = {"PYTHONPATH": str(ROOT), "STT_WORDS": "one two three", "STT_ERROR_RATE": "0.34", **ACCOUNT}
 SIGN_IN, TRANSCRIBE = "POST /api/v1/auths/signin", "POST /api/v1/audio/transcriptions"
 RECORDING = str(ROOT / "recordings" / "one_two_three.wav")
 
@@ -243,9 +247,11 @@ RECORDING = str(ROOT / "recordings" / "one_two_three.wav")
 def test_open_webui_signs_in_and_transcribes(imitation: Imitation) -> None:
     imitation.answers = {SIGN_IN: (200, {"token": "t"}), TRANSCRIBE: (200, {"text": " one two "})}
     proxy = {"http_proxy": "http://127.0.0.1:9"}
-    done = program(VERIFY, imitation.url, RECORDING, environment=ACCOUNT | proxy)
+    done = program(VERIFY, imitation.url, RECORDING, environment=GIVEN | proxy)
     found = json.loads(done.stdout)
-    assert (found["signed_in"], found["text"]) == (True, "one two") and found["seconds"] >= 0
+    assert found.pop("seconds") >= 0
+    proven = {"proven": True, "word_error_rate": 0.333}
+    assert found == {"signed_in": True, "text": "one two", **proven}
     (_, _, account), (_, headers, form) = imitation.got
     assert json.loads(account) == {"email": "a@b.test", "password": "pass"}
     assert headers["Authorization"] == "Bearer t"
@@ -253,9 +259,39 @@ def test_open_webui_signs_in_and_transcribes(imitation: Imitation) -> None:
     assert Path(RECORDING).read_bytes() in form
 
 
+@pytest.mark.parametrize("heard", ["five five", "one two three and a half"])
+def test_open_webui_that_hears_other_words_fails(imitation: Imitation, heard: str) -> None:
+    imitation.answers = {SIGN_IN: (200, {"token": "t"}), TRANSCRIBE: (200, {"text": heard})}
+    done = program(VERIFY, imitation.url, RECORDING, environment=GIVEN)
+    assert (done.returncode, done.stdout) == (1, "")
+    said = f'Open WebUI\'s STT service heard "{heard}" in a recording of "one two three": a word'
+    assert done.stderr.startswith(said) and "stt:webui.stt_url" in done.stderr
+    # Where the words are not known, nothing is proven.
+    done = program(VERIFY, imitation.url, RECORDING, environment=GIVEN | {"STT_WORDS": ""})
+    found = json.loads(done.stdout)
+    assert (found["text"], found["proven"]) == (heard, False) and "word_error_rate" not in found
+
+
+def test_the_agent_s_file_has_what_open_webui_is_verified_with(
+    imitation: Imitation, tmp_path: Path
+) -> None:
+    """As in a machine: the one file, under a name without an ending, beside the programs."""
+    (tmp_path / "packed.pyz").write_bytes(packed())
+    add_compiled(tmp_path / "packed.pyz")
+    (tmp_path / "agent").symlink_to("packed.pyz")
+    verify = tmp_path / "programs" / "verify.py"
+    verify.parent.mkdir()
+    shutil.copy(VERIFY, verify)
+    imitation.answers = {SIGN_IN: (200, {"token": "t"}), TRANSCRIBE: (200, {"text": "1 2 3"})}
+    given = {name: text for name, text in GIVEN.items() if name != "PYTHONPATH"}
+    done = program(verify, imitation.url, RECORDING, environment=given)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["word_error_rate"] == 0.0
+
+
 def test_open_webui_without_a_recording_only_signs_in(imitation: Imitation) -> None:
     imitation.answers = {SIGN_IN: (200, {"token": "t"})}
-    done = program(VERIFY, imitation.url, environment=ACCOUNT)
+    done = program(VERIFY, imitation.url, environment={**ACCOUNT, "PYTHONPATH": str(ROOT)})
     assert json.loads(done.stdout) == {"signed_in": True} and len(imitation.got) == 1
 
 
@@ -272,7 +308,7 @@ def test_open_webui_is_verified_where_the_password_is_refused(
     (tmp_path / "accounts.py").write_text("print('a line')\nprint('made-token')\n")
     session = "GET /api/v1/auths/"
     imitation.answers = {SIGN_IN: (status, ""), session: (200 if accepted else 401, {})}
-    done = program(verify, imitation.url, environment=ACCOUNT)
+    done = program(verify, imitation.url, environment={**ACCOUNT, "PYTHONPATH": str(ROOT)})
     assert imitation.got[1][0] == session
     assert imitation.got[1][1]["Authorization"] == "Bearer made-token"
     if accepted:
@@ -301,12 +337,12 @@ def test_open_webui_s_errors(
     imitation: Imitation, answers: dict[str, tuple[int, Any]], said: str
 ) -> None:
     imitation.answers = answers
-    done = program(VERIFY, imitation.url, RECORDING, environment=ACCOUNT)
+    done = program(VERIFY, imitation.url, RECORDING, environment=GIVEN)
     assert done.returncode == 1 and done.stderr.startswith(said)
 
 
 def test_open_webui_that_is_not_there() -> None:
-    done = program(VERIFY, "http://127.0.0.1:9", environment=ACCOUNT)
+    done = program(VERIFY, "http://127.0.0.1:9", environment={**ACCOUNT, "PYTHONPATH": str(ROOT)})
     assert done.stderr.startswith("Open WebUI does not answer: ")
 
 

@@ -203,3 +203,31 @@ def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
     assert sent_key(authentication="none") == ""
     theirs = {"stt_url": "https://api.example.com/v1", "sttKey": "key-of-theirs"}
     assert sent_key(authentication="none", webui=theirs) == "key-of-theirs"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "one two three"),
+        ({"language": "de"}, ""),
+        ({"check": {"words": ""}}, ""),
+        ({"check": {"words": "uno due"}, "language": "it"}, "uno due"),
+        ({"check": {"recording": "recordings/hello_world.wav"}}, ""),
+        # This stack's own, by its address.
+        ({"webui": {"stt_url": "http://10.120.0.1:8000/v1"}}, "one two three"),
+        ({"webui": {"stt_url": "https://api.example.com/v1"}}, "one two three"),
+        ({"webui": {"stt_url": "https://api.example.com/v1"}, "language": "de"}, ""),
+        ({"webui": {"stt_url": ""}}, None),
+        ({"enabled": False}, None),
+    ],
+)
+def test_the_words_that_open_webui_has_to_hear(settings: dict[str, Any], words: str | None) -> None:
+    """Those of the STT server's own verification; nobody else listens to a service elsewhere."""
+    made = run("cpu", **settings).steps
+    verify = made[f"{WEBUI}/verify"].spec
+    expected = None if words is None else {"STT_WORDS": words, "STT_ERROR_RATE": "0.34"}
+    assert verify.get("environment") == expected
+    assert len(verify["argv"]) == (3 if words is None else 4)
+    if words is not None and "webui" not in settings:
+        own = made["ai-tools/gpu-server/stt_server/verify"].spec
+        assert (own.get("words", ""), own["error_rate"]) == (words, 0.34)

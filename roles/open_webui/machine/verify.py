@@ -1,7 +1,9 @@
 """Whether Open WebUI transcribes: sign in, and post a recording to its own transcription route.
 
-``verify.py URL [RECORDING]`` prints one line of JSON; without a recording it only signs in. It
-runs with Open WebUI's Python, which has httpx.
+``verify.py URL [RECORDING]`` prints one line of JSON; without a recording it only signs in. The
+environment has the words of the recording (``STT_WORDS``; empty: any words will do) and the word
+error rate that is allowed (``STT_ERROR_RATE``). It runs with Open WebUI's Python, which has httpx,
+and compares words as the agent does.
 """
 
 from __future__ import annotations
@@ -15,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+# The agent's one file is beside this program's directory, and Python imports from it.
+sys.path.append(str(Path(__file__).parents[1] / "agent"))
+
+from agent.words import compared
 
 #: Seconds that an answer may take: the first one loads the model.
 TIMEOUT = 300
@@ -55,7 +62,7 @@ def verify(url: str, recording: str) -> dict[str, Any]:
     """What was found.
 
     Raises:
-        SystemExit: the transcript is empty.
+        SystemExit: the transcript is empty, or too many of its words are wrong.
     """
     # No proxy of the environment stands between this machine and its own service.
     with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
@@ -66,8 +73,21 @@ def verify(url: str, recording: str) -> dict[str, Any]:
             text = transcribe(client, token, Path(recording))
             if not text:
                 sys.exit("Open WebUI transcribed a recording of spoken words as nothing.")
-            found |= {"text": text, "seconds": round(time.monotonic() - began, 3)}
+            took = round(time.monotonic() - began, 3)
+            found |= {"text": text, **_proof(text), "seconds": took}
     return found
+
+
+def _proof(text: str) -> dict[str, Any]:
+    """Whether its words are proven, and their word error rate."""
+    try:
+        return compared(os.environ["STT_WORDS"], text, float(os.environ["STT_ERROR_RATE"]))
+    except ValueError as error:
+        sys.exit(
+            f"Open WebUI's STT service {error} Is it the right service (stt:webui.stt_url), and "
+            "the right language (stt:language)? Another recording, or another expectation, is "
+            "stt:check."
+        )
 
 
 def main(url: str, recording: str = "") -> None:
