@@ -84,9 +84,9 @@ class Check(StrictModel):
     )
     words: Text | None = setting(
         None,
-        "The words of the recording. Empty: any words will do, and `stt_check` says that nothing "
-        "is proven; not set: those of the recording that is empty, where the model and "
-        "`stt:language` allow English",
+        "The words of the recording. Empty: any words will do, and `stt_check` and `webui_check` "
+        "say that nothing is proven; not set: those of the recording that is empty, where the "
+        "model and `stt:language` allow English",
         allowed="words, or not set",
     )
 

@@ -33,6 +33,18 @@ def _stt(declaration: Declaration) -> str:
     return _without(STT_ROLE)(declaration) or _disabled(declaration)
 
 
+def _unless_elsewhere(rule: Rule) -> Rule:
+    """The same, but it has an effect where Open WebUI uses, and tries, an STT service elsewhere."""
+
+    def narrower(declaration: Declaration) -> str:
+        settings = declaration.settings
+        elsewhere = settings.enabled and settings.webui.stt_url
+        used = elsewhere and declaration.topology.with_role(WEBUI_ROLE)
+        return "" if used else rule(declaration)
+
+    return narrower
+
+
 def _source(name: str) -> Rule:
     def rule(declaration: Declaration) -> str:
         if why := _disabled(declaration):
@@ -104,10 +116,10 @@ def _ai_access(declaration: Declaration) -> str:
 
 #: The settings that may be without effect, by key or group; the more special one counts.
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(["enabled", "language", "authentication", "check"], _without(STT_ROLE)),
-    **dict.fromkeys(
-        ["engine", "model", "quantization", "host", "port", "keepAlive", "check.words"], _stt
-    ),
+    **dict.fromkeys(["enabled", "authentication"], _without(STT_ROLE)),
+    **dict.fromkeys(["language", "check"], _unless_elsewhere(_without(STT_ROLE))),
+    **dict.fromkeys(["engine", "model", "quantization", "host", "port", "keepAlive"], _stt),
+    "check.words": _unless_elsewhere(_stt),
     "apiKey": _api_key,
     "clients": _api_key,
     "limits": _limits,

@@ -107,6 +107,8 @@ def test_open_webui_transcribes_after_up(settled: Project) -> None:
     outputs = settled.outputs()
     assert outputs["webui_check"]["signed_in"] is True
     assert outputs["webui_check"]["text"] == "one two three"
+    assert outputs["webui_check"]["proven"] is True
+    assert outputs["webui_check"]["word_error_rate"] == 0
     assert outputs["webui_url"] == f"http://localhost:{PORT}"
     assert request(f"http://{settled.subnet}.2:3000/ready").status == 200
     assert inside(settled, "systemctl", "is-active", UNIT) == "active"
@@ -612,7 +614,7 @@ def test_switched_off_stt_is_said(project: Project) -> None:
     with pytest.raises(OSError, match="refused"):  # HTTPS is off again
         request(f"http://{project.subnet}.2:443/")
     assert request(f"http://{project.subnet}.2:3000/health").status == 200
-    assert "text" not in project.outputs()["webui_check"]
+    assert not {"text", "proven"} & set(project.outputs()["webui_check"])
     answer = sign_in(project).transcribe(RECORDINGS / "hello_world.wav")
     assert "speech-to-text-is-switched-off" in answer.json["detail"]
     wire(project, stt_url=None)

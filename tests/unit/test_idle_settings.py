@@ -88,6 +88,18 @@ def test_a_role_that_no_machine_has_makes_its_settings_idle(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("stt_url", ["https://stt.example.com/v1", None])
+def test_a_service_elsewhere_is_tried_by_open_webui(tmp_path: Path, stt_url: str | None) -> None:
+    file = tmp_path / "infra.yml"
+    machines = "machines: {box: {roles: [base_system, open_webui]}}"
+    file.write_text(f"domains: {{lab: {{trust_level: trusted, {machines}}}}}\n")
+    check = {"recording": "recordings/hello_world.wav", "words": "hello world"}
+    found = told(infra=str(file), language="en", check=check, webui={"stt_url": stt_url})
+    names = [] if stt_url else ["language", "check.recording", "check.words"]
+    why = "has no effect: no machine has the role stt_server."
+    assert sorted(found) == sorted(f"stt:{name}: {why}" for name in names)
+
+
 def test_a_model_directory_needs_no_hub() -> None:
     found = told(model="./models/tiny-digits", sources={"models": "https://mirror.example"})
     assert found == ["stt:sources.models: has no effect: stt:model is a directory."]
