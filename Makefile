@@ -24,6 +24,7 @@ help: ## List these commands
 
 up: setup ## Build or update everything, then print the outputs
 	@$(PULUMI) up $(ARGS)
+	@$(PULUMI) whole $(ARGS)
 
 preview: ready ## Show what `up` would change (EXPECT_NO_CHANGES=1: fail if there is anything)
 	@$(PULUMI) preview --diff $(if $(EXPECT_NO_CHANGES),--expect-no-changes) $(ARGS)
@@ -73,7 +74,8 @@ measure-vram: venv ## Measure what models take of the card (MODELS="tiny small")
 	@$(OPERATION) measure --models "$(MODELS)"
 
 stt: setup ## Bring up only the STT role, with whatever it needs
-	@set -f; targets=$$($(OPERATION) stt-targets) || exit 1; $(PULUMI) up $$targets $(ARGS)
+	@set -f; targets=$$($(OPERATION) stt-targets) || exit 1; $(PULUMI) up $$targets $(ARGS) && \
+	    exec $(PULUMI) whole $(ARGS)
 
 backup: venv ## Write the stack as one archive (FILE=…, WHOLE=1: with the models; BACKUP_PASSPHRASE_FILE)
 	@bootstrap/backup.sh save $(STACK) "--file=$${FILE:-}" $(if $(WHOLE),--whole)

@@ -81,7 +81,8 @@ def curl_line(context: Context, url: str, model: str, trusted: str = "") -> str:
     """A line to try the service with; the key comes from the environment.
 
     It goes to curl by stdin: everybody on the computer sees a program's arguments. Pulumi shows
-    150 characters of an output, so the line has no spaces and no scheme that it can do without.
+    150 characters of an output, so the line has no spaces and no scheme that it can do without;
+    `make up` prints a longer one whole (``bootstrap/pulumi.sh``).
     What has to be trusted is in a file with the name of its output.
     """
     recording = shlex.quote(recording_file(context))

@@ -417,3 +417,43 @@ def test_the_selected_stack_is_no_guess(checkout: Checkout, pulumi: str, selecte
     assert done.stdout.strip() == selected
     assert (done.returncode == 0) == bool(selected)
     assert ("connection refused" in done.stderr) != bool(selected)
+
+
+#: A `pulumi` whose stack has an stt_curl of so many characters, and ends an `up` as it is told.
+WHOLE = 'case "$*" in *"output stt_curl"*) {curl};; up*) echo outputs; exit {status};; esac'
+
+
+@pytest.mark.parametrize(
+    ("length", "status", "words", "shown"),
+    [
+        (150, 0, "", False),
+        (151, 0, "", True),
+        (151, 255, "", False),
+        (151, 0, "--preview-only", False),
+        (151, 0, "--suppress-outputs", False),
+        (0, 0, "", False),
+    ],
+)
+def test_a_line_that_pulumi_cuts_off_is_printed_whole(
+    checkout: Checkout, length: int, status: int, words: str, shown: bool
+) -> None:
+    line = 'echo "Authorization: Bearer $STT_API_KEY"|curl -H@- -F '.ljust(length, "x")
+    curl = f"printf '%s\\n' '{line}'" if length else "echo 'no such output' >&2; exit 255"
+    checkout.fake("pulumi", WHOLE.format(curl=curl, status=status))
+    shutil.copy(ROOT / "Makefile", checkout.root)
+    make = shutil.which("make")
+    assert make
+    # As `make up`, once the host is ready.
+    done = subprocess.run(
+        [make, "-s", "-o", "setup", "up", "STACK=dev", f"ARGS={words}"],
+        cwd=checkout.root,
+        env={"PATH": str(checkout.bin), "HOME": str(checkout.root)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == (2 if status else 0), done.stderr
+    assert done.stdout == "outputs\n"  # what is for programs stays as it was
+    said = f"incus-stt: the whole stt_curl:\n{line}\n"
+    assert done.stderr.endswith(said) if shown else "whole" not in done.stderr
+    assert "no such output" not in done.stderr and done.stderr.count("stack dev") == 1
