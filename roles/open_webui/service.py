@@ -307,7 +307,7 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     asked = _asked(context) if stt_link else []
     expected = {"STT_WORDS": _words(context), "STT_ERROR_RATE": str(ERROR_RATE)}
     look = f"See journalctl -u open-webui in {context.machine.name}"
-    if asked:
+    if asked and context.settings.webui.stt_url is None:
         look += f", and that of the STT service in {asked[0][0].name}"
     verify = _as_webui(
         [

@@ -228,6 +228,8 @@ def test_the_words_that_open_webui_has_to_hear(settings: dict[str, Any], words: 
     expected = None if words is None else {"STT_WORDS": words, "STT_ERROR_RATE": "0.34"}
     assert verify.get("environment") == expected
     assert len(verify["argv"]) == (3 if words is None else 4)
+    # A service elsewhere has no journal here.
+    assert ("gpu-server" in verify["resolution"]) == (words is not None and "webui" not in settings)
     if words is not None and "webui" not in settings:
         own = made["ai-tools/gpu-server/stt_server/verify"].spec
         assert (own.get("words", ""), own["error_rate"]) == (words, 0.34)
