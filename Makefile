@@ -12,6 +12,8 @@ UNIT = tests/unit tests/agent tests/server/test_formats.py tests/server/test_set
 OFTEN = and not seldom
 # Tests without Incus often wait: three processes for two cores.
 WAITING = $$((($$(nproc) * 3 + 1) / 2))
+# The shell scripts in git: by their name, or by their first line.
+SCRIPTS = $$({ git grep -l '' -- '*.sh'; git grep -nE '^\#!.*[/ ](ba|da)?sh\b' | sed -n 's/:1:.*//p'; } | sort -u)
 OPERATION = .venv/bin/python -m operations --stack $(STACK)
 
 .PHONY: help up preview review drift outputs env backup restore destroy rotate-key status doctor updates
@@ -89,7 +91,7 @@ destroy: venv ## Remove everything that `up` made, after a list of it; asks at a
 
 check: venv-dev ## Check style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
-	@.venv/bin/shellcheck -x -P SCRIPTDIR bootstrap/*.sh bootstrap/lib/*.sh .ci/run doctor/*.sh plugins/pulumi-* bench/*.sh
+	@.venv/bin/shellcheck -x -P SCRIPTDIR $(SCRIPTS)
 
 lock: venv-dev ## Renew every lock file and print the diff (ARGS='--upgrade-package NAME')
 	@.venv/bin/python -m lock $(ARGS)

@@ -210,18 +210,14 @@ def post_recording(
     **fields: str,
 ) -> Answer:
     """A recording to an OpenAI endpoint, as curl's -F sends it."""
-    boundary = "incus-stt-test"
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in {"model": model, **fields}.items()
-    ]
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
-        "Content-Type: audio/wav\r\n\r\n"
+    form = httpx.Request(
+        "POST",
+        f"{url}/audio/transcriptions",
+        data={"model": model, **fields},
+        files={"file": ("a.wav", recording.read_bytes(), "audio/wav")},
     )
-    body = b"".join([*parts, head.encode(), recording.read_bytes(), f"\r\n--{boundary}--".encode()])
-    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    return request(f"{url}/audio/transcriptions", key, data=body, headers=kind, trust=trust)
+    kind = {"Content-Type": form.headers["Content-Type"]}
+    return request(str(form.url), key, data=form.read(), headers=kind, trust=trust)
 
 
 #: The key of a secret value in a state.

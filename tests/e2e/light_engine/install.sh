@@ -1,2 +1,3 @@
+# shellcheck shell=sh
 test -d "$STT_FILES"
 echo 'light is installed'
