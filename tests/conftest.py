@@ -1,4 +1,4 @@
-"""For all tests: the garbage collector, and which tests run in one process."""
+"""For all tests: the garbage collector, the seeds, and which tests run in one process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import gc
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+
+from tests import seeds
 
 #: The tests in this folder share what is slow to make.
 _TOGETHER = "tests/e2e/shared_stack"
@@ -19,6 +21,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(20_000)
     gc.enable()
+
+
+def pytest_report_header() -> str:
+    """The seeds, where a run that is broken off has said them too."""
+    return seeds.LINE
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The seeds once more, beside what failed; ``-q`` leaves out the header."""
+    terminalreporter.write_line(seeds.LINE)
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types

@@ -1,7 +1,7 @@
 """`up` stopped at any moment and run again ends in the desired state.
 
-Faults at random moments, on an Incus daemon of the tests' own: other ones in each run.
-``STT_FAULT_SEED`` repeats a run, ``STT_FAULTS`` is their number (`make test-all`: 5,
+Faults at random moments, on an Incus daemon of the tests' own: other ones in each run
+(``tests/seeds.py``). ``STT_FAULTS`` is their number (`make test-all`: 5,
 `make test-faults`: 200; `make test`: 3, none of them while a machine's programs are installed).
 """
 
@@ -13,7 +13,6 @@ import random
 import shutil
 import signal
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,10 +24,8 @@ from tests.e2e import places
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.places import new_directory
 from tests.e2e.project import Project, Running, incus, left_of, request, run, wait_until
+from tests.seeds import FAULT_SEED
 
-#: The same in all processes of a run: they have to find the same tests.
-_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
-SEED = int(os.environ.get("STT_FAULT_SEED") or int(_RUN, 16) % 1_000_000)
 SAMPLE = 3
 FAULTS = int(os.environ.get("STT_FAULTS") or SAMPLE)
 DISK_GIB = 4
@@ -220,7 +217,7 @@ def test_a_machine_that_the_daemon_has_half_created_is_created_again(bench: Benc
     path = f"/1.0/instances/second?project={project.domain}"
     ask = ("incus", "query", path)
     wait_until(lambda: run(*ask, env=bench.environment).returncode == 0, pause=0)
-    time.sleep(random.Random(SEED).uniform(0, 0.4))
+    time.sleep(random.Random(FAULT_SEED).uniform(0, 0.4))
     bench.kill_daemon(up)
     up.end()
     state = json.loads(incus("query", path, **project.environment))
@@ -230,9 +227,7 @@ def test_a_machine_that_the_daemon_has_half_created_is_created_again(bench: Benc
 
 
 def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\n{FAULTS} faults; STT_FAULT_SEED={SEED} STT_FAULTS={FAULTS} repeats them")
-    chance = random.Random(SEED)
+    chance = random.Random(FAULT_SEED)
     table: Counter[str] = Counter()
     while table.total() < FAULTS:
         _, seconds, begin = chance.choices(CHANGES, [weight for weight, *_ in CHANGES])[0]
@@ -253,7 +248,7 @@ def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str])
         try:
             converged(bench)
         except (AssertionError, OSError) as error:
-            raise AssertionError(f"{what} (STT_FAULT_SEED={SEED}): {error}") from error
+            raise AssertionError(f"{what} (STT_FAULT_SEED={FAULT_SEED}): {error}") from error
         table[f"{kind} during {change}"] += 1
     with capsys.disabled():
         print(f"{FAULTS} faults, all converged")
@@ -284,7 +279,7 @@ rm -rf /run/copy
 
 
 @pytest.mark.seldom
-@pytest.mark.parametrize("room", random.Random(SEED).sample(range(ROOMS), 2))
+@pytest.mark.parametrize("room", random.Random(FAULT_SEED).sample(range(ROOMS), 2))
 def test_a_disk_that_is_full_at_any_file_of_a_service_is_mended(bench: Bench, room: int) -> None:
     """The last file is the record: a service that works without one has to be found too.
 

@@ -1,7 +1,7 @@
 """No request is lost, whatever happens to the servers.
 
-``STT_GATEWAY_FAULTS`` and ``STT_GATEWAY_REQUESTS`` say how many there are at least,
-``STT_FAULT_SEED`` which.
+``STT_GATEWAY_FAULTS`` and ``STT_GATEWAY_REQUESTS`` say how many there are at least;
+each run has other ones (``tests/seeds.py``).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from tests.gateway.faults import (
 )
 from tests.gateway.gateway import KEY, StandIn, gateway, needs_nginx, needs_root, stand_ins
 from tests.ports import free_port
+from tests.seeds import FAULT_SEED
 from tests.server.server import COMMAND, settings, wait
 
 FAULTS = int(os.environ.get("STT_GATEWAY_FAULTS", "5"))
 REQUESTS = int(os.environ.get("STT_GATEWAY_REQUESTS", "300"))
-SEED = int(os.environ.get("STT_FAULT_SEED", "1"))
 
 pytestmark = needs_nginx
 
@@ -45,8 +45,8 @@ def test_no_request_is_lost(tmp_path: Path) -> None:
         for server in servers:
             server.tell(seconds=WORK_SECONDS)
         with gateway(tmp_path, [server.port for server in servers]) as running:
-            with Load(running, Hashes(SEED)) as load:
-                rows = break_servers(servers, FAULTS, SEED)
+            with Load(running, Hashes(FAULT_SEED)) as load:
+                rows = break_servers(servers, FAULTS, FAULT_SEED)
                 while len(load.answers) < REQUESTS:
                     time.sleep(0.1)
             status = running.status
@@ -114,11 +114,11 @@ def test_no_transcription_is_lost_or_mixed_up(tmp_path: Path, stt_servers: list[
             running.wait_for("server-0", "server-1", seconds=60)
 
         both_work()
-        with Load(running, Recordings(SEED), clients=4) as load:
+        with Load(running, Recordings(FAULT_SEED), clients=4) as load:
             rows = break_servers(
                 stt_servers,
                 max(3, FAULTS // 2),
-                SEED,
+                FAULT_SEED,
                 kinds=[killed, hung, restarted],
                 between=both_work,
             )

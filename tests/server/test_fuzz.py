@@ -1,6 +1,6 @@
 """Requests at random: no answer is an error of the server's own, and its memory stays.
 
-Other requests in each run. ``STT_FUZZ_SEED`` repeats one, ``STT_FUZZ_SECONDS`` is how long it takes
+Other requests in each run (``tests/seeds.py``). ``STT_FUZZ_SECONDS`` is how long it takes
 (`make test-faults`: 600).
 """
 
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.seeds import FUZZ_SEED
 from tests.server import attacks
 from tests.server.fuzz import Fuzz
 from tests.server.server import KEY, Running, running
 
 pytestmark = pytest.mark.seldom
 
-SEED = int(os.environ.get("STT_FUZZ_SEED") or uuid.uuid4().int % 1_000_000)
 SECONDS = float(os.environ.get("STT_FUZZ_SECONDS") or 4)
 CLIENTS = 4
 #: MB by which the server may grow, once it has met each kind of request.
@@ -29,13 +28,12 @@ GROWTH = 20
 
 
 def test_no_request_breaks_the_server(tmp_path: Path) -> None:
-    print(f"STT_FUZZ_SEED={SEED}")
     with running(tmp_path, key=KEY, STT_AUDIO_MINUTES="10", STT_UPLOAD_MB="5") as server:
         found: Counter[int] = Counter()
         # What it takes for long recordings and for each container, it takes once.
         with ThreadPoolExecutor(CLIENTS) as pool:
             list(pool.map(server.post, [attacks.talk(2.2)] * 2 + [attacks.silence(5)] * 2))
-            list(pool.map(server.post, Fuzz(SEED).files * 2))
+            list(pool.map(server.post, Fuzz(FUZZ_SEED).files * 2))
         warm = min(SECONDS / 2, 60)
         found += fuzz(server, warm, 0)
         before = attacks.memory(server)
@@ -45,10 +43,10 @@ def test_no_request_breaks_the_server(tmp_path: Path) -> None:
         assert server.post().json() == {"text": "one two three"}
         failed = [line for line in server.log.splitlines() if "Traceback" in line or '" 5' in line]
         assert server.process.poll() is None
-        assert not any(status >= 500 for status in found), (SEED, found, server.log[-3000:])
-        assert failed == [], (SEED, server.log[-3000:])
+        assert not any(status >= 500 for status in found), (FUZZ_SEED, found, server.log[-3000:])
+        assert failed == [], (FUZZ_SEED, server.log[-3000:])
         assert {200, 400} <= set(found), found
-        assert grown < GROWTH, f"seed {SEED}: {grown} MB more"
+        assert grown < GROWTH, f"seed {FUZZ_SEED}: {grown} MB more"
 
 
 def fuzz(server: Running, seconds: float, first: int) -> Counter[int]:
@@ -56,7 +54,7 @@ def fuzz(server: Running, seconds: float, first: int) -> Counter[int]:
     end = time.monotonic() + seconds
 
     def client(number: int) -> Counter[int]:
-        made, statuses = Fuzz(SEED + number), Counter[int]()
+        made, statuses = Fuzz(FUZZ_SEED + number), Counter[int]()
         while time.monotonic() < end:
             statuses[made.send(server)] += 1
         return statuses

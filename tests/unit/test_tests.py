@@ -1,9 +1,13 @@
-"""What the tests keep to themselves: no test module imports another, and e2e is only e2e's."""
+"""What the tests keep to themselves: no test module imports another, and e2e is only e2e's; and
+what they keep to: seeds that are printed."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from declaration.source_files import ROOT
@@ -56,3 +60,40 @@ def test_what_shares_a_stack_is_in_one_folder() -> None:
     folder = ROOT / "tests" / "e2e" / "shared_stack"
     assert f'"{folder.relative_to(ROOT)}"' in (ROOT / "tests/conftest.py").read_text()
     assert len(list(folder.glob("test_*.py"))) > 5
+
+
+#: Each process that runs tests leaves the seeds that it has.
+SEEDED = """
+from pathlib import Path
+import pytest
+from tests import seeds
+
+@pytest.mark.parametrize("each", range(4))
+def test_it(each):
+    Path(f"{each}.seeds").write_text(seeds.LINE)
+"""
+
+
+def test_the_seeds_of_a_run_are_printed_and_other_ones_in_the_next(tmp_path: Path) -> None:
+    (tmp_path / "test_seeded.py").write_text(SEEDED)
+    command = [sys.executable, "-m", "pytest", "-p", "xdist.plugin", "-p", "tests.conftest", "-q"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+
+    def said(*words: str, **more: str) -> str:
+        done = subprocess.run(
+            [*command, *words],
+            cwd=tmp_path,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        [line] = re.findall("^seeds: .*", done.stdout, re.MULTILINE)
+        assert {file.read_text() for file in tmp_path.glob("*.seeds")} == {line}
+        return str(line)
+
+    assert said("-n", "2") != said()
+    given = said(STT_FAULT_SEED="12", STT_FUZZ_SEED="345")
+    assert given == "seeds: STT_FAULT_SEED=12 STT_FUZZ_SEED=345"
