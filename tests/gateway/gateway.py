@@ -135,6 +135,17 @@ class Running:
             timeout=120,
         )
 
+    def events(self, servers: Sequence[StandIn]) -> list[str]:
+        """A stream's, each of which a server sends once the one before was seen here."""
+        found: list[str] = []
+        more = {"headers": self.headers, "verify": self.verify, "timeout": 30}
+        with httpx.stream("GET", f"{self.url}/v1/stream", **more) as answer:
+            for line in filter(None, answer.iter_lines()):
+                found.append(line)
+                for server in servers:
+                    server.tell(seen=len(found))
+        return found
+
     def serving(self) -> list[str]:
         return [each["name"] for each in self.status["servers"] if each["serving"]]
 

@@ -1,8 +1,9 @@
 """``stand_in.py PORT CONTROL``: a server that answers with the SHA-256 of the file it got.
 
 CONTROL is a file with JSON, which it reads for every answer: ``health`` (a status), ``working``
-(s), ``status`` of its answers to work, ``seconds`` that they take. ``GET /v1/stream`` sends events
-one by one, and ``GET /v1/realtime`` is a WebSocket that sends back what it gets.
+(s), ``status`` of its answers to work, ``seconds`` that they take, ``seen`` events of a stream.
+``GET /v1/stream`` sends events, each once the one before was seen, and ``GET /v1/realtime`` is a
+WebSocket that sends back what it gets.
 """
 
 from __future__ import annotations
@@ -68,11 +69,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        for number in range(3):
-            self.wfile.write(f"data: {number} {time.time()}\n\n".encode())
-            self.wfile.flush()
-            time.sleep(0.5)
         self.close_connection = True
+        for number in range(3):
+            self.wfile.write(f"data: {number}\n\n".encode())
+            self.wfile.flush()
+            end = time.monotonic() + 15
+            while control().get("seen", 0) <= number:
+                if time.monotonic() > end:
+                    self.wfile.write(b"data: unseen\n\n")
+                    return
+                time.sleep(0.02)
 
     def _realtime(self) -> None:
         key = self.headers["Sec-WebSocket-Key"].encode()

@@ -232,7 +232,8 @@ def test_a_wrong_request(
 ) -> None:
     began = time.monotonic()
     assert error(server.post(**fields)) == (status, param)
-    assert time.monotonic() - began < 5, "FFmpeg opened what the file names"
+    # It would wait 20 s for packets at the port that SDP names.
+    assert time.monotonic() - began < 10, "FFmpeg opened what the file names"
 
 
 def test_a_body_that_is_no_form(server: Running) -> None:
@@ -297,22 +298,23 @@ def test_ten_at_once_are_all_right(server: Running) -> None:
 
 
 def test_health_answers_while_the_model_works(slow: Running) -> None:
-    took, working = [], []
+    turns: list[list[float]] = [[]]
     start = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(slow.post) for _ in range(2)]
         while not all(job.done() for job in jobs):
-            began = time.monotonic()
             answer = slow.get("/health")
             assert answer.status_code == 200
-            working.append(answer.json()["working"])
-            took.append(time.monotonic() - began)
+            working = answer.json()["working"]
+            if turns[-1] and working < turns[-1][-1]:
+                turns.append([])  # the one before is done
+            turns[-1].append(working)
             time.sleep(0.05)
-    assert 0.2 < max(working) < time.monotonic() - start
+    assert 0.2 < max(map(max, turns)) < time.monotonic() - start
     assert slow.get("/health").json()["working"] == 0
     assert [job.result().status_code for job in jobs] == [200, 200]
-    assert len(took) > 5, "the model was done at once"
-    assert max(took) < (time.monotonic() - start) / 4, "it waited for a transcription"
+    # One that waits for a transcription comes after it, or once in it.
+    assert sum(len(set(turn)) > 2 for turn in turns) == 2, turns
 
 
 @pytest.mark.seldom
