@@ -16,6 +16,7 @@ from agent.difference import Difference
 from components.state import STACK_ID
 from declaration.connection import Connection
 from host.client import HostError
+from host.egress import SUFFIX, Egress
 from host.objects import BASE_IMAGE, IMAGE, UUID
 from host.read import AGENT, AppliedStep, Live, MachineState, parse_live, read_live
 from tests.unit.program import (
@@ -404,6 +405,44 @@ def test_what_taking_over_changes_is_shown(live: Live) -> None:
     assert owner == f"owner: stt/gpu/{KEPT[STACK_ID]} -> this stack"
     assert line.startswith("description: theirs -> ")
     assert run("gpu", EMPTY_HOST, adopt=True).drift == {}
+
+
+@pytest.mark.parametrize(("used", "opened"), [(False, True), (True, True), (False, False)])
+def test_a_bridge_that_was_left_open_is_drift(
+    used: bool, opened: bool, first: Program, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one that is open because somebody fetches, nor one that has closed since it was read."""
+    monkeypatch.setattr(Egress, "is_used", lambda _: used)
+    monkeypatch.setattr(Egress, "is_open", lambda _: opened)
+    config = live.objects["network", "default", "net-ai-tools"]["config"]
+    acls = f"net-ai-tools,net-ai-tools{SUFFIX}"
+    found = changed(live, "network", "net-ai-tools", config={**config, "security.acls": acls})
+    drift = run("gpu", found, first).drift
+    line = f"config.security.acls: {acls} -> net-ai-tools"
+    assert drift == ({"ai-tools/network": [line]} if opened and not used else {})
+
+
+def test_an_address_that_is_not_held_any_more_is_drift(first: Program, live: Live) -> None:
+    """A machine could then send in another one's name."""
+    devices = live.objects["instance", "ai-tools", "webui"]["devices"]
+    eth0 = devices["eth0"] | {"security.mac_filtering": "false"}
+    del eth0["security.ipv4_filtering"]
+    found = changed(live, "instance", "webui", devices={**devices, "eth0": eth0})
+    assert run("gpu", found, first).drift == {
+        "ai-tools/webui/instance": [
+            "devices.eth0.security.ipv4_filtering: (none) -> true",
+            "devices.eth0.security.mac_filtering: false -> true",
+        ]
+    }
+
+
+@pytest.mark.parametrize(("filters", "warned"), [(False, True), (True, False), (None, False)])
+def test_a_kernel_that_does_not_filter_within_a_bridge_is_warned_of(
+    filters: bool | None, warned: bool, first: Program, live: Live
+) -> None:
+    found = run("gpu", replace(live, filters_bridges=filters), first)
+    assert ("Within ai-tools every machine reaches every port" in str(found.log)) == warned
+    assert ("modprobe br_netfilter" in str(found.log)) == warned
 
 
 def test_what_a_machine_was_made_from_that_is_taken_over(first: Program, live: Live) -> None:
