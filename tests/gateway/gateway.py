@@ -138,7 +138,7 @@ class Running:
     def events(self, servers: Sequence[StandIn]) -> list[str]:
         """A stream's, each of which a server sends once the one before was seen here."""
         found: list[str] = []
-        more = {"headers": self.headers, "verify": self.verify, "timeout": 30}
+        more: dict[str, Any] = {"headers": self.headers, "verify": self.verify, "timeout": 30}
         with httpx.stream("GET", f"{self.url}/v1/stream", **more) as answer:
             for line in filter(None, answer.iter_lines()):
                 found.append(line)

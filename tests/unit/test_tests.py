@@ -1,5 +1,7 @@
-"""What the tests keep to themselves: no test module imports another, and e2e is only e2e's; and
-what they keep to: seeds that are printed."""
+"""What all tests keep to.
+
+No test module imports another, e2e is only e2e's, no bound of time is short, seeds are printed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 from declaration.source_files import ROOT
 
@@ -60,6 +65,118 @@ def test_what_shares_a_stack_is_in_one_folder() -> None:
     folder = ROOT / "tests" / "e2e" / "shared_stack"
     assert f'"{folder.relative_to(ROOT)}"' in (ROOT / "tests/conftest.py").read_text()
     assert len(list(folder.glob("test_*.py"))) > 5
+
+
+#: A busy machine may be late by so much; s.
+LATE = 5
+
+
+def short_bounds(code: str) -> list[int]:
+    """The lines that assert that something took less than ``LATE`` seconds, or than a variable."""
+    tree = ast.parse(code)
+    numbers = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found: set[int] = set()
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            names = _differences(function)
+            for node in ast.walk(function):
+                if isinstance(node, ast.Assert):
+                    found |= {
+                        node.lineno
+                        for less, more in _orders(node)
+                        if _is_difference(less, names) and not _is_long(more, numbers)
+                    }
+    return sorted(found)
+
+
+def _differences(function: ast.FunctionDef) -> set[str]:
+    """The variables, lists too, that hold what passed between two moments."""
+    names: set[str] = set()
+    for node in ast.walk(function):
+        targets: list[ast.expr] = []
+        value: ast.expr | None = None
+        match node:
+            case ast.Assign():
+                targets, value = node.targets, node.value
+            case ast.AnnAssign() | ast.AugAssign():
+                targets, value = [node.target], node.value
+            case ast.Call(func=ast.Attribute(value=ast.Name() as kept, attr="append")):
+                targets, value = [kept], node.args[0]
+        if value and _is_difference(value, names):
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def _is_difference(node: ast.expr, names: set[str]) -> bool:
+    return any(
+        (isinstance(each, ast.Name) and each.id in names)
+        or (
+            isinstance(each, ast.BinOp)
+            and isinstance(each.op, ast.Sub)
+            and re.search(r"\b(monotonic|perf_counter|time\.time)\(\)", ast.unparse(each))
+        )
+        for each in ast.walk(node)
+    )
+
+
+def _orders(node: ast.Assert) -> list[tuple[ast.expr, ast.expr]]:
+    """What has to be less, and than what."""
+    pairs: list[tuple[ast.expr, ast.expr]] = []
+    for each in ast.walk(node.test):
+        if isinstance(each, ast.Compare):
+            sides = [each.left, *each.comparators]
+            for (left, right), order in zip(pairwise(sides), each.ops, strict=True):
+                if isinstance(order, ast.Lt | ast.LtE):
+                    pairs.append((left, right))
+                elif isinstance(order, ast.Gt | ast.GtE):
+                    pairs.append((right, left))
+    return pairs
+
+
+def _is_long(bound: ast.expr, numbers: dict[str, ast.Constant]) -> bool:
+    if isinstance(bound, ast.Name):
+        if bound.id not in numbers:
+            return bound.id.isupper()  # the program's own, such as days
+        bound = numbers[bound.id]
+    return isinstance(bound, ast.Constant) and float(str(bound.value)) >= LATE
+
+
+@pytest.mark.parametrize(
+    ("code", "short"),
+    [
+        ("assert time.monotonic() - began < 1", True),
+        ("assert 3 > time.perf_counter() - began, 'late'", True),
+        ("took = time.time() - began; assert took <= 4.9", True),
+        (
+            "late = []; late.append(time.time() - 1); assert len(late) == 3 and max(late) < 0.3",
+            True,
+        ),
+        ("assert time.monotonic() - began < 1 + often", True),
+        ("assert max(took) < (time.monotonic() - began) / 4", False),  # took is of no clock
+        ("took = time.monotonic() - 1; assert took < (time.monotonic() - began) / 4", True),
+        ("assert time.monotonic() - began < SHORT", True),
+        ("assert time.monotonic() - began < LONG", False),
+        ("assert DAYS - 1 < (end - time.time()) / 86400 <= DAYS", False),
+        ("assert 0.2 < time.monotonic() - began < 15", False),
+        ("assert abs(said - time.time()) < 60", False),
+        ("end = time.monotonic() + 1; assert time.monotonic() < end", False),
+    ],
+)
+def test_a_short_bound_is_found(code: str, short: bool) -> None:
+    function = f"SHORT = 2\nLONG = 20\ndef test() -> None:\n    {code}"
+    assert short_bounds(function) == ([4] if short else [])
+
+
+def test_no_test_asserts_that_something_took_less_than_seconds() -> None:
+    """What comes before what can be told; how long it takes is the machine's."""
+    found = {str(file.relative_to(ROOT)): short_bounds(file.read_text()) for file in FILES}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 #: Each process that runs tests leaves the seeds that it has.
