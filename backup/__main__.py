@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from backup.restore import restore
 from backup.save import save
 from backup.say import say
@@ -41,5 +42,3 @@ if __name__ == "__main__":
         main()
     except (DeclarationError, OperationError) as error:
         sys.exit(f"incus-stt: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("incus-stt: stopped")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from backup.cli import scratch
 from backup.files import Placed
 from backup.say import say
 from backup.volumes import Volume
+from declaration.interrupt import PATIENCE, running
 from declaration.problems import DeclarationError
 from declaration.stack_file import PROJECT
 from host.client import Client
@@ -185,8 +185,9 @@ def _run(*words: str) -> None:
     Raises:
         OperationError: it failed.
     """
-    done = subprocess.run(words, cwd=ROOT, check=False)  # noqa: S603  # this project's own
-    if done.returncode:
+    with running(words, cwd=ROOT, grace=PATIENCE) as part:  # Pulumi takes SIGTERM as "at once"
+        pass
+    if part.returncode:
         raise OperationError(
             f"{' '.join(words[:3])} failed (above: why). What was restored stays: put that right, "
             "then run this again."

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from bench.cost import Cost, cost, show
 from bench.simulated import Copies, digests, record, write_stand_in
 from declaration.connection import Connection

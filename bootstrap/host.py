@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from declaration.interrupt import running
 from declaration.problems import DeclarationError
 from declaration.settings import Settings
 from declaration.stack_file import read_stack_file
@@ -39,29 +40,25 @@ def set_up_incus(settings: Settings) -> int:
         )
         return 0
     environment = {**os.environ, "STT_POOL": settings.pool}
-    done = subprocess.run([ROOT / "bootstrap" / "incus.sh"], env=environment, check=False)  # noqa: S603
-    if done.returncode:
-        return done.returncode
+    with running([ROOT / "bootstrap" / "incus.sh"], env=environment) as incus:
+        pass
+    if incus.returncode:
+        return incus.returncode
     # It prints the image's name, which the program finds out by itself.
-    done = subprocess.run(  # noqa: S603
-        [ROOT / "bootstrap" / "image.sh", settings.image], stdout=subprocess.DEVNULL, check=False
-    )
-    return done.returncode
+    words: list[str | Path] = [ROOT / "bootstrap" / "image.sh", settings.image]
+    with running(words, stdout=subprocess.DEVNULL) as image:
+        pass
+    return image.returncode
 
 
 def main(stack: str) -> int:
     """Both at once: building the CLI takes as long as building the image."""
     settings = settings_of(stack)
-    with subprocess.Popen([ROOT / "bootstrap" / "cli.sh"], stdout=subprocess.DEVNULL) as cli:  # noqa: S603
-        try:
-            failed = set_up_incus(settings)
-        except BaseException:
-            cli.terminate()
-            raise
+    with running([ROOT / "bootstrap" / "cli.sh"], stdout=subprocess.DEVNULL) as cli:
+        failed = set_up_incus(settings)
         if failed:
             cli.terminate()
-            return failed
-    return cli.returncode
+    return failed or cli.returncode
 
 
 if __name__ == "__main__":

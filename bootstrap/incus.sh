@@ -159,6 +159,7 @@ daemon_failed() {
 
 # Half a package installation is worse than a late answer to Ctrl-C.
 interrupted() {
+    trap '' HUP INT TERM
     [ -z "$child" ] || say "interrupted: waiting for the package manager to finish"
     [ -z "$child" ] || wait "$child" || :
     exit 130

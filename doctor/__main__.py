@@ -11,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 import doctor.checks  # noqa: F401  # it registers them
 from declaration.problems import DeclarationError
 from doctor.case import Case

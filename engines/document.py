@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from declaration.generated import table, write
 from engines import DEFAULT_ENGINE, ENGINES, Engine
 from engines.speech_model import Memory, Source, SpeechModel

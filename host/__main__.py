@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from declaration.connection import parse_connection
 from host.client import Client, HostError
 from host.instance import apply_instance

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from declaration.artifacts import FILE, Artifact, read_lock
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT

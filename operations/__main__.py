@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from declaration.problems import DeclarationError
 from operations import ai_access, status, updates
 from operations.host import OperationError, refuse_others

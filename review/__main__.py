@@ -26,6 +26,7 @@ from typing import Any
 
 from yaml import YAMLError
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from declaration.connection import UNREAD
 from declaration.problems import DeclarationError
 from declaration.settings import Settings

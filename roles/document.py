@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from declaration.generated import table, write
 from roles import ROLES
 

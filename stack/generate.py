@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from declaration.describe import Described, describe
 from declaration.settings import Settings
 from declaration.stack_file import secret_command
