@@ -240,10 +240,13 @@ class _Stdin(io.RawIOBase):
         return len(data)
 
 
-def flock(descriptor: int) -> bool:
-    """Lock an open file, unless somebody else has; whether it is locked."""
+def flock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file, unless somebody else has; whether it is locked.
+
+    ``shared``: together with others that say so.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

@@ -106,10 +106,10 @@ clean_up() {
 }
 
 # One build at a time. What lies about once the lock is ours is from a build that was killed.
-take_lock() {
+only_one() {
     mkdir -p "$ROOT/run/lock"
     exec 9>"$LOCK"
-    flock -n 9 || { say "another build is running, waiting for it"; flock 9; }
+    take_lock "another build is running"
     rm -rf --one-file-system "$TMP"/incus-stt-image.??????
 }
 
@@ -164,7 +164,7 @@ main() {
         say "or set stt:image to a local image ('incus image list')."
         exit 3
     fi
-    take_lock
+    only_one
     ! usable "$STANDIN" || use_standin
     ! adopt || use_standin
     open_log image.log

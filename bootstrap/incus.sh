@@ -179,7 +179,7 @@ main() {
     if is_root; then
         mkdir -p "$ROOT/run/lock"
         exec 9>"$ROOT/run/lock/incus-stt-incus.lock"
-        flock -n 9 || { say "another run of this script is going on, waiting for it"; flock 9; }
+        take_lock "another run of this script is going on"
         open_log incus.log
     fi
     incus_works || {

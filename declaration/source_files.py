@@ -20,6 +20,8 @@ from declaration.problems import DeclarationError, Problem
 ROOT = Path(__file__).resolve().parent.parent
 #: Variables with which git would look at another repository; hooks of git set them.
 _GIT_VARIABLES = ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_PREFIX")
+#: Seconds in which git lists the files; a disk of a network may hang.
+_GIT_DEADLINE = 60.0
 
 
 def files(path: Path) -> list[Path]:
@@ -77,7 +79,11 @@ def own_digest(path: str) -> str:
 
 @cache
 def tracked(root: Path) -> frozenset[str]:
-    """The names of the files that git tracks below ``root``; none where git cannot say."""
+    """The names of the files that git tracks below ``root``; none where git cannot say.
+
+    Raises:
+        DeclarationError: git does not end.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in _GIT_VARIABLES}
     try:
         done = subprocess.run(  # noqa: S603  # no words of anybody else's
@@ -85,7 +91,15 @@ def tracked(root: Path) -> frozenset[str]:
             capture_output=True,
             env=environment,
             check=True,
+            timeout=_GIT_DEADLINE,
         )
+    except subprocess.TimeoutExpired:
+        # Another list would be another digest, and machines would be changed for nothing.
+        problem = (
+            f"git has not listed its files in {_GIT_DEADLINE:.0f} s. See why 'git ls-files' hangs "
+            "there, then run this again."
+        )
+        raise DeclarationError([Problem(str(root), problem)]) from None
     except (OSError, subprocess.CalledProcessError):
         return frozenset()
     return frozenset(os.fsdecode(name) for name in done.stdout.split(b"\0") if name)

@@ -8,17 +8,16 @@ does so whatever ended who fetched, for the kernel gives up a process's locks.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from agent.machine import flock
+from agent.machine import flock, poll
 from declaration.connection import Connection
 from host.client import Client, HostError, shell, user_cache
 from host.conntrack import cut, elsewhere, kept
@@ -33,8 +32,14 @@ _LINGER = 1.0
 #: The locks: of those who fetch, of the process that closes the bridge, and of who edits the bridge
 #: or its ACL: Incus 6.0 fails, or mixes up the rules, where both happen at once.
 _FETCHING, _CLOSING, _EDITING = "fetching", "closing", "editing"
+#: Seconds between two looks at a lock that somebody else holds.
+_INTERVAL = 0.02
 #: Seconds for which it is tried to close it, where Incus does not answer.
 _CLOSING_DEADLINE = 600
+#: Seconds to wait for who edits the bridge: a few calls of Incus.
+_EDITING_DEADLINE = 600.0
+#: Seconds to wait for who fetches: a day. What fetches longer hangs, and the bridge is closed.
+_FETCHING_DEADLINE = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,12 @@ class Egress:
         """Have it open meanwhile.
 
         Raises:
-            HostError: the bridge is not there, or Incus refuses to open it.
+            HostError: the bridge is not there, Incus refuses to open it, or another process has
+                not closed it in time.
         """
         with self._lock() as file:
             # Nobody closes it from here on; two who open it do the same.
-            fcntl.flock(file, fcntl.LOCK_SH)
+            self._wait(lambda: flock(file.fileno(), shared=True), "closes", _EDITING_DEADLINE)
             if not self.is_open():
                 self._set(opened=True)
                 self._close_later()
@@ -76,41 +82,67 @@ class Egress:
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[None]:
-        """Be the only one that edits the bridge or its ACLs."""
+        """Be the only one that edits the bridge or its ACLs.
+
+        Raises:
+            HostError: another process has not edited them in time.
+        """
         with self._lock(_EDITING) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            self._wait(lambda: flock(file.fileno()), "edits", _EDITING_DEADLINE)
             with kept(self.connection, self.bridge):
                 yield
 
     def close_later(self) -> None:
         """Close it once nobody has fetched for a moment.
 
+        Who fetches for more than ``_FETCHING_DEADLINE`` s is cut off.
+
         Raises:
-            HostError: Incus has not let it be closed within ``_CLOSING_DEADLINE`` s.
+            HostError: Incus has not let it be closed within ``_CLOSING_DEADLINE`` s, or another
+                process that is to close it has not done so.
         """
         end = time.monotonic() + _CLOSING_DEADLINE
         with self._lock(_CLOSING) as closing:
-            fcntl.flock(closing, fcntl.LOCK_EX)
+            late = _FETCHING_DEADLINE + 2 * _CLOSING_DEADLINE  # when the other one has given up
+            self._wait(lambda: flock(closing.fileno()), "is to close", late, _LINGER)
             while True:
-                with self._lock() as file:
-                    fcntl.flock(file, fcntl.LOCK_EX)  # all have ended
+                ended = self._all_have_ended()
                 time.sleep(_LINGER)
                 try:
-                    if self._close():
+                    if self._close(forced=not ended):
                         return
                 except HostError:
                     if time.monotonic() > end:
                         raise
 
-    def _close(self) -> bool:
-        """Close it; false where somebody fetches again."""
+    def _all_have_ended(self) -> bool:
         with self._lock() as file:
-            if not flock(file.fileno()):
+            return poll(lambda: flock(file.fileno()), _FETCHING_DEADLINE)
+
+    def _close(self, *, forced: bool = False) -> bool:
+        """Close it; false where somebody fetches again, unless ``forced``."""
+        with self._lock() as file:
+            if not flock(file.fileno()) and not forced:
                 return False
             if self.is_open():
                 self._set(opened=False)
                 self._cut()
             return True
+
+    def _wait(
+        self, locked: Callable[[], bool], does: str, deadline: float, interval: float = _INTERVAL
+    ) -> None:
+        """Wait for another process of this user.
+
+        Raises:
+            HostError: it still ``does`` so after ``deadline`` s.
+        """
+        if not poll(locked, deadline, interval):
+            raise HostError(
+                f"Another process on this machine still {does} the bridge {self.bridge}, after "
+                f"{deadline:.0f} s. See what it does (ps aux), end it if it hangs, then run up "
+                "again."
+            )
 
     @contextlib.contextmanager
     def _lock(self, what: str = _FETCHING) -> Iterator[TextIO]:

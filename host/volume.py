@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from agent.machine import flock, poll
 from host.client import Client, HostError, user_cache
 from host.instance import stop, wait_until_booted
 from host.objects import INSTANCE, SHIFTED, VOLUME, Place, apply_object
 
 #: The first ZFS whose mounts can translate owners.
 _ZFS = (2, 2)
+#: Seconds to wait for another volume, whose machines are stopped and started.
+_LOCK_DEADLINE = 1800.0
 
 
 def apply_volume(client: Client, place: Place, desired: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,11 +57,20 @@ def _why_not(client: Client, pool: str) -> str:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """One volume at a time: another one's machines may be the same."""
+    """One volume at a time: another one's machines may be the same.
+
+    Raises:
+        HostError: another one is not done in time.
+    """
     place = user_cache() / "volumes.lock"
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with place.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if not poll(lambda: flock(file.fileno()), _LOCK_DEADLINE):
+            raise HostError(
+                "Another run on this machine has not made its volumes ready in "
+                f"{_LOCK_DEADLINE:.0f} s. See what it does (ps aux), end it if it hangs, then run "
+                "up again."
+            )
         yield
 
 

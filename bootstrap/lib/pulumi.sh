@@ -98,7 +98,7 @@ find_cli() {
         [ -z "$READ_ONLY" ] || die "there is no Pulumi CLI here. Run: make setup"
         mkdir -p "$CACHE"
         exec 9>"$CACHE/pulumi.lock"
-        flock -n 9 || { say "another process is getting the Pulumi CLI, waiting for it"; flock 9; }
+        take_lock "another process is getting the Pulumi CLI"
         if [ ! -x "$CLI/pulumi" ]; then
             clean_up_at_end
             rm -rf "$CACHE"/pulumi-work.?????? "$CLI"

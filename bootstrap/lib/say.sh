@@ -12,6 +12,8 @@ plan=
 child=
 # Between two lines of a long command, in fifths of a second.
 EVERY=${STT_EVERY:-75}
+# Seconds to wait for another process that downloads, installs or builds.
+LOCK_DEADLINE=${STT_LOCK_DEADLINE:-7200}
 
 say() { printf 'incus-stt: %s\n' "$*" >&2; }
 
@@ -113,6 +115,14 @@ write_file() {
 $3
 EOF"
     fi
+}
+
+# take_lock WHO: locks the open file 9; where it is locked, it waits for WHO.
+take_lock() {
+    flock -n 9 && return 0
+    say "$1, waiting for it"
+    flock -w "$LOCK_DEADLINE" 9 ||
+        die "$1, and has not ended in $LOCK_DEADLINE s. See what it does ('ps aux'), end it if it hangs, then run this again."
 }
 
 # append_line WHY FILE LINE

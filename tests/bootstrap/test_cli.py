@@ -5,6 +5,7 @@ With fake programs on a PATH.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -277,6 +278,21 @@ def test_two_at_once_build_once(checkout: Checkout) -> None:
         process.communicate(timeout=60)
         assert process.returncode == 0
     assert checkout.calls.count("go build") == 1
+
+
+def test_who_waits_for_another_build_waits_with_a_deadline(checkout: Checkout) -> None:
+    checkout.cache.mkdir(parents=True)
+    with (checkout.cache / "pulumi.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = checkout.run(STT_LOCK_DEADLINE="1")
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        [
+            "incus-stt: another process is getting the Pulumi CLI, waiting for it",
+            "incus-stt: error: another process is getting the Pulumi CLI, and has not ended in "
+            "1 s. See what it does ('ps aux'), end it if it hangs, then run this again.",
+        ],
+    )
 
 
 def test_a_build_that_is_ended_leaves_nothing(checkout: Checkout) -> None:

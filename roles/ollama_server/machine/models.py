@@ -23,6 +23,8 @@ LARGE = 50_000_000
 LOCK = ".ollama.lock"
 #: Seconds between two lines on how much has come.
 EVERY = 15.0
+#: Seconds to wait for another machine that pulls models.
+LOCK_DEADLINE = 7200.0
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -98,18 +100,37 @@ def pull(port: int, model: str) -> None:
 
 @contextlib.contextmanager
 def only_one(volume: str) -> Iterator[None]:
-    """Be the only machine that fetches to a volume: two Ollamas would write the same files."""
+    """Be the only machine that fetches to a volume: two Ollamas would write the same files.
+
+    Raises:
+        SystemExit: another machine has not ended in time.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     descriptor = os.open(os.path.join(volume, LOCK), flags, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(descriptor):
             print("waiting for models that another machine pulls", file=sys.stderr, flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            end = time.monotonic() + LOCK_DEADLINE
+            while not _locked(descriptor):
+                if time.monotonic() >= end:
+                    sys.exit(
+                        f"Another machine still pulls models to this volume, after "
+                        f"{LOCK_DEADLINE:.0f} s. Look at the other machines of the domain (ps "
+                        "aux), or restart them. Then run up again."
+                    )
+                time.sleep(0.1)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock is held now; this program is by itself in a machine."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def main(verb: str, port: int, *words: str) -> None:
