@@ -188,5 +188,10 @@ def blocks() -> dict[str, dict[str, str]]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the pages that are stale, and name them."""
     write(blocks())
+
+
+if __name__ == "__main__":
+    main()

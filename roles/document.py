@@ -13,5 +13,10 @@ def blocks() -> dict[str, dict[str, str]]:
     return {"topology.md": {"roles": table(("role", "brings"), rows)}}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the pages that are stale, and name them."""
     write(blocks())
+
+
+if __name__ == "__main__":
+    main()
