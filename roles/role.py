@@ -12,6 +12,7 @@ from declaration.settings import Settings
 from declaration.step import Step
 from declaration.topology import MachinePlan
 from stack.declare import Declaration
+from stack.role_rules import Bound
 
 __all__ = ["Context", "Result", "Role", "machine_steps", "secret"]
 
@@ -63,7 +64,8 @@ class Role:
     are volumes that only save time: they are there where several machines of a domain have the
     role, and `destroy` always removes them.
     ``requires`` are roles that have to be on the same machine; ``shared``: several machines of a
-    domain may have it; ``listens`` has its TCP ports by the setting that chooses each.
+    domain may have it; ``listens`` has its TCP ports by the setting that chooses each,
+    and ``bound`` the address of those at which it listens on one only.
     ``secrets`` maps the names of secrets to what the operator gave, or to "" for one that is made
     once and kept. ``outputs`` are plain values, ``secret(NAME)``, a mapping of such, or
     ``Result``; those of a role that stands ``in_front`` of others come before theirs. A role that
@@ -84,6 +86,7 @@ class Role:
     requires: Callable[[Settings], Collection[str]] = lambda _: ("base_system",)
     shared: bool = True
     listens: Callable[[Settings], Mapping[str, int]] = _nothing
+    bound: Callable[[Settings], Mapping[str, Bound]] = _nothing
     enabled: Callable[[Settings], bool] = lambda _: True
     warnings: Callable[[Context], Sequence[str]] = lambda _: ()
     artifacts: Sequence[Artifact] = ()

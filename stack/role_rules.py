@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from declaration.problems import Problem
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology
+
+
+class Bound(NamedTuple):
+    """The one address on which a service listens, why, and how it listens on others too.
+
+    ``reason`` ends a sentence that begins "as", and ``remedy`` is what to do, without a full stop.
+    """
+
+    address: str
+    reason: str
+    remedy: str
 
 
 class RoleRules(Protocol):
@@ -31,6 +42,11 @@ class RoleRules(Protocol):
     @property
     def listens(self) -> Callable[[Settings], Mapping[str, int]]:
         """Its TCP ports by the setting that chooses each; none where it is switched off."""
+        ...
+
+    @property
+    def bound(self) -> Callable[[Settings], Mapping[str, Bound]]:
+        """Where it listens on one address only, by the setting that chooses the port."""
         ...
 
 

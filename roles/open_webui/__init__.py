@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from declaration.problems import show
 from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.step import Step
@@ -13,6 +14,7 @@ from declaration.urls import HTTPS, webui_url
 from roles.open_webui import proxy, service
 from roles.role import Context, Result, Role
 from roles.stt_server.access import api_key
+from stack.role_rules import Bound
 
 
 def steps(context: Context) -> list[Step]:
@@ -66,6 +68,14 @@ def _listens(settings: Settings) -> dict[str, int]:
     return {"stt:webui.port": settings.webui.port, **proxy}
 
 
+def _bound(settings: Settings) -> dict[str, Bound]:
+    tls = settings.webui.tls
+    if tls == "none":
+        return {}
+    reason, remedy = f"stt:webui.tls is {show(tls)}", f"use port {HTTPS}, which speaks HTTPS"
+    return {"stt:webui.port": Bound(service.listen_host(settings), reason, remedy)}
+
+
 def _warnings(context: Context) -> list[str]:
     webui = context.settings.webui
     everywhere = webui.publish.startswith("0.0.0.0:")
@@ -89,6 +99,7 @@ ROLE = Role(
     outputs=_outputs,
     shared=False,
     listens=_listens,
+    bound=_bound,
     artifacts=[proxy.ARTIFACT],
     warnings=_warnings,
 )

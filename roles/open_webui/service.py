@@ -17,6 +17,7 @@ from agent.kinds.upload import Upload
 from agent.kinds.user import User
 from declaration.artifacts import download_sizes
 from declaration.secret import secret
+from declaration.settings import Settings
 from declaration.source_files import own_digest
 from declaration.step import Step
 from declaration.topology import MachinePlan
@@ -189,10 +190,14 @@ def _secret_variables(context: Context) -> dict[str, str]:
     }
 
 
-def _service(context: Context) -> Service:
+def listen_host(settings: Settings) -> str:
     """Behind the proxy it listens on the loopback only: no password travels in the clear."""
+    return "0.0.0.0" if settings.webui.tls == "none" else "127.0.0.1"  # noqa: S104  # published
+
+
+def _service(context: Context) -> Service:
     settings, port = context.settings, context.settings.webui.port
-    host = "0.0.0.0" if settings.webui.tls == "none" else "127.0.0.1"  # noqa: S104  # published
+    host = listen_host(settings)
     program, keys = venv(), " ".join(DECLARED.values())
     return Service(
         unit="open-webui",

@@ -10,6 +10,7 @@ from agent.kinds.files import Files
 from agent.kinds.prune import Prune
 from agent.kinds.user import Directory, User
 from agent.systemd import UNITS, unit_text
+from declaration.problems import show
 from declaration.settings import Settings
 from declaration.step import Step
 from declaration.topology import MachinePlan
@@ -43,6 +44,7 @@ from roles.stt_server.verification import (
     recording_step,
     transcription,
 )
+from stack.role_rules import Bound
 
 #: The unit that documents and habits know the STT service by.
 SPEACHES = "speaches.service"
@@ -216,6 +218,14 @@ def _warnings(context: Context) -> list[str]:
     return found
 
 
+def _bound(settings: Settings) -> dict[str, Bound]:
+    host = str(settings.host)
+    everywhere = "0.0.0.0"  # noqa: S104  # compared, not bound
+    if host == everywhere:
+        return {}
+    return {"stt:port": Bound(host, f"stt:host is {show(host)}", f"set stt:host to {everywhere}")}
+
+
 def _requires(settings: Settings) -> list[str]:
     engine = ENGINES.get(settings.engine)
     return [] if engine and engine.self_contained else ["base_system"]
@@ -231,6 +241,7 @@ ROLE = Role(
     outputs=_outputs,
     requires=_requires,
     listens=lambda settings: {"stt:port": settings.port} if settings.enabled else {},
+    bound=_bound,
     enabled=lambda settings: settings.enabled,
     warnings=_warnings,
 )

@@ -104,7 +104,7 @@ APART = {"server": [BASE, "stt_server", "ollama_server"], "webui": [BASE, "open_
 @pytest.mark.parametrize(
     ("settings", "role"),
     [
-        ({"webui": {"stt_url": "http://127.0.0.1:9000/v1"}}, "stt_server"),
+        ({"webui": {"stt_url": "http://127.0.0.1:8000/v1"}}, "stt_server"),
         ({"webui": {"stt_url": "http://localhost:8000/v1"}}, "stt_server"),
         ({"webui": {"ollama_url": "http://ollama.localhost:11434"}}, "ollama_server"),
         ({"webui": {"ollama_url": "http://127.0.1.1:11434"}}, "ollama_server"),

@@ -50,7 +50,7 @@ def test_a_server_of_another_host(tmp_path: Path, trusted: list[str], words: str
         ("stt_url", "http://stt.home.arpa:8000/v1", True),  # nobody knows where a name leads
         ("ollama_url", "http://192.168.1.9:11434", True),
         ("stt_url", "https://192.168.1.9:8000/v1", False),
-        ("ollama_url", "http://10.120.0.1:11434", False),  # of this stack
+        ("stt_url", "http://10.120.0.1:8000/v1", False),  # of this stack: the gateway
     ],
 )
 def test_what_open_webui_asks(tmp_path: Path, setting: str, url: str, told: bool) -> None:
