@@ -115,7 +115,7 @@ def plan_gpu(
             f"{machine}: it is not known what {model.name} takes of {card}; whether it fits was "
             "not checked. `make vram` shows it once it runs"
         )
-        return GpuPlan(kind, notes, (warning,), problems)
+        return GpuPlan(kind, (*notes, *_advice(service, cards, ollama)), (warning,), problems)
     asking = _Asking(declaration, service, kind, need, allowed, now)
     verdict = _judge(asking, cards, ollama, holders, room)
     return GpuPlan(
@@ -208,16 +208,25 @@ def _judge(
     busy = "; ".join(map(str, asking.now))
     spare = (room.beside_all - need.mib - sum(each.mib for each in asking.now)) / 1024
     sizes += f"; now {busy}" if busy else ""
+    advice = _advice(service, cards, ollama)
     if spare < 0:
         crowded = f"{machine}: {shown}: {sizes}: fits only once some of that is gone"
-        return GpuPlan(kind, (), (*unknown, crowded))
-    notes = [f"{machine}: {shown}: {sizes}: fits, {spare:.1f} GiB to spare"]
-    if _beside_ollama(service, ollama) and sum(each.memory or 0 for each in cards) < TURNS_BELOW:
-        notes.append(
-            f"{machine}: under 16 GiB, do not run a large language model and a transcription "
-            "at the same time; `make vram` shows who holds what"
-        )
-    return GpuPlan(kind, tuple(notes), unknown)
+        return GpuPlan(kind, advice, (*unknown, crowded))
+    fits = f"{machine}: {shown}: {sizes}: fits, {spare:.1f} GiB to spare"
+    return GpuPlan(kind, (fits, *advice), unknown)
+
+
+def _advice(
+    service: SttService, cards: Sequence[Card], ollama: Sequence[OllamaModel]
+) -> tuple[str, ...]:
+    """What the service's document says of a small card that Ollama has too."""
+    memory = sum(each.memory or 0 for each in cards)
+    if memory >= TURNS_BELOW or not _beside_ollama(service, ollama):
+        return ()
+    return (
+        f"{service.machine.name}: under 16 GiB, do not run a large language model and a "
+        "transcription at the same time; `make vram` shows who holds what",
+    )
 
 
 def _what_would_fit(asking: _Asking, room: Budget) -> str:

@@ -19,7 +19,7 @@ from declaration.source_files import ROOT
 from engines import ENGINES, Engine
 from engines.speech_model import Source
 from engines.whisper_models import WHISPER_MODELS
-from gpu.cards import Card, compute_types, parse_cards
+from gpu.cards import Card, Holder, compute_types, parse_cards
 from gpu.devices import select_cards
 from gpu.memory import stt_memory
 from gpu.ollama import OllamaModel, ollama_models, read_sizes
@@ -128,6 +128,23 @@ def test_both_at_once_are_advised_against_below_16_gb(mib: int, told: bool) -> N
     """With declared models too; a card with 16 GB tells less than 16 GiB."""
     for ollama in ((), (OllamaModel("small", 500),)):
         found = plan(replace(CARD, memory=mib), *ollama, quantization="int8_float16")
+        assert ("do not run a large language model" in " ".join(found.notes)) == told
+
+
+def test_the_advice_is_there_where_the_card_is_full_now() -> None:
+    declaration = declare(DEFAULTS, ROLES, ROOT)
+    for gib, told in ((12, True), (16, False)):
+        service = declaration.services[0]
+        now = [Holder("a game", (gib - 1) * 1024)]
+        found = plan_gpu(declaration, service, [card(gib)], [LLAMA], now=now)
+        assert "fits only once some of that is gone" in " ".join(found.warnings)
+        assert ("do not run a large language model" in " ".join(found.notes)) == told
+
+
+def test_the_advice_is_there_where_the_model_s_size_is_unknown() -> None:
+    for gib, told in ((12, True), (16, False)):
+        found = plan(card(gib), model="someone/some-model")
+        assert "it is not known what" in found.warnings[0]
         assert ("do not run a large language model" in " ".join(found.notes)) == told
 
 
