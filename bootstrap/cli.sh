@@ -14,6 +14,7 @@ find_plugins
 collect_seldom
 if [ $# -gt 0 ]; then
     find_backend
+    say "stack $1"
     find_state "$1"
     select_stack "$1" >&2
 fi

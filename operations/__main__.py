@@ -47,9 +47,6 @@ def main() -> int:
         found = ai_access.targets(declaration, options.stack, options.domain)
         print(" ".join(f"--target={target}" for target in found))
         return 0
-    if options.verb == "ai-access":
-        print("\n".join(ai_access.report(declaration, options.stack)))
-        return 0
     print(f"incus-stt: stack {options.stack}", file=sys.stderr)
     refuse_others(declaration, options.stack)
     return _do(declaration, options)
@@ -74,6 +71,9 @@ def _do(declaration: Declaration, options: argparse.Namespace) -> int:
         return 0
     if options.verb == "measure":
         print("\n".join(measure(declaration, options.models)))
+        return 0
+    if options.verb == "ai-access":
+        print("\n".join(ai_access.report(declaration, options.stack)))
         return 0
     if options.verb == "hand-over":
         print("\n".join(ai_access.hand_over(declaration)))

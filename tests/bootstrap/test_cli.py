@@ -112,6 +112,13 @@ def test_the_cli_on_path_is_used_and_nothing_is_fetched(checkout: Checkout) -> N
     assert "curl" not in checkout.calls and "go " not in checkout.calls
 
 
+def test_the_stack_that_a_shell_gets_is_said_beside_the_shell_code(checkout: Checkout) -> None:
+    checkout.fake("pulumi", PULUMI)
+    done = checkout.run("dev")
+    assert "incus-stt: stack dev" in done.stderr.splitlines()
+    assert all(line.startswith("export ") for line in done.stdout.splitlines())
+
+
 def test_a_stack_s_shell_has_state_passphrase_and_plugins(checkout: Checkout) -> None:
     checkout.fake("pulumi", PULUMI)
     done = checkout.run("dev")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import operations.__main__
 from declaration.topology import MachinePlan
 from operations import ai_access
 from operations.host import OperationError
@@ -66,6 +67,30 @@ def test_who_has_it_and_who_may_get_it_is_said(
     assert last == "The host lets in: nobody. To change that: make up STACK=cpu"
     host(monkeypatch, gone=True)
     assert ai_access.report(declaration, "cpu")[-1] == "Nothing is built yet: make up STACK=cpu"
+
+
+def test_who_has_it_is_said_of_the_stack_that_is_named(
+    declaration: Declaration,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host(monkeypatch, "10.130.0.0/24")
+    asked: list[str] = []
+    monkeypatch.setattr(operations.__main__, "read_stack", lambda _: declaration)
+    monkeypatch.setattr(operations.__main__, "refuse_others", lambda _, stack: asked.append(stack))
+    monkeypatch.setattr(sys, "argv", ["operations", "ai-access", "--stack", "cpu"])
+    assert operations.__main__.main() == 0
+    said = capsys.readouterr()
+    assert said.err == "incus-stt: stack cpu\n" and asked == ["cpu"]
+    assert said.out.startswith("AI access: work\n")
+
+    def refuse(_: Declaration, stack: str) -> None:
+        raise OperationError(f"of another stack than {stack}")
+
+    monkeypatch.setattr(operations.__main__, "refuse_others", refuse)
+    with pytest.raises(OperationError, match="of another stack than cpu"):
+        operations.__main__.main()
+    assert capsys.readouterr().out == ""
 
 
 def test_a_change_is_about_the_access_only(
