@@ -10,7 +10,7 @@ from engines import ENGINES, Engine
 from engines.model_ref import ModelRef
 
 STT_ROLE, WEBUI_ROLE, OLLAMA_ROLE = "stt_server", "open_webui", "ollama_server"
-GATEWAY_ROLE = "stt_gateway"
+GATEWAY_ROLE, BASE_ROLE = "stt_gateway", "base_system"
 
 
 def device_of(engine: Engine, machine: MachinePlan | None) -> str:

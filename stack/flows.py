@@ -21,7 +21,7 @@ from declaration.policy import INTERNET, Flow, within
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology, declared_devices
 from stack.ai_access import ai_access, reached_by, source_of
-from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE
+from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, WEBUI_ROLE
 from stack.role_rules import RoleRules
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ _REACHED = ("stt:sources.", "stt:webui.ollama_url", "stt:webui.stt_url", "stt:ga
 #: Settings from which something is only fetched.
 _FETCHED = ("stt:sources.", "stt:ollama.models")
 #: Settings that are about one role, by how they begin; the others are about all machines.
-_ROLES = {"stt:gateway.": GATEWAY_ROLE, "stt:ollama.": OLLAMA_ROLE}
+_ROLES = {
+    "stt:gateway.": GATEWAY_ROLE,
+    "stt:ollama.": OLLAMA_ROLE,
+    "stt:webui.": WEBUI_ROLE,
+}
 _PORTS = {"http": 80, "https": 443}
 _ANYWHERE = "0.0.0.0/0"
 #: Where a proxy device of Incus with ``nat`` leads to.

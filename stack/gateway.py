@@ -27,6 +27,11 @@ class GatewayServer:
     port: int
 
 
+def gateway_runs(settings: Settings) -> bool:
+    """Whether a gateway has something to stand before: this stack's servers, or others."""
+    return settings.enabled or bool(settings.gateway.servers)
+
+
 def gateway_servers(
     settings: Settings, topology: Topology, gateway: MachinePlan
 ) -> list[GatewayServer]:

@@ -2,58 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
 from declaration.describe import describe
 from declaration.problems import Problem
 from declaration.settings import Settings, Sources
-from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
+from stack.checks import BASE_ROLE, GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
 from stack.declare import Declaration
+from stack.gateway import gateway_runs
+from stack.own_stt import own_stt
 from stack.role_rules import RoleRules
 
 #: Why a setting has no effect; empty where it has one.
 Rule = Callable[[Declaration], str]
 
 
-def _without(role: str) -> Rule:
+def _without(*roles: str) -> Rule:
+    """There is no machine with one of these roles."""
+
     def rule(declaration: Declaration) -> str:
-        there = declaration.topology.with_role(role)
-        return "" if there else f"no machine has the role {role}"
+        there = any(declaration.topology.with_role(role) for role in roles)
+        return "" if there else f"no machine has the role {' or '.join(roles)}"
 
     return rule
+
+
+def _first(*rules: Rule) -> Rule:
+    """What the first of these says that says something."""
+
+    def rule(declaration: Declaration) -> str:
+        return next((why for rule in rules if (why := rule(declaration))), "")
+
+    return rule
+
+
+def _unless(used: Callable[[Declaration], bool], otherwise: Rule) -> Rule:
+    """What a rule says, where nothing else uses the setting."""
+    return lambda declaration: "" if used(declaration) else otherwise(declaration)
 
 
 def _disabled(declaration: Declaration) -> str:
     return "" if declaration.settings.enabled else "stt:enabled is false"
 
 
-def _stt(declaration: Declaration) -> str:
-    return _without(STT_ROLE)(declaration) or _disabled(declaration)
+def _has_gateway(declaration: Declaration) -> bool:
+    """Whether a gateway runs, whatever is behind it."""
+    there = bool(declaration.topology.with_role(GATEWAY_ROLE))
+    return there and gateway_runs(declaration.settings)
 
 
-def _unless_elsewhere(rule: Rule) -> Rule:
-    """The same, but it has an effect where Open WebUI uses, and tries, an STT service elsewhere."""
+def _has_webui(declaration: Declaration) -> bool:
+    return bool(declaration.topology.with_role(WEBUI_ROLE))
 
-    def narrower(declaration: Declaration) -> str:
-        settings = declaration.settings
-        elsewhere = settings.enabled and settings.webui.stt_url
-        used = elsewhere and declaration.topology.with_role(WEBUI_ROLE)
-        return "" if used else rule(declaration)
 
-    return narrower
+def _webui_asks_others(declaration: Declaration) -> bool:
+    """Whether Open WebUI has an STT service that is none of this stack's own servers."""
+    others = bool(declaration.settings.webui.stt_url) or _has_gateway(declaration)
+    return _has_webui(declaration) and others
+
+
+def _others_are_tried(declaration: Declaration) -> bool:
+    """Whether something else than this stack's own STT servers is tried with the recording."""
+    return _has_gateway(declaration) or _webui_asks_others(declaration)
+
+
+_stt = _first(_without(STT_ROLE), _disabled)
+
+
+def _enabled(declaration: Declaration) -> str:
+    servers = declaration.settings.gateway.servers
+    return _without(STT_ROLE, *([] if servers else [GATEWAY_ROLE]))(declaration)
 
 
 def _source(name: str) -> Rule:
     def rule(declaration: Declaration) -> str:
-        if why := _disabled(declaration):
-            return why
         if name in declaration.engine.sources:
             return ""
         return f"the engine {declaration.engine.name} takes nothing from there"
 
-    return rule
+    return _first(_stt, rule)
 
 
 def _models(declaration: Declaration) -> str:
@@ -62,9 +91,7 @@ def _models(declaration: Declaration) -> str:
     return _source("models")(declaration)
 
 
-def _limits(declaration: Declaration) -> str:
-    if declaration.topology.with_role(GATEWAY_ROLE):
-        return ""  # it has them, whatever is behind it
+def _engine_limits(declaration: Declaration) -> str:
     if declaration.engine.limits:
         return _stt(declaration)
     return f"the engine {declaration.engine.name} has no such limits"
@@ -74,21 +101,54 @@ def _custom(declaration: Declaration) -> str:
     return "" if declaration.settings.engine == "custom" else "it is of the engine custom"
 
 
-def _names(declaration: Declaration) -> str:
+def _webui_names(declaration: Declaration) -> str:
     return "" if declaration.settings.webui.tls != "none" else "stt:webui.tls is none"
 
 
+def _gateway(declaration: Declaration) -> str:
+    if gateway_runs(declaration.settings):
+        return ""
+    return "stt:enabled is false, and stt:gateway.servers is empty"
+
+
 def _gateway_names(declaration: Declaration) -> str:
-    if why := _without(GATEWAY_ROLE)(declaration):
-        return why
     return "" if declaration.settings.gateway.secure else "stt:gateway.tls is none"
 
 
+def _stt_url(declaration: Declaration) -> str:
+    settings, topology = declaration.settings, declaration.topology
+    url = settings.webui.stt_url
+    if url and own_stt(settings, topology, url) is False:
+        return "it names a service of this stack, and stt:enabled is false"
+    webuis = topology.with_role(WEBUI_ROLE)
+    served = any(
+        (settings.enabled and topology.nearest(STT_ROLE, each))
+        or (_has_gateway(declaration) and topology.nearest(GATEWAY_ROLE, each))
+        for each in webuis
+    )
+    return "" if url or served else "Open WebUI has no STT service without it"
+
+
+def _ollama_url(declaration: Declaration) -> str:
+    topology = declaration.topology
+    webuis = topology.with_role(WEBUI_ROLE)
+    served = any(topology.nearest(OLLAMA_ROLE, each) for each in webuis)
+    return (
+        ""
+        if declaration.settings.webui.ollama_url or served
+        else ("Open WebUI has no Ollama without it")
+    )
+
+
 def _stt_key(declaration: Declaration) -> str:
-    return "" if declaration.settings.webui.stt_url else "stt:webui.stt_url names no other service"
+    settings = declaration.settings
+    url = settings.webui.stt_url
+    if url and own_stt(settings, declaration.topology, url) is None:
+        return ""
+    return "stt:webui.stt_url names no other service"
 
 
-def _api_key(declaration: Declaration) -> str:
+def _asks_key(declaration: Declaration) -> str:
     return "" if declaration.settings.asks_key else "stt:authentication is none"
 
 
@@ -97,12 +157,21 @@ def _force(declaration: Declaration) -> str:
     return "" if on_card else "there is no card to plan for"
 
 
-def _schedule(roles: Mapping[str, RoleRules]) -> Rule:
-    def rule(declaration: Declaration) -> str:
-        used = [role for machine in declaration.topology.machines for role in machine.roles]
-        return "" if any(roles[role].data for role in used) else "no volume holds data"
+def _volumes(roles: Mapping[str, RoleRules]) -> Rule:
+    return lambda declaration: (
+        "" if any(roles[role].volumes for role in _used(declaration)) else "there is no volume"
+    )
 
-    return rule
+
+def _schedule(roles: Mapping[str, RoleRules]) -> Rule:
+    return lambda declaration: (
+        "" if any(roles[role].data for role in _used(declaration)) else "no volume holds data"
+    )
+
+
+def _used(declaration: Declaration) -> Iterator[str]:
+    """The roles of the machines."""
+    return (role for machine in declaration.topology.machines for role in machine.roles)
 
 
 def _expiry(declaration: Declaration) -> str:
@@ -116,24 +185,30 @@ def _ai_access(declaration: Declaration) -> str:
 
 #: The settings that may be without effect, by key or group; the more special one counts.
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(["enabled", "authentication"], _without(STT_ROLE)),
-    **dict.fromkeys(["language", "check"], _unless_elsewhere(_without(STT_ROLE))),
-    **dict.fromkeys(["engine", "model", "quantization", "host", "port", "keepAlive"], _stt),
-    "check.words": _unless_elsewhere(_stt),
-    "apiKey": _api_key,
-    "clients": _api_key,
-    "limits": _limits,
-    "force": _force,
+    **dict.fromkeys(["model", "quantization", "host", "port", "keepAlive"], _stt),
+    "enabled": _enabled,
+    "engine": _unless(_has_gateway, _stt),
+    "language": _unless(_webui_asks_others, _stt),
+    "check.recording": _unless(_others_are_tried, _stt),
+    "check.words": _unless(_others_are_tried, _stt),
+    "authentication": _without(STT_ROLE, GATEWAY_ROLE, WEBUI_ROLE),
+    "apiKey": _first(_without(STT_ROLE, GATEWAY_ROLE, WEBUI_ROLE), _asks_key),
+    "clients": _first(_without(STT_ROLE, GATEWAY_ROLE), _asks_key),
+    "limits": _unless(_has_gateway, _engine_limits),
+    "limits.audioMinutes": _engine_limits,
+    "force": _first(_stt, _force),
+    "custom": _first(_custom, _stt),
+    "caBundle": _without(BASE_ROLE),
     "ollama": _without(OLLAMA_ROLE),
     "webui": _without(WEBUI_ROLE),
+    "webui.names": _first(_without(WEBUI_ROLE), _webui_names),
+    "webui.ollama_url": _first(_without(WEBUI_ROLE), _ollama_url),
+    "webui.stt_url": _first(_without(WEBUI_ROLE), _stt_url),
+    "webui.sttKey": _first(_without(WEBUI_ROLE), _stt_key),
     "adminPassword": _without(WEBUI_ROLE),
-    "gateway": _without(GATEWAY_ROLE),
-    "webui.names": _names,
-    "gateway.names": _gateway_names,
-    "webui.sttKey": _stt_key,
-    "snapshots.expiry": _expiry,
+    "gateway": _first(_without(GATEWAY_ROLE), _gateway),
+    "gateway.names": _first(_without(GATEWAY_ROLE), _gateway, _gateway_names),
     "aiAccess": _ai_access,
-    "custom": _custom,
     **{f"sources.{name}": _source(name) for name in Sources.model_fields},
     "sources.ollama": _without(OLLAMA_ROLE),
     "sources.models": _models,
@@ -145,7 +220,12 @@ def idle_settings(declaration: Declaration, roles: Mapping[str, RoleRules]) -> l
 
     ``roles`` are the known roles by name.
     """
-    rules = {**RULES, "snapshots.schedule": _schedule(roles)}
+    rules = {
+        **RULES,
+        "keepModels": _volumes(roles),
+        "snapshots.schedule": _schedule(roles),
+        "snapshots.expiry": _first(_schedule(roles), _expiry),
+    }
     problems: list[Problem] = []
     for each in describe(Settings):
         if each.group or _value(declaration.settings, each.key) == each.default:

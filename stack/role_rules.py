@@ -35,6 +35,11 @@ class RoleRules(Protocol):
         ...
 
     @property
+    def volumes(self) -> Mapping[str, str]:
+        """Where its volumes are mounted, by their names."""
+        ...
+
+    @property
     def data(self) -> Collection[str]:
         """Its volumes that hold what cannot be fetched again."""
         ...

@@ -24,7 +24,6 @@ from declaration.topology import MachinePlan
 from declaration.unit import hardened_unit
 from declaration.urls import (
     gateway_plain_url,
-    gateway_url,
     ollama_url,
     stt_url,
     webui_origins,
@@ -40,6 +39,8 @@ from roles.stt_server.verification import (
     recording_step,
 )
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE
+from stack.gateway import gateway_runs
+from stack.own_stt import own_stt
 
 VERSION = "0.12.4"
 NAME = "open_webui"
@@ -111,7 +112,8 @@ def links(context: Context) -> tuple[str, str]:
     """The URLs of every Ollama, by semicolons, and of the STT service; empty where there is none.
 
     They are those of the domain. Where it has a gateway, that is the STT service; of several
-    servers without one it is the machine's own, or the first.
+    servers without one it is the machine's own, or the first. One of this stack that is switched
+    off is none; that of another stack, or of somebody else, stays.
     """
     settings, topology = context.settings, context.declaration.topology
     ollamas = topology.with_role(OLLAMA_ROLE, context.machine.domain)
@@ -123,16 +125,13 @@ def links(context: Context) -> tuple[str, str]:
     if stt_link is None:
         stt_link = stt_url(settings, stt) if stt else ""
         stt_link = gateway_plain_url(settings, gateway) if gateway else stt_link
-    return ollama_link, stt_link if settings.enabled else ""
+    return ollama_link, "" if own_stt(settings, topology, stt_link) is False else stt_link
 
 
 def stt_key(context: Context) -> str:
     """The key that the STT service is sent: this stack's goes to its own services only."""
-    settings = context.settings
-    gateways = context.declaration.topology.with_role(GATEWAY_ROLE)
-    own = [stt_url(settings, each.machine) for each in context.declaration.services]
-    own += [url(settings, each) for each in gateways for url in (gateway_url, gateway_plain_url)]
-    if not settings.webui.stt_url or settings.webui.stt_url in own:
+    settings, url = context.settings, context.settings.webui.stt_url
+    if not url or own_stt(settings, context.declaration.topology, url) is not None:
         return secret(API_KEY) if settings.asks_key else ""
     return secret(STT_KEY) if settings.webui.sttKey else ""
 
@@ -351,10 +350,10 @@ def _words(context: Context) -> str:
 
 def _asked(context: Context) -> list[tuple[MachinePlan, str]]:
     """What answers to dictation, by machine and role: a gateway with its servers, or a server."""
-    topology = context.declaration.topology
+    settings, topology = context.settings, context.declaration.topology
     gateway = topology.nearest(GATEWAY_ROLE, context.machine)
-    servers = topology.with_role(STT_ROLE, context.machine.domain)
-    if gateway:
+    servers = topology.with_role(STT_ROLE, context.machine.domain) if settings.enabled else []
+    if gateway and gateway_runs(settings):
         return [(gateway, GATEWAY_ROLE), *((server, STT_ROLE) for server in servers)]
     server = topology.nearest(STT_ROLE, context.machine)
-    return [(server, STT_ROLE)] if server else []
+    return [(server, STT_ROLE)] if server in servers else []

@@ -22,7 +22,7 @@ from roles.stt_server.verification import (
 )
 from stack.checks import STT_ROLE
 from stack.declare import SttService
-from stack.gateway import gateway_servers
+from stack.gateway import gateway_runs, gateway_servers
 
 #: Seconds in which the watcher sees that a server works.
 _PATIENCE = 30
@@ -83,10 +83,6 @@ def _url(context: Context) -> str:
     return f"{gateway.scheme}://{context.machine.address}:{gateway.port}/v1"
 
 
-def _enabled(settings: Settings) -> bool:
-    return settings.enabled or bool(settings.gateway.servers)
-
-
 def _outputs(context: Context) -> dict[str, Any]:
     settings = context.settings
     url = gateway_url(settings, context.machine)
@@ -115,7 +111,7 @@ def _secrets(settings: Settings) -> dict[str, str]:
 
 
 def _listens(settings: Settings) -> dict[str, int]:
-    if not _enabled(settings):
+    if not gateway_runs(settings):
         return {}
     plain = {"stt:gateway.tls": GATEWAY_PLAIN} if settings.gateway.secure else {}
     return {"stt:gateway.port": settings.gateway.port, **plain}
@@ -132,6 +128,6 @@ ROLE = Role(
     in_front=True,
     shared=False,
     listens=_listens,
-    enabled=_enabled,
+    enabled=gateway_runs,
     artifacts=[service.ARTIFACT],
 )

@@ -150,6 +150,10 @@ def test_a_machine_may_get_the_access_for_its_domain(tmp_path: Path) -> None:
     ]
 
 
+def domain_with(machine: str, *roles: str) -> dict[str, Any]:
+    return {"trust_level": "semi-trusted", "machines": {machine: {"roles": list(roles)}}}
+
+
 NAT = {
     "type": "proxy",
     "nat": "true",
@@ -174,7 +178,7 @@ NAT = {
         ({"access": "exclusiv"}, {}, "global.ai_access"),
         ({"server": {"devices": {"lan": NAT}}}, {}, "gpu-server.devices.lan: has nat: true"),
         (
-            {},
+            {"home": domain_with("tablet", "base_system", "open_webui")},
             {"webui": {"stt_url": "http://10.110.0.1:8000/v1"}},
             "stt:webui.stt_url: is the address of ai/gpu-server, and global.ai_access is exclusive",
         ),

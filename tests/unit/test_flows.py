@@ -124,6 +124,16 @@ def test_addresses_in_settings_are_reached(tmp_path: Path) -> None:
     ]
 
 
+def test_what_open_webui_asks_is_reached_where_it_is_only(tmp_path: Path) -> None:
+    file = tmp_path / "infra.yml"
+    machines = {"box": {"roles": ["base_system", "stt_server"]}}
+    file.write_text(
+        yaml.safe_dump({"domains": {"ai": {"trust_level": "trusted", "machines": machines}}})
+    )
+    webui = {"stt_url": "http://10.9.9.9:9000/v1", "ollama_url": "http://10.9.9.9"}
+    assert rules(run("cpu", infra=str(file), webui=webui), "ai", "egress") == []
+
+
 @pytest.mark.parametrize("roles", [["base_system"], ["base_system", "ollama_server"]])
 def test_the_registry_of_a_model_is_reached_where_ollama_is(
     tmp_path: Path, roles: list[str]

@@ -18,7 +18,7 @@ from roles.stt_gateway.machine.settings import read_settings
 from stack.declare import declare
 from stack.idle_settings import idle_settings
 from tests.unit.program import Program, run
-from tests.unit.values import CPU
+from tests.unit.values import CPU, certificate
 
 STT = ["base_system", "stt_server"]
 GATEWAY = ["base_system", "stt_gateway"]
@@ -48,17 +48,6 @@ def problems(root: Path, machines: dict[str, list[str]] = BOTH, **gateway: Any) 
     except DeclarationError as error:
         return [str(problem) for problem in error.problems]
     return []
-
-
-def certificate(root: Path, name: str = "DNS:stt.test") -> dict[str, Any]:
-    """The settings of a certificate of the operator's."""
-    files = {"certificate": str(root / "c.pem"), "certificateKey": str(root / "k.pem")}
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    words = ("req", "-x509", *key, "-subj", "/CN=t", "-days", "1")
-    places = ("-keyout", files["certificateKey"], "-out", files["certificate"])
-    names = ("-addext", f"subjectAltName={name}")
-    subprocess.run(["openssl", *words, *names, *places], check=True, capture_output=True)
-    return {"tls": "files", **files}
 
 
 def conf(found: Program) -> str:

@@ -15,7 +15,7 @@ from declaration.settings import conflicting_settings, parse_settings
 from declaration.urls import webui_origins, webui_url
 from roles import ROLES
 from roles.open_webui.machine.declared import forget
-from roles.open_webui.service import DECLARED, FIRST
+from roles.open_webui.service import DECLARED, FIRST, OFF
 from stack.declare import declare
 from tests.unit.program import KEPT, Program, run, steps_of
 from tests.unit.values import CPU, declared
@@ -188,6 +188,23 @@ def test_the_key_of_this_service_goes_to_this_service_only(
     webui: dict[str, Any], sent: str
 ) -> None:
     assert sent_key(webui=webui) == sent
+
+
+@pytest.mark.parametrize(
+    ("url", "wired"),
+    [
+        ("https://api.example.com/v1", True),
+        ("http://10.120.0.1:8000/v1", False),
+        ("http://10.120.0.1:8000/v1/", False),
+    ],
+)
+def test_a_service_of_others_stays_wired_while_this_one_is_off(url: str, wired: bool) -> None:
+    found = run("cpu", enabled=False, webui={"stt_url": url})
+    variables = found.commands[f"{WEBUI}/service"].spec["variables"]
+    assert (variables["AUDIO_STT_OPENAI_API_BASE_URL"] == url) == wired
+    assert (OFF in variables["AUDIO_STT_OPENAI_API_BASE_URL"]) != wired
+    asked = found.commands[f"{WEBUI}/verify"].spec["argv"]
+    assert any("recording" in word for word in asked) == wired
 
 
 def sent_key(**settings: Any) -> str:

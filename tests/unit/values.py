@@ -26,6 +26,17 @@ CARD = Card("0000:01:00.0", "10de", "2684", "0", "RTX 4090", 24564, (8, 9), "560
 PEM = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
 
 
+def certificate(root: Path, name: str = "DNS:stt.test") -> dict[str, Any]:
+    """The settings of a certificate of the operator's."""
+    files = {"certificate": str(root / "c.pem"), "certificateKey": str(root / "k.pem")}
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    words = ("req", "-x509", *key, "-subj", "/CN=t", "-days", "1")
+    places = ("-keyout", files["certificateKey"], "-out", files["certificate"])
+    names = ("-addext", f"subjectAltName={name}")
+    subprocess.run(["openssl", *words, *names, *places], check=True, capture_output=True)
+    return {"tls": "files", **files}
+
+
 def own(name: str) -> str:
     """The path of a topology of the tests', as ``stt:infra`` has it."""
     return str((STACKS / name).relative_to(ROOT))
