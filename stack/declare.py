@@ -140,7 +140,8 @@ def _services(
         problems += found
         services.append(SttService(machine, device, model, settings.quantization))
     if topology:
-        problems += different_models(topology, [(s.machine, s.model.name) for s in services])
+        models = [(each.machine, each.model.name) for each in services]
+        problems += different_models(settings, topology, models)
     if not machines:
         problems += _model(settings.model, settings, engine)[1]
     # What is wrong with the stack's one model is said once.

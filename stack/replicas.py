@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from declaration.problems import Problem
+from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
 from stack.checks import GATEWAY_ROLE, STT_ROLE
+from stack.gateway import gateways_before
 
 
 def replica_conflicts(topology: Topology) -> list[Problem]:
@@ -24,17 +26,27 @@ def replica_conflicts(topology: Topology) -> list[Problem]:
 
 
 def different_models(
-    topology: Topology, models: Sequence[tuple[MachinePlan, str]]
+    settings: Settings, topology: Topology, models: Sequence[tuple[MachinePlan, str]]
 ) -> list[Problem]:
-    """Servers behind one gateway that would have different models; ``models`` has each one's."""
+    """Servers behind one gateway that would have different models; ``models`` has each one's.
+
+    Behind it are those of its domain, and those of others that ``stt:gateway.servers`` names.
+    """
     problems: list[Problem] = []
+    behind = [
+        (gateways_before(settings, topology, machine), machine, name) for machine, name in models
+    ]
     for gateway in topology.with_role(GATEWAY_ROLE):
         own: dict[str, MachinePlan] = {}
-        for each, name in models:
-            if each.domain == gateway.domain:
+        for gateways, each, name in behind:
+            if gateway in gateways:
                 own.setdefault(name, each)
         if len(own) > 1:
-            listed = " and ".join(f"{name} (on {each.name})" for name, each in own.items())
+            one_domain = len({each.domain for each in own.values()}) == 1
+            listed = " and ".join(
+                f"{name} (on {each.name if one_domain else each.full_name})"
+                for name, each in own.items()
+            )
             message = (
                 f"is empty, and the servers behind the gateway on {gateway.name} would have "
                 f"{listed}: an answer would depend on which of them is free. Name one model."
