@@ -214,7 +214,9 @@ def double_addresses(declaration: Declaration, live: Live) -> list[Problem]:
         for (kind, project, name), found in live.objects.items():
             if kind != "instance" or project == plan.name:
                 continue
-            for device in (found.get("devices") or {}).values():
+            # A profile may have its NIC.
+            devices = found.get("expanded_devices") or found.get("devices") or {}
+            for device in devices.values():
                 machine = wanted.get(device.get("ipv4.address", ""))
                 if machine and device.get("network") == plan.bridge:
                     problems.append(

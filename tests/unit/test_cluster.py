@@ -234,6 +234,14 @@ def test_an_address_and_a_rule_that_reach_over_members(infra: Infra, tmp_path: P
     assert "its address 10.120.0.1 is that of guest (project default, on node1) too" in said
 
 
+def test_an_address_that_a_stranger_has_from_a_profile(infra: Infra) -> None:
+    nic = {"type": "nic", "network": "net-one", "ipv4.address": "10.120.0.1"}
+    guest = {"location": "node1", "devices": {}, "expanded_devices": {"eth0": nic}}
+    live = replace(CLUSTER, objects={("instance", "default", "guest"): guest})
+    said = refused("nothing on the host was touched", live, infra(one={"a": server("node2")}))
+    assert "its address 10.120.0.1 is that of guest (project default, on node1) too" in said
+
+
 def test_machines_of_one_domain_name_one_member(infra: Infra) -> None:
     said = refused("member", CLUSTER, infra(one={"a": server("node2"), "b": server("node3")}))
     assert 'machines.b.member: "node3" is not where a is ("node2")' in said
