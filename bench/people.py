@@ -35,6 +35,11 @@ class Speed:
         return windows * _WINDOW / self.rtfx * _TOKENS / self.tokens
 
     @property
+    def a_minute(self) -> int:
+        """How many dictations one server takes in a minute, at ``BUSY``."""
+        return floor(BUSY * 60 / self.takes)
+
+    @property
     def people(self) -> int:
         """How many one server carries."""
         return floor(BUSY * 3600 / (AN_HOUR * self.takes))
@@ -55,11 +60,15 @@ SPEEDS = (
 
 def table() -> Iterator[str]:
     """The lines of the table."""
-    yield "| model, one server | a dictation takes at most | people | servers for 1,000 people |"
-    yield "|---|---|---|---|"
+    yield (
+        "| model, one server | RTFx | a dictation takes at most | dictations a minute | people "
+        "| servers for 1,000 people |"
+    )
+    yield "|---|---|---|---|---|---|"
     for each in SPEEDS:
         yield (
-            f"| {each.model}, {each.where} | {each.takes:.2f} s | {each.people} | {each.servers} |"
+            f"| {each.model}, {each.where} | {each.rtfx:g} | {each.takes:.2f} s | {each.a_minute} "
+            f"| {each.people} | {each.servers} |"
         )
 
 
