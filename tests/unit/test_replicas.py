@@ -14,7 +14,7 @@ from declaration.topology import Topology, plan_topology
 from roles import ROLES
 from stack.declare import Declaration, declare
 from tests.sizes import sizes, without_cards
-from tests.unit.program import run
+from tests.unit.program import host_after, run
 from tests.unit.values import DEFAULTS
 
 STT = ["base_system", "stt_server"]
@@ -205,3 +205,24 @@ def test_a_model_that_only_another_server_has_is_kept(tmp_path: Path) -> None:
     kept = [commands[f"lab/{name}/stt_server/prune"].spec["keep"] for name in ("fast", "slow")]
     assert sorted(kept[0]) == sorted(kept[1])
     assert len(kept[0]) == 2
+
+
+def test_the_shipped_stack_pool_is_two_servers_and_a_gateway() -> None:
+    """Its two files as they are: ``test_settings.py`` compares the copies."""
+    program = run("pool")
+    services = {n.split("/")[1] for n in program.commands if n.endswith("/stt_server/service")}
+    assert services == {"stt", "stt-2"}
+    assert "ai-tools-pool/gateway/stt_gateway/service" in program.commands
+    addresses = {
+        name: program.commands[f"ai-tools-pool/{name}/instance"].data["devices"]["eth0"][
+            "ipv4.address"
+        ]
+        for name in ("stt", "stt-2", "gateway")
+    }
+    assert program.outputs["gateway_servers"] == {
+        name: f"http://{addresses[name]}:8000" for name in ("stt", "stt-2")
+    }
+    assert program.outputs["stt_url"] == f"http://{addresses['gateway']}:8000/v1"
+    assert program.outputs["stt_url"] != program.outputs["machines"]["ai-tools-pool/stt"]["stt_url"]
+    second = run("pool", host_after(program), program)
+    assert not second.changes(program) and not second.drift

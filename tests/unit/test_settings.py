@@ -21,7 +21,8 @@ from tests.unit.program import steps_of
 from tests.unit.values import CARD, CPU, DEFAULTS, PEM, STACKS, as_shipped, declared, own
 
 SHIPPED = (
-    *("cpu", "dev", "gpu", "gpu-8gb", "owhisper", "parakeet", "production", "staging", "vosk"),
+    *("cpu", "dev", "gpu", "gpu-8gb", "owhisper", "parakeet", "pool", "production", "staging"),
+    "vosk",
 )
 
 
