@@ -24,6 +24,7 @@ from host.read import Live, Reading
 from roles import ROLES
 from stack.declare import Declaration, declare
 from stack.idle_settings import idle_settings
+from stack.replicas import separate_services
 from stack.unencrypted import unencrypted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,6 +107,8 @@ def main(start: Start) -> None:
         *(inotify.warnings(declaration, live, host.placement) if live else ()),
     ]:
         pulumi.log.warn(warning)
+    for line in separate_services(settings, topology):
+        pulumi.log.info(line)
     for each in unencrypted(settings, topology):
         (pulumi.log.info if each.trusted else pulumi.log.warn)(str(each))
     if live:  # else nobody knows, and no report tells so

@@ -53,3 +53,21 @@ def different_models(
             )
             problems.append(Problem("stt:model", message))
     return problems
+
+
+def separate_services(settings: Settings, topology: Topology) -> list[str]:
+    """Domains with several STT services that no gateway makes one, for the operator to know."""
+    found: list[str] = []
+    for domain in topology.domains if settings.enabled else ():
+        separate = [
+            each.name
+            for each in topology.with_role(STT_ROLE, domain.name)
+            if not gateways_before(settings, topology, each)
+        ]
+        if len(separate) > 1:
+            listed = f"{', '.join(separate[:-1])} and {separate[-1]}"
+            found.append(
+                f"{domain.name}: {listed} are {len(separate)} STT services with an address each. "
+                f"The role {GATEWAY_ROLE} on a machine of the domain makes them one service."
+            )
+    return found

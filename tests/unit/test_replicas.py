@@ -143,6 +143,25 @@ def test_servers_without_a_gateway_are_refused(tmp_path: Path) -> None:
     )
 
 
+def test_servers_without_a_gateway_are_said_to_be_several_services(tmp_path: Path) -> None:
+    """It is allowed: one may be the faster. The preview tells, in one line."""
+    machines: dict[str, Any] = {"stt": {"roles": STT}, "more": {"roles": STT}}
+
+    def said(domain: dict[str, Any], **settings: Any) -> list[str]:
+        log = run("cpu", infra=written(tmp_path, domain), **settings).log
+        return [line for line in log if "with an address each" in line]
+
+    assert said(machines) == [
+        "lab: stt and more are 2 STT services with an address each. The role stt_gateway on a "
+        "machine of the domain makes them one service."
+    ]
+    [three] = said({**machines, "last": {"roles": STT}})
+    assert three.startswith("lab: stt, more and last are 3 STT services")
+    assert said({**machines, "gateway": GATEWAY}) == []
+    assert said({"stt": {"roles": STT}}) == []
+    assert said(machines, enabled=False) == []
+
+
 def test_servers_of_one_gateway_have_one_model(tmp_path: Path) -> None:
     machines = {
         "fast": {"roles": STT, "gpu": True, "profiles": ["default", "card"]},
