@@ -94,6 +94,8 @@ def _keys(machine: Machine) -> dict[str, Any]:
     """For each step that verifies an STT service: HTTP status with the machine's key, and without.
 
     ``changed``: how the files with the key differ from what was applied; no secret is in it.
+    ``elsewhere``: the URL of a server that the gateway has beside its own stack's; what that says
+    without a key is a matter of the other stack.
     """
     found: dict[str, Any] = {}
     for step, kind in recorded(machine, Transcription).items():
@@ -106,8 +108,9 @@ def _keys(machine: Machine) -> dict[str, Any]:
             "asked": bool(header),
             "engine": kind.engine,
             "with": _status(machine, url, header) if header else 0,
-            "without": _status(machine, url),
+            "without": 0 if kind.elsewhere else _status(machine, url),
             "changed": [f"{each.field}: {each.found}" for each in changed],
+            **({"elsewhere": kind.url} if kind.elsewhere else {}),
         }
     return found
 

@@ -55,14 +55,19 @@ def gateways_before(
     That of its domain, and those of others where ``stt:gateway.servers`` has an address at which a
     proxy device publishes it: servers on several members of a cluster.
     """
-    asked = {server_address(url) for url in settings.gateway.servers}
-    everywhere = {("0.0.0.0", port) for _, port in asked}  # noqa: S104  # compared, not bound
-    published = bool(_published(topology, machine) & (asked | everywhere))
+    published = any(is_published_at(url, topology, machine) for url in settings.gateway.servers)
     return [
         gateway
         for gateway in topology.with_role(GATEWAY_ROLE)
         if published or gateway.domain == machine.domain
     ]
+
+
+def is_published_at(url: str, topology: Topology, machine: MachinePlan) -> bool:
+    """Whether one of ``stt:gateway.servers`` leads to a machine, by a proxy device of its own."""
+    address, port = server_address(url)
+    everywhere = ("0.0.0.0", port)  # noqa: S104  # compared, not bound
+    return bool(_published(topology, machine) & {(address, port), everywhere})
 
 
 def _published(topology: Topology, machine: MachinePlan) -> set[tuple[str, int]]:

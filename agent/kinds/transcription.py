@@ -16,6 +16,8 @@ from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines
 from agent.words import compared
 
+#: Seconds until a server of another host has to accept a connection.
+_CONNECT_SECONDS = 10
 #: curl's exit status where it does not trust a certificate, and our word for it.
 _CURL_UNTRUSTED, _UNTRUSTED = 60, "untrusted"
 
@@ -57,11 +59,14 @@ class Transcription(Kind):
     error_rate: float = 0.0
     #: How long the answer may take: the first one loads the model; s.
     deadline: int = 300
-    #: How long 503, or a certificate that is not trusted, is a reason to ask again: a gateway has
-    #: to see first that its servers work, or that there is another certificate; s.
+    #: How long 429, 503 or a certificate that is not trusted is a reason to ask again: a gateway
+    #: has to see first that its servers work, or that there is another certificate; s.
     patience: int = 0
     #: The file with the authority of an ``https`` address, or with its certificate itself.
     certificate: str = ""
+    #: It is a server that the gateway has beside its own stack's: nothing in this machine tells
+    #: what is wrong with it.
+    elsewhere: bool = False
     #: What clients call the host of ``url``; the certificate has to be for that. Empty: as ``url``.
     name: str = ""
 
@@ -100,16 +105,23 @@ class Transcription(Kind):
 
     def _text(self, machine: Machine) -> str:
         """What comes back."""
-        look = f"See journalctl -u {self.unit} in the machine."
+        look = (
+            "It is one of stt:gateway.servers. See there whether it works and whether this machine "
+            "reaches it, or remove it from the setting."
+            if self.elsewhere
+            else f"See journalctl -u {self.unit} in the machine."
+        )
         end = time.monotonic() + self.patience
         body, status, failure = self._post(machine)
-        while status in ("503", _UNTRUSTED) and time.monotonic() < end:
+        while status in ("429", "503", _UNTRUSTED) and time.monotonic() < end:
             time.sleep(1)
             body, status, failure = self._post(machine)
         if failure is not None:
             raise StepError(
                 f"{self.url} does not answer.", details=last_lines(failure, 2), resolution=look
             )
+        if status == "401" and self.elsewhere:
+            raise self._other_key()
         try:
             if status != "200":
                 raise ValueError
@@ -122,6 +134,19 @@ class Transcription(Kind):
                 resolution=look,
             ) from None
 
+    def _other_key(self) -> StepError:
+        """What is wrong with a server elsewhere that answers 401."""
+        if not self.header_file:
+            return StepError(
+                f"{self.url} asks for a key (HTTP status 401), and this stack has none.",
+                resolution="Set stt:authentication and stt:apiKey to the same in both stacks.",
+            )
+        return StepError(
+            f"{self.url} refuses this stack's key (HTTP status 401): its own is another one.",
+            resolution="Set stt:apiKey to one value in both stacks (pulumi config set --secret "
+            "stt:apiKey), and run make up in both.",
+        )
+
     def _post(self, machine: Machine) -> tuple[str, str, str | None]:
         """The body and the status of the answer; and where curl fails, what it says."""
         recording = machine.path(self.recording)
@@ -130,6 +155,7 @@ class Transcription(Kind):
             [
                 *("curl", "--silent", "--show-error", "--noproxy", "*"),
                 *("--max-time", str(self.deadline), "--write-out", "\n%{http_code}"),
+                *(("--connect-timeout", str(_CONNECT_SECONDS)) if self.elsewhere else ()),
                 *(*key, "-F", f"file=@{recording};type=audio/wav"),
                 *("--form-string", f"model={self.model}", "-F", "response_format=json"),
                 *self._place(machine),

@@ -6,6 +6,7 @@ import calendar
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from declaration.gateway import Gateway
 from declaration.topology import MachinePlan
@@ -96,7 +97,24 @@ def versions(case: Case, plan: MachinePlan) -> Iterator[Finding]:
 def keys(case: Case, plan: MachinePlan) -> Iterator[Finding]:
     """Whether the STT service takes the machine's key, and refuses those who have none."""
     for each in case.examined(plan).get("keys", {}).values():
-        yield _key(case, f"{plan.name} key", each)
+        subject = f"{plan.name} key"
+        if url := each.get("elsewhere"):
+            yield _key_elsewhere(case, f"{subject} at {urlsplit(url).netloc}", int(each["with"]))
+        else:
+            yield _key(case, subject, each)
+
+
+def _key_elsewhere(case: Case, subject: str, status: int) -> Finding:
+    """Of a server of ``stt:gateway.servers``: whether it takes this stack's key."""
+    if not case.declaration.settings.asks_key:
+        return good(subject, "none is asked for: stt:authentication is none")
+    if not status:
+        todo = f"see there; {case.make('status')} has what the gateway makes of it"
+        return doubtful(subject, "not tried: the server does not answer", todo)
+    if status in (401, 403):
+        todo = f"set stt:apiKey to one value in both stacks, and {case.make('up')} in both"
+        return broken(subject, f"the server refuses this stack's key ({status})", todo)
+    return good(subject, f"taken ({status})")
 
 
 def _key(case: Case, subject: str, each: Mapping[str, Any]) -> Finding:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from agent.kinds.secret_files import SecretFiles
 from agent.kinds.transcription import Transcription
+from declaration.gateway import server_address
 from declaration.settings import Settings
 from declaration.step import Step
 from declaration.tls import private_key
@@ -12,7 +15,7 @@ from declaration.urls import GATEWAY_PLAIN, gateway_host, gateway_url
 from engines import MODEL_ALIAS
 from roles.role import Context, Result, Role
 from roles.stt_gateway import service
-from roles.stt_server.access import client_outputs, keys
+from roles.stt_server.access import authorization, client_outputs, keys
 from roles.stt_server.verification import (
     ERROR_RATE,
     common_words,
@@ -22,15 +25,18 @@ from roles.stt_server.verification import (
 )
 from stack.checks import STT_ROLE
 from stack.declare import SttService
-from stack.gateway import gateway_runs, gateway_servers
+from stack.gateway import gateway_runs, gateway_servers, gateways_before, is_published_at
 
 #: Seconds in which the watcher sees that a server works.
 _PATIENCE = 30
 
 
 def steps(context: Context) -> list[Step]:
-    """The two services, and a transcription through them."""
-    return [*service.steps(context), *_verification(context)]
+    """The two services, a transcription through them, and before them one at servers elsewhere."""
+    recording, verify, spec = _verification(context)
+    key, tried = _servers_elsewhere(context, recording, spec)
+    own = service.steps(context, [each.name for each in tried])
+    return [*own, recording, verify, *key, *tried]
 
 
 def _services(context: Context) -> list[SttService]:
@@ -40,7 +46,8 @@ def _services(context: Context) -> list[SttService]:
     return [each for each in services if each.machine.domain == domain]
 
 
-def _verification(context: Context) -> list[Step]:
+def _verification(context: Context) -> tuple[Step, Step, Transcription]:
+    """The recording, and the transcription through the gateway as a step and as its spec."""
     settings = context.settings
     place, recording = recording_step(context, service.NAME)
     services = _services(context)
@@ -74,7 +81,57 @@ def _verification(context: Context) -> list[Step]:
         after.append(context.part(f"{service.NAME}/certificate"))
     # Another model or key is tried here too.
     after += [machine.resource(f"{STT_ROLE}/service") for machine in machines]
-    return [recording, Step(context.part(f"{service.NAME}/verify"), verify, needs, after)]
+    step = Step(context.part(f"{service.NAME}/verify"), verify, needs, after)
+    return recording, step, verify
+
+
+def _servers_elsewhere(
+    context: Context, recording: Step, verify: Transcription
+) -> tuple[list[Step], list[Step]]:
+    """The key for them, and a transcription at each of ``stt:gateway.servers``, past the gateway.
+
+    The watcher asks without a key, so one with another key would get its share of the clients.
+    Servers of this stack, whose own machines publish them, are among these: they change first.
+    """
+    settings, topology = context.settings, context.declaration.topology
+    if not settings.gateway.servers:
+        return [], []
+    key: list[Step] = []
+    if settings.asks_key:
+        header = SecretFiles([authorization(service.SERVERS_AUTHORIZATION)])
+        key.append(Step(context.part(f"{service.NAME}/servers-key"), header))
+    behind = [
+        each.machine
+        for each in (context.declaration.services if settings.enabled else ())
+        if context.machine in gateways_before(settings, topology, each.machine)
+    ]
+    needs = [
+        recording.name,
+        context.part(f"{service.NAME}/packages"),
+        # By then all of this stack have its key, also where this fails: of two stacks, each may
+        # try the other's.
+        *(machine.resource(f"{STT_ROLE}/verify") for machine in behind),
+    ]
+    found: list[Step] = []
+    for url in settings.gateway.servers:
+        address, port = server_address(url)
+        spec = replace(
+            verify,
+            url=f"http://{address}:{port}/v1",
+            certificate="",
+            name="",
+            header_file=service.SERVERS_AUTHORIZATION if key else "",
+            elsewhere=True,
+        )
+        after = [each.name for each in key]
+        after += [
+            machine.resource(f"{STT_ROLE}/service")
+            for machine in behind
+            if is_published_at(url, topology, machine)
+        ]
+        name = context.part(f"{service.NAME}/server-{address}-{port}")
+        found.append(Step(name, spec, needs, after))
+    return key, found
 
 
 def _url(context: Context) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from agent.files import File
@@ -33,6 +34,9 @@ CONFIGURATION, SETTINGS = f"{ETC}/nginx.conf", f"{ETC}/servers.json"
 ENVIRONMENT, WATCHER_ENVIRONMENT = f"{ETC}/nginx.env", f"{ETC}/watcher.env"
 #: The keys as nginx reads them, and the stack's own as a header for curl.
 KEYS, AUTHORIZATION = f"{ETC}/keys.conf", f"{ETC}/authorization"
+#: The same header where servers elsewhere are tried with it, apart from the keys of clients: one of
+#: those more or less is no reason to try them again.
+SERVERS_AUTHORIZATION = f"{ETC}/servers-authorization"
 PROGRAM = "roles/stt_gateway/machine"
 #: On a volume: clients trust the gateway's own authority for years, and it outlives the machine.
 VOLUME = "/srv/gateway"
@@ -61,8 +65,11 @@ ARTIFACT = Artifact(
 )
 
 
-def steps(context: Context) -> list[Step]:
-    """User, packages, program, keys, watcher, nginx."""
+def steps(context: Context, tried: Sequence[str]) -> list[Step]:
+    """User, packages, program, keys, watcher, nginx.
+
+    ``tried`` are the steps that try the servers elsewhere, which come before the watcher has them.
+    """
     tls = context.settings.gateway.tls
     directories = [Directory(AUTHORITY, "0700")] if tls == "internal" else []
     user = Step(context.part(f"{NAME}/user"), User(USER, UID, HOME, directories))
@@ -94,7 +101,7 @@ def steps(context: Context) -> list[Step]:
         found.append(Step(context.part(f"{NAME}/certificate"), files, [user.name]))
     needs = [step.name for step in found]
     # First the watcher: it writes what nginx includes.
-    watcher = Step(context.part(f"{NAME}/watcher"), _watcher(context, place), needs)
+    watcher = Step(context.part(f"{NAME}/watcher"), _watcher(context, place), needs, follows=tried)
     needs = [*needs, watcher.name]
     found += [watcher, Step(context.part(f"{NAME}/service"), _nginx(context), needs)]
     if tls == "internal":

@@ -120,6 +120,21 @@ def test_a_machine_on_which_all_is_well(agent: Any, stt: ThreadingHTTPServer) ->
     assert agent.tree() == before, "it changes nothing"
 
 
+def test_a_server_elsewhere_is_asked_with_the_key_only(
+    agent: Any, stt: ThreadingHTTPServer
+) -> None:
+    url = f"http://127.0.0.1:{stt.server_port}"
+    _built(agent, url)
+    server = Transcription(
+        url, "m", "/r.wav", 3.0, HEADER, unit="gateway", engine="Engine", device="", elsewhere=True
+    )
+    agent.apply("stt_gateway/server", server)
+    said = examine(agent.machine, [])["keys"]
+    found = said["stt_gateway/server"]
+    assert (found["with"], found["without"], found["elsewhere"]) == (200, 0, url)
+    assert "elsewhere" not in said["stt_server/verify"]
+
+
 def test_what_is_wrong_is_told_without_secrets(agent: Any, stt: ThreadingHTTPServer) -> None:
     _built(agent, f"http://127.0.0.1:{stt.server_port}")
     agent.path(HEADER).write_text("Authorization: Bearer wrong-key\n")

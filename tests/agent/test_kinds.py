@@ -763,7 +763,7 @@ def test_a_transcription_that_proves_nothing(
         agent.apply("stt/verify", _transcription(agent))
 
 
-@pytest.mark.parametrize(("status", "code"), [(503, 0), (0, 60)])
+@pytest.mark.parametrize(("status", "code"), [(429, 0), (503, 0), (0, 60)])
 def test_a_gateway_has_to_see_first_what_is_new(agent: Any, status: int, code: int) -> None:
     """That a server works, or that there is another certificate."""
     mark = agent.systemd.state / "asked"
@@ -773,11 +773,36 @@ def test_a_gateway_has_to_see_first_what_is_new(agent: Any, status: int, code: i
         f"else : >{mark}; printf 'none\\n{status}'; exit {code}; fi\n",
         ready=True,
     )
-    with pytest.raises(StepError, match=r"HTTP status 503|does not answer"):
+    with pytest.raises(StepError, match=r"HTTP status (429|503)|does not answer"):
         agent.apply("stt/verify", _transcription(agent, device=""))
     mark.unlink()
     said = agent.apply("stt/verify", _transcription(agent, device="", patience=30))
     assert said["text"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "header", "why", "todo"),
+    [
+        (401, 0, "/key", "refuses this stack's key (HTTP status 401)", "stt:apiKey to one value"),
+        (401, 0, "", "asks for a key (HTTP status 401), and this stack has none", "in both stacks"),
+        (0, 7, "/key", "does not answer", "one of stt:gateway.servers"),
+        (404, 0, "/key", "HTTP status 404", "one of stt:gateway.servers"),
+    ],
+)
+def test_a_server_elsewhere_is_named_with_what_is_wrong(
+    agent: Any, status: int, code: int, header: str, why: str, todo: str
+) -> None:
+    _curl(agent, "no", status, code)
+    server = replace(
+        _transcription(agent, device="", header_file=header),
+        url="http://192.168.1.20:8000/v1",
+        elsewhere=True,
+    )
+    with pytest.raises(StepError) as caught:
+        agent.apply("stt/server", server)
+    assert "http://192.168.1.20:8000/v1" in caught.value.brief and why in caught.value.brief
+    assert todo in caught.value.resolution and "journalctl" not in caught.value.resolution
+    assert "--connect-timeout 10 " in agent.systemd.log()[-1]
 
 
 def test_a_name_is_asked_at_the_address_of_the_machine(agent: Any) -> None:

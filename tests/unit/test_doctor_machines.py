@@ -166,6 +166,26 @@ def test_an_engine_of_ones_own_may_list_its_models_to_everybody() -> None:
     assert one(case, "gpu-server key").mark is Mark.GOOD
 
 
+@pytest.mark.parametrize(
+    ("status", "mark", "said"),
+    [
+        (200, Mark.GOOD, "taken (200)"),
+        (401, Mark.BROKEN, "the server refuses this stack's key (401)"),
+        (0, Mark.DOUBTFUL, "not tried: the server does not answer"),
+    ],
+)
+def test_the_key_at_a_server_elsewhere(status: int, mark: Mark, said: str) -> None:
+    value = {
+        **{"asked": True, "engine": "x", "with": status, "without": 0, "changed": []},
+        "elsewhere": "http://192.168.1.20:8000/v1",
+    }
+    case = within(good_case(), SERVER, "keys", "stt_gateway/server-192.168.1.20-8000", value=value)
+    finding = one(case, "gpu-server key at 192.168.1.20:8000")
+    assert (finding.mark, finding.found) == (mark, said)
+    assert ("stt:apiKey to one value in both stacks" in finding.next) is (status == 401)
+    assert one(case, "gpu-server key").mark is Mark.GOOD
+
+
 def test_no_key_is_asked_for() -> None:
     case = good_case(declared(authentication="none"))
     assert "still asked for" in one(case, "gpu-server key").found

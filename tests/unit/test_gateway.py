@@ -25,7 +25,7 @@ from roles.stt_gateway.machine.settings import Server, Settings, read_settings
 from stack.declare import declare
 from stack.idle_settings import idle_settings
 from stt_server import admission, guard
-from tests.unit.program import API_KEY, Program, run
+from tests.unit.program import API_KEY, Program, host_after, run
 from tests.unit.values import CPU
 
 STT = ["base_system", "stt_server"]
@@ -144,6 +144,47 @@ def test_its_verification_follows_that_of_its_servers(tmp_path: Path) -> None:
     for server in ("one", "two"):
         assert f"lab/{server}/stt_server/verify" in found.dependencies
     assert found.spec["words"] == "one two three"
+
+
+def test_a_server_elsewhere_is_tried_before_the_watcher_has_it(tmp_path: Path) -> None:
+    """Past the gateway, with this stack's key: the watcher asks without one."""
+    servers = ["http://192.168.1.20:8001", "http://192.168.1.21"]
+    found = program(tmp_path, gateway={"servers": servers})
+    tried = [f"lab/front/stt_gateway/server-192.168.1.{n}" for n in ("20-8001", "21-80")]
+    for name, url in zip(tried, ("192.168.1.20:8001", "192.168.1.21:80"), strict=True):
+        step = found.commands[name]
+        assert step.spec["url"] == f"http://{url}/v1" and step.spec["elsewhere"] is True
+        same = ("model", "recording", "words", "patience")
+        assert {k: step.spec[k] for k in same} == {k: spec(found, "verify")[k] for k in same}
+        # This stack's own servers have the key by then.
+        assert {f"lab/{each}/stt_server/verify" for each in ("one", "two")} <= set(
+            step.dependencies
+        )
+        assert name in found.commands["lab/front/stt_gateway/watcher"].dependencies
+        [header] = found.commands["lab/front/stt_gateway/servers-key"].spec["secrets"]
+        assert header["path"] == step.spec["header_file"]
+        assert header["content"] == f"Authorization: Bearer {API_KEY}\n"
+    assert "elsewhere" not in spec(found, "verify")
+    # With HTTPS at the gateway, they are asked as before.
+    secure = program(tmp_path, gateway={"servers": servers, "tls": "internal"})
+    assert secure.commands[tried[0]].spec == found.commands[tried[0]].spec
+    without = program(tmp_path, authentication="none", gateway={"servers": servers})
+    assert without.commands[tried[0]].spec["header_file"] == ""
+    assert not [name for name in program(tmp_path).commands if "/stt_gateway/server" in name]
+
+
+def test_a_server_elsewhere_is_tried_again_with_another_key_only(tmp_path: Path) -> None:
+    name = "lab/front/stt_gateway/server-192.168.1.20-8001"
+    values: dict[str, Any] = {
+        "infra": infra(tmp_path, TWO),
+        "gateway": {"servers": ["http://192.168.1.20:8001"]},
+    }
+    first = run("cpu", **values)
+    live = host_after(first)
+    clients = run("cpu", live, first, **values, clients=["phone"]).changes(first)
+    assert "lab/front/stt_gateway/secrets" in clients and name not in clients
+    key = run("cpu", live, first, secret=True, **values, apiKey="another-key-0123456789abcdef")
+    assert key.changes(first)[name] == "update"
 
 
 # What is refused

@@ -98,9 +98,22 @@ def test_a_cluster_has_a_server_on_each_member(written: Callable[..., str]) -> N
     assert "ai-tools/stt/stt_server/verify" in (
         program.commands["ai-more/stt/stt_server/service"].dependencies
     )
+    # The one on the other member is tried at its published address, once it has changed itself.
+    tried = f"ai-tools/gateway/stt_gateway/server-{server.removeprefix('http://')}".replace(
+        ":", "-"
+    )
+    assert {f"ai-more/stt/stt_server/{part}" for part in ("service", "verify")} <= set(
+        program.commands[tried].dependencies
+    )
     live = replace(cluster_after(program), members=CARDS.members)
     again = run("gpu", live, program, infra=file, gateway=GATEWAY)
     assert not again.changes(program) and not again.drift
+    # A member that is away is not asked.
+    away = {**live.members, "node2": replace(live.members["node2"], status="Offline")}
+    there = {place: found for place, found in live.machines.items() if place[0] != "ai-more"}
+    left = replace(live, members=away, machines=there)
+    alone = run("gpu", left, program, infra=file, gateway=GATEWAY)
+    assert not alone.changes(program) and not alone.drift
 
 
 def test_a_card_that_a_member_lacks_is_named(written: Callable[..., str]) -> None:
