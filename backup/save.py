@@ -21,6 +21,7 @@ from host.read import read_machine
 from operations.host import OperationError, refuse_others
 from operations.removal import shown_size
 from operations.stack import ROOT, read_stack
+from operations.state import known_id
 from stack.checks import OLLAMA_ROLE
 from stack.declare import Declaration
 
@@ -33,7 +34,7 @@ def save(stack: str, name: str, whole: bool) -> Path:
         DeclarationError: the stack's file is wrong.
     """
     declaration = read_stack(stack)
-    refuse_others(declaration, stack)
+    refuse_others(declaration, stack, known_id(stack))
     target = Path(name or f"{stack}-{datetime.now():%Y%m%d-%H%M%S}.incus-stt").absolute()
     if not target.parent.is_dir():
         raise OperationError(f"FILE: there is no directory {target.parent}. Make it, or name one.")

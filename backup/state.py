@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import operations.state
 from backup.cli import PulumiError, pulumi
 from declaration.secret import KEPT
 from operations.host import OperationError
 
 _STACK = "pulumi:pulumi:Stack"
 _PROVIDER = "pulumi:providers:"
-#: The name of the resource whose output is the stack's own id.
-_ID = "stack/id"
 #: Where Pulumi finds the state's passphrase, and the file that `make` makes for it.
 _GIVEN, _NAMED = "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"
 
@@ -46,14 +45,9 @@ def resources(state: Mapping[str, Any]) -> list[dict[str, Any]]:
     return (state.get("deployment") or {}).get("resources") or []
 
 
-def _name(resource: Mapping[str, Any]) -> str:
-    return str(resource["urn"]).rpartition("::")[2]
-
-
 def stack_id(state: Mapping[str, Any]) -> str:
     """The id that the stack made for itself; empty before its first `up`, and after `destroy`."""
-    ids = [each for each in resources(state) if _name(each) == _ID]
-    return str((ids[0].get("outputs") or {}).get("stdout") or "") if ids else ""
+    return operations.state.stack_id(resources(state))
 
 
 def kept(state: Mapping[str, Any], stack: str, former: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from declaration.step import Step
 from declaration.topology import DomainPlan, MachinePlan
 from doctor.room import FIRST_UP, LATER_UP
 from gpu.cards import Card, parse_cards
-from host.objects import owner_of, split_owner
+from operations.host import other_owner
 from roles import ROLES
 from roles.role import Context, machine_steps
 from stack.declare import Declaration
@@ -59,12 +59,6 @@ class Answer:
             return None
 
 
-def owner(instance: Mapping[str, Any]) -> str:
-    """The stack that owns an instance, as PROJECT/STACK; empty where none does."""
-    project, stack, _ = split_owner(owner_of(instance))
-    return f"{project}/{stack}" if project else ""
-
-
 @dataclass(frozen=True)
 class Facts:
     """What was read.
@@ -82,16 +76,25 @@ class Facts:
 
 @dataclass(frozen=True)
 class Case:
-    """One stack and its host. ``built``: the machines that the stack's state has, by full name."""
+    """One stack and its host.
+
+    ``built`` are the machines that the stack's state has, by full name, and ``identity`` is the
+    stack's id there; empty where this checkout has no state of it.
+    """
 
     stack: str
     declaration: Declaration
     facts: Facts
     built: frozenset[str] = frozenset()
+    identity: str = ""
 
     def answer(self, name: str) -> Answer:
         """What the host said; of what was not asked, that it is not there."""
         return self.facts.answers.get(name, Answer())
+
+    def other_owner(self, found: Mapping[str, Any]) -> tuple[str, str, str] | None:
+        """Project, stack and id of another stack that owns an instance."""
+        return other_owner(found, self.stack, self.identity)
 
     @property
     def connection(self) -> Connection:

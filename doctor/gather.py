@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from declaration.stack_file import PROJECT
 from declaration.topology import MachinePlan
-from doctor.case import Answer, Case, Facts, owner
+from doctor.case import Answer, Case, Facts
 from gpu.cards import NVIDIA_SMI_FIELDS
 from host.client import Client, HostError, remote_variable
 from host.read import AGENT_WORDS, explain
 from operations.host import OperationError, on_host
 from operations.stack import ROOT
+from operations.state import name_of, saved_resources, stack_id
 from stack.declare import Declaration
 
 _SCRIPT = Path(__file__).with_name("read.sh")
 #: Seconds that the host, and a machine, may take.
 _DEADLINE, _MACHINE_DEADLINE = 120, 60
-#: Where a backend that is a directory keeps a stack's state.
-_STATE = "state/.pulumi/stacks/stt"
 
 
 def gather(declaration: Declaration, stack: str) -> Case:
@@ -47,13 +45,15 @@ def gather(declaration: Declaration, stack: str) -> Case:
     answers = parse(said, token)
     if connection.kind == "incus" and not answers["server"].worked:
         raise OperationError(explain(connection, answers["server"].text.strip()))
-    host = Case(stack, declaration, Facts(answers, {}, began, time.time()), built(stack))
+    saved = saved_resources(stack)
+    read = Facts(answers, {}, began, time.time())
+    host = Case(stack, declaration, read, built(saved), stack_id(saved))
     with ThreadPoolExecutor(4) as pool:
         asked = [plan for plan in host.machines if _answers(host, plan)]
         found = pool.map(lambda plan: _examine(host, plan), asked)
         machines = dict(zip((plan.full_name for plan in asked), found, strict=True))
     facts = Facts(answers, machines, began, time.time())
-    return Case(stack, declaration, facts, host.built)
+    return replace(host, facts=facts)
 
 
 def parse(said: str, token: str) -> dict[str, Answer]:
@@ -69,8 +69,7 @@ def parse(said: str, token: str) -> dict[str, Answer]:
 def _answers(case: Case, plan: MachinePlan) -> bool:
     """Whether a machine is this stack's, and runs."""
     found = case.instance(plan)
-    ours = found is not None and owner(found) in ("", f"{PROJECT}/{case.stack}")
-    return found is not None and ours and found.get("status") == "Running"
+    return found is not None and not case.other_owner(found) and found.get("status") == "Running"
 
 
 def _examine(case: Case, plan: MachinePlan) -> Mapping[str, Any] | str:
@@ -85,14 +84,7 @@ def _examine(case: Case, plan: MachinePlan) -> Mapping[str, Any] | str:
     return found
 
 
-def built(stack: str) -> frozenset[str]:
-    """The machines that this checkout's state says were built; none where it is elsewhere."""
-    if not os.environ.get("PULUMI_BACKEND_URL", "file://./state").endswith("/state"):
-        return frozenset()
-    try:
-        text = (ROOT / _STATE / f"{stack}.json").read_text(encoding="utf-8")
-        resources = json.loads(text)["checkpoint"]["latest"]["resources"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
-    names = (str(each.get("urn", "")).rpartition("::")[2] for each in resources or [])
+def built(resources: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """The machines that a state says were built."""
+    names = map(name_of, resources)
     return frozenset(name.removesuffix("/instance") for name in names if name.endswith("/instance"))

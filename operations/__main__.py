@@ -14,6 +14,7 @@ from operations.measure import measure
 from operations.memory import flush, report
 from operations.removal import removal
 from operations.stack import ROOT, read_stack
+from operations.state import known_id
 from operations.targets import key_targets, stt_targets
 from stack.declare import Declaration
 
@@ -48,7 +49,9 @@ def main() -> int:
         print(" ".join(f"--target={target}" for target in found))
         return 0
     print(f"incus-stt: stack {options.stack}", file=sys.stderr)
-    refuse_others(declaration, options.stack)
+    # `up` has seen whose machines they are, and writes the state just now.
+    identity = "" if options.verb == "hand-over" else known_id(options.stack)
+    refuse_others(declaration, options.stack, identity)
     return _do(declaration, options)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from declaration.connection import Connection
 from declaration.stack_file import PROJECT
@@ -28,8 +29,22 @@ class OperationError(Exception):
     """It could not be done; the text says why and what to do."""
 
 
-def refuse_others(declaration: Declaration, stack: str) -> None:
-    """Leave the machines of another stack alone.
+def other_owner(found: Mapping[str, Any], stack: str, identity: str) -> tuple[str, str, str] | None:
+    """Project, stack and id of another stack that owns an object; None where none does.
+
+    ``identity`` is the id of the stack that this is about; where it is empty, names decide.
+    """
+    owner = split_owner(owner_of(found))
+    project, other, theirs = owner
+    if not project or (
+        (project, other) == (PROJECT, stack) and (not identity or theirs in ("", identity))
+    ):
+        return None
+    return owner
+
+
+def refuse_others(declaration: Declaration, stack: str, identity: str = "") -> None:
+    """Leave the machines of another stack alone; ``identity`` is this one's id where it is known.
 
     Raises:
         OperationError: a machine's owner is another stack.
@@ -40,11 +55,17 @@ def refuse_others(declaration: Declaration, stack: str) -> None:
             found = client.get(f"/1.0/instances/{machine.name}?project={machine.domain}") or {}
         except HostError as error:
             raise OperationError(error.user_message) from None
-        project, other, _ = split_owner(owner_of(found))
-        if project and (project, other) != (PROJECT, stack):
+        if owner := other_owner(found, stack, identity):
+            project, other, theirs = owner
+            whose = f"{machine.name} belongs to the stack {other} of the project {project}"
+            if (project, other) == (PROJECT, stack):
+                raise OperationError(
+                    f"{whose} with the id {theirs}, which another checkout has built. This "
+                    f"checkout's has the id {identity}. Work there, or give this stack an "
+                    "environment (stt:environment) or a topology file (stt:infra) of its own."
+                )
             raise OperationError(
-                f"{machine.name} belongs to the stack {other} of the project {project}, and this "
-                f"is about the stack {stack}. Name the stack: STACK={other}."
+                f"{whose}, and this is about the stack {stack}. Name the stack: STACK={other}."
             )
 
 

@@ -64,7 +64,7 @@ def _of_rule(
         missed = [(each, found) for each in ends if (found := each.missed(each.address, port))]
         if missed and not any(each.reached(each.address, port) for each in ends):
             names = " and ".join(each.machine.name for each, _ in missed)
-            [service, *_] = [found for _, found in missed]
+            service = missed[0][1]
             message = (
                 f"{port} lets {flow.names[0]} reach {names}, where {service}. Remove the port, or "
                 f"{service.bound.remedy}."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from declaration.stack_file import PROJECT
 from declaration.topology import MachinePlan
-from doctor.case import Case, owner
+from doctor.case import Case
 from doctor.check import check, machine_check
 from doctor.checks.host import skew
 from doctor.finding import Finding, broken, doubtful, good
@@ -31,10 +31,14 @@ def _machine(case: Case, plan: MachinePlan) -> Finding:
         if plan.full_name in case.built:
             return broken(name, "it was built, and is gone", f"{case.make('up')} makes it again")
         return doubtful(name, "not there yet", f"{case.make('up')} makes it")
-    if (whose := owner(found)) not in ("", f"{PROJECT}/{case.stack}"):
-        project, _, stack = whose.partition("/")
-        todo = f"look at it as STACK={stack}; docs/troubleshooting.md, Another stack owns"
-        return broken(name, f"belongs to the stack {stack} of the project {project}", todo)
+    if owner := case.other_owner(found):
+        project, stack, identity = owner
+        whose = f"belongs to the stack {stack} of the project {project}"
+        look = f"look at it as STACK={stack}"
+        if (project, stack) == (PROJECT, case.stack):
+            whose += f" with the id {identity}, which another checkout has built"
+            look = f"this checkout's has the id {case.identity}: look at it there"
+        return broken(name, whose, f"{look}; docs/troubleshooting.md, Another stack owns")
     if (away := case.members.get(str(found.get("location")), "Online")) != "Online":
         todo = f"bring {found['location']} back; see incus cluster list"
         return broken(name, f"its member {found['location']} is {away.lower()}", todo)

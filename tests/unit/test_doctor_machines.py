@@ -38,6 +38,13 @@ def _instances(**changes: Any) -> Case:
             Mark.BROKEN,
             "belongs to the stack gpu of the project stt -> look at it as STACK=gpu",
         ),
+        (
+            replace(_instances(), identity="of-this-one"),
+            Mark.BROKEN,
+            "belongs to the stack cpu of the project stt with the id id, which another checkout "
+            "has built -> this checkout's has the id of-this-one: look at it there; docs/tro",
+        ),
+        (replace(_instances(), identity="id"), Mark.GOOD, "runs, 10.120.0.1"),
         (saying(good_case(), SERVER, OLD_AGENT), Mark.DOUBTFUL, "of another"),
         (
             saying(good_case(), SERVER, "python3: can't open file '/opt/incus-stt/agent'"),
