@@ -24,6 +24,7 @@ from declaration.topology import MachinePlan
 from declaration.unit import hardened_unit
 from declaration.urls import (
     gateway_plain_url,
+    gateway_url,
     ollama_url,
     stt_url,
     webui_origins,
