@@ -57,6 +57,10 @@ def _has_webui(declaration: Declaration) -> bool:
     return bool(declaration.topology.with_role(WEBUI_ROLE))
 
 
+def _has_either(declaration: Declaration) -> bool:
+    return _has_gateway(declaration) or _has_webui(declaration)
+
+
 def _webui_asks_others(declaration: Declaration) -> bool:
     """Whether Open WebUI has an STT service that is none of this stack's own servers."""
     others = bool(declaration.settings.webui.stt_url) or _has_gateway(declaration)
@@ -188,8 +192,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(["model", "quantization", "host", "port", "keepAlive"], _stt),
     "enabled": _enabled,
     "engine": _unless(_has_gateway, _stt),
-    "language": _unless(_webui_asks_others, _stt),
-    "check.recording": _unless(_others_are_tried, _stt),
+    "language": _unless(_has_webui, _stt),
+    "check.recording": _unless(_has_either, _stt),
     "check.words": _unless(_others_are_tried, _stt),
     "authentication": _without(STT_ROLE, GATEWAY_ROLE, WEBUI_ROLE),
     "apiKey": _first(_without(STT_ROLE, GATEWAY_ROLE, WEBUI_ROLE), _asks_key),

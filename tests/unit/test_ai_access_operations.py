@@ -77,14 +77,16 @@ def test_who_has_it_is_said_of_the_stack_that_is_named(
     host(monkeypatch, "10.130.0.0/24")
     asked: list[str] = []
     monkeypatch.setattr(operations.__main__, "read_stack", lambda _: declaration)
-    monkeypatch.setattr(operations.__main__, "refuse_others", lambda _, stack, _id: asked.append(stack))
+    monkeypatch.setattr(
+        operations.__main__, "refuse_others", lambda _, stack, _id: asked.append(stack)
+    )
     monkeypatch.setattr(sys, "argv", ["operations", "ai-access", "--stack", "cpu"])
     assert operations.__main__.main() == 0
     said = capsys.readouterr()
     assert said.err == "incus-stt: stack cpu\n" and asked == ["cpu"]
     assert said.out.startswith("AI access: work\n")
 
-    def refuse(_: Declaration, stack: str) -> None:
+    def refuse(_: Declaration, stack: str, _id: str) -> None:
         raise OperationError(f"of another stack than {stack}")
 
     monkeypatch.setattr(operations.__main__, "refuse_others", refuse)
