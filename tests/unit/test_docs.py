@@ -14,6 +14,7 @@ import pytest
 from declaration.generated import COMMAND, DOCS, page
 from declaration.source_files import ROOT, tracked
 from roles import document
+from tests import documented
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[a-z]*/README.md")])
 #: What the page of commands has to name.
@@ -119,6 +120,32 @@ def test_the_documented_line_makes_chromium_trust_the_authority(tmp_path: Path) 
 def test_a_page_is_what_the_roles_say(name: str) -> None:
     text = (DOCS / name).read_text()
     assert text == page(name, text, document.blocks()[name]), f"docs/{name} is stale: {COMMAND}"
+
+
+#: What this project has in place of a line of the service's document, and the page that says so.
+_IN_PLACE = {
+    'stt_server_model: "small"': ("docs/troubleshooting.md", "`stt:model: small`"),
+    'stt_server_quantization: "int8"': (
+        "docs/troubleshooting.md",
+        "`stt:quantization: int8_float16`",
+    ),
+    "anklume domain apply --tags stt": ("docs/operations.md", "`make stt`"),
+}
+
+
+@pytest.mark.parametrize("line", documented.of_the_service())
+def test_the_page_has_every_command_of_the_service_s_document(line: str) -> None:
+    """Word for word, with the key added. Tests with Incus type what the page has."""
+    if line in _IN_PLACE:
+        file, words = _IN_PLACE[line]
+        assert words in (ROOT / file).read_text()
+        return
+
+    def has(command: str) -> bool:
+        rest = iter(command.split())
+        return all(word in rest for word in line.split())
+
+    assert any(map(has, documented.commands())), line
 
 
 #: Turns of phrase that are no plain English of today, and what could stand for them.
