@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -112,18 +113,28 @@ def _apt(machine: Machine, words: Sequence[str], what: str) -> None:
 
 
 def _restart(machine: Machine) -> tuple[list[str], list[str]]:
-    """Restart the services that use replaced files; their units, and what does not work then."""
+    """Restart the services that use replaced files; their units, and what does not work then.
+
+    A server behind a gateway leaves its turn meanwhile.
+    """
     ours = {each.unit_name: each for each in recorded(machine, Service).values()}
     units = [unit for unit in sorted(using_replaced(machine)) if not _NEVER.match(unit)]
     broken: list[str] = []
     for unit in sorted(units, key=lambda name: (name in ours, name)):
-        words = ["daemon-reexec"] if unit == _MANAGER else ["try-restart", unit]
-        done = machine.run(["systemctl", *words], check=False, deadline=_INSTALL_DEADLINE)
-        why = last_lines(done.stderr, 1) if done.returncode else ""
-        if not why and unit in ours:
-            why = ours[unit].wait(machine, ours[unit].deadline) or ""
+        drain = ours[unit].drain if unit in ours else None
+        with drain.out_of_turn(machine, runs=True) if drain else contextlib.nullcontext():
+            why = _restart_unit(machine, unit, ours.get(unit))
         broken += [f"{unit}: {why}"] if why else []
     return units, broken
+
+
+def _restart_unit(machine: Machine, unit: str, service: Service | None) -> str:
+    """What does not work afterwards; empty where all does."""
+    words = ["daemon-reexec"] if unit == _MANAGER else ["try-restart", unit]
+    done = machine.run(["systemctl", *words], check=False, deadline=_INSTALL_DEADLINE)
+    if done.returncode and (why := last_lines(done.stderr, 1)):
+        return why
+    return (service.wait(machine, service.deadline) or "") if service else ""
 
 
 def using_replaced(machine: Machine) -> set[str]:

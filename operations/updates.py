@@ -13,7 +13,9 @@ from host.client import Client, HostError
 from host.egress import Egress
 from host.read import AGENT_WORDS
 from operations.host import OperationError
+from stack.checks import STT_ROLE
 from stack.declare import Declaration
+from stack.gateway import gateways_before
 
 #: Seconds that a machine may take.
 _DEADLINE = 3600
@@ -22,7 +24,8 @@ _DEADLINE = 3600
 def update(declaration: Declaration) -> Iterator[tuple[MachinePlan, dict[str, Any] | str]]:
     """Update every machine; what each says (``agent.updates.update``), or why it does not.
 
-    A domain's way out is open meanwhile, as it is for a step that fetches.
+    A domain's way out is open meanwhile, as it is for a step that fetches. Servers behind a gateway
+    are updated one after the other, so that the others go on.
 
     Raises:
         OperationError: the bridge is not there, or Incus does not answer.
@@ -32,10 +35,26 @@ def update(declaration: Declaration) -> Iterator[tuple[MachinePlan, dict[str, An
     for domain in declaration.topology.domains:
         try:
             with _way_out(Egress(connection, domain.bridge), domain), ThreadPoolExecutor(4) as pool:
-                said = pool.map(lambda machine: _update(client, machine), domain.machines)
-                yield from zip(domain.machines, said, strict=True)
+                said = pool.map(
+                    lambda group: [(each, _update(client, each)) for each in group],
+                    _groups(declaration, domain),
+                )
+                for group in said:
+                    yield from group
         except HostError as error:
             raise OperationError(error.user_message) from None
+
+
+def _groups(declaration: Declaration, domain: DomainPlan) -> list[list[MachinePlan]]:
+    """The machines of a domain: those of a group are updated one after the other."""
+    settings, topology = declaration.settings, declaration.topology
+    rolling = [
+        machine
+        for machine in topology.with_role(STT_ROLE, domain.name)
+        if gateways_before(settings, topology, machine)
+    ]
+    others = [[each] for each in domain.machines if each not in rolling]
+    return [*([rolling] if rolling else []), *others]
 
 
 def _way_out(egress: Egress, domain: DomainPlan) -> contextlib.AbstractContextManager[None]:

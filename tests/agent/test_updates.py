@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.machine import StepError
+from agent import updates
+from agent.drain import Drain
+from agent.kinds.service import Service
+from agent.machine import Machine, StepError
+from agent.status import recorded
 from agent.updates import update, using_replaced, waiting
 from tests.agent.conftest import Agent
 
@@ -97,6 +103,30 @@ def test_they_are_installed_and_their_users_restart(
         "systemctl try-restart engine.service",
     ]
     assert waiting(machine.machine)["packages"] == []
+
+
+def test_a_server_of_a_gateway_is_out_of_turn_while_it_restarts(
+    machine: Agent, process: Callable[[int, str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    @contextmanager
+    def out_of_turn(drain: Drain, _: Machine, runs: bool) -> Iterator[None]:
+        assert runs
+        ran.append(machine.systemd.log())
+        yield
+        ran.append(machine.systemd.log())
+
+    machine.apply("stt_server/service", machine.service("a"))
+    (service,) = recorded(machine.machine, Service).values()
+    drained = replace(service, drain=Drain("http://127.0.0.1:8000/ready"))
+    monkeypatch.setattr(updates, "recorded", lambda *_: {"stt_server/service": drained})
+    monkeypatch.setattr(Drain, "out_of_turn", out_of_turn)
+    process(20, f"{LIBRARY} (deleted)", "/system.slice/engine.service")
+    assert update(machine.machine)["broken"] == []
+    before, meanwhile = ran
+    restart = "systemctl try-restart engine.service"
+    assert restart not in before and restart in meanwhile
 
 
 def test_a_service_that_does_not_come_back_is_named(

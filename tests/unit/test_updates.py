@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,11 +35,16 @@ class Host:
         self, monkeypatch: pytest.MonkeyPatch, answers: dict[str, tuple[int, str]]
     ) -> None:
         self.events: list[str] = []
+        #: Each that has ended, and how many events there were by then.
+        self.ended: list[tuple[str, int]] = []
+        self.takes = 0.0
         host = self
 
         class Incus:
             def run(self, *words: str, **_: Any) -> subprocess.CompletedProcess[str]:
                 host.events.append(words[1])
+                time.sleep(host.takes)
+                host.ended.append((words[1], len(host.events)))
                 status, said = answers[words[1]]
                 out, err = ("", said) if status else (said, "")
                 return subprocess.CompletedProcess(words, status, out, err)
@@ -90,6 +96,24 @@ def test_a_bridge_that_is_always_the_same_stays_so(
     host = Host(monkeypatch, {"one": (0, json.dumps(NOTHING))})
     assert told(declared(infra=str(infra))) == ["lab/one: no security updates"]
     assert host.events == ["one"]
+
+
+def test_servers_of_a_gateway_are_updated_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    infra = tmp_path / "infra.yml"
+    stt, gateway = (f"{{roles: [base_system, {role}]}}" for role in ("stt_server", "stt_gateway"))
+    machines = f"{{one: {stt}, two: {stt}, three: {stt}, gateway: {gateway}}}"
+    infra.write_text(f"domains: {{lab: {{trust_level: trusted, machines: {machines}}}}}\n")
+    host = Host(monkeypatch, dict.fromkeys(("one", "two", "three", "gateway"), (0, "{}")))
+    host.takes = 0.05
+    assert len(list(updates.update(declared(infra=str(infra))))) == 4
+    servers = [each for each in host.events if each in ("one", "two", "three")]
+    ends = [name for name, _ in host.ended if name != "gateway"]
+    assert servers == ends == ["one", "two", "three"]
+    for name, events in host.ended:
+        later = servers[servers.index(name) + 1 :] if name != "gateway" else []
+        assert not set(later) & set(host.events[:events]), "the next one began before"
 
 
 def test_a_machine_that_fails_does_not_keep_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
