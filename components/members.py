@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from host.read import Member
@@ -13,12 +13,16 @@ class Placement:
     """The member of each domain, by the domain's name; nothing where there is no cluster.
 
     ``left``: domains that `up` leaves as they are, each with its member, which is not online.
-    ``former``: the members where the state has domains, while this host is in no cluster.
+    ``offline``: a member that does not answer, and ``closed`` the other domains whose bridges open
+    for steps that fetch. ``former``: the members where the state has domains, while this host is in
+    no cluster.
     """
 
     members: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, Member] = field(default_factory=dict)
     former: Mapping[str, str] = field(default_factory=dict)
+    offline: Member | None = None
+    closed: Sequence[str] = ()
 
     def of(self, domain: str) -> str:
         """The member of a domain; empty where there is no cluster."""
@@ -32,6 +36,13 @@ class Placement:
                 f"{member.condition}. {member.way_back} What has changed meanwhile comes with the "
                 "next up."
                 for domain, member in self.left.items()
+            ),
+            *(
+                f"{domain}: a step that fetches something, such as another engine or model, fails: "
+                f"its bridge opens for that (egress: install), and Incus changes no network while "
+                f"{self.offline.name} is {self.offline.condition}. {self.offline.way_back}"
+                for domain in self.closed
+                if self.offline
             ),
             *(
                 f"{domain} was on {member} of a cluster, and this host is in none: it is made anew "

@@ -69,7 +69,9 @@ def place(
         if not chosen.online:
             left[plan.name] = chosen
             problems += _not_made(plan, chosen, live, outputs, file)
-    return Placement(members, left)
+    offline = next((each for each in live.members.values() if each.status == "Offline"), None)
+    closed = [each.name for each in topology.domains if each.way_out and each.name not in left]
+    return Placement(members, left, offline=offline, closed=closed if offline else [])
 
 
 def _where(plan: DomainPlan) -> str:

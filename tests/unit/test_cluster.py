@@ -209,6 +209,10 @@ def test_what_is_on_a_member_that_is_away_is_left_as_it_is(infra: Infra, status:
         f"two is left as it is: its machines are on node3, which is {status.lower()}."
         in "\n".join(quiet.log)
     )
+    # Incus changes no network while a member does not answer.
+    waits = "one: a step that fetches something, such as another engine or model, fails: its bridge"
+    assert (waits in "\n".join(quiet.log)) == (status == "Offline")
+    assert "two: a step that fetches" not in "\n".join(quiet.log)
     # Another engine: its steps come on the other member, and wait on this one.
     changed = run("cpu", live, first, infra=file, engine="faster-whisper", model="tiny")
     touched = {name.partition("/")[0] for name in changed.changes(first)}
