@@ -50,18 +50,21 @@ class Border:
 
     ``install`` is what they may open besides while `up` installs something. ``ai`` is what other
     domains may open to its AI services, where one of them may at a time; the others' are held.
+    ``closed`` is the domain's name, where it never reaches the internet.
     """
 
     egress: tuple[Flow, ...]
     ingress: tuple[Flow, ...]
     install: tuple[Flow, ...] = ()
     ai: tuple[Flow, ...] = ()
+    closed: str = ""
 
     @property
     def shown(self) -> list[str]:
         """Each once, in words."""
         found = [str(flow) for flow in dict.fromkeys((*self.ingress, *self.ai, *self.egress))]
-        return found + [f"{flow} (while up installs)" for flow in self.install]
+        found += [f"{flow} (while up installs)" for flow in self.install]
+        return found + ([f"{self.closed} -> internet: nothing"] if self.closed else [])
 
 
 def borders(declaration: Declaration, roles: Mapping[str, RoleRules]) -> dict[str, Border]:
@@ -88,7 +91,7 @@ def _border(domain: DomainPlan, flows: Sequence[Flow], exclusive: Collection[Flo
     fetched = [flow for flow in out if _is_fetched_from(flow)]
     rest = tuple(flow for flow in out if flow not in fetched)
     if domain.domain.egress == "closed":
-        return Border(rest, to, ai=ai)
+        return Border(rest, to, ai=ai, closed=domain.name)
     web = tuple(sorted(_PORTS.values()))
     install = [
         replace(flow, protocol="tcp", ports=web) if flow.destinations == INTERNET else flow

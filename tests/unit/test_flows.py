@@ -253,4 +253,4 @@ def test_a_way_out_that_stays_as_it_is(tmp_path: Path, egress: str, passes: list
         " egress run " in str(c.inputs["create"]) for n, c in found.commands.items() if "ai/" in n
     )
     shown = [text for text in found.outputs["allowed_traffic"] if text.startswith("ai -> internet")]
-    assert shown == (["ai -> internet"] if egress == "open" else [])
+    assert shown == ["ai -> internet" if egress == "open" else "ai -> internet: nothing"]
