@@ -53,6 +53,8 @@ look ip_forward cat /proc/sys/net/ipv4/ip_forward
 look inotify cat /proc/sys/fs/inotify/max_user_instances
 look bridge_filter cat /proc/sys/net/bridge/bridge-nf-call-iptables
 look nft nft --json list ruleset
+look conntrack conntrack --version
+[ "$(id -u)" = 0 ] || look sudo sudo -n true
 look iptables iptables -S
 look synchronized timedatectl show --property=NTPSynchronized --value
 look disks df -Pk / "$@"

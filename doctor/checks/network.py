@@ -118,6 +118,30 @@ def isolation(case: Case) -> Iterator[Finding]:
 
 
 @check
+def connections(case: Case) -> Iterator[Finding]:
+    """Whether `up` can end and keep open connections where it changes a bridge's rules."""
+    if case.remote:
+        return
+    missing = [name for name in ("conntrack", "nft") if not case.answer(name).there]
+    root = case.answer("user").text.strip() == "0" or case.answer("sudo").worked
+    if root and not missing:
+        yield good("connections", "those through a bridge that closes are cut, others are kept")
+        return
+    why = f"{' and '.join(missing)} not there" if missing else "not root, and sudo asks"
+    todo = (
+        f"on the host: apt-get install {' '.join('nftables' if m == 'nft' else m for m in missing)}"
+        if missing
+        else "let this user run conntrack and nft with sudo without a password"
+    )
+    yield doubtful(
+        "connections",
+        f"what a machine opened while its bridge was open stays so ({why}), and answers can be "
+        "lost while up opens a bridge",
+        f"{todo} (docs/security.md)",
+    )
+
+
+@check
 def forwarding(case: Case) -> Iterator[Finding]:
     """Whether the host passes on what comes from a bridge. Docker's FORWARD policy drops it."""
     if case.remote:

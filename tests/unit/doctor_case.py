@@ -39,6 +39,7 @@ HOST: dict[str, Any] = {
     "bridge_filter": "1",
     "routes": [{"dst": "default", "dev": "eth0"}, {"dst": "192.168.1.0/24", "dev": "eth0"}],
     "nft": NFT,
+    "conntrack": "conntrack v1.4.7",
     "iptables": None,
     "synchronized": "yes",
     "disks": f"{DF}/dev/sda1 500000000 1 {100 << 20} 80% /\n",

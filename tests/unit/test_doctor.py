@@ -143,6 +143,16 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
     ),
     ({"bridge_filter": "0"}, "isolation", Mark.DOUBTFUL, "every port of the others"),
     ({"bridge_filter": ""}, "isolation", Mark.DOUBTFUL, "every port of the others"),
+    (
+        {"conntrack": None},
+        "connections",
+        Mark.DOUBTFUL,
+        "stays so (conntrack not there), and answers can be lost while up opens a bridge -> "
+        "on the host: apt-get install conntrack",
+    ),
+    ({"nft": None}, "connections", Mark.DOUBTFUL, "on the host: apt-get install nftables"),
+    ({"user": "1000"}, "connections", Mark.DOUBTFUL, "(not root, and sudo asks)"),
+    ({"user": "1000", "sudo": ""}, "connections", Mark.GOOD, "a bridge that closes are cut"),
     ({"ip_forward": "0"}, "forwarding", Mark.BROKEN, "net.ipv4.ip_forward=0"),
     ({"ip_forward": "0", "networks": []}, "forwarding", Mark.GOOD, "its first bridge"),
     (
