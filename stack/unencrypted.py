@@ -11,21 +11,25 @@ from declaration.settings import Settings
 from declaration.topology import Topology
 from declaration.urls import is_loopback
 from stack.asked import asked_services
+from stack.gateway import is_published_at
 
 
 @dataclass(frozen=True)
 class Unencrypted:
     """A service of another host that a setting names by ``http://``.
 
-    ``trusted`` is its network, where ``global.trusted_networks`` has it.
+    ``trusted`` is its network, where ``global.trusted_networks`` has it. ``by`` is the machine of
+    this stack whose proxy device publishes it there: in a cluster, one on another member.
     """
 
     setting: str
     url: str
     trusted: IPv4Network | None = None
+    by: str = ""
 
     def __str__(self) -> str:
-        said = f"{self.setting}: {self.url} is on another host, and is asked without encryption"
+        where = f"where a proxy device of {self.by} publishes it" if self.by else "on another host"
+        said = f"{self.setting}: {self.url} is {where}, and is asked without encryption"
         if self.trusted:
             return f"{said}, over {self.trusted}, which global.trusted_networks names."
         return (
@@ -44,7 +48,17 @@ def unencrypted(settings: Settings, topology: Topology) -> Iterator[Unencrypted]
         if is_loopback(asked.host) or (address and _is_here(address, topology)):
             continue
         networks = (each for each in topology.trusted_networks if address and address in each)
-        yield Unencrypted(asked.setting, asked.url, next(networks, None))
+        by = _by(asked.url, topology) if address else ""
+        yield Unencrypted(asked.setting, asked.url, next(networks, None), by)
+
+
+def _by(url: str, topology: Topology) -> str:
+    """The machine that publishes it, and its member as the file has it."""
+    for machine in topology.machines:
+        if is_published_at(url, topology, machine):
+            member = machine.machine.member
+            return f"{machine.full_name} on {member}" if member else machine.full_name
+    return ""
 
 
 def _address(host: str) -> IPv4Address | None:

@@ -44,6 +44,16 @@ def test_a_server_of_another_host(tmp_path: Path, trusted: list[str], words: str
     assert words in line and ("Use https" in line) == ("over " not in line)
 
 
+def test_a_server_of_this_stack_that_is_published_elsewhere(tmp_path: Path) -> None:
+    """As on another member of a cluster: the preview says which way leads there."""
+    lan = {"type": "proxy", "listen": "tcp:192.168.1.12:8000", "connect": "tcp:127.0.0.1:8000"}
+    more = {**MACHINES["stt"], "devices": {"lan": lan}}
+    gateway = {"servers": ["http://192.168.1.12:8000"]}
+    line = said(tmp_path, {**MACHINES, "more": more}, [], gateway=gateway)
+    place = "http://192.168.1.12:8000 is where a proxy device of lab/more publishes it"
+    assert f"stt:gateway.servers: {place}, and is asked without encryption: whoever" in line
+
+
 @pytest.mark.parametrize(
     ("setting", "url", "told"),
     [
