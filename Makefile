@@ -117,6 +117,7 @@ test-unit: venv-dev ## Run the tests that need neither Incus nor root, without s
 test-faults: setup venv-dev ## Break 200 runs off, then STT servers (STT_FAULT_SEED=…); send one nonsense (STT_FUZZ_SEED=…)
 	@STT_FAULTS=$${STT_FAULTS:-200} .venv/bin/pytest -s tests/e2e/test_convergence.py $(ARGS) || [ $$? = 5 ]
 	@STT_GATEWAY_FAULTS=$${STT_GATEWAY_FAULTS:-40} STT_GATEWAY_REQUESTS=2000 .venv/bin/pytest -s tests/gateway/test_faults.py $(ARGS) || [ $$? = 5 ]
+	@STT_GATEWAY_FAULTS=$${STT_GATEWAY_FAULTS:-20} STT_GATEWAY_REQUESTS=2000 .venv/bin/pytest -s tests/e2e/test_gateway.py -k befalls $(ARGS) || [ $$? = 5 ]
 	@STT_FUZZ_SECONDS=$${STT_FUZZ_SECONDS:-600} .venv/bin/pytest -s tests/server/test_fuzz.py $(ARGS) || [ $$? = 5 ]
 
 setup: venv ## Set up this machine for a stack, as `up` does first: the Pulumi CLI, Incus, a pool, the image

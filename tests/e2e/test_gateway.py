@@ -1,13 +1,18 @@
-"""Several STT servers in machines of their own behind one address: no request is lost."""
+"""Several STT servers in machines of their own behind one address: no request is lost.
+
+``STT_GATEWAY_FAULTS`` and ``STT_GATEWAY_REQUESTS`` say how many faults and requests there are; each
+run has other ones (``tests/seeds.py``).
+"""
 
 from __future__ import annotations
 
 import copy
 import os
+import random
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,11 +31,15 @@ from tests.e2e.project import (
     request,
     wait_until,
 )
+from tests.seeds import FAULT_SEED
 from tests.sizes import sizes, without_cards
 
 DOMAIN, SUBNET = "stt-e2e-gw", "10.213.75"
 UNIT = "faster-whisper.service"
 SERVERS = ("stt", "stt-2")
+#: How many faults there are, and how many requests at least (`make test-faults`: 20 and 2,000).
+FAULTS = int(os.environ.get("STT_GATEWAY_FAULTS", "4"))
+REQUESTS = int(os.environ.get("STT_GATEWAY_REQUESTS", "0"))
 #: The settings and machines of the first `up`.
 FIRST: dict[str, Any] = {}
 
@@ -171,37 +180,64 @@ def test_a_bad_model_stops_at_the_first(project: Project, make: Any) -> None:
     wait_until(lambda: all_serve(project), 90)
 
 
+def kill(project: Project, server: str) -> None:
+    """The process ends at once."""
+    project.inside("systemctl", "kill", "-s", "KILL", UNIT, machine=server)
+
+
+def stop_machine(project: Project, server: str) -> None:
+    """The container ends at once, and starts again."""
+    incus("stop", "--force", server, project=DOMAIN)
+    time.sleep(3)
+    incus("start", server, project=DOMAIN)
+
+
+def cut_network(project: Project, server: str) -> None:
+    """Nothing comes or goes for some seconds."""
+    project.inside("ip", "link", "set", "eth0", "down", machine=server)
+    time.sleep(6)
+    project.inside("ip", "link", "set", "eth0", "up", machine=server)
+
+
+def hang(project: Project, server: str) -> None:
+    """It takes connections, and answers nothing."""
+    project.inside("systemctl", "kill", "-s", "STOP", UNIT, machine=server)
+    time.sleep(15)
+    project.inside("systemctl", "kill", "-s", "CONT", UNIT, machine=server)
+
+
+KINDS = (kill, stop_machine, cut_network, hang)
+
+
+def chosen(number: int) -> Iterator[tuple[Callable[[Project, str], None], str, float]]:
+    """Faults of every kind, each with its server and the seconds before it."""
+    chance = random.Random(FAULT_SEED)
+    kinds: list[Callable[[Project, str], None]] = []
+    for _ in range(number):
+        kinds = kinds or chance.sample(KINDS, len(KINDS))
+        yield kinds.pop(), chance.choice(SERVERS), chance.uniform(0, 2)
+
+
 @pytest.mark.seldom
 def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
     """Killed, its machine stopped, its network cut, its engine hung; each comes back."""
-
-    def kill() -> None:
-        project.inside("systemctl", "kill", "-s", "KILL", UNIT, machine="stt")
-
-    def stop_machine() -> None:
-        incus("stop", "--force", "stt-2", project=DOMAIN)
-        time.sleep(3)
-        incus("start", "stt-2", project=DOMAIN)
-
-    def cut_network() -> None:
-        project.inside("ip", "link", "set", "eth0", "down", machine="stt")
-        time.sleep(6)
-        project.inside("ip", "link", "set", "eth0", "up", machine="stt")
-
-    def hang() -> None:
-        project.inside("systemctl", "kill", "-s", "STOP", UNIT, machine="stt-2")
-        time.sleep(15)
-        project.inside("systemctl", "kill", "-s", "CONT", UNIT, machine="stt-2")
-
+    rows: list[str] = []
     with load_on(project, clients=8) as load:
-        for befall in (kill, stop_machine, cut_network, hang):
-            had = load.good
-            befall()
+        for befall, server, wait in chosen(FAULTS):
+            time.sleep(wait)
+            had, began = load.good, time.monotonic()
+            befall(project, server)
             # Two servers are all there are: the next comes once this one is over.
             wait_until(lambda: all_serve(project), 90)
-            assert load.wrong == [], befall.__name__
-            assert load.good > had, befall.__name__
-    assert load.wrong == []
+            took = time.monotonic() - began
+            rows.append(f"{befall.__name__:14} {server:6} {took:5.1f} s  {load.good - had} answers")
+            assert load.wrong == [], rows
+            assert load.good > had, rows
+        wait_until(lambda: load.good >= REQUESTS, 1200)
+    assert load.wrong == [], rows
+    print(
+        "\n".join([*rows, f"{load.good} answers, the longest time without one {load.outage:.1f} s"])
+    )
 
 
 @pytest.mark.seldom
