@@ -51,7 +51,9 @@ def place(
     if not live.members:
         problems += _without_cluster(declaration)
         return Placement(former=known)
-    problems += _new_networks(declaration, live)
+    offline = next((each for each in live.members.values() if each.status == "Offline"), None)
+    if offline:
+        problems += _new_networks(declaration, live, offline)
     members: dict[str, str] = {}
     left: dict[str, Member] = {}
     load = Counter(
@@ -69,7 +71,6 @@ def place(
         if not chosen.online:
             left[plan.name] = chosen
             problems += _not_made(plan, chosen, live, outputs, file)
-    offline = next((each for each in live.members.values() if each.status == "Offline"), None)
     closed = [each.name for each in topology.domains if each.way_out and each.name not in left]
     return Placement(members, left, offline=offline, closed=closed if offline else [])
 
@@ -153,18 +154,17 @@ def _not_made(
     ]
 
 
-def _new_networks(declaration: Declaration, live: Live) -> list[Problem]:
-    """Bridges that are to be made while a member does not answer, which Incus refuses."""
-    away = [each for each in live.members.values() if each.status == "Offline"]
+def _new_networks(declaration: Declaration, live: Live, away: Member) -> list[Problem]:
+    """Bridges that are to be made while a member is ``away``, which Incus refuses."""
     return [
         Problem(
             plan.place,
             f"its bridge {plan.bridge} is to be made on every member of the cluster, "
-            f"and {away[0].name} is offline. {away[0].way_back} Or take it out of the cluster "
-            f"for good: incus cluster remove --force {away[0].name}",
+            f"and {away.name} is offline. {away.way_back} Or take it out of the cluster "
+            f"for good: incus cluster remove --force {away.name}",
         )
         for plan in declaration.topology.domains
-        if away and plan.bridge not in live.networks
+        if plan.bridge not in live.networks
     ]
 
 

@@ -10,6 +10,8 @@ from declaration.topology import MachinePlan
 HTTPS = 443
 #: Where a gateway with HTTPS answers Open WebUI, and nobody else, without it.
 GATEWAY_PLAIN = 9146
+#: The ports of URLs that name none.
+WEB_PORTS = {"http": 80, "https": 443}
 
 
 def is_loopback(host: str) -> bool:

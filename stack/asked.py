@@ -12,6 +12,7 @@ from declaration.topology import MachinePlan, Topology
 from declaration.urls import is_loopback
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
 from stack.flows import named_urls
+from stack.listening import is_proxy, listens_inside
 
 #: The role that asks, and the role of who answers, by the setting that names a service.
 _ROLES = {
@@ -64,6 +65,5 @@ def own_loopbacks(settings: Settings, topology: Topology) -> list[Problem]:
 def _listens_inside(topology: Topology, machine: MachinePlan) -> bool:
     """Whether the operator has something else listen in a machine, which may be the service."""
     return any(
-        each.get("type") == "proxy" and each.get("bind", "host") != "host"
-        for each in topology.devices_of(machine).values()
+        is_proxy(each) and listens_inside(each) for each in topology.devices_of(machine).values()
     )

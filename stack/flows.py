@@ -20,6 +20,7 @@ from declaration.infra import TRUST_LEVELS
 from declaration.policy import INTERNET, Flow, within
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology, declared_devices
+from declaration.urls import WEB_PORTS
 from stack.ai_access import ai_access, reached_by, source_of
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, WEBUI_ROLE
 from stack.role_rules import RoleRules
@@ -38,7 +39,6 @@ _ROLES = {
     "stt:ollama.": OLLAMA_ROLE,
     "stt:webui.": WEBUI_ROLE,
 }
-_PORTS = {"http": 80, "https": 443}
 _ANYWHERE = "0.0.0.0/0"
 #: Where a proxy device of Incus with ``nat`` leads to.
 _CONNECT = re.compile(r"(?P<protocol>tcp|udp):(?P<address>[\d.]+):(?P<port>\d+)")
@@ -92,7 +92,7 @@ def _border(domain: DomainPlan, flows: Sequence[Flow], exclusive: Collection[Flo
     rest = tuple(flow for flow in out if flow not in fetched)
     if domain.domain.egress == "closed":
         return Border(rest, to, ai=ai, closed=domain.name)
-    web = tuple(sorted(_PORTS.values()))
+    web = tuple(sorted(WEB_PORTS.values()))
     install = [
         replace(flow, protocol="tcp", ports=web) if flow.destinations == INTERNET else flow
         for flow in fetched
@@ -154,7 +154,7 @@ def named_addresses(settings: Settings) -> list[tuple[str, IPv4Address, int]]:
         try:
             parts = urlsplit(url)
             address = IPv4Address(parts.hostname or "")
-            port = parts.port or _PORTS[parts.scheme]
+            port = parts.port or WEB_PORTS[parts.scheme]
         except ValueError:
             continue  # a name
         if not address.is_loopback:

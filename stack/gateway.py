@@ -13,6 +13,7 @@ from declaration.tls import is_for
 from declaration.topology import MachinePlan, Topology
 from declaration.urls import gateway_host, stt_host
 from stack.checks import GATEWAY_ROLE, STT_ROLE
+from stack.listening import is_proxy
 
 #: Where a proxy device listens.
 _LISTEN = re.compile(r"tcp:(?P<address>[\d.]+):(?P<port>\d+)")
@@ -75,7 +76,7 @@ def _published(topology: Topology, machine: MachinePlan) -> set[tuple[str, int]]
     listens = (
         _LISTEN.fullmatch(device.get("listen", ""))
         for device in topology.devices_of(machine).values()
-        if device.get("type") == "proxy"
+        if is_proxy(device)
     )
     return {(found["address"], int(found["port"])) for found in listens if found}
 

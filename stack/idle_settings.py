@@ -61,15 +61,10 @@ def _has_either(declaration: Declaration) -> bool:
     return _has_gateway(declaration) or _has_webui(declaration)
 
 
-def _webui_asks_others(declaration: Declaration) -> bool:
-    """Whether Open WebUI has an STT service that is none of this stack's own servers."""
-    others = bool(declaration.settings.webui.stt_url) or _has_gateway(declaration)
-    return _has_webui(declaration) and others
-
-
 def _others_are_tried(declaration: Declaration) -> bool:
     """Whether something else than this stack's own STT servers is tried with the recording."""
-    return _has_gateway(declaration) or _webui_asks_others(declaration)
+    elsewhere = bool(declaration.settings.webui.stt_url)
+    return _has_gateway(declaration) or (elsewhere and _has_webui(declaration))
 
 
 _stt = _first(_without(STT_ROLE), _disabled)
@@ -137,11 +132,8 @@ def _ollama_url(declaration: Declaration) -> str:
     topology = declaration.topology
     webuis = topology.with_role(WEBUI_ROLE)
     served = any(topology.nearest(OLLAMA_ROLE, each) for each in webuis)
-    return (
-        ""
-        if declaration.settings.webui.ollama_url or served
-        else ("Open WebUI has no Ollama without it")
-    )
+    named = declaration.settings.webui.ollama_url
+    return "" if named or served else "Open WebUI has no Ollama without it"
 
 
 def _stt_key(declaration: Declaration) -> str:

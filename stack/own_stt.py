@@ -6,11 +6,16 @@ from urllib.parse import urlsplit
 
 from declaration.settings import Settings
 from declaration.topology import Topology
-from declaration.urls import gateway_plain_url, gateway_url, is_loopback, stt_base_url, stt_url
+from declaration.urls import (
+    WEB_PORTS,
+    gateway_plain_url,
+    gateway_url,
+    is_loopback,
+    stt_base_url,
+    stt_url,
+)
 from stack.checks import GATEWAY_ROLE, STT_ROLE, WEBUI_ROLE
 from stack.gateway import gateway_runs
-
-_PORTS = {"http": 80, "https": 443}
 
 
 def own_stt(settings: Settings, topology: Topology, url: str) -> bool | None:
@@ -33,5 +38,5 @@ def _end(url: str) -> tuple[str, str, int]:
     """Scheme, host and port; every loopback is the same one."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    port = parts.port or _PORTS.get(parts.scheme, 0)
+    port = parts.port or WEB_PORTS.get(parts.scheme, 0)
     return parts.scheme, "localhost" if is_loopback(host) else host, port

@@ -14,7 +14,7 @@ from declaration.policy import Flow
 from declaration.problems import Problem, show
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
-from declaration.urls import is_loopback
+from declaration.urls import WEB_PORTS, is_loopback
 from stack.asked import Asked, asked_services
 from stack.listening import (
     Listening,
@@ -26,8 +26,6 @@ from stack.listening import (
     listens_inside,
 )
 from stack.role_rules import RoleRules
-
-_PORTS = {"http": 80, "https": 443}
 
 
 def reach_problems(
@@ -137,6 +135,6 @@ def _port(url: str) -> int | None:
     """The port of a URL; None where it has no valid one."""
     try:
         parts = urlsplit(url)
-        return parts.port or _PORTS.get(parts.scheme)
+        return parts.port or WEB_PORTS.get(parts.scheme)
     except ValueError:
         return None

@@ -74,6 +74,13 @@ def owned_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return own
 
 
+@pytest.fixture
+def of_another_checkout(checkout: Callable[[str], None], owned_by: Callable[[str], None]) -> None:
+    """The machines are of another checkout's stack of the same name; this one has built its own."""
+    checkout(OWN)
+    owned_by(f"stt/cpu/{THEIRS}")
+
+
 def run(verb: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Why a command does not begin; empty where it does."""
     monkeypatch.setattr(sys, "argv", ["operations", verb, "--stack", "cpu"])
@@ -86,15 +93,11 @@ def run(verb: str, monkeypatch: pytest.MonkeyPatch) -> str:
     raise AssertionError("it has done nothing")
 
 
+@pytest.mark.usefixtures("of_another_checkout")
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "hand-over"])
 def test_the_machine_of_another_checkout_is_left_alone(
-    verb: str,
-    checkout: Callable[[str], None],
-    owned_by: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
+    verb: str, owned_by: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkout(OWN)
-    owned_by(f"stt/cpu/{THEIRS}")
     assert run(verb, monkeypatch) == (
         f"gpu-server belongs to the stack cpu of the project stt with the id {THEIRS}, which "
         f"another checkout has built. This checkout's has the id {OWN}. Work there, or give this "
@@ -124,24 +127,16 @@ def test_without_a_state_names_decide(
     assert "of the project other" in run(verb, monkeypatch)
 
 
-def test_up_has_seen_whose_machines_they_are(
-    checkout: Callable[[str], None],
-    owned_by: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("of_another_checkout")
+def test_up_has_seen_whose_machines_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """With ``stt:adopt`` it takes them over meanwhile."""
-    checkout(OWN)
-    owned_by(f"stt/cpu/{THEIRS}")
     assert run("hand-over", monkeypatch) == ""
 
 
+@pytest.mark.usefixtures("of_another_checkout")
 def test_a_backup_is_not_made_of_another_checkout_s_machine(
-    checkout: Callable[[str], None],
-    owned_by: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    checkout(OWN)
-    owned_by(f"stt/cpu/{THEIRS}")
     monkeypatch.setattr(backup_save, "read_stack", lambda stack: declared())
     with pytest.raises(OperationError, match=f"with the id {THEIRS}"):
         backup_save.save("cpu", "", whole=False)
