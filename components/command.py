@@ -52,17 +52,20 @@ def _owner(stack: str) -> str:
 class Host:
     """The host as all Commands see it: how it is reached, how it is, what the state knows of it.
 
-    ``live`` is None where a preview cannot read the host. ``stack`` is the stack's own id.
-    ``adopt``: somebody else's objects are taken over. ``former_name`` gives a resource's name
-    before a rename. ``compared``: the preview is set beside another one, and texts have the names
-    of secrets, not their values. ``placement`` is where domains are in a cluster. ``drift`` gathers
-    what was found, by resource, for the report.
+    ``live`` is None where a preview cannot read the host. ``stack`` is the stack's own id, and
+    ``kept_id`` the resource that has it: the first objects are registered after it, also where the
+    id is known, for the state may say that they depend on it. ``adopt``: somebody else's objects
+    are taken over. ``former_name`` gives a resource's name before a rename. ``compared``: the
+    preview is set beside another one, and texts have the names of secrets, not their values.
+    ``placement`` is where domains are in a cluster. ``drift`` gathers what was found, by resource,
+    for the report.
     """
 
     connection: Connection
     live: Live | None
     state: State
     stack: Text = ""
+    kept_id: pulumi.Resource | None = None
     adopt: bool = False
     former_name: Callable[[str], str] = _same
     compared: bool = False

@@ -99,7 +99,9 @@ class Domain(pulumi.ComponentResource):
             PROJECT,
             Place(plan.name),
             objects.project(plan),
-            opts=mine,
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[host.kept_id] if host.kept_id else None
+            ),
         )
         after = pulumi.ResourceOptions(parent=self, depends_on=[project])
 

@@ -17,9 +17,9 @@ _KEPT = ["create", "interpreter", "logging"]
 _HERE = Connection("local")
 
 
-def stack_id(protect: bool) -> pulumi.Output[str]:
-    """The id of this stack."""
-    made = Command(
+def stack_id(protect: bool) -> Command:
+    """The Command that prints the id of this stack."""
+    return Command(
         STACK_ID,
         Host(_HERE, None, State()),
         create="cat /proc/sys/kernel/random/uuid",
@@ -28,7 +28,6 @@ def stack_id(protect: bool) -> pulumi.Output[str]:
         quiet=True,
         opts=pulumi.ResourceOptions(protect=protect, ignore_changes=_KEPT),
     )
-    return made.stdout
 
 
 class GeneratedSecret(Command):

@@ -77,6 +77,7 @@ def main(start: Start) -> None:
             live,
             start.state,
             stack=start.stack,
+            kept_id=start.kept_id,
             adopt=settings.adopt,
             former_name=topology.former_name,
             compared=bool(os.environ.get(UNREAD)),

@@ -25,12 +25,14 @@ class Start:
     """What was begun.
 
     ``reading`` is the read of the host under way; an error of it; None where the settings do not
-    say what to read. ``state`` is the state before this run, ``stack`` the stack's own id.
+    say what to read. ``state`` is the state before this run, ``stack`` the stack's own id, and
+    ``kept_id`` the resource that has it.
     """
 
     reading: Reading | HostError | None
     state: State
     stack: Text
+    kept_id: pulumi.Resource
 
 
 def start() -> Start:
@@ -43,9 +45,9 @@ def start() -> Start:
     # The first Command has Pulumi start its provider, which takes a while. The id is no object of
     # the host's, so it may be registered before the settings are checked.
     with short_stacks():
-        made = stack_id(protect=raw_setting("protect", "") == "true")
+        kept_id = stack_id(protect=raw_setting("protect", "") == "true")
     state = read_state()
-    return Start(reading, state, state.stack or made)
+    return Start(reading, state, state.stack or kept_id.stdout, kept_id)
 
 
 def _start_reading() -> Reading | HostError | None:

@@ -140,6 +140,19 @@ def all_needs(program: Program, name: str) -> set[str]:
     return found
 
 
+@pytest.mark.parametrize("stack", [*STACKS, "production", "pool"])
+def test_the_state_is_in_order_whatever_the_run_before_has_written(stack: str) -> None:
+    """A run with ``--target`` keeps what the state says of the rest, its dependencies too.
+
+    What was registered after something else must wait for it in every run: the engine refuses a
+    state where a dependency comes later, and nothing works on it any more.
+    """
+    first = first_run(stack)
+    second = run(stack, host_after(first), first)
+    for name in first.commands:
+        assert set(first.registered[name].dependencies) <= all_needs(second, name), name
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_steps_that_have_nothing_to_do_with_each_other_run_side_by_side(stack: str) -> None:
     program = first_run(stack)
