@@ -11,6 +11,7 @@ import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
 from declaration.generated import table, write
 from engines import DEFAULT_ENGINE, ENGINES, Engine
 from engines.speech_model import Memory, Source, SpeechModel
+from engines.variables import GPU, becomes
 from engines.whisper_models import DEFAULT_MODELS, WHISPER_MODELS
 
 _NONE = "–"
@@ -173,6 +174,29 @@ def restarts_table() -> str:
     )
 
 
+def variables_table() -> str:
+    """What each setting becomes in the environment of an engine's unit; equal columns are one."""
+    found = {engine.name: becomes(engine) for engine in ENGINES.values()}
+    columns: dict[tuple[str, ...], list[str]] = {}
+    for name, settings in found.items():
+        cells = tuple(_becomes(ENGINES[name], each, settings[each]) for each in settings)
+        columns.setdefault(cells, []).append(name)
+    labels = ("a machine's `gpu`" if each == GPU else f"`stt:{each}`" for each in settings)
+    return table(
+        ("setting", *map(_code, columns.values())),
+        zip(labels, *columns, strict=True),
+    )
+
+
+def _becomes(engine: Engine, setting: str, names: list[str]) -> str:
+    remark = engine.remarks.get(setting, "")
+    if setting == "clients" and not engine.client_keys:
+        return "refused"
+    if not names:
+        return remark or _NONE
+    return _code(names) + (f" ({remark})" if remark else "")
+
+
 def blocks() -> dict[str, dict[str, str]]:
     """Every generated part by its page and its name."""
     return {
@@ -185,6 +209,7 @@ def blocks() -> dict[str, dict[str, str]]:
             "sources": sources_list(),
         },
         "changes.md": {"restarts": restarts_table()},
+        "settings.md": {"variables": variables_table()},
     }
 
 

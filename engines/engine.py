@@ -35,6 +35,8 @@ class Engine:
         license: The licences of its program and of its models, for the documentation.
         restart: How long requests wait while it restarts, with the smallest model on two CPU
             cores; empty: it holds no port, and they are refused.
+        remarks: What docs/settings.md says beside the variables that a setting becomes, by the
+            setting; Markdown.
         compute_types: The compute types by device (``cuda``, ``cpu``), the best first. The engine
             does not run on a device that is missing here.
         service: How it is installed and configured: its steps, and the service they end in.
@@ -72,6 +74,7 @@ class Engine:
     limitations: str = ""
     license: str = ""
     restart: str = ""
+    remarks: Mapping[str, str] = field(default_factory=dict)
     artifacts: Sequence[Artifact] = ()
 
     @property

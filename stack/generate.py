@@ -1,7 +1,8 @@
 """Write what is generated from the settings' fields: ``python -m stack.generate``.
 
-That is the schema in ``Pulumi.yaml`` and the tables of ``docs/settings.md``. Both stand between two
-marker lines, and the rest of the file is left as it is.
+That is the schema in ``Pulumi.yaml`` and the tables of ``docs/settings.md``, but the last, which
+is the engines' (``engines.document``). Both stand between two marker lines, and the rest of the
+file is left as it is.
 """
 
 from __future__ import annotations

@@ -13,6 +13,15 @@ ENGINE = Engine(
     limitations="Python 3.12; a large installation, from its git repository",
     license="MIT",
     restart="2.5 to 3.0 s, most of it Speaches' own start; 4.7 to 6 s on a machine half as fast",
+    remarks={
+        "language": "this project's wrapper reads it: Speaches has none",
+        **dict.fromkeys(
+            ["limits.audioMinutes", "limits.uploadMB", "limits.waiting"], "read by the wrapper"
+        ),
+        "apiKey": "`API_KEY`, in a file of mode 0600",
+        "clients": "read by the wrapper: Speaches knows one key",
+        "authentication": "and the file with `API_KEY` is not read",
+    },
     compute_types=COMPUTE_TYPES,
     service=service,
     sources=("speaches", "python", "models"),
