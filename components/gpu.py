@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pulumi
 
@@ -14,13 +15,14 @@ from engines import ENGINES
 from gpu.cards import Card, Holder
 from gpu.devices import select_cards
 from gpu.memory import stt_memory
-from gpu.ollama import OllamaModel, ollama_models, undeclared_models
 from gpu.ownership import gpu_obstacles
 from gpu.planner import GpuPlan, make_plan
 from gpu.processes import holders
 from host.cluster import member_of
 from host.read import Live
-from stack.checks import OLLAMA_ROLE, STT_ROLE
+from roles import ROLES
+from roles.role import CardUser
+from stack.checks import STT_ROLE
 from stack.declare import Declaration
 
 
@@ -55,17 +57,19 @@ def plan(declaration: Declaration, live: Live | None, placement: Placement) -> D
     services: dict[str, list[Holder]] = {}
     running = holders(live.gpu_processes, _own_services(declaration)) if live else {}
     for service in declaration.services:
-        cards, ollama = None, list[OllamaModel]()
+        cards, answers = None, list[tuple[CardUser, list[str]]]()
         beside, now = list[Holder](), list[Holder]()
         if live and service.machine.domain not in placement.left:
             member = placement.of(service.machine.domain)
             cards = select_cards(service.machine.gpus, cards_of(live, member))
             first = f"{member} {cards[0].pci}" if cards else ""
             beside = services.setdefault(first, [])
-            ollama, loaded = _ollama(declaration, cards, live, placement, member)
+            answers = list(_answers(declaration, cards, live, placement, member))
             here = running if member in ("", live.answers) else {}
-            now = [*here.get(cards[0].pci if cards else "", []), *loaded]
-        made = make_plan(declaration, service, cards, ollama, beside, now)
+            now = here.get(cards[0].pci if cards else "", [])
+        models = [m for user, said in answers for m in user.models(declaration.settings, said)]
+        loaded = [h for user, said in answers for h in user.loaded(declaration.settings, said)]
+        made = make_plan(declaration, service, cards, models, beside, [*now, *loaded])
         plans.append(made)
         need = stt_memory(service.model, made.compute_type, service.device)
         if need and service.device == "cuda":
@@ -92,22 +96,24 @@ def _own_services(declaration: Declaration) -> list[tuple[str, str]]:
     """The services that are planned for, by container and unit; of any engine."""
     topology = declaration.topology
     stt = [(machine, unit) for machine in topology.with_role(STT_ROLE) for unit in ENGINES]
-    ollama = [(machine, "ollama") for machine in topology.with_role(OLLAMA_ROLE)]
-    return [(f"{each.domain}_{each.name}", unit) for each, unit in (*stt, *ollama)]
+    others = [(machine, user.unit) for machine, user in _card_users(declaration)]
+    return [(f"{each.domain}_{each.name}", unit) for each, unit in (*stt, *others)]
 
 
-def _ollama(
+def _card_users(declaration: Declaration) -> Iterator[tuple[MachinePlan, CardUser]]:
+    for machine in declaration.topology.machines:
+        for role in machine.roles:
+            if user := ROLES[role].card_user:
+                yield machine, user
+
+
+def _answers(
     declaration: Declaration, cards: list[Card], live: Live, placement: Placement, member: str
-) -> tuple[list[OllamaModel], list[Holder]]:
-    """The models of every Ollama that has one of the cards; and others that it has loaded now."""
-    models, others = list[OllamaModel](), list[Holder]()
-    names = declaration.settings.ollama.models
-    for machine in declaration.topology.with_role(OLLAMA_ROLE):
+) -> Iterator[tuple[CardUser, list[str]]]:
+    """What else uses one of the cards, with what it answers."""
+    for machine, user in _card_users(declaration):
         if placement.of(machine.domain) != member:
             continue
         if set(cards) & set(select_cards(machine.gpus, cards_of(live, member))):
             state = live.machines.get((machine.domain, machine.name))
-            answers = [json.dumps(answer) for answer in state.answers.values()] if state else []
-            models += ollama_models(names, answers)
-            others += undeclared_models(names, answers)
-    return models, others
+            yield user, [json.dumps(each) for each in state.answers.values()] if state else []

@@ -11,10 +11,12 @@ from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.step import Step
 from declaration.topology import MachinePlan
+from gpu.cards import Holder
+from gpu.ollama import OllamaModel
 from stack.declare import Declaration
 from stack.role_rules import Bound
 
-__all__ = ["Context", "Result", "Role", "machine_steps", "secret"]
+__all__ = ["CardUser", "Context", "Result", "Role", "machine_steps", "secret"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,19 @@ class Result:
     field: str = ""
 
 
+@dataclass(frozen=True)
+class CardUser:
+    """What takes memory of the machine's cards, beside the STT models.
+
+    ``unit`` is its service. From the settings and what the service answers to the agent,
+    ``models`` tells the ones that are planned for, and ``loaded`` others that it holds now.
+    """
+
+    unit: str
+    models: Callable[[Settings, Sequence[str]], Sequence[OllamaModel]]
+    loaded: Callable[[Settings, Sequence[str]], Sequence[Holder]]
+
+
 def _nothing(_: Any) -> dict[str, Any]:
     return {}
 
@@ -70,7 +85,8 @@ class Role:
     once and kept. ``outputs`` are plain values, ``secret(NAME)``, a mapping of such, or
     ``Result``; those of a role that stands ``in_front`` of others come before theirs. A role that
     is not ``enabled`` keeps its volumes and secrets. ``warnings`` are what an operator should know.
-    ``artifacts``: what its installation fetches that no pip lock names.
+    ``artifacts``: what its installation fetches that no pip lock names. ``card_user``: what it has
+    on the cards.
     """
 
     name: str
@@ -90,6 +106,7 @@ class Role:
     enabled: Callable[[Settings], bool] = lambda _: True
     warnings: Callable[[Context], Sequence[str]] = lambda _: ()
     artifacts: Sequence[Artifact] = ()
+    card_user: CardUser | None = None
 
 
 def machine_steps(context: Context, roles: Iterable[Role]) -> list[Step]:

@@ -21,7 +21,8 @@ from declaration.source_files import digest, own_digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
 from declaration.urls import ollama_url
-from roles.role import Context, Role
+from gpu.ollama import ollama_models, undeclared_models
+from roles.role import CardUser, Context, Role
 
 VERSION = "0.32.15"
 RELEASE = f"https://github.com/ollama/ollama/releases/download/v{VERSION}"
@@ -47,6 +48,7 @@ ARTIFACTS = [
 USER, UID, HOME = "ollama", 902, "/var/lib/ollama"
 VOLUME = "/srv/models"
 MODELS = f"{VOLUME}/ollama"
+UNIT = "ollama"
 PROGRAMS = "roles/ollama_server/machine"
 _NAME = "ollama_server"
 #: Seconds that Ollama gets to answer.
@@ -99,7 +101,7 @@ def _service(context: Context, directory: str) -> Service:
     api = f"http://127.0.0.1:{port}/api"
     nvidia = context.machine.gpu_vendor == "nvidia"
     return Service(
-        unit="ollama",
+        unit=UNIT,
         environment_file="/etc/incus-stt/ollama.env",
         variables={
             "HOME": HOME,
@@ -220,4 +222,9 @@ ROLE = Role(
     outputs=_outputs,
     listens=lambda settings: {"stt:ollama.port": settings.ollama.port},
     artifacts=ARTIFACTS,
+    card_user=CardUser(
+        UNIT,
+        models=lambda settings, answers: ollama_models(settings.ollama.models, answers),
+        loaded=lambda settings, answers: undeclared_models(settings.ollama.models, answers),
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from declaration.source_files import ROOT, tracked
+from engines import ENGINES
+from roles import ROLES
 
 #: The rooms that a room may import beside itself.
 ALLOWED: dict[str, set[str]] = {
@@ -183,3 +186,13 @@ def test_a_right_import_is_not(file: str, line: str, tmp_path: Path) -> None:
         (tmp_path / room).mkdir(exist_ok=True)
         (tmp_path / room / "x.py").touch()
     assert violations(tmp_path) == []
+
+
+#: The service that all is about, and a word.
+ANYWAY = {"stt_server", "custom"}
+
+
+def test_what_registers_resources_names_no_role_and_no_engine() -> None:
+    names = "|".join(["ollama", *sorted({*ROLES, *ENGINES} - ANYWAY)])
+    for file in (ROOT / "components").glob("*.py"):
+        assert not re.findall(rf"(?i)\b(?:{names})", file.read_text()), file.name
