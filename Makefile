@@ -100,7 +100,7 @@ sbom: venv ## Print the software bill of materials, CycloneDX 1.6
 	@.venv/bin/python -m lock sbom
 
 generate: venv ## Write the generated tables and the schema
-	@.venv/bin/python -m stack.generate && .venv/bin/python -m engines.document && .venv/bin/python -m roles.document
+	@.venv/bin/python -m roles.document
 
 # Exit status 5: ARGS selected none of these.
 test: venv-dev setup check ## Run the tests, with a sample of the faults, on this machine's Incus; about 15 minutes

@@ -1,14 +1,10 @@
-"""Write the tables that are the engines' from them: ``python -m engines.document``.
-
-Each table stands between two marker lines of a page in docs/; the rest is written by hand.
-"""
+"""The tables of docs/ that are the engines'."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import declaration.interrupt  # noqa: F401  # Ctrl-C ends it with a line
-from declaration.generated import table, write
+from declaration.generated import Parts, table
 from engines import DEFAULT_ENGINE, ENGINES, Engine
 from engines.speech_model import Memory, Source, SpeechModel
 from engines.variables import GPU, becomes
@@ -197,10 +193,10 @@ def _becomes(engine: Engine, setting: str, names: list[str]) -> str:
     return _code(names) + (f" ({remark})" if remark else "")
 
 
-def blocks() -> dict[str, dict[str, str]]:
-    """Every generated part by its page and its name."""
+def parts() -> Parts:
+    """Every generated part by its file and its name."""
     return {
-        "engines.md": {
+        "docs/engines.md": {
             "engines": engines_table(),
             "choices": choices_table(),
             "quantization": quantization_table(),
@@ -208,15 +204,6 @@ def blocks() -> dict[str, dict[str, str]]:
             "others": others_table(),
             "sources": sources_list(),
         },
-        "changes.md": {"restarts": restarts_table()},
-        "settings.md": {"variables": variables_table()},
+        "docs/changes.md": {"restarts": restarts_table()},
+        "docs/settings.md": {"variables": variables_table()},
     }
-
-
-def main() -> None:
-    """Write the pages that are stale, and name them."""
-    write(blocks())
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from declaration.generated import COMMAND, DOCS, page
 from declaration.source_files import ROOT, tracked
-from roles import document
 from tests import documented
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[a-z]*/README.md")])
@@ -114,12 +112,6 @@ def test_the_documented_line_makes_chromium_trust_the_authority(tmp_path: Path) 
     listed = ["certutil", "-d", f"sql:{tmp_path}/.pki/nssdb", "-L"]
     said = subprocess.run(listed, env=home, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^incus-stt +C,,", said, re.MULTILINE), said
-
-
-@pytest.mark.parametrize("name", document.blocks())
-def test_a_page_is_what_the_roles_say(name: str) -> None:
-    text = (DOCS / name).read_text()
-    assert text == page(name, text, document.blocks()[name]), f"docs/{name} is stale: {COMMAND}"
 
 
 #: What this project has in place of a line of the service's document, and the page that says so.

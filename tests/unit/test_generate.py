@@ -1,4 +1,4 @@
-"""The schema and the tables that are generated from the settings' fields."""
+"""What is generated from the code; the schema and the tables of settings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,12 @@ from pydantic import Field
 
 from declaration.describe import describe
 from declaration.field_types import Flag, Port, StrictModel, Text, setting
+from declaration.generated import COMMAND, joined, page, stale
 from declaration.settings import Settings, parse_settings
 from declaration.source_files import ROOT
 from engines import ENGINES
-from stack.generate import (
-    COMMAND,
-    MARKERS,
-    between_markers,
-    full_tables,
-    generated,
-    schema,
-    settings,
-    stale,
-)
+from roles.document import parts
+from stack.document import full_tables, schema, settings
 
 
 class Group(StrictModel):
@@ -42,29 +35,35 @@ class Model(StrictModel):
     group: Group = setting(Group(), "A group")
 
 
-def test_what_is_generated_is_what_the_fields_say() -> None:
-    assert not stale(), f"{', '.join(stale())}: not what the fields say. Run: {COMMAND}"
+def test_what_is_generated_is_what_the_code_says() -> None:
+    assert not stale(parts()), f"{', '.join(stale(parts()))}: stale. Run: {COMMAND}"
 
 
 def test_an_edit_by_hand_is_stale_and_is_mended(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
-    for name in ("Pulumi.yaml", "docs/settings.md"):
+    for name in parts():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
-    assert stale(tmp_path) == []
+    assert stale(parts(), tmp_path) == {}
     file = tmp_path / "Pulumi.yaml"
     file.write_text(file.read_text().replace("default: 8000", "default: 8001"))
-    assert stale(tmp_path) == ["Pulumi.yaml"]
-    assert "default: 8000" in generated(tmp_path)[file]
+    assert stale(parts(), tmp_path) == {"Pulumi.yaml": (ROOT / "Pulumi.yaml").read_text()}
 
 
-def test_a_file_without_its_markers_is_said(tmp_path: Path) -> None:
-    file = tmp_path / "x.md"
-    file.write_text("text\n")
-    with pytest.raises(ValueError, match=r"x\.md: needs the lines"):
-        between_markers(file, "new")
-    begin, end = (MARKERS[".md"].format(edge=edge) for edge in ("begin", "end"))
-    file.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
-    assert between_markers(file, "new\n") == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
+def test_a_file_without_its_markers_is_said() -> None:
+    with pytest.raises(ValueError, match=r"x\.md needs these lines once:\n<!-- a: begin .* -->"):
+        page("x.md", "text\n", {"a": "new"})
+    begin, end = f"<!-- a: begin (generated, {COMMAND}) -->", "<!-- a: end -->"
+    there = f"before\n{begin}\nold\n{end}\nafter\n"
+    assert page("x.md", there, {"a": "new"}) == there.replace("old", "new")
+    with pytest.raises(ValueError, match="once"):
+        page("x.md", there * 2, {"a": "new"})
+
+
+def test_two_may_have_parts_of_one_file() -> None:
+    assert joined({"x": {"a": "1"}}, {"y": {"a": "2"}, "x": {"b": "3"}}) == {
+        "x": {"a": "1", "b": "3"},
+        "y": {"a": "2"},
+    }
 
 
 def test_the_types_are_pulumi_s() -> None:
