@@ -2,7 +2,8 @@
 
 Faults at random moments, on an Incus daemon of the tests' own: other ones in each run
 (``tests/seeds.py``). ``STT_FAULTS`` is their number (`make test-all`: 5,
-`make test-faults`: 200; `make test`: 3, none of them while a machine's programs are installed).
+`make test-faults`: 200; `make test`: 2, none of them while a machine's programs are installed).
+Beside them is always one that a user met: a full disk while a program is installed again.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import pytest
 from tests.e2e import places
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.places import new_directory
-from tests.e2e.project import Project, Running, incus, left_of, request, run, wait_until
+from tests.e2e.project import AT_WORK, Project, Running, incus, left_of, request, run, wait_until
 from tests.seeds import FAULT_SEED
 
-SAMPLE = 3
+SAMPLE = 2
 FAULTS = int(os.environ.get("STT_FAULTS") or SAMPLE)
 DISK_GIB = 4
 #: About as many files as a change of a service writes into the agent's directory.
@@ -226,6 +227,31 @@ def test_a_machine_that_the_daemon_has_half_created_is_created_again(bench: Benc
     converged(bench)
 
 
+def befalls(bench: Bench, kind: str, change: str, moment: float, after: str) -> bool:
+    """A fault so many seconds after what `up` says; whether it came before the end."""
+    up = bench.project.start_up()
+    up.wait_for(after)
+    time.sleep(moment)
+    if up.process.poll() is not None:
+        return False
+    getattr(bench, kind)(up)
+    up.end()
+    try:
+        converged(bench)
+    except (AssertionError, OSError) as error:
+        what = f"{kind} {moment:.2f} s after {after or 'the start'} of {change}"
+        raise AssertionError(f"{what} (STT_FAULT_SEED={FAULT_SEED}): {error}") from error
+    return True
+
+
+def test_a_disk_that_is_full_while_a_program_is_mended(bench: Bench) -> None:
+    """A user met it: so each run has it, whatever the seed draws."""
+    chance = random.Random(FAULT_SEED)
+    change = break_program(bench.project, chance)
+    moment = chance.uniform(0, 2)
+    assert befalls(bench, "fill_disk", change, moment, "installing"), "the installation was over"
+
+
 def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     chance = random.Random(FAULT_SEED)
     table: Counter[str] = Counter()
@@ -235,21 +261,8 @@ def test_every_fault_converges(bench: Bench, capsys: pytest.CaptureFixture[str])
         kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
         moment = chance.uniform(0, seconds)
         early = chance.random() < 0.2
-        up = bench.project.start_up()
-        if not early:
-            up.wait_for()
-        time.sleep(moment)
-        if up.process.poll() is not None:
-            continue  # too late to break anything
-        getattr(bench, kind)(up)
-        up.end()
-        after = "start" if early else "first change"
-        what = f"{table.total()}: {kind} {moment:.2f} s after the {after} of {change}"
-        try:
-            converged(bench)
-        except (AssertionError, OSError) as error:
-            raise AssertionError(f"{what} (STT_FAULT_SEED={FAULT_SEED}): {error}") from error
-        table[f"{kind} during {change}"] += 1
+        if befalls(bench, kind, change, moment, "" if early else AT_WORK):
+            table[f"{kind} during {change}"] += 1
     with capsys.disabled():
         print(f"{FAULTS} faults, all converged")
         for line, count in sorted(table.items()):
