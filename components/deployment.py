@@ -15,6 +15,7 @@ from components.command import Command, Host
 from components.domain import Domain, Machine
 from components.idmap import shifted_volumes
 from components.kept_values import Secrets
+from components.restarts import restart_notes
 from components.step import StepCommand, late_drift
 from declaration.secret import fill_secrets, secret_names
 from declaration.step import Step
@@ -194,6 +195,11 @@ class Deployment:
         found = [text for name, each in self._contexts for text in ROLES[name].warnings(each)]
         left = self._host.placement.warnings()
         return list(dict.fromkeys([*left, *found, *warnings(self._declaration.topology)]))
+
+    def notes(self) -> list[str]:
+        """What else the operator should know before anything is done."""
+        steps = [each.step for each in self._commands.values()]
+        return list(restart_notes(self._host, steps, self._declaration.engine.name))
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs.

@@ -108,7 +108,7 @@ def main(start: Start) -> None:
         *(inotify.warnings(declaration, live, host.placement) if live else ()),
     ]:
         pulumi.log.warn(warning)
-    for line in separate_services(settings, topology):
+    for line in [*separate_services(settings, topology), *deployment.notes()]:
         pulumi.log.info(line)
     for each in unencrypted(settings, topology):
         (pulumi.log.info if each.trusted else pulumi.log.warn)(str(each))

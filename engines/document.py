@@ -163,11 +163,15 @@ def sources_list() -> str:
 
 
 def restarts_table() -> str:
-    """How long requests wait while an engine restarts."""
-    return table(
-        ("engine", "wait"),
-        ((each.name, each.restart) for each in ENGINES.values() if each.restart),
-    )
+    """How long requests wait while an engine restarts, or are refused."""
+    return table(("engine", "wait"), ((each.name, _wait(each)) for each in ENGINES.values()))
+
+
+def _wait(engine: Engine) -> str:
+    told = "the preview says what its last start took"
+    if not engine.holds_port:
+        return f"refused meanwhile; {told}"
+    return engine.restart or f"not measured; {told}"
 
 
 def variables_table() -> str:

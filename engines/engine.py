@@ -34,7 +34,8 @@ class Engine:
         limitations: What speaks against it, for the documentation; Markdown.
         license: The licences of its program and of its models, for the documentation.
         restart: How long requests wait while it restarts, with the smallest model on two CPU
-            cores; empty: it holds no port, and they are refused.
+            cores; empty: that was not measured.
+        holds_port: Whether systemd holds its port while it restarts; else requests are refused.
         remarks: What docs/settings.md says beside the variables that a setting becomes, by the
             setting; Markdown.
         compute_types: The compute types by device (``cuda``, ``cpu``), the best first. The engine
@@ -74,6 +75,7 @@ class Engine:
     limitations: str = ""
     license: str = ""
     restart: str = ""
+    holds_port: bool = True
     remarks: Mapping[str, str] = field(default_factory=dict)
     artifacts: Sequence[Artifact] = ()
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from engines.restart import last_restart
+
 #: Pulumi's words for a value that is known only while `up` runs, and for a secret.
 UNKNOWN, SECRET = "04da6b54-80e4-46f7-96ec-b56ff0331ba9", "[secret]"
 _COMMAND = "command:local:Command"
@@ -49,7 +51,8 @@ class Change:
     ``name`` is the resource's, such as ``ai-tools/gpu-server/stt_server/service``. ``kind`` is that
     of the step (``service``) or of the Incus object (``instance``), where it is one. ``drift``:
     what somebody changed on the host and `up` restores. ``kept``: it stays on the host although
-    the stack gives it up.
+    the stack gives it up. ``seconds``: what the last start of its role's service took, where that
+    service stays what it is.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Change:
     fields: tuple[Field, ...] = ()
     drift: tuple[str, ...] = ()
     kept: bool = False
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Preview:
 def read_preview(document: Mapping[str, Any]) -> Preview:
     """The changes that a preview of a stack with a state tells."""
     found = []
+    seconds = dict(_seconds(document))
     for step in document.get("steps") or []:
         state = step.get("newState") or step.get("oldState") or {}
         op = str(step["op"])
@@ -81,8 +86,24 @@ def read_preview(document: Mapping[str, Any]) -> Preview:
             change = _change(step["urn"], Op(op), old, new)
             if SECRET == old.get("stdin") == new.get("stdin") and "stdin" in _told(step):
                 change = replace(change, fields=(*change.fields, _OTHER_SECRETS))
-            found.append(change)
+            role = change.name.rpartition("/")[0]
+            found.append(replace(change, seconds=seconds.get(f"{role}/service")))
     return Preview(tuple(found), *_said(document))
+
+
+def _seconds(document: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """What the last start of each service took, by its step; of one that changes its unit, none."""
+    for step in document.get("steps") or []:
+        old, new = (step.get(key) or {} for key in ("oldState", "newState"))
+        units = {_unit(state.get("inputs") or {}) for state in (old, new) if state}
+        seconds = last_restart((old.get("outputs") or {}).get("stdout"))
+        if len(units) == 1 and seconds is not None:
+            yield step["urn"].rpartition("::")[2], seconds
+
+
+def _unit(inputs: Mapping[str, Any]) -> str:
+    spec = _parsed(inputs.get("stdin"))
+    return str((spec.get("spec") or {}).get("unit", "")) if isinstance(spec, dict) else ""
 
 
 def compare(base: Mapping[str, Any], head: Mapping[str, Any]) -> Preview:

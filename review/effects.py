@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 
-from engines import ENGINES
+from engines.restart import restart_words
 from engines.service import SERVICE
 from review.changes import Change, Field, Op
 
@@ -153,7 +153,7 @@ def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
     if part == "verify":
         return Weight.NOTHING, "a recording is transcribed, as proof"
     if (service or secrets) and role == SERVICE:
-        return Weight.RESTART, stt_restart(engines)
+        return Weight.RESTART, stt_restart(engines, change.seconds)
     if (service or secrets) and role in _RESTARTS:
         return Weight.RESTART, _RESTARTS[role]
     if part == "agent":
@@ -173,10 +173,6 @@ def new_address(shown: str) -> str:
     return f"refused at the old address from then on; clients use {shown}"
 
 
-def stt_restart(engines: Sequence[str]) -> str:
+def stt_restart(engines: Sequence[str], seconds: float | None) -> str:
     """What clients notice of a restart of the STT service."""
-    known = [ENGINES.get(name) for name in engines]
-    if not all(each and each.restart for each in known):
-        return "the STT service restarts: requests are refused meanwhile"
-    wait = ENGINES[engines[-1]].restart
-    return f"the STT service restarts: requests wait ({wait}), and none is refused"
+    return f"the STT service restarts: {restart_words(engines, seconds)}"

@@ -90,12 +90,12 @@ class Tree:
         return read_stack_file(self.root, self.stack)
 
     def preview(self) -> dict[str, Any]:
-        """What ``pulumi preview --json`` says.
+        """What ``pulumi preview --json`` says, also of what stays as it is.
 
         Raises:
             ReviewError: it failed.
         """
-        said = self._pulumi("preview", "--json", "--stack", self.stack)
+        said = self._pulumi("preview", "--json", "--show-sames", "--stack", self.stack)
         document: dict[str, Any] = json.loads(said)
         return document
 

@@ -169,10 +169,10 @@ class Service(Kind):
             ) from None
         if stale and self.socket:  # its socket starts this one from now on, and not the one before
             systemd.reload(machine)
+        began = time.monotonic()  # from here on the one before may be gone
         _stop_units(machine, stale)
         for path in stale:
             files.discard(machine, path)
-        began = time.monotonic()
         failure = self.start(machine, self.deadline)
         took = round(time.monotonic() - began, 3)
         disproof = None if failure else self._disproved(machine, step)

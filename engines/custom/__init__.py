@@ -15,4 +15,5 @@ ENGINE = Engine(
     repositories=True,
     free_names=True,
     self_contained=True,
+    holds_port=False,
 )

@@ -11,7 +11,6 @@ ENGINE = Engine(
     limitations="CPU only; **no longer maintained**: its last server is built from source in half "
     "an hour; `faster-whisper` is the maintained way to the same models",
     license="GPL-3.0",
-    restart="not measured",
     compute_types={"cpu": ("int8",)},
     service=service,
     sources=("owhisper", "models"),

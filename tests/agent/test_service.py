@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import time
 from typing import Any
 
 import pytest
 
+from agent import systemd
 from agent.files import File
 from agent.http import HealthRequest
 from agent.machine import Machine, StepError
@@ -20,6 +22,22 @@ def test_it_runs_with_its_files_and_check_finds_nothing(agent: Any) -> None:
     assert agent.path("/etc/engine/x.json").read_text() == "{}\n"
     assert result["unit"] == "engine.service" and result["took"]["restart"] < 20
     assert agent.check() == {STEP: []} and agent.leftovers() == []
+
+
+def test_a_restart_counts_from_the_stop_of_the_service_before(
+    agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody holds the port, clients are refused from then on."""
+    agent.apply(STEP, agent.service("a"))
+    stop = systemd.stop
+
+    def slowly(machine: Machine, unit: str) -> None:
+        time.sleep(0.5)
+        stop(machine, unit)
+
+    monkeypatch.setattr(systemd, "stop", slowly)
+    result = agent.apply(STEP, agent.service("b", unit="other"))
+    assert result["took"]["restart"] >= 0.5
 
 
 @pytest.mark.parametrize(

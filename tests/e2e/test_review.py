@@ -91,6 +91,26 @@ def test_a_setting_of_the_service(branch: Project) -> None:
     assert request(f"http://{SUBNET}.1:8000/health").status == 200  # as it was
 
 
+def test_a_restart_is_as_long_as_the_last_one(branch: Project) -> None:
+    """Of an engine that listens by itself; another key restarts it, too, and not by its step."""
+    told = r"stt_server.* requests are refused meanwhile \((.*?)\)"
+    key = "/etc/incus-stt/stt_server/api-key"
+    branch.inside("sh", "-c", f"cp -p {key} /root/; echo another >{key}")
+    try:
+        (another_key,) = re.findall(told, comment(branch))
+    finally:
+        branch.inside("cp", "-p", "/root/api-key", key)
+    branch.set(language="de")
+    commit(branch, "another language")
+    try:
+        (language,) = re.findall(told, comment(branch))
+        (nowhere,) = re.findall(told, comment(branch, **NOTHING))
+    finally:
+        branch.settings.pop("language")
+    assert another_key == language and re.fullmatch(r"\d+\.\d s the last time", language)
+    assert nowhere == "how long is not known"
+
+
 def test_what_is_removed_and_what_drifted(branch: Project) -> None:
     del branch.machines["other"]
     branch.write()

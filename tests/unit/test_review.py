@@ -255,9 +255,46 @@ def test_what_a_change_does(change: Change, weight: Weight, words: str) -> None:
 
 def test_an_engine_of_the_operator_s_own_refuses_while_it_restarts() -> None:
     change = Change(SERVICE, Op.UPDATE, "service")
-    for engines in (["custom"], ["custom", "speaches"], ["speaches", "custom"]):
-        assert "refused meanwhile" in effect(change, engines)[1]
+    for engines in (["custom"], ["speaches", "custom"]):
+        assert "refused meanwhile (how long is not known)" in effect(change, engines)[1]
+    assert "refused meanwhile (2.5 to 3.0 s" in effect(change, ["custom", "speaches"])[1]
     assert "2.5 to 3.0 s" in effect(change, ["vosk", "speaches"])[1]
+
+
+def started(unit: str, language: str, seconds: float | None) -> dict[str, Any]:
+    """A service in a state: what it is, and what its last start took."""
+    said = json.dumps({"took": {} if seconds is None else {"restart": seconds}})
+    return {"inputs": inputs(unit=unit, language=language), "outputs": {"stdout": f"at\n{said}"}}
+
+
+@pytest.mark.parametrize(
+    ("engines", "seconds", "words"),
+    [
+        (["custom"], 2.34, "requests are refused meanwhile (2.3 s the last time)"),
+        (["custom"], None, "requests are refused meanwhile (how long is not known)"),
+        (["owhisper"], 3.0, "requests wait (3.0 s the last time), and none is refused"),
+        (["owhisper"], None, "requests wait (how long is not known), and none is refused"),
+        (["vosk"], 1.0, "requests wait (1.0 s the last time), and none is refused"),
+        # The last time was another engine's.
+        (["vosk", "owhisper"], 1.0, "requests wait (how long is not known), and none is refused"),
+        (["owhisper", "custom"], 1.0, "requests are refused meanwhile (how long is not known)"),
+    ],
+)
+def test_a_restart_is_as_long_as_the_last_one_of_this_service(
+    engines: list[str], seconds: float | None, words: str
+) -> None:
+    old, new = (started(unit, unit, seconds) for unit in (engines[0], engines[-1]))
+    service: dict[str, Any] = {"op": "update", "urn": URN.format(SERVICE)}
+    states = {"type": "command:local:Command"}
+    changed = {**service, "oldState": {**old, **states}, "newState": {**new, **states}}
+    changed["newState"]["inputs"] = inputs(unit=engines[-1], language="another")
+    (change,) = read_preview(document(changed)).changes
+    assert effect(change, engines)[1] == f"the STT service restarts: {words}"
+    if engines[0] == engines[-1]:  # another key restarts the service, whose own step is the same
+        same = {**service, "op": "same", "oldState": {**old, **states}, "newState": {**old}}
+        secrets = step("update", SERVICE.replace("/service", "/secrets"), inputs(), inputs(a=1))
+        (change,) = read_preview(document(same, secrets)).changes
+        assert effect(change, engines)[1] == f"the STT service restarts: {words}"
 
 
 # The comment.

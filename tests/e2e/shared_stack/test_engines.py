@@ -6,6 +6,7 @@ smallest that load for real, with random weights, and their words mean nothing.
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -150,6 +151,10 @@ def test_an_engine_of_the_operator_s_own(project: Project) -> None:
     said = project.up()
     assert "light is installed" in said
     assert project.unchanged()
+    project.set(language="de")
+    refused = r"requests are refused meanwhile \(\d+\.\d s the last time\)"
+    assert re.search(refused, project.pulumi("preview").stdout)
+    project.set(language="fr")
     assert project.health() == {
         "STT_MODEL": "mine",
         "STT_LANGUAGE": "fr",
