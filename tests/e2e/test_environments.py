@@ -89,6 +89,9 @@ def test_they_stand_side_by_side(both: tuple[Project, Project]) -> None:
         assert each.transcribe("hello_world").status == 200
         assert each.unchanged()
         assert request(f"http://127.0.0.1:{port}/").status == 200
+        # Machines of another environment have no names here: this one is its own.
+        name = "import socket; print(socket.gethostbyname('gpu-server.incus'))"
+        assert each.inside("python3", "-c", name, machine="other") == f"{each.subnet}.1"
     production, staging = (each.outputs()["stt_api_key"] for each in both)
     assert production != staging
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi
 import pytest
@@ -339,6 +340,37 @@ def test_the_keys_of_clients_are_only_on_stdin_and_encrypted() -> None:
 
 
 # Outputs
+
+
+@pytest.mark.parametrize(
+    ("host", "inside", "outside"),
+    [
+        ("0.0.0.0", "127.0.0.1", "10.120.0.1"),
+        ("10.120.0.1", "10.120.0.1", "10.120.0.1"),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+    ],
+)
+def test_health_verification_and_outputs_follow_the_address(
+    host: str, inside: str, outside: str, tmp_path: Path
+) -> None:
+    infra = yaml.safe_load((STACK_FILES / "infra.cpu.yml").read_text())
+    del infra["domains"]["ai-tools"]["machines"]["webui"]
+    (tmp_path / "infra.yml").write_text(yaml.safe_dump(infra))
+    found = run("cpu", infra=str(tmp_path / "infra.yml"), host=host)
+    service, verify = (found.steps[f"{STT}/{part}"].spec for part in ("service", "verify"))
+    assert service.get("host", "0.0.0.0") == host
+    assert {urlsplit(each["url"]).netloc for each in service["health"]} == {f"{inside}:8000"}
+    assert verify["url"] == found.outputs["stt_url"] == f"http://{outside}:8000/v1"
+    assert found.outputs["stt_health_url"] == f"http://{outside}:8000/health"
+
+
+def test_a_preview_says_how_much_is_downloaded() -> None:
+    """Ollama's models by their names (test_planner.py)."""
+    steps = first_run("cpu").steps
+    assert steps[f"{STT}/model"].spec["download"] == 488
+    for program in (f"{STT}/program", "ai-tools/webui/open_webui/program"):
+        sizes = steps[program].spec["downloads"]
+        assert sizes and all(size > 100_000_000 for size in sizes.values())
 
 
 def test_the_outputs() -> None:
