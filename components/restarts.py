@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from agent.kinds.secret_files import SecretFiles
 from agent.kinds.service import Service
 from components.command import Host
 from declaration.step import Step
@@ -25,7 +26,7 @@ def restart_notes(host: Host, steps: Sequence[Step], engine: str) -> Iterator[st
             continue
         before = _spec(outputs)
         unit = str(before.get("unit", ""))
-        if not _changes(host, step, before) or all(map(_has_figure, (unit, engine))):
+        if not _restarts(host, step, steps, before) or all(map(_has_figure, (unit, engine))):
             continue
         same = unit == step.spec.unit
         seconds = last_restart(outputs.get("stdout")) if same else None
@@ -39,9 +40,20 @@ def _has_figure(engine: str) -> bool:
     return found is not None and found.holds_port and bool(found.restart)
 
 
-def _changes(host: Host, step: Step, before: Mapping[str, Any]) -> bool:
-    """Whether its Command runs: what the state has is something else, or the machine has."""
-    return before != json.loads(step.text())["spec"] or step.name in host.drift
+def _restarts(host: Host, step: Step, steps: Sequence[Step], before: Mapping[str, Any]) -> bool:
+    """Whether it differs from what the state has, or its machine does, or its secrets there."""
+    if host.is_left(step.name):
+        return False
+    drifted = any(
+        each.name in host.drift
+        for each in steps
+        if each == step or (each.machine == step.machine and _is_its_secrets(each, step))
+    )
+    return drifted or before != json.loads(step.text())["spec"]
+
+
+def _is_its_secrets(each: Step, service: Step) -> bool:
+    return isinstance(each.spec, SecretFiles) and each.spec.service == service.part
 
 
 def _spec(outputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -41,9 +41,11 @@ def test_a_change_says_what_the_last_start_took(own: dict[str, Any], words: str)
     assert notes(before, **own) == []
     wanted = [f"gpu-server: the STT service restarts: {words}"]
     assert notes(before, **own, language="de") == wanted
-    # Drift restarts it, too.
-    drifted = with_differences(host_after(before), SERVICE, Difference("x", "a", "b"))
-    assert wanted[0] in run("cpu", drifted, before, preview=True, **own).log
+    # Drift restarts it, too, also of its secrets.
+    for part in ("service", "secrets"):
+        step = SERVICE.replace("/service", f"/{part}")
+        drifted = with_differences(host_after(before), step, Difference("x", "a", "b"))
+        assert wanted[0] in run("cpu", drifted, before, preview=True, **own).log
     # Without what it took in the state, nobody knows.
     service = replace(before.registered[SERVICE], stdout="{}")
     unknown = replace(before, registered={**before.registered, SERVICE: service})
