@@ -52,9 +52,9 @@ def _owner(stack: str) -> str:
 class Host:
     """The host as all Commands see it: how it is reached, how it is, what the state knows of it.
 
-    ``live`` is None where a preview cannot read the host. ``stack`` is the stack's own id, and
-    ``kept_id`` the resource that has it: the first objects are registered after it, also where the
-    id is known, for the state may say that they depend on it. ``adopt``: somebody else's objects
+    ``live`` is None where a preview cannot read the host. ``kept_id`` is the Command that has the
+    stack's own id: the first objects are registered after it, also where the id is known, for the
+    state may say that they depend on it. ``adopt``: somebody else's objects
     are taken over. ``former_name`` gives a resource's name before a rename. ``compared``: the
     preview is set beside another one, and texts have the names of secrets, not their values.
     ``placement`` is where domains are in a cluster. ``drift`` gathers what was found, by resource,
@@ -64,14 +64,18 @@ class Host:
     connection: Connection
     live: Live | None
     state: State
-    stack: Text = ""
-    kept_id: pulumi.Resource | None = None
+    kept_id: Command | None = None
     adopt: bool = False
     former_name: Callable[[str], str] = _same
     compared: bool = False
     placement: Placement = field(default_factory=Placement)
     drift: dict[str, Sequence[Difference]] = field(default_factory=dict)
     now: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def stack(self) -> Text:
+        """The stack's own id."""
+        return self.state.stack or (self.kept_id.stdout if self.kept_id else "")
 
     @property
     def owner(self) -> Text:

@@ -76,7 +76,6 @@ def main(start: Start) -> None:
             settings.host_connection,
             live,
             start.state,
-            stack=start.stack,
             kept_id=start.kept_id,
             adopt=settings.adopt,
             former_name=topology.former_name,

@@ -30,9 +30,7 @@ def restart_notes(host: Host, steps: Sequence[Step], engine: str) -> Iterator[st
             continue
         same = unit == step.spec.unit
         seconds = last_restart(outputs.get("stdout")) if same else None
-        yield f"{step.machine[1]}: the STT service restarts: " + restart_words(
-            (unit, engine), seconds
-        )
+        yield f"{step.machine[1]}: {restart_words((unit, engine), seconds)}"
 
 
 def _has_figure(engine: str) -> bool:

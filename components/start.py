@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from components.config import raw_setting
 from components.short_stacks import short_stacks
-from components.state import State, Text, read_state
+from components.state import State, read_state
 from declaration.connection import UNREAD, parse_connection
 from host.client import HostError
 from host.read import Reading
+
+if TYPE_CHECKING:
+    from components.command import Command
 
 #: Environment variable: send the debug messages of Pulumi's SDK, for ``pulumi … --debug``. The SDK
 #: waits for the engine after each of them, three times a resource.
@@ -25,14 +28,12 @@ class Start:
     """What was begun.
 
     ``reading`` is the read of the host under way; an error of it; None where the settings do not
-    say what to read. ``state`` is the state before this run, ``stack`` the stack's own id, and
-    ``kept_id`` the resource that has it.
+    say what to read. ``state`` is the state before this run, ``kept_id`` what has the stack's id.
     """
 
     reading: Reading | HostError | None
     state: State
-    stack: Text
-    kept_id: pulumi.Resource
+    kept_id: Command
 
 
 def start() -> Start:
@@ -47,7 +48,7 @@ def start() -> Start:
     with short_stacks():
         kept_id = stack_id(protect=raw_setting("protect", "") == "true")
     state = read_state()
-    return Start(reading, state, state.stack or kept_id.stdout, kept_id)
+    return Start(reading, state, kept_id)
 
 
 def _start_reading() -> Reading | HostError | None:

@@ -17,7 +17,7 @@ def last_restart(said: object) -> float | None:
 
 
 def restart_words(engines: Sequence[str], seconds: float | None) -> str:
-    """What becomes of requests while the STT service restarts, and for how long.
+    """What becomes of requests while the STT service restarts, and for how long: a sentence.
 
     ``engines`` are those before and after. ``seconds``: what the last start of the engine that
     stays took on its own machine; None: it is another engine, or nobody knows here.
@@ -29,5 +29,5 @@ def restart_words(engines: Sequence[str], seconds: float | None) -> str:
     else:
         how_long = (last.restart if last else "") or "how long is not known"
     if all(each and each.holds_port for each in known):
-        return f"requests wait ({how_long}), and none is refused"
-    return f"requests are refused meanwhile ({how_long})"
+        return f"the STT service restarts: requests wait ({how_long}), and none is refused"
+    return f"the STT service restarts: requests are refused meanwhile ({how_long})"

@@ -95,9 +95,10 @@ def _seconds(document: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """What the last start of each service took, by its step; of one that changes its unit, none."""
     for step in document.get("steps") or []:
         old, new = (step.get(key) or {} for key in ("oldState", "newState"))
-        units = {_unit(state.get("inputs") or {}) for state in (old, new) if state}
         seconds = last_restart((old.get("outputs") or {}).get("stdout"))
-        if len(units) == 1 and seconds is not None:
+        if seconds is None:
+            continue
+        if len({_unit(state.get("inputs") or {}) for state in (old, new) if state}) == 1:
             yield step["urn"].rpartition("::")[2], seconds
 
 

@@ -153,7 +153,7 @@ def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
     if part == "verify":
         return Weight.NOTHING, "a recording is transcribed, as proof"
     if (service or secrets) and role == SERVICE:
-        return Weight.RESTART, stt_restart(engines, change.seconds)
+        return Weight.RESTART, restart_words(engines, change.seconds)
     if (service or secrets) and role in _RESTARTS:
         return Weight.RESTART, _RESTARTS[role]
     if part == "agent":
@@ -171,8 +171,3 @@ def is_url(change: Change, field: Field) -> bool:
 def new_address(shown: str) -> str:
     """What clients notice of another address of the STT service."""
     return f"refused at the old address from then on; clients use {shown}"
-
-
-def stt_restart(engines: Sequence[str], seconds: float | None) -> str:
-    """What clients notice of a restart of the STT service."""
-    return f"the STT service restarts: {restart_words(engines, seconds)}"
