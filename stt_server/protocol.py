@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 #: Seconds for the head of a request.
 HEAD_SECONDS = 10
 #: Seconds in which the rest of a request that is answered already is read, and thrown away: a
 #: client that still sends would not see its answer otherwise.
 REST_SECONDS = 10
+#: Seconds in which a server that stops still takes a request on a connection that it accepted. A
+#: request that has arrived and is not read would be lost: the kernel resets its connection.
+LAST_REQUEST_SECONDS = 0.5
 
 
 class Protocol(H11Protocol):
     """Uvicorn's, which waits for the head of a request, and for the rest of one, for ever."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -39,6 +43,26 @@ class Protocol(H11Protocol):
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._wait(REST_SECONDS)
+
+    def handle_events(self) -> None:
+        """A request that comes while the server stops is the last one of its connection."""
+        super().handle_events()
+        if self._stopping and self.cycle is not None:
+            self._close_after(self.cycle)
+
+    def shutdown(self) -> None:
+        """The server stops: what a client is about to ask is answered still."""
+        self._stopping = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LAST_REQUEST_SECONDS, super().shutdown)
+        else:
+            self._close_after(self.cycle)
+
+    def _close_after(self, cycle: RequestResponseCycle) -> None:
+        cycle.keep_alive = False
+        # Uvicorn says so in its answer only to a client that asked for it; others would send their
+        # next request on a connection that is about to close.
+        cycle.scope["headers"] = [*cycle.scope["headers"], (b"connection", b"close")]
 
     def send_400_response(self, msg: str) -> None:
         """Say that this is no HTTP, where nothing was said yet; the request goes no further."""

@@ -166,6 +166,48 @@ def test_sigterm_ends_it(tmp_path: Path) -> None:
         assert server.process.wait(5) in (0, -signal.SIGTERM)
 
 
+ASKS = b"GET /health HTTP/1.1\r\nHost: stt\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_request_on_an_accepted_connection_is_answered_while_it_stops(
+    tmp_path: Path, before: int
+) -> None:
+    with running(tmp_path) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            for _ in range(before):
+                client.sendall(ASKS)
+                assert b"connection: close" not in _answer(client).lower()
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for_log("Shutting down", 5)
+            client.sendall(ASKS)
+            answer = _answer(client)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in answer.lower()
+            assert client.recv(1) == b""
+        assert server.process.wait(5) in (0, -signal.SIGTERM)
+
+
+def test_an_idle_connection_does_not_keep_it(tmp_path: Path) -> None:
+    with (
+        running(tmp_path) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as client,
+    ):
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(3) in (0, -signal.SIGTERM)
+        assert client.recv(1) == b""
+
+
+def _answer(client: socket.socket) -> bytes:
+    """One answer of /health, with its body."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = client.recv(65536)
+        assert part, answer
+        answer += part
+    return answer
+
+
 def test_sigterm_ends_it_in_the_middle_of_a_transcription(tmp_path: Path, slow_model: Path) -> None:
     minutes = wav(np.tile(np.append(speech(), np.zeros(1600)), 300))
     with running(tmp_path, STT_MODEL_DIR=str(slow_model)) as server:
