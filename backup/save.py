@@ -17,7 +17,7 @@ from backup.archive import Manifest, VolumeEntry
 from backup.cli import pulumi
 from backup.say import say
 from host.client import Client, HostError
-from host.read import read_machine
+from host.reading import read_machine
 from operations.host import OperationError, refuse_others
 from operations.removal import shown_size
 from operations.stack import ROOT, read_stack

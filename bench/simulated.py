@@ -23,7 +23,8 @@ from agent.record import digest_of
 from declaration.connection import Connection
 from declaration.idmap import USERS
 from host.client import shell
-from host.read import READS, VOLUMES, read_script
+from host.read import READS
+from host.reading import VOLUMES, read_script
 
 #: Answers that list the machines which use something.
 _USED = ("projects", "networks", "profiles", "volumes")

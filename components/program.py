@@ -20,7 +20,8 @@ from declaration.artifacts import locked
 from declaration.connection import UNREAD
 from declaration.problems import DeclarationError, Problem
 from host.client import HostError
-from host.read import Live, Reading
+from host.read import Live
+from host.reading import Reading
 from roles import ROLES
 from stack.declare import Declaration, declare
 from stack.idle_settings import idle_settings

@@ -13,7 +13,7 @@ from components.short_stacks import short_stacks
 from components.state import State, read_state
 from declaration.connection import UNREAD, parse_connection
 from host.client import HostError
-from host.read import Reading
+from host.reading import Reading
 
 if TYPE_CHECKING:
     from components.command import Command

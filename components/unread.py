@@ -12,7 +12,8 @@ from components.incus_object import is_another
 from declaration.topology import MachinePlan
 from host.cluster import member_of
 from host.objects import INSTANCE
-from host.read import MachineState, read_machine
+from host.read import MachineState
+from host.reading import read_machine
 
 
 def is_unread(host: Host, plan: MachinePlan) -> bool:

@@ -16,7 +16,8 @@ from declaration.topology import MachinePlan
 from doctor.case import Answer, Case, Facts
 from gpu.cards import NVIDIA_SMI_FIELDS
 from host.client import Client, HostError, remote_variable
-from host.read import AGENT_WORDS, explain
+from host.read import AGENT_WORDS
+from host.reading import explain
 from operations.host import OperationError, on_host
 from operations.stack import ROOT
 from operations.state import name_of, saved_resources, stack_id

@@ -18,7 +18,8 @@ from declaration.connection import Connection
 from host.client import HostError
 from host.egress import SUFFIX, Egress
 from host.objects import BASE_IMAGE, IMAGE, UUID
-from host.read import AGENT, AppliedStep, Live, MachineState, parse_live, read_live
+from host.read import AGENT, AppliedStep, Live, MachineState, parse_live
+from host.reading import read_live
 from tests.unit.program import (
     EMPTY_HOST,
     KEPT,
@@ -545,6 +546,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str = "") -> 
     file.write_text(CLIENT.replace("WORK", str(tmp_path)).replace("FAILS", fails))
     file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("INCUS_SOCKET", str(tmp_path / "none"))  # so that the client is asked
     return tmp_path / "words"
 
 

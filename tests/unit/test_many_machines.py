@@ -14,7 +14,8 @@ import yaml
 from bench.simulated import write_stand_in
 from declaration.connection import Connection
 from declaration.source_files import ROOT
-from host.read import READS, Reading
+from host.read import READS
+from host.reading import Reading
 from tests.unit.program import Program, host_after, run
 
 #: A second preview may call a function so much more often with twice the machines, and some more.
@@ -74,6 +75,7 @@ def test_the_client_is_called_once_for_each_machine(
     answers |= {f"machine lab {name}": json.dumps(said) for name in names}
     stand_in = write_stand_in(answers, "default", tmp_path / "stand-in")
     monkeypatch.setenv("PATH", f"{stand_in}:/usr/bin:/bin")
+    monkeypatch.setenv("INCUS_SOCKET", str(tmp_path / "none"))  # so that the client is asked
     live = Reading(Connection("local"), "default").result()
     assert sorted(live.machines) == sorted(("lab", name) for name in names)
     calls = (tmp_path / "stand-in" / "calls").read_text().splitlines()

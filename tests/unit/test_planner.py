@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import gpu.cards
-import host.read
+import host.reading
 from declaration.ollama_models import estimated_bytes
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
@@ -377,7 +377,7 @@ def test_a_device_gives_the_cards_that_it_names(device: dict[str, str], seen: li
 
 
 def test_the_host_is_asked_what_is_parsed() -> None:
-    assert host.read.NVIDIA_SMI_FIELDS == gpu.cards.NVIDIA_SMI_FIELDS
+    assert host.reading.NVIDIA_SMI_FIELDS == gpu.cards.NVIDIA_SMI_FIELDS
 
 
 def test_a_part_of_a_card_has_no_known_memory() -> None:

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 
 import pytest
 
+import host.reading
+from declaration.connection import Connection
+from host.daemon import own_socket
+from host.read import Live
+from host.reading import read_live
 from tests.e2e.project import RECORDINGS, Project, changed, incus, post_recording, run
 
 UNIT = "/etc/systemd/system/faster-whisper.service"
@@ -31,6 +37,26 @@ def test_what_was_just_made_has_no_drift(project: Project) -> None:
     project.transcribe("hello_world")
     project.inside("systemctl", "restart", "faster-whisper")
     assert project.drift() == []
+
+
+def test_the_socket_and_the_client_say_the_same(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine's daemon is asked over its socket, those of other hosts with the client."""
+    assert own_socket()
+    asked = read_live(Connection("local"), project.pool)
+    assert (project.domain, "gpu-server") in asked.machines
+    noted = incus("query", f"/1.0/instances/gpu-server/logs?project={project.domain}")
+    assert "exec" not in noted  # what the agent said is not left with Incus
+    monkeypatch.setattr(host.reading, "own_socket", str)
+    assert read_live(Connection("local"), project.pool).machines == asked.machines
+    different = {
+        each.name
+        for each in fields(Live)
+        if getattr(read_live(Connection("local"), project.pool), each.name)
+        != getattr(asked, each.name)
+    }
+    assert different == set()
 
 
 def test_a_preview_only_reads(project: Project) -> None:

@@ -179,7 +179,7 @@ def test_a_user_without_permission_is_told_the_group(fresh: Project) -> None:
     done = run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script)
     code = (
         "import sys; from declaration.connection import parse_connection; "
-        "from host.read import explain; "
+        "from host.reading import explain; "
         "print(explain(parse_connection('local'), sys.stdin.read().strip()))"
     )
     told = run(str(ROOT / ".venv/bin/python"), "-c", code, cwd=ROOT, input=done.stderr)
