@@ -23,6 +23,7 @@ from declaration.topology import DomainPlan
 from roles import ROLES
 from roles.role import Context, Result, machine_steps
 from stack.declare import Declaration
+from stack.dns import named_servers
 from stack.flows import borders, warnings
 
 
@@ -103,6 +104,7 @@ class Deployment:
                 host,
                 settings,
                 self._borders[plan.name],
+                named_servers(self._borders[plan.name], declaration.topology),
                 _volumes(plan),
                 {name: self._devices(context) for name, context in machines.items()},
                 {name for role in used for name in ROLES[role].caches},

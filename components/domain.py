@@ -10,8 +10,10 @@ import pulumi
 from components import objects
 from components.agent import Agent
 from components.command import Command, Host
+from components.firewall import DnsRule, is_within_reach, name_of
 from components.incus_object import CLOSED_FIRST, EXACT, AclRules, IncusObject
 from components.unread import is_moving, is_unread, read_after, warn
+from declaration.policy import Flow
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan
 from host.egress import SUFFIX
@@ -72,7 +74,8 @@ def _given(machine: MachinePlan) -> list[str]:
 class Domain(pulumi.ComponentResource):
     """A domain's Incus objects. ``machines`` has every machine by its name.
 
-    ``border`` is what may cross the bridge. ``volumes`` and ``devices`` are what the roles of each
+    ``border`` is what may cross the bridge, and ``servers`` is what of it leads to DNS servers of
+    the host. ``volumes`` and ``devices`` are what the roles of each
     machine bring, by its name; ``caches`` are the volumes that nobody wants to keep, ``data``
     those whose content nobody else has, and ``shifted`` those whose owners Incus translates.
     """
@@ -83,6 +86,7 @@ class Domain(pulumi.ComponentResource):
         host: Host,
         settings: Settings,
         border: Border,
+        servers: Sequence[Flow],
         volumes: Mapping[str, Mapping[str, str]],
         devices: Mapping[str, Mapping[str, Mapping[str, str]]],
         caches: Collection[str] = (),
@@ -122,7 +126,10 @@ class Domain(pulumi.ComponentResource):
             desired = objects.ai_acl(plan, border)
             self.ai_acl = acl("acl/ai", AI_SUFFIX, desired, CLOSED_FIRST)
             acls.append(self.ai_acl)
-        after = pulumi.ResourceOptions(parent=self, depends_on=acls)
+        before: list[Command] = [*acls]
+        if is_within_reach(host, plan.name) and not host.skips(name_of(plan.name)):
+            before.append(DnsRule(plan, host, servers, after))
+        after = pulumi.ResourceOptions(parent=self, depends_on=before)
         network = IncusObject(
             f"{plan.name}/network",
             host,

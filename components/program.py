@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pulumi
 
-from components import gpu, idmap, images, inotify
+from components import firewall, gpu, idmap, images, inotify
 from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
@@ -104,6 +104,7 @@ def main(start: Start) -> None:
         *deployment.warnings(),
         *images.warnings(declaration, host),
         *_unfiltered(declaration, live),
+        *firewall.warnings(declaration, host),
         *(idmap.warnings(declaration, live) if live else ()),
         *(inotify.warnings(declaration, live, host.placement) if live else ()),
     ]:

@@ -54,7 +54,12 @@ look inotify cat /proc/sys/fs/inotify/max_user_instances
 look bridge_filter cat /proc/sys/net/bridge/bridge-nf-call-iptables
 look nft nft --json list ruleset
 look conntrack conntrack --version
-[ "$(id -u)" = 0 ] || look sudo sudo -n true
+if [ "$(id -u)" = 0 ]; then
+    look tables nft list tables
+else
+    look sudo sudo -n true
+    look tables sudo -n nft list tables
+fi
 look iptables iptables -S
 look synchronized timedatectl show --property=NTPSynchronized --value
 look disks df -Pk / "$@"

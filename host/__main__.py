@@ -1,4 +1,4 @@
-"""``python -m host apply|delete TYPE …``, ``close``, ``open``, ``upload``: what a Command runs.
+"""``python -m host apply|delete TYPE …``, ``close``, ``firewall``, …: what a Command runs.
 
 The desired state is JSON on stdin; what was done is JSON on stdout.
 """
@@ -52,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     words.add_argument("bridge")
     words.add_argument("command", nargs="?", default="", help="shell text, of run")
     words.add_argument("--unless", default="", help="shell text; where it succeeds, nothing opens")
+    words = verbs.add_parser("firewall", help="whom a bridge's machines may ask for names")
+    words.add_argument("do", choices=["set", "remove"])
+    words.add_argument("name", nargs="?", default="", help="the bridge, of remove")
+    words.add_argument("--owner", default="", help="the stack: PROJECT/STACK/ID")
+    words.set_defaults(type="")
     words = verbs.add_parser("upload")
     words.add_argument("source", type=Path)
     words.add_argument("machine")
@@ -61,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _do(options: argparse.Namespace) -> dict[str, Any]:
+    if options.verb == "firewall":
+        # Not at the top: an edit of an Incus object does without, and starts sooner.
+        from host.dns_rule import apply_rules, remove_rules
+
+        if options.do == "set":
+            return apply_rules(options.connection, json.load(sys.stdin))
+        return remove_rules(options.connection, options.name, options.owner)
     if options.type not in ("acl", "network"):
         return _edit(options)
     from host.egress import SUFFIX, Egress  # not at the top: most edits start sooner without

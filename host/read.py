@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.difference import Difference
+from host.firewall import Firewall, parse_firewall
 
 #: Where the agent is in a machine.
 AGENT = "/opt/incus-stt/agent"
@@ -95,6 +96,8 @@ class Live:
     user_ids: str = ""
     #: How many instances of inotify the host's kernel allows (``host.inotify``); empty: not known.
     inotify_instances: str = ""
+    #: What its firewall has for the bridges of this program; None where that was not read.
+    firewall: Firewall | None = None
     #: Whether the host's firewall sees what goes from one machine of a bridge to another; None
     #: where that is not known.
     filters_bridges: bool | None = None
@@ -147,6 +150,7 @@ def parse_live(texts: Mapping[str, Any]) -> Live:
         gpu_processes=texts.get("gpu_processes", ""),
         user_ids=texts.get("user_ids", ""),
         inotify_instances=texts.get("inotify", "").strip(),
+        firewall=parse_firewall(texts["firewall"]) if "firewall" in texts else None,
         # Without the module br_netfilter there is no such file.
         filters_bridges=texts["bridge_filter"].strip() == "1" if "bridge_filter" in texts else None,
         members=members,

@@ -24,6 +24,7 @@ from declaration.connection import Connection
 from host import inotify
 from host.client import SSH, Client, HostError, incus_words, remote_variable, shell
 from host.daemon import Daemon, DaemonError, begin, own_socket, side_by_side
+from host.firewall import READ as FIREWALL_READ
 from host.objects import MARK
 from host.read import AGENT_WORDS, READS, Live, MachineState, machine_state, parse_live
 
@@ -82,6 +83,7 @@ def _host_commands() -> list[str]:
         "bridge_filter": "cat /proc/sys/net/bridge/bridge-nf-call-iptables",
         "user_ids": "cat /etc/subuid /etc/subgid",
         "inotify": f"cat {inotify.FILE}",
+        "firewall": f"sh -c {shlex.quote(FIREWALL_READ)}",
         "gpu_processes": f"sh -c {shlex.quote(_GPU_PROCESSES)}",
     }
     return [_capture(name, command) for name, command in commands.items()]

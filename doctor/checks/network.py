@@ -11,6 +11,7 @@ from doctor.case import Case
 from doctor.check import check
 from doctor.finding import Finding, broken, doubtful, good
 from doctor.firewall import all_blocks
+from host import firewall
 from host.objects import is_marked
 
 
@@ -139,6 +140,40 @@ def connections(case: Case) -> Iterator[Finding]:
         "lost while up opens a bridge",
         f"{todo} (docs/security.md)",
     )
+
+
+@check
+def names(case: Case) -> Iterator[Finding]:
+    """Whether machines are kept from the DNS servers of the host's other bridges."""
+    closed = [domain for domain in case.domains if domain.domain.egress != "open"]
+    bad: dict[tuple[str, ...], list[str]] = {}
+    there = [domain for domain in closed if domain.bridge in case.networks]
+    for domain in closed if case.remote else there:
+        if reason := _asks_others(case, domain):
+            bad.setdefault(reason, []).append(domain.name)
+    for (why, todo), domains in bad.items():
+        what = f"those of {', '.join(domains)} can send data out within names, by another bridge's"
+        yield doubtful("DNS", f"{what} DNS server: {why}", f"{todo} (docs/security.md)")
+    if there and not bad:
+        yield good("DNS", "machines ask no other bridge's DNS server")
+
+
+def _asks_others(case: Case, domain: DomainPlan) -> tuple[str, ...]:
+    """Why a domain's machines can ask other DNS servers, and what to do; empty where not."""
+    if case.remote:
+        return firewall.REMOTE
+    for plan in domain.machines:
+        if not case.is_here(plan):
+            location = (case.instance(plan) or {}).get("location", "another member")
+            here = ((case.server or {}).get("environment") or {}).get("server_name", "this one")
+            return firewall.on_another(location, here)
+    if not case.answer("nft").there:
+        return firewall.NO_NFT
+    if not case.answer("tables").worked:
+        return firewall.NO_ROOT
+    if f"table inet {firewall.TABLE}{domain.bridge}" in case.answer("tables").text.splitlines():
+        return ()
+    return (f"the {firewall.RULE} is not there", f"{case.make('up')} sets it")
 
 
 @check

@@ -80,8 +80,9 @@ def way_out(bridge: str) -> str:
 
 
 def left_of(domain: str, **more: str) -> list[str]:
-    """What there still is of a domain."""
-    return [path for path in everything(domain, **more) if domain in path]
+    """What there still is of a domain: in Incus, and in the host's firewall."""
+    tables = run("nft", "list", "tables").stdout.splitlines()
+    return [path for path in (*everything(domain, **more), *tables) if domain in path]
 
 
 def remove_leftovers(prefix: str) -> None:
@@ -105,6 +106,9 @@ def remove_leftovers(prefix: str) -> None:
             incus("network", "delete", network["name"])
         elif ours:
             run("ip", "link", "delete", network["name"])  # of a daemon that is gone
+    for table in run("nft", "list", "tables").stdout.splitlines():
+        if re.fullmatch(rf"table inet incus-stt-dns\.net[0-9]*-{re.escape(prefix)}\S*", table):
+            run("nft", f"delete {table}")
     for acl in json.loads(incus("network", "acl", "list", "--format", "json")):
         if re.sub("^net[0-9]*-", "", acl["name"]).startswith(prefix):
             incus("network", "acl", "delete", acl["name"])

@@ -267,6 +267,68 @@ def test_nothing_leaves_but_while_something_is_installed(both: tuple[Project, Pr
     assert production.drift() == []
 
 
+#: Asks DNS servers for a name, each once over UDP and once over TCP; prints what answered.
+ASK = """import json, socket, struct, sys
+name, *servers = sys.argv[1:]
+labels = b"".join(bytes([len(each)]) + each.encode() for each in name.split("."))
+question = struct.pack("!6H", 7, 256, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, 1, 1)
+found = []
+for server in servers:
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        tcp = kind is socket.SOCK_STREAM
+        end = socket.socket(socket.AF_INET, kind)
+        end.settimeout(2)
+        try:
+            end.connect((server, 53))
+            end.sendall((struct.pack("!H", len(question)) if tcp else b"") + question)
+            if end.recv(512):
+                found.append(f"{server} {'tcp' if tcp else 'udp'}")
+        except OSError:
+            pass
+print(json.dumps(found))
+"""
+
+
+def answering(domain: str, *servers: str) -> list[str]:
+    """Which DNS servers answer the machine ``other`` of a domain, and over what."""
+    name = "gpu-server.incus"
+    said = incus("exec", "other", "--", "python3", "-c", ASK, name, *servers, project=domain)
+    return [str(each) for each in json.loads(said)]
+
+
+def test_no_machine_asks_another_bridge_s_dns_server(both: tuple[Project, Project]) -> None:
+    """Nor any other one of the host's, but the one that ``policy:`` names."""
+    production, staging = both
+    own, other = (f"{each.subnet}.254" for each in both)
+    table = f"incus-stt-dns.net-{DOMAIN}"
+    assert answering(DOMAIN, own, other) == [f"{own} udp", f"{own} tcp"]
+    assert answering(staging.domain, own, other) == [f"{other} udp", f"{other} tcp"]
+    # What it is that keeps them from it; who takes it away is named.
+    assert run("nft", f"delete table inet {table}").returncode == 0
+    assert answering(DOMAIN, own, other) == [
+        f"{o} {p}" for o in (own, other) for p in ("udp", "tcp")
+    ]
+    assert production.drift() == ["firewall: rule of the host's firewall: not there -> there"]
+    assert changed(production.up(), f"{DOMAIN}/") == ["firewall"]
+    assert answering(DOMAIN, own, other) == [f"{own} udp", f"{own} tcp"]
+    # A rule in it that somebody has added by hand.
+    added = f"insert rule inet {table} input ip daddr {other} accept"
+    assert run("nft", added).returncode == 0
+    assert answering(DOMAIN, other) == [f"{other} udp", f"{other} tcp"]
+    [line] = production.drift()
+    assert line.startswith("firewall: ") and f"ip daddr {other} accept" in line
+    # A server of the host that somebody has named.
+    production.policy = [{"from": DOMAIN, "to": other, "ports": [53], "protocol": "udp"}]
+    production.write()
+    production.up()
+    assert answering(DOMAIN, own, other) == [f"{own} udp", f"{own} tcp", f"{other} udp"]
+    production.policy = []
+    production.write()
+    production.up()
+    assert answering(DOMAIN, own, other) == [f"{own} udp", f"{own} tcp"]
+    assert production.unchanged() and staging.unchanged()
+
+
 HOME, WORK = f"{DOMAIN}h", f"{DOMAIN}w"
 EXCLUSIVE = f"net-{DOMAIN}-exclusive-ai"
 

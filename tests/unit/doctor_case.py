@@ -12,6 +12,7 @@ from declaration.topology import MachinePlan
 from doctor.__main__ import findings
 from doctor.case import Answer, Case, Facts
 from doctor.finding import Finding
+from host.firewall import TABLE
 from host.objects import MARK, OWNER
 from stack.declare import Declaration
 from tests.unit.values import declared
@@ -129,9 +130,10 @@ def good_case(
             {"ifname": name, "addr_info": [_address(str(domain.gateway))]}
             for name, domain in bridges.items()
         ]
+        facts["tables"] = "\n".join(f"table inet {TABLE}{name}" for name in ("", *bridges))
         facts["instances"] = [instance(plan, stack) for plan in case.machines]
     else:
-        facts |= {"networks": [], "addresses": [], "instances": []}
+        facts |= {"networks": [], "addresses": [], "instances": [], "tables": ""}
     answers = {name: answer(value) for name, value in {**facts, **host}.items()}
     machines = {plan.full_name: machine(case, plan) for plan in case.machines} if up else {}
     return replace(case, facts=Facts(answers, machines, NOW, NOW + 1))

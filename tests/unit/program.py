@@ -39,6 +39,8 @@ from declaration.source_files import ROOT
 from declaration.step import Step
 from gpu.cards import Card
 from host.client import HostError
+from host.dns_rule import rules
+from host.firewall import RULE, Firewall
 from host.objects import OWNER, UUID
 from host.read import AppliedStep, Live, MachineState
 from roles.stt_server.access import CLIENT_KEY
@@ -90,7 +92,8 @@ def host_with(*cards: Card, **more: Any) -> Live:
         for card in cards
         if card.nvidia
     ]
-    values = {"projects": {}, "networks": {}, "pools": ["default", "fast"], **more}
+    empty = {"projects": {}, "networks": {}, "firewall": Firewall()}
+    values = {**empty, "pools": ["default", "fast"], **more}
     return Live({"gpu": {"cards": found}}, "\n".join(lines), **values)
 
 
@@ -237,6 +240,8 @@ def _said(made: Registered, run: int) -> str:
     said: dict[str, Any] = {"invocation": str(run)}
     if part == "instance":
         said = {"uuid": f"uuid of {made.name}"}
+    elif part == "firewall":
+        said = {"set": {RULE: rules(json.loads(plain(made.inputs)["stdin"]))}}
     elif part in ("authority", "certificate"):
         said["certificate"] = "the certificate of the test"
     elif part in ("model", "service"):
@@ -461,6 +466,12 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
         old = machines[domain, machine]
         machines[domain, machine] = replace(old, steps={**old.steps, part: applied})
 
+    tables = {
+        command.data["bridge"]: rules(command.data)
+        for name, command in program.commands.items()
+        if is_firewall(name)
+    }
+
     def configs(kind: str) -> dict[str, Mapping[str, str]]:
         return {key[2]: item["config"] for key, item in objects.items() if key[0] == kind}
 
@@ -470,7 +481,13 @@ def host_after(program: Program, live: Live = EMPTY_HOST) -> Live:
         networks=configs("network"),
         objects=objects,
         machines=machines,
+        firewall=Firewall(tables=tables),
     )
+
+
+def is_firewall(name: str) -> bool:
+    """Whether a command sets a bridge's rule of the host's firewall."""
+    return name.endswith("/firewall")
 
 
 def with_differences(live: Live, step: str, *differences: Difference, stack: str = "") -> Live:
@@ -489,6 +506,10 @@ def without(live: Live, name: str, command: Registered) -> Live:
     if place := place_of(command):
         kept = {key: item for key, item in live.objects.items() if key != place}
         return replace(live, objects=kept)
+    if is_firewall(name):
+        tables = {**live.firewall.tables} if live.firewall else {}
+        del tables[command.data["bridge"]]
+        return replace(live, firewall=Firewall(tables=tables))
     domain, machine, part = name.split("/", 2)
     state = live.machines[domain, machine]
     machines = dict(live.machines)

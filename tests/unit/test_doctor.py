@@ -153,6 +153,20 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
     ({"nft": None}, "connections", Mark.DOUBTFUL, "on the host: apt-get install nftables"),
     ({"user": "1000"}, "connections", Mark.DOUBTFUL, "(not root, and sudo asks)"),
     ({"user": "1000", "sudo": ""}, "connections", Mark.GOOD, "a bridge that closes are cut"),
+    ({}, "DNS", Mark.GOOD, "machines ask no other bridge's DNS server"),
+    (
+        {"tables": "table inet incus\ntable inet incus-stt-dns.net-ai-tools2"},
+        "DNS",
+        Mark.DOUBTFUL,
+        "the rule of the host's firewall is not there -> make up STACK=cpu sets it",
+    ),
+    (
+        {"tables": Answer(1, "sudo: a password is required")},
+        "DNS",
+        Mark.DOUBTFUL,
+        "those of ai-tools can send data out within names, by another bridge's DNS server: the",
+    ),
+    ({"nft": None, "tables": None}, "DNS", Mark.DOUBTFUL, "apt-get install nftables"),
     ({"ip_forward": "0"}, "forwarding", Mark.BROKEN, "net.ipv4.ip_forward=0"),
     ({"ip_forward": "0", "networks": []}, "forwarding", Mark.GOOD, "its first bridge"),
     (
@@ -175,6 +189,15 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
 def test_the_host(host: dict[str, Any], subject: str, mark: Mark, said: str) -> None:
     found = one(good_case(**host), subject)
     assert found.mark is mark and said in f"{found.found} -> {found.next}"
+
+
+def test_the_dns_of_a_domain_on_another_member_of_a_cluster() -> None:
+    named = {"environment": {**SERVER["environment"], "server_name": "one"}}
+    members = [{"server_name": name, "status": "Online"} for name in ("one", "two")]
+    case = good_case(server=named, members=members)
+    elsewhere = [{**instance(plan), "location": "two"} for plan in case.machines]
+    found = one(good_case(server=named, members=members, instances=elsewhere), "DNS")
+    assert "its machines are on two of the cluster, and the rule is set on one only" in found.found
 
 
 def test_a_kernel_that_does_not_tell_its_limit() -> None:

@@ -246,7 +246,8 @@ def test_a_remote_is_looked_at_by_its_api() -> None:
     missing: dict[str, Any] = dict.fromkeys(asked)
     case = good_case(declared(connection="incus:box"), **missing)
     bad = {each.subject for each in findings(case) if each.next}
-    assert bad == {"host"}
+    assert bad == {"host", "DNS"}
+    assert "name the host with stt:connection: ssh:USER@HOST" in one(case, "DNS").next
     case = replace(case, facts=replace(case.facts, answers={
         **case.facts.answers, "instances": Answer(0, "[]")
     }))  # fmt: skip

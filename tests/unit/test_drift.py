@@ -17,6 +17,7 @@ from components.state import STACK_ID
 from declaration.connection import Connection
 from host.client import HostError
 from host.egress import SUFFIX, Egress
+from host.firewall import RULE
 from host.objects import BASE_IMAGE, IMAGE, UUID
 from host.read import AGENT, AppliedStep, Live, MachineState, parse_live
 from host.reading import read_live
@@ -26,6 +27,7 @@ from tests.unit.program import (
     Program,
     first_run,
     host_after,
+    is_firewall,
     place_of,
     run,
     with_differences,
@@ -59,6 +61,8 @@ ON_THE_HOST = sorted(name for name in COMMANDS if name not in (*KEPT, CLOSED))
 def group(name: str) -> str:
     """What sort of thing a Command makes: a type of object, an agent, a kind of step."""
     place = place_of(COMMANDS[name])
+    if is_firewall(name):
+        return "firewall"
     return place[0] if place else COMMANDS[name].step_kind or "agent"
 
 
@@ -66,6 +70,8 @@ def gone(name: str) -> list[str]:
     """The drift of a Command whose thing is gone."""
     if place := place_of(COMMANDS[name]):
         return [f"{place[0]} {place[2]}: not there -> there"]
+    if is_firewall(name):
+        return [f"{RULE}: not there -> there"]
     if group(name) == "agent":
         return [f"agent {AGENT}: does not answer -> answers"]
     return ["step: not applied -> applied"]

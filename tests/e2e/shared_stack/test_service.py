@@ -28,7 +28,7 @@ UNIT = "faster-whisper.service"
 COMMANDS = """
     stack/id stt_server/key
     {domain}/project {domain}/network {domain}/acl {domain}/acl/closed {domain}/acl/install
-    {domain}/profile/default {domain}/volume/models
+    {domain}/firewall {domain}/profile/default {domain}/volume/models
     {machine}/instance {machine}/agent
     {machine}/base_system/names {machine}/base_system/packages {machine}/base_system/uv
     {machine}/stt_server/user {machine}/stt_server/server {machine}/stt_server/program

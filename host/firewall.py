@@ -1,0 +1,120 @@
+"""What the host's own firewall has for the bridges of this program (``host.dns_rule``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.difference import Difference, compare_text, missing
+
+#: The table of a bridge is called so, and then as the bridge is.
+TABLE = "incus-stt-dns."
+#: The same for the unit that sets it again at boot, and the file that has it.
+UNIT, FILE = "incus-stt-dns-", "dns-"
+UNITS, FILES = "/etc/systemd/system", "/etc/incus-stt"
+#: What the rule itself is called.
+RULE = "rule of the host's firewall"
+
+#: Whether there is nft, and root for it. Without a login, tools of root are not on PATH.
+CAN = """PATH=$PATH:/usr/sbin:/sbin
+export LC_ALL=C
+[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
+can=no
+if ! command -v nft >/dev/null; then why=nft
+elif ! tables=$($sudo nft list tables 2>/dev/null </dev/null); then why=root
+else can=yes why=
+fi
+"""
+#: Tells what is set, of every bridge: why nothing is known, the files for the boot, the tables.
+#: One call for each: of two in one call, nft 1.0.6 finds only one.
+READ = f"""{CAN}[ -z "$why" ] || echo "why $why"
+sha256sum {FILES}/{FILE}*.nft {UNITS}/{UNIT}*.service {UNITS}/*.wants/{UNIT}*.service 2>/dev/null
+[ "$can" = no ] || printf '%s\\n' "$tables" | while read -r _ family table; do
+    case $family.$table in
+    inet.{TABLE}*) $sudo nft -n -s list table inet "$table" 2>/dev/null </dev/null ;;
+    esac
+done
+:
+"""
+
+#: Why the rule does not hold, and the next step.
+NO_NFT = ("there is no nft on the host", "on the host: apt-get install nftables")
+NO_ROOT = (
+    "the user there is not root, and sudo asks for a password",
+    "let this user run nft with sudo without a password",
+)
+REMOTE = (
+    "through a remote of Incus nobody can set a rule of the host's firewall",
+    "name the host with stt:connection: ssh:USER@HOST, with root or sudo without a password",
+)
+
+
+def on_another(member: str, answers: str) -> tuple[str, str]:
+    """The same of a domain whose machines are on another member of the cluster."""
+    return (
+        f"its machines are on {member} of the cluster, and the rule is set on {answers} only",
+        f"stop what asks for names there by that host's own firewall, or have the domain on "
+        f"{answers}",
+    )
+
+
+@dataclass(frozen=True)
+class Firewall:
+    """What is set on a host.
+
+    ``why_not`` says why nothing can be read or set, and the next step; empty where it can.
+    ``tables`` are the rules by bridge as nft shows them, ``files`` the digests of files by path.
+    """
+
+    why_not: tuple[str, ...] = ()
+    tables: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, bridge: str) -> dict[str, str]:
+        """What is set for a bridge: the rule, and each file by its path."""
+        names = (f"{FILE}{bridge}.nft", f"{UNIT}{bridge}.service")
+        rule = {RULE: self.tables[bridge]} if bridge in self.tables else {}
+        files = self.files.items()
+        return rule | {path: sum_ for path, sum_ in files if path.rpartition("/")[2] in names}
+
+
+def parse_firewall(said: str) -> Firewall:
+    """What ``READ`` has said."""
+    why: tuple[str, ...] = ()
+    files, tables, name = dict[str, str](), dict[str, list[str]](), ""
+    for line in said.splitlines():
+        digest, _, path = line.partition("  ")
+        if line in ("why nft", "why root"):
+            why = NO_NFT if line == "why nft" else NO_ROOT
+        elif found := re.fullmatch(rf"table inet {re.escape(TABLE)}(\S+) {{", line):
+            name = found[1]
+            tables[name] = []
+        elif line == "}":
+            name = ""
+        elif name:
+            tables[name].append(line.strip())
+        elif path:
+            files[path] = digest
+    return Firewall(why, {each: "\n".join(lines) for each, lines in tables.items()}, files)
+
+
+def drift(bridge: str, noted: Mapping[str, str], now: Firewall) -> list[Difference]:
+    """Where a bridge has something else than what was set; ``noted`` is empty where nothing was.
+
+    Of a host that tells nothing any more nothing is known.
+    """
+    if now.why_not:
+        return []
+    if not noted:
+        return [missing(RULE)]
+    found = now.of(bridge)
+    differences: list[Difference] = []
+    for name in sorted({*noted, *found}):
+        if name == RULE:
+            differences += compare_text(name, noted.get(name, ""), found.get(name))
+        elif name not in found:
+            differences.append(missing(name))
+        elif noted.get(name) != found[name]:
+            differences.append(Difference(name, "changed", "as it was set"))
+    return differences
