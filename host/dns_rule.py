@@ -57,22 +57,27 @@ ExecStart=nft -f {file}
 WantedBy=multi-user.target incus.service
 """
 
-#: Sets the rules of stdin.
+#: What to do after a boot that has taken the rule away.
+_AGAIN = "After a boot, run up again."
+
+#: Sets the rules of stdin. Who may run nothing but nft with sudo has no unit for the boot.
 _SET = (
     CAN
-    + """if [ "$can" = yes ]; then
+    + """boot=
+if [ "$can" = yes ]; then
     set -e
     rules=$(cat)
     printf '%s\\n' "$rules" | $sudo nft -f -
     if [ -d /run/systemd/system ]; then
-        $sudo mkdir -p {folder}
-        printf '%s\\n' "$rules" | $sudo tee {rules_file} >/dev/null
-        printf '%s' {unit} | $sudo tee {unit_file} >/dev/null
-        $sudo systemctl daemon-reload
-        $sudo systemctl --quiet enable --now {unit_name}
+        $sudo mkdir -p {folder} &&
+            printf '%s\\n' "$rules" | $sudo tee {rules_file} >/dev/null &&
+            printf '%s' {unit} | $sudo tee {unit_file} >/dev/null &&
+            $sudo systemctl daemon-reload &&
+            $sudo systemctl --quiet enable --now {unit_name} || boot=no
     fi
     set +e
 fi >&2
+[ -z "$boot" ] || echo "boot no"
 """
     + READ
 )
@@ -163,11 +168,16 @@ def apply_rules(connection: Connection, desired: Mapping[str, Any]) -> dict[str,
         HostError: nft or systemd refuses it.
     """
     bridge = desired["bridge"]
-    found = parse_firewall(_run(connection, _SET.format(**_words(bridge)), bridge, rules(desired)))
+    said = _run(connection, _SET.format(**_words(bridge)), bridge, rules(desired))
+    found = parse_firewall(said)
     if found.why_not:
         why, todo = found.why_not
         return {"done": "not set", "set": {}, "why": f"The {RULE} is not set: {why}. {todo}"}
-    return {"done": "set", "set": found.of(bridge)}
+    done = {"done": "set", "set": found.of(bridge)}
+    if "boot no" in said.splitlines():
+        why = f"The {RULE} for {bridge} is set until the host's next boot"
+        done["why"] = f"{why}: no unit could be set up; that takes more of sudo than nft. {_AGAIN}"
+    return done
 
 
 def remove_rules(connection: Connection, bridge: str, owner: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ export LC_ALL=C
 [ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
 can=no
 if ! command -v nft >/dev/null; then why=nft
-elif ! tables=$($sudo nft list tables 2>/dev/null </dev/null); then why=root
+elif ! tables=$($sudo nft list tables 2>/dev/null </dev/null); then
+    [ -n "$sudo" ] && why=root || why=kernel
 else can=yes why=
 fi
 """
@@ -44,18 +45,21 @@ NO_ROOT = (
     "the user there is not root, and sudo asks for a password",
     "let this user run nft with sudo without a password",
 )
+NO_KERNEL = ("nft does not work there", "on the host, as root: nft list tables says why")
 REMOTE = (
     "through a remote of Incus nobody can set a rule of the host's firewall",
     "name the host with stt:connection: ssh:USER@HOST, with root or sudo without a password",
 )
+#: How ``READ`` says it.
+_WHY = {"why nft": NO_NFT, "why root": NO_ROOT, "why kernel": NO_KERNEL}
 
 
 def on_another(member: str, answers: str) -> tuple[str, str]:
     """The same of a domain whose machines are on another member of the cluster."""
     return (
         f"its machines are on {member} of the cluster, and the rule is set on {answers} only",
-        f"stop what asks for names there by that host's own firewall, or have the domain on "
-        f"{answers}",
+        f"have the domain on {answers}, or drop by that member's own firewall what its bridge "
+        "sends to port 53 of other addresses",
     )
 
 
@@ -85,8 +89,8 @@ def parse_firewall(said: str) -> Firewall:
     files, tables, name = dict[str, str](), dict[str, list[str]](), ""
     for line in said.splitlines():
         digest, _, path = line.partition("  ")
-        if line in ("why nft", "why root"):
-            why = NO_NFT if line == "why nft" else NO_ROOT
+        if line in _WHY:
+            why = _WHY[line]
         elif found := re.fullmatch(rf"table inet {re.escape(TABLE)}(\S+) {{", line):
             name = found[1]
             tables[name] = []

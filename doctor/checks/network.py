@@ -170,7 +170,8 @@ def _asks_others(case: Case, domain: DomainPlan) -> tuple[str, ...]:
     if not case.answer("nft").there:
         return firewall.NO_NFT
     if not case.answer("tables").worked:
-        return firewall.NO_ROOT
+        root = case.answer("user").text.strip() == "0"
+        return firewall.NO_KERNEL if root else firewall.NO_ROOT
     if f"table inet {firewall.TABLE}{domain.bridge}" in case.answer("tables").text.splitlines():
         return ()
     return (f"the {firewall.RULE} is not there", f"{case.make('up')} sets it")

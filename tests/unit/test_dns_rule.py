@@ -18,7 +18,18 @@ from declaration.policy import INTERNET
 from host import dns_rule
 from host.client import Client, HostError
 from host.dns_rule import apply_rules, remove_rules, rules
-from host.firewall import CAN, NO_NFT, NO_ROOT, READ, REMOTE, RULE, Firewall, drift, parse_firewall
+from host.firewall import (
+    CAN,
+    NO_KERNEL,
+    NO_NFT,
+    NO_ROOT,
+    READ,
+    REMOTE,
+    RULE,
+    Firewall,
+    drift,
+    parse_firewall,
+)
 from host.objects import OWNER
 from host.read import Live
 from host.reading import read_script
@@ -170,6 +181,15 @@ def test_where_systemd_starts_the_host_a_unit_sets_it_again(stage: Stage) -> Non
     assert "After=nftables.service\n" in unit
 
 
+def test_who_may_run_only_nft_with_sudo_has_it_until_the_next_boot(stage: Stage) -> None:
+    stage.systemd.mkdir()
+    stage.program("sudo", 'shift; [ "$1" = nft ] || exit 1; exec "$@"')
+    done = apply_rules(LOCAL, DESIRED)
+    assert (done["done"], list(done["set"])) == ("set", [RULE])
+    assert "until the host's next boot" in done["why"] and "run up again" in done["why"]
+    assert stage.said == ["nft -f -"]
+
+
 @pytest.mark.parametrize(("lacks", "why"), [("nft", NO_NFT), ("root", NO_ROOT)])
 def test_where_the_host_does_not_let_it_be_set_it_says_so(
     stage: Stage, lacks: str, why: tuple[str, str]
@@ -247,6 +267,7 @@ def test_what_is_read_is_told_by_bridge() -> None:
     assert found.of("net-a") == NOTED and not found.why_not
     assert found.of("net-ab") == {RULE: "", "/etc/incus-stt/dns-net-ab.nft": "89"}
     assert parse_firewall("why nft\n").why_not == NO_NFT
+    assert parse_firewall("why kernel\n").why_not == NO_KERNEL
     assert parse_firewall(f"why root\n0123abcd  {FILE}\n") == Firewall(
         NO_ROOT, files={FILE: "0123abcd"}
     )

@@ -161,11 +161,12 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         "the rule of the host's firewall is not there -> make up STACK=cpu sets it",
     ),
     (
-        {"tables": Answer(1, "sudo: a password is required")},
+        {"user": "1000", "tables": Answer(1, "sudo: a password is required")},
         "DNS",
         Mark.DOUBTFUL,
         "those of ai-tools can send data out within names, by another bridge's DNS server: the",
     ),
+    ({"tables": Answer(1, "no such protocol")}, "DNS", Mark.DOUBTFUL, "nft does not work there"),
     ({"nft": None, "tables": None}, "DNS", Mark.DOUBTFUL, "apt-get install nftables"),
     ({"ip_forward": "0"}, "forwarding", Mark.BROKEN, "net.ipv4.ip_forward=0"),
     ({"ip_forward": "0", "networks": []}, "forwarding", Mark.GOOD, "its first bridge"),
