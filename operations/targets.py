@@ -28,7 +28,8 @@ def stt_targets(declaration: Declaration) -> list[str]:
         volumes = sorted({volume for role in machine.roles for volume in ROLES[role].volumes})
         resources += [
             *(domain, f"{domain}/project", f"{domain}/acl", f"{domain}/acl/install"),
-            *(f"{domain}/acl/ai", f"{domain}/network", f"{domain}/profile/*"),
+            *(f"{domain}/acl/ai", f"{domain}/firewall", f"{domain}/network"),
+            f"{domain}/profile/*",
             *(f"{domain}/volume/{volume}" for volume in volumes),
             *(name, f"{name}/instance", f"{name}/agent"),
             *(f"{name}/{role}{part}" for role in ("base_system", STT_ROLE) for part in ("", "/*")),
