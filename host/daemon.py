@@ -64,6 +64,22 @@ def own_socket() -> str:
     return place if os.access(place, os.W_OK) else ""
 
 
+def own_daemon(end: float) -> Daemon | None:
+    """The daemon of this machine, until ``end``; None where the client has to ask.
+
+    In a cluster it has to: Incus runs nothing with recorded output on another member (6.0).
+    """
+    path = own_socket()
+    if not path:
+        return None
+    daemon = Daemon(path, end)
+    try:
+        clustered = daemon.get("/1.0")["environment"]["server_clustered"]
+    except (DaemonError, LookupError):  # the client says what is wrong
+        return None
+    return None if clustered else daemon
+
+
 @dataclass(frozen=True)
 class Daemon:
     """The daemon behind a socket; nothing waits beyond ``end``, a time of ``time.monotonic``."""

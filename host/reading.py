@@ -1,7 +1,7 @@
 """How the host is read: Incus' objects, the agents of its machines and the host itself, at once.
 
-On this machine the daemon is asked over its socket; where that cannot be, and on other hosts, one
-script asks with the client of Incus.
+This machine's daemon is asked over its socket. Where that cannot be, on other hosts and in a
+cluster, one script asks with the client of Incus.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from declaration.connection import Connection
 from host import inotify
 from host.client import SSH, Client, HostError, incus_words, remote_variable, shell
-from host.daemon import Daemon, DaemonError, begin, own_socket, side_by_side
+from host.daemon import Daemon, DaemonError, begin, own_daemon, side_by_side
 from host.firewall import READ as FIREWALL_READ
 from host.objects import MARK
 from host.read import AGENT_WORDS, READS, Live, MachineState, machine_state, parse_live
@@ -145,7 +143,6 @@ def _ask_daemon(daemon: Daemon, pool: str) -> dict[str, Any]:
     """
     required = {name: begin(partial(daemon.get, path)) for name, path in READS.items()}
     volumes = begin(partial(daemon.get, VOLUMES.format(pool=pool)))
-    cluster = begin(partial(_ask_members, daemon))
     answers: dict[str, Any] = {}
     running = [each for each in required["instances"].result() if _is_asked(each)]
 
@@ -156,7 +153,7 @@ def _ask_daemon(daemon: Daemon, pool: str) -> dict[str, Any]:
             answers[f"machine {project} {name}"] = said
 
     side_by_side(ask, running, 2 * (os.cpu_count() or 1))
-    answers |= {name: each.result() for name, each in required.items()} | cluster.result()
+    answers |= {name: each.result() for name, each in required.items()}
     with suppress(DaemonError):
         answers["volumes"] = volumes.result()
     return answers
@@ -168,32 +165,15 @@ def _is_asked(instance: Mapping[str, Any]) -> bool:
     return instance["status"] == "Running" and marks == dict(MARK)
 
 
-def _ask_members(daemon: Daemon) -> dict[str, Any]:
-    """The members of a cluster, which of them answers here, and the hardware of each."""
-    try:
-        members = daemon.get(_MEMBERS)
-        answers: dict[str, Any] = {"members": members, "server": daemon.get("/1.0")}
-    except DaemonError:
-        return {}  # there is no cluster
-    soon = replace(daemon, end=min(daemon.end, time.monotonic() + 20))
-
-    def ask(name: str) -> None:
-        with suppress(DaemonError):
-            answers[f"hardware {name}"] = soon.get(f"{_HARDWARE}{quote(name)}")
-
-    side_by_side(ask, [each["server_name"] for each in members], 4)
-    return answers
-
-
 class Reading:
     """A read of the host that is under way."""
 
     def __init__(self, connection: Connection, pool: str) -> None:
         self._connection = connection
         self._end = time.monotonic() + DEADLINE
-        path = own_socket() if connection.kind == "local" else ""
-        self._asked = begin(partial(_ask_daemon, Daemon(path, self._end), pool)) if path else None
-        script = read_script(connection, pool, client=not path)
+        daemon = own_daemon(self._end) if connection.kind == "local" else None
+        self._asked = begin(partial(_ask_daemon, daemon, pool)) if daemon else None
+        script = read_script(connection, pool, client=not daemon)
         try:
             self._process = subprocess.Popen(  # noqa: S603  # the operator's own host
                 [*shell(connection), script],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import socketserver
 import threading
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from host.daemon import Daemon, DaemonError, begin, own_socket, side_by_side
+from host.daemon import Daemon, DaemonError, begin, own_daemon, own_socket, side_by_side
 
 LOG = "/1.0/instances/box/logs/exec-output/"
 OPERATION = "/1.0/operations/7"
@@ -24,6 +25,7 @@ class Handler(BaseHTTPRequestHandler):
 
     asked: list[str]
     ended: bool
+    clustered: bool
 
     def address_string(self) -> str:
         return "a socket"
@@ -39,6 +41,7 @@ class Handler(BaseHTTPRequestHandler):
             "POST /1.0/instances/box/exec": {"operation": OPERATION},
             f"GET {OPERATION}/wait": {"metadata": {"metadata": output and {"output": output}}},
             "GET /1.0/one": {"metadata": {"answer": 1}},
+            "GET /1.0": {"metadata": {"environment": {"server_clustered": self.clustered}}},
         }
         path = self.path.partition("?")[0]
         if path.startswith(LOG):
@@ -62,7 +65,7 @@ class Server(socketserver.ThreadingUnixStreamServer):
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """The socket of a daemon; what it was asked is in Handler.asked."""
-    Handler.asked, Handler.ended = [], True
+    Handler.asked, Handler.ended, Handler.clustered = [], True, False
     path = tmp_path / "unix.socket"
     with Server(str(path), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -130,6 +133,22 @@ def test_the_socket_is_the_one_that_the_client_would_use(
     monkeypatch.delenv("INCUS_REMOTE")
     monkeypatch.setenv("PATH", str(place))  # without a client nothing could be changed
     assert own_socket() == ""
+
+
+@pytest.mark.usefixtures("_client")
+def test_a_member_of_a_cluster_is_asked_by_the_client(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = time.monotonic() + 60
+    monkeypatch.setenv("INCUS_SOCKET", str(place))
+    assert own_daemon(end) == Daemon(str(place), end)
+    Handler.clustered = True
+    assert own_daemon(end) is None
+    silent = place.with_name("silent")
+    with socket.socket(socket.AF_UNIX) as closed:
+        closed.bind(str(silent))  # nobody listens
+        monkeypatch.setenv("INCUS_SOCKET", str(silent))
+        assert own_daemon(end) is None
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import fields
 
 import pytest
 
 import host.reading
 from declaration.connection import Connection
-from host.daemon import own_socket
+from host.daemon import own_daemon
 from host.read import Live
 from host.reading import read_live
 from tests.e2e.project import RECORDINGS, Project, changed, incus, post_recording, run
@@ -43,12 +44,12 @@ def test_the_socket_and_the_client_say_the_same(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine's daemon is asked over its socket, those of other hosts with the client."""
-    assert own_socket()
+    assert own_daemon(time.monotonic() + 60)
     asked = read_live(Connection("local"), project.pool)
     assert (project.domain, "gpu-server") in asked.machines
     noted = incus("query", f"/1.0/instances/gpu-server/logs?project={project.domain}")
     assert "exec" not in noted  # what the agent said is not left with Incus
-    monkeypatch.setattr(host.reading, "own_socket", str)
+    monkeypatch.setattr(host.reading, "own_daemon", lambda end: None)
     assert read_live(Connection("local"), project.pool).machines == asked.machines
     different = {
         each.name
