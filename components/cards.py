@@ -1,4 +1,4 @@
-"""The cards that the host has, or a member of its cluster."""
+"""The cards and the memory that the host has, or a member of its cluster."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def cards_of(live: Live, member: str = "") -> list[Card]:
         return parse_cards(live.resources, live.nvidia_smi)
     said = live.nvidia_smi if member == live.answers else ""
     return parse_cards(live.members[member].resources, said)
+
+
+def memory_of(live: Live, member: str = "") -> int:
+    """The bytes of memory of the host, or of a member of the cluster; 0: it does not tell."""
+    resources = live.members[member].resources if member else live.resources
+    return int((resources.get("memory") or {}).get("total") or 0)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pulumi
 
-from components.cards import cards_of
+from components.cards import cards_of, memory_of
 from components.members import Placement
+from declaration.memory import limit_mib
 from declaration.problems import DeclarationError, Problem
 from declaration.topology import MachinePlan
 from engines import ENGINES
@@ -57,7 +58,7 @@ def plan(declaration: Declaration, live: Live | None, placement: Placement) -> D
     services: dict[str, list[Holder]] = {}
     running = holders(live.gpu_processes, _own_services(declaration)) if live else {}
     for service in declaration.services:
-        cards, answers = None, list[tuple[CardUser, list[str]]]()
+        cards, memory, answers = None, None, list[tuple[CardUser, list[str]]]()
         beside, now = list[Holder](), list[Holder]()
         if live and service.machine.domain not in placement.left:
             member = placement.of(service.machine.domain)
@@ -65,11 +66,14 @@ def plan(declaration: Declaration, live: Live | None, placement: Placement) -> D
             first = f"{member} {cards[0].pci}" if cards else ""
             beside = services.setdefault(first, [])
             answers = list(_answers(declaration, cards, live, placement, member))
+            if not service.machine.gpus:
+                answers = list(_answers_of(service.machine, live))
+            memory = limit_mib(service.machine.memory, memory_of(live, member))
             here = running if member in ("", live.answers) else {}
             now = here.get(cards[0].pci if cards else "", [])
         models = [m for user, said in answers for m in user.models(declaration.settings, said)]
         loaded = [h for user, said in answers for h in user.loaded(declaration.settings, said)]
-        made = make_plan(declaration, service, cards, models, beside, [*now, *loaded])
+        made = make_plan(declaration, service, cards, models, beside, [*now, *loaded], memory)
         plans.append(made)
         need = stt_memory(service.model, made.compute_type, service.device)
         if need and service.device == "cuda":
@@ -115,5 +119,16 @@ def _answers(
         if placement.of(machine.domain) != member:
             continue
         if set(cards) & set(select_cards(machine.gpus, cards_of(live, member))):
-            state = live.machines.get((machine.domain, machine.name))
-            yield user, [json.dumps(each) for each in state.answers.values()] if state else []
+            yield user, _said(machine, live)
+
+
+def _answers_of(machine: MachinePlan, live: Live) -> Iterator[tuple[CardUser, list[str]]]:
+    """What else takes memory of a machine without a card, with what it answers."""
+    for role in machine.roles:
+        if user := ROLES[role].card_user:
+            yield user, _said(machine, live)
+
+
+def _said(machine: MachinePlan, live: Live) -> list[str]:
+    state = live.machines.get((machine.domain, machine.name))
+    return [json.dumps(each) for each in state.answers.values()] if state else []

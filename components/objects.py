@@ -8,6 +8,7 @@ from typing import Any
 from declaration import infra
 from declaration.gpu_devices import vendor_of
 from declaration.idmap import ISOLATED
+from declaration.memory import LIMIT
 from declaration.policy import Flow
 from declaration.settings import Snapshots
 from declaration.topology import DomainPlan, MachinePlan
@@ -158,7 +159,8 @@ def instance(
     """The container; ``volumes`` maps each storage volume to where it is mounted.
 
     ``member`` is where in a cluster it is.
-    What a profile says of its users on the host is said here too: a change takes a restart.
+    What a profile says of its users on the host is said here too: a change takes a restart. So is
+    what it says of memory, where the machine has a limit without a word.
     """
     disks = {
         name: {"type": "disk", "pool": pool, "source": name, "path": path}
@@ -171,6 +173,7 @@ def instance(
         "config": {
             "boot.autostart": "true",
             ISOLATED: str(plan.isolated).lower(),
+            LIMIT: plan.memory,
             **plan.machine.config,
             **MARK,
         },

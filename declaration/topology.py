@@ -11,6 +11,7 @@ from declaration.environment import Environment
 from declaration.gpu_devices import Vendor, device_problems, may_be_same, vendor_of
 from declaration.idmap import is_isolated
 from declaration.infra import LAST_MACHINE, NAME_MAX, TRUST_LEVELS, Domain, Infra, Machine, Profile
+from declaration.memory import DEFAULT, memory_limit
 from declaration.policy import Flow, policy_flows
 from declaration.problems import DeclarationError, Problem, show, suggest
 
@@ -39,6 +40,8 @@ class MachinePlan:
     gpus: tuple[Mapping[str, str], ...] = ()
     #: Whether its users are nobody else's on the host.
     isolated: bool = True
+    #: How much memory it may take (``declaration.memory``).
+    memory: str = DEFAULT
 
     @property
     def roles(self) -> list[str]:
@@ -298,7 +301,8 @@ def _addresses(
                     address,
                     machine,
                     tuple(_gpus(domain, machine)),
-                    _isolated(domain, machine),
+                    is_isolated(_configs(domain, machine), default=True),
+                    memory_limit(_configs(domain, machine)),
                 )
             )
     return tuple(plans)
@@ -361,9 +365,9 @@ def _profiles(domain: Domain, machine: Machine) -> list[Profile]:
     return [domain.profiles[name] for name in machine.profiles if name in domain.profiles]
 
 
-def _isolated(domain: Domain, machine: Machine) -> bool:
-    configs = [*(profile.config for profile in _profiles(domain, machine)), machine.config]
-    return is_isolated(configs, default=True)
+def _configs(domain: Domain, machine: Machine) -> list[dict[str, str]]:
+    """What is said of a machine, in the order in which later words win."""
+    return [*(profile.config for profile in _profiles(domain, machine)), machine.config]
 
 
 def _gpus(domain: Domain, machine: Machine) -> list[dict[str, str]]:

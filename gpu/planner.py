@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from declaration.memory import LIMIT
 from declaration.problems import Problem, show
-from declaration.settings import AUTO, Settings
-from engines import Engine
+from declaration.settings import AUTO
 from engines.model_ref import ModelRef
 from engines.speech_model import Memory
 from gpu.alternatives import fitting_combinations
@@ -43,8 +43,11 @@ def make_plan(
     ollama: Sequence[OllamaModel],
     holders: Sequence[Holder] = (),
     now: Sequence[Holder] = (),
+    memory: int | None = None,
 ) -> GpuPlan:
     """The plan for an STT service.
+
+    ``memory`` is how many MiB its machine may take; None where that is not known.
 
     ``cards`` are those of its machine; None where the host is not known. ``holders`` hold memory
     of the first of them for good, and ``now`` are those that do at the moment: they are told, and
@@ -52,7 +55,7 @@ def make_plan(
     """
     settings, engine = declaration.settings, declaration.engine
     if service.device == "cpu" or not settings.enabled:
-        return _plan_cpu(settings, engine)
+        return _plan_cpu(declaration, service, ollama, memory)
     if cards is None:
         first = engine.compute_types[service.device][0]
         kind = first if settings.quantization == AUTO else settings.quantization
@@ -61,12 +64,38 @@ def make_plan(
     return plan_gpu(declaration, service, cards, ollama, holders, now)
 
 
-def _plan_cpu(settings: Settings, engine: Engine) -> GpuPlan:
-    """Without a card there is little to choose."""
+def _plan_cpu(
+    declaration: Declaration,
+    service: SttService,
+    ollama: Sequence[OllamaModel],
+    memory: int | None,
+) -> GpuPlan:
+    """Without a card there is little to choose, and the machine's memory to look at."""
+    settings, kinds = declaration.settings, declaration.engine.compute_types["cpu"]
+    kind: str = settings.quantization
+    notes: tuple[str, ...] = ()
     if settings.quantization == AUTO:
-        kind = engine.compute_types["cpu"][0]
-        return GpuPlan(kind, (f"stt:quantization auto: {kind}, the fastest on a CPU",))
-    return GpuPlan(settings.quantization)
+        kind, notes = kinds[0], (f"stt:quantization auto: {kinds[0]}, the fastest on a CPU",)
+    need = stt_memory(service.model, kind, "cpu") if settings.enabled else None
+    if need is None or memory is None:
+        return GpuPlan(kind, notes)
+    machine, model = service.machine.name, service.model.name
+    beside = [] if service.machine.gpus else [each for each in ollama if each.mib]  # not on a card
+    listed = map(str, beside)
+    sizes = f"{model} in {kind} takes about {need} of memory ({need.source.value})"
+    sizes += f"; of Ollama {', '.join(listed)}" if beside else ""
+    may = f"the machine may take {memory / 1024:.1f} GiB ({LIMIT} {service.machine.memory})"
+    spare = memory - need.mib - sum(each.mib or 0 for each in beside)
+    if spare >= 0:
+        return GpuPlan(kind, (*notes, f"{machine}: {sizes}; {may}: fits"))
+    why = "the kernel ends a service that takes more"
+    if need.mib <= memory:
+        why = "both at once do not fit, and the kernel ends a service that takes more"
+    warning = (
+        f"{machine}: {sizes}; {may}: {why}. Choose a smaller model, or give the machine more "
+        f"({LIMIT} in its config)"
+    )
+    return GpuPlan(kind, notes, (warning,))
 
 
 def plan_gpu(

@@ -150,6 +150,16 @@ def test_config_of_a_machine_takes_effect(project: Project) -> None:
     assert project.inside("nproc", machine="first") == "1"
 
 
+def test_a_machine_leaves_its_host_a_part_of_the_memory(project: Project) -> None:
+    total = json.loads(incus("query", "/1.0/resources"))["memory"]["total"]
+
+    def most(machine: str) -> int:
+        return int(project.inside("cat", "/sys/fs/cgroup/memory.max", machine=machine))
+
+    assert most("second") == pytest.approx(total * 0.9, rel=0.01)
+    assert most("first") == 2**30
+
+
 def test_the_image_is_the_one_of_the_setting(project: Project) -> None:
     alias = json.loads(incus("query", "/1.0/images/aliases/incus-stt%2Fimages%2Fdebian%2F12"))
     assert instance("first")["config"]["volatile.base_image"] == alias["target"]

@@ -13,7 +13,7 @@ import yaml
 
 from agent.difference import Difference
 from host.read import Live
-from tests.unit.cluster import CLUSTER, HARDWARE, MEMBERS, cluster_after
+from tests.unit.cluster import BARE, CLUSTER, HARDWARE, MEMBERS, cluster_after
 from tests.unit.program import (
     EMPTY_HOST,
     Program,
@@ -85,6 +85,16 @@ def test_a_domain_is_on_one_member_with_its_volumes(infra: Infra) -> None:
     assert volume[volume.index("--member") + 1] == "node3"
     again = run("cpu", cluster_after(program), program, infra=file)
     assert not again.changes(program) and not again.drift
+
+
+def test_a_machine_may_take_of_its_member_s_memory(infra: Infra) -> None:
+    memory = {"memory": {"total": 4 * 2**30}}
+    node2 = replace(CLUSTER.members["node2"], resources={**BARE, **memory})
+    live = replace(CLUSTER, members={**CLUSTER.members, "node2": node2})
+    log = "\n".join(run("cpu", live, infra=infra(one={"a": server("node2")})).log)
+    assert "the machine may take 3.6 GiB (limits.memory 90%): fits" in log
+    log = "\n".join(run("cpu", live, infra=infra(one={"a": server("node1")})).log)
+    assert "may take" not in log  # it does not tell
 
 
 def test_without_a_cluster_nothing_names_a_member(infra: Infra) -> None:

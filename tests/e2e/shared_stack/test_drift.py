@@ -94,7 +94,7 @@ def test_changed_incus_objects_are_named_field_by_field_and_restored(project: Pr
         "volume/models: description: somebody -> incus-stt",
         "gpu-server/instance: config.environment.API_TOKEN: (another value, not shown)"
         " -> (not shown)",
-        "gpu-server/instance: config.limits.memory: 3GiB -> (none)",
+        "gpu-server/instance: config.limits.memory: 3GiB -> 90%",
         f"gpu-server/instance: devices.eth0.ipv4.address: {project.subnet}.77"
         f" -> {project.subnet}.1",
         "gpu-server/instance: devices.odd: {type: none} -> (none)",
