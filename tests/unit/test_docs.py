@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from declaration.source_files import ROOT, tracked
 from tests import documented
+from tests.unit.program import host_after, run
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[a-z]*/README.md")])
 #: What the page of commands has to name.
@@ -161,3 +163,16 @@ def test_words_are_those_of_today() -> None:
                 line = text.count("\n", 0, match.start()) + 1
                 found.append(f"{each}:{line}: {match.group()} (better: {better})")
     assert not found, "\n".join(found)
+
+
+def test_another_language_model_as_the_readme_has_it() -> None:
+    words = r"another of Ollama's \(`(stt:ollama): \{(models): \[\.\.\.\]\}` in `(stacks/[\w.]+)`"
+    found = re.search(words, (ROOT / "README.md").read_text())
+    assert found, "the README has other words for it"
+    declared = yaml.safe_load((ROOT / found[3]).read_text())["config"][found[1]]
+    assert list(declared) == [found[2]]  # so what the README shows is all of it
+    first = run("cpu", ollama=declared)
+    another = run("cpu", host_after(first), first, ollama={found[2]: ["qwen3:0.6b"]})
+    assert another.done == {"ai-tools/gpu-server/ollama_server/models": "update"}
+    names = another.steps["ai-tools/gpu-server/ollama_server/models"].stdin
+    assert "qwen3:0.6b" in names and declared[found[2]][0] not in names
