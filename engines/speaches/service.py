@@ -152,21 +152,26 @@ def _install(
         version = f"{checkout}/.python/bin/python{PYTHON}"
     elif python:
         environment["UV_PYTHON_INSTALL_MIRROR"] = python
-    sync = ["sync", "--quiet", "--frozen", "--compile-bytecode", "--no-dev", "--python", version]
-    made.append(
-        Run(
-            [UV, *sync],
-            directory=checkout,
-            environment=environment,
-            failure=f"uv could not install Speaches (above: what it says). It needs Python "
-            f"{PYTHON}: of the image, or downloaded; see stt:image and stt:sources.python. Then "
-            "run up again: what was downloaded is kept.",
-        )
-    )
     venv = f"{checkout}/.venv"
+    into = ["--quiet", "--require-hashes", "--python", f"{venv}/bin/python"]
+    sync = ["sync", "--quiet", "--frozen", "--compile-bytecode", "--no-dev", "--python", version]
+    failure = (
+        f"uv could not install Speaches (above: what it says). It needs Python {PYTHON}: of the "
+        "image, or downloaded; see stt:image and stt:sources.python. Then run up again: what was "
+        "downloaded is kept."
+    )
+    made += [
+        Run(words, failure=failure, directory=directory, environment=environment)
+        for words, directory in (
+            ([UV, "venv", "--quiet", "--python", version, venv], "/"),
+            # What builds packages is in the environment, each with its hash. Else uv would fetch
+            # the newest, without one. It goes again with the sync, which wants it no more.
+            ([UV, "pip", "install", *into, "-r", f"{programs}/requirements-build.txt"], "/"),
+            ([UV, *sync, "--no-build-isolation"], checkout),
+        )
+    ]
     made.append(Run([f"{venv}/bin/python", "-c", _COMPILE], directory=checkout))
     if context.device == "cuda":
-        into = ["--quiet", "--require-hashes", "--python", f"{venv}/bin/python"]
         made.append(
             Run(
                 [UV, "pip", "install", *into, "-r", f"{programs}/requirements-cuda.txt"],

@@ -245,3 +245,15 @@ def test_speaches_brings_what_fetches_it_and_what_the_documented_commands_call(
     assert "ffmpeg" in documented
     # nvidia-smi is the host's own (nvidia.runtime).
     assert documented - ALWAYS - {"nvidia-smi"} <= packages(steps)
+
+
+def test_no_package_is_installed_without_a_hash(steps: list[Step]) -> None:
+    """uv.lock has those of packages, and none of what builds them."""
+    programs = [step.spec for step in steps if isinstance(step.spec, Program)]
+    every = [set(getattr(action, "argv", ())) for each in programs for action in each.actions]
+    installing = [words for words in every if "pip" in words]
+    syncing = [words for words in every if "sync" in words]
+    assert all("--require-hashes" in words for words in installing)
+    assert all({"--frozen", "--no-build-isolation"} <= words for words in syncing)
+    locked = [words for words in every if "--locked" in words]  # cargo
+    assert installing or syncing or locked
