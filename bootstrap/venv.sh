@@ -10,7 +10,9 @@ cd "$HERE/.."
 there=
 [ "$1" != --there ] || { there=yes; shift; }
 stamp=.venv/.requirements
-sums=$(sha256sum "$@")
+# The pip that installs them. That of a Python of 2023 takes three times as long to choose wheels.
+pip=bootstrap/requirements-pip.txt
+sums=$(sha256sum "$pip" "$@")
 if [ -e "$stamp" ] && ! printf '%s\n' "$sums" | grep -qvxF -f "$stamp"; then exit 0; fi
 [ -z "$there" ] || die "this clone's Python packages are not installed, or not all of them. Run: make setup"
 
@@ -31,12 +33,16 @@ if [ ! -x .venv/bin/pip ]; then
     say "making .venv with $("$found" --version)"
     "$found" -m venv .venv || die "'$found -m venv .venv' failed (above: why). Fix that, then run this again."
 fi
-say "installing the pinned packages of $* into .venv"
-for file in "$@"; do set -- "$@" -r "$file"; shift; done
 # Wheels only: a source package runs code of its own here, and what builds it comes without a hash.
 # Of srt, which the tests' vosk needs, there is no wheel.
-.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-binary srt "$@" ||
-    die "pip could not install the packages (above: why). Check the network and pip's configuration, then run this again. Where the hashes do not match, the package index has other files than those that were locked: use another index."
+install() {
+    .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-binary srt "$@" ||
+        die "pip could not install the packages (above: why). Check the network and pip's configuration, then run this again. Where the hashes do not match, the package index has other files than those that were locked: use another index."
+}
+say "installing the pinned packages of $* into .venv"
+if ! sha256sum "$pip" | grep -qxF -f - "$stamp" 2>/dev/null; then install -r "$pip"; fi
+for file in "$@"; do set -- "$@" -r "$file"; shift; done
+install "$@"
 # What stays of the stamp: sets that this run did not install.
 kept=$(grep -vF "$(printf '%s\n' "$sums" | sed 's/^[^ ]*//')" "$stamp" 2>/dev/null || true)
 printf '%s\n' "$sums" ${kept:+"$kept"} >"$stamp"

@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from tests.e2e.project import (
     wait_until,
     way_out,
 )
+from tests.e2e.reachability import Address, Matrix, Way, answers_everywhere, opened
 
 DOMAIN, SUBNET, PORT = "stt-e2e-n", "10.213.25", 28400
 LISTED = ["production", "staging"]
@@ -125,58 +125,13 @@ def test_a_change_that_does_not_work_ends_in_staging(both: tuple[Project, Projec
     assert production.unchanged()
 
 
-Address = tuple[str, int]
-
-
-#: Tries addresses, all at once; prints those that answer.
-TRY = """import json, socket, sys
-from concurrent.futures import ThreadPoolExecutor
-source, seconds, ends = json.loads(sys.argv[1])
-def opens(end):
-    try:
-        socket.create_connection(end, seconds, (source, 0)).close()
-    except OSError:
-        return False
-    return True
-with ThreadPoolExecutor() as pool:
-    print(json.dumps([end for end, ok in zip(ends, pool.map(opens, map(tuple, ends))) if ok]))
-"""
-
-
-def opened(
-    project: Project, *ends: Address, source: str = "", domain: str = "", seconds: float = 2
-) -> list[Address]:
-    """Where the machine ``other`` (of another domain) gets a connection to, from an address."""
-    words = ("exec", "other", "--", "python3", "-c", TRY, json.dumps([source, seconds, ends]))
-    found = json.loads(incus(*words, project=domain or project.domain))
-    return [(host, port) for host, port in found]
-
-
-@contextmanager
-def listening(address: str) -> Iterator[int]:
-    """A service of the host; its port."""
-    with socket.create_server((address, 0)) as listener:
-        yield listener.getsockname()[1]
-
-
 @pytest.mark.seldom
 def test_nothing_crosses_a_border_but_what_policy_says(both: tuple[Project, Project]) -> None:
-    """Each way that is closed is opened once by what it is that closes it."""
+    """Every pair of machine, port and direction; what closes a way opens it once, too."""
     production, staging = both
-    for each in both:
-        each.inside("sh", "-c", "python3 -m http.server 9000 >/dev/null 2>&1 & sleep 0.5")
-    ends = [(f"{each.subnet}.1", port) for each in both for port in (8000, 9000)]
-    with listening("0.0.0.0") as port:  # of every bridge
-        ends += [(f"{each.subnet}.254", port) for each in both]
-
-        def reached() -> list[tuple[int, Address]]:
-            return [
-                (number, end) for number, each in enumerate(both) for end in opened(each, *ends)
-            ]
-
-        assert reached() == [(0, ends[0]), (1, ends[2])]
-        for end in ends:
-            socket.create_connection(end, 5).close()  # the host reaches all
+    with answers_everywhere(both) as host_port:
+        matrix = Matrix(("production", "staging"), both, host_port)
+        assert matrix.passing() == matrix.expected()
         there, here = f"{staging.subnet}.0/24", f"{production.subnet}.1"
         for each in both:
             each.policy = [
@@ -186,12 +141,23 @@ def test_nothing_crosses_a_border_but_what_policy_says(both: tuple[Project, Proj
             each.write()
             assert changed(each.up(), f"{each.domain}/") == ["acl", "acl/closed"]
             assert each.unchanged()
-        assert reached() == [(0, ends[0]), (1, ends[0]), (1, ends[2])]
+        policy: list[Way] = [
+            (f"staging {name}", "production gpu-server", "tcp", 8000)
+            for name in ("gpu-server", "other")
+        ]
+        assert matrix.passing() == matrix.expected(*policy)
         assert f"{DOMAIN} -> {here}: tcp 8000" in staging.outputs()["allowed_traffic"]
-        # By hand, everything: it is named, and goes.
+        # By hand, everything: it is named, and goes. Staging's own border is still there.
         for way in ("egress", "ingress"):
             incus("network", "acl", "rule", "add", f"net-{DOMAIN}", way, "action=allow")
-        assert {end for number, end in reached() if number == 0} == {*ends} - {*ends[2:4]}
+        by_hand: list[Way] = [
+            (source, to, protocol, port)
+            for source in ("production gpu-server", "production other")
+            for to, protocol, _, port in matrix.ends
+            if to.startswith("production") or to.endswith(" host")
+            if (to, port) != ("production other", 8000)
+        ]
+        assert matrix.passing() == matrix.expected(*policy, *by_hand)
         assert production.drift() == [
             f"acl/closed: {way}: {{action: allow, state: enabled}} -> (none)"
             for way in ("egress", "ingress")
@@ -200,13 +166,13 @@ def test_nothing_crosses_a_border_but_what_policy_says(both: tuple[Project, Proj
             each.policy = []
             each.write()
             each.up()
-        assert reached() == [(0, ends[0]), (1, ends[2])]
+        assert matrix.passing() == matrix.expected()
         assert production.unchanged()
         # Who takes another machine's address is not heard.
-        free = f"{production.subnet}.9"
+        free, service = f"{production.subnet}.9", (f"{production.subnet}.1", 8000)
         production.inside("ip", "address", "add", f"{free}/24", "dev", "eth0", machine="other")
-        assert opened(production, ends[0], source=f"{production.subnet}.2")
-        assert not opened(production, ends[0], source=free)
+        assert opened(production, service, source=f"{production.subnet}.2")
+        assert not opened(production, service, source=free)
 
 
 @contextmanager
