@@ -73,7 +73,6 @@ def run(*argv: str, cwd: Path, first_on_path: Path | None = None) -> None:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Python compiles the project once
     if first_on_path:
         environment["PATH"] = f"{first_on_path}:{environment['PATH']}"
-        environment["INCUS_SOCKET"] = "/nonexistent"  # so that the stand-in is asked
     done = subprocess.run(  # noqa: S603  # programs of this file
         argv, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )

@@ -30,6 +30,7 @@ command -v python3 >/dev/null || {
   { apt-get -q update && apt-get -q -y --no-install-recommends install python3; } >&2
 }
 mkdir -p /opt/incus-stt
+trap 'rm -f "$1.part"' EXIT
 cat >"$1.part"
 chmod 0644 "$1.part"
 python3 -IS "$1.part" compile >/dev/null

@@ -116,10 +116,10 @@ class Live:
         return self.objects.get((type_, project, name))
 
 
-def parse_live(texts: Mapping[str, Any]) -> Live:
-    """The parts of the answers that matter here; those of Incus' API are JSON, or read from it."""
-    found = {name: _value(texts[name]) for name in READS}
-    found["volumes"] = _json(texts.get("volumes")) or []
+def parse_live(texts: Mapping[str, str]) -> Live:
+    """The parts of the answers that matter here."""
+    found = {name: json.loads(texts[name]) for name in READS}
+    found["volumes"] = json.loads(texts.get("volumes") or "[]")
     members = _members(texts)
     managed = [network for network in found["networks"] if network["managed"]]
     objects = {("project", item["name"], item["name"]): item for item in found["projects"]}
@@ -158,19 +158,15 @@ def parse_live(texts: Mapping[str, Any]) -> Live:
     )
 
 
-def _value(answer: Any) -> Any:
-    return json.loads(answer) if isinstance(answer, str) else answer
-
-
-def _json(answer: Any) -> Any:
+def _json(text: str | None) -> Any:
     """An answer; an empty object where there is none."""
     try:
-        return _value(answer or "{}")
+        return json.loads(text or "{}")
     except ValueError:
         return {}
 
 
-def _members(texts: Mapping[str, Any]) -> dict[str, Member]:
+def _members(texts: Mapping[str, str]) -> dict[str, Member]:
     """The members of the cluster, in the order of their names."""
     names = {each["server_name"]: each for each in _json(texts.get("members")) or []}
     return {

@@ -1,27 +1,16 @@
-"""How the host is read: Incus' objects, the agents of its machines and the host itself, at once.
-
-This machine's daemon is asked over its socket. Where that cannot be, on other hosts and in a
-cluster, one script asks with the client of Incus.
-"""
+"""How the host is read: Incus' objects, the agents of its machines and the host itself, at once."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
-from functools import partial
-from typing import Any
 
 from declaration.connection import Connection
 from host import inotify
 from host.client import SSH, Client, HostError, incus_words, remote_variable, shell
-from host.daemon import Daemon, DaemonError, begin, own_daemon, side_by_side
 from host.firewall import READ as FIREWALL_READ
 from host.objects import MARK
 from host.read import AGENT_WORDS, READS, Live, MachineState, machine_state, parse_live
@@ -117,12 +106,9 @@ def _client_commands(connection: Connection, pool: str) -> list[str]:
     ]
 
 
-def read_script(connection: Connection, pool: str, *, client: bool = True) -> str:
-    """The script that reads all, as a tar archive: an answer is a file by its name.
-
-    Without ``client`` Incus is not asked.
-    """
-    commands = _client_commands(connection, pool) if client else []
+def read_script(connection: Connection, pool: str) -> str:
+    """The script that reads all, as a tar archive: an answer is a file by its name."""
+    commands = _client_commands(connection, pool)
     if connection.kind != "incus":  # that would be this machine's addresses and cards
         commands += _host_commands()
     # The client has little to do for more than one core at a time, and ends before it needs to
@@ -135,45 +121,13 @@ def read_script(connection: Connection, pool: str, *, client: bool = True) -> st
     return _SCRIPT.format(first=first, commands="\n".join(commands))
 
 
-def _ask_daemon(daemon: Daemon, pool: str) -> dict[str, Any]:
-    """What Incus and the agents say, by the name of the answer.
-
-    Raises:
-        DaemonError: Incus does not say what must be known.
-    """
-    required = {name: begin(partial(daemon.get, path)) for name, path in READS.items()}
-    volumes = begin(partial(daemon.get, VOLUMES.format(pool=pool)))
-    answers: dict[str, Any] = {}
-    running = [each for each in required["instances"].result() if _is_asked(each)]
-
-    def ask(instance: Mapping[str, Any]) -> None:
-        project, name = instance["project"], instance["name"]
-        with suppress(DaemonError):
-            said = daemon.run(project, name, [*AGENT_WORDS, "check"], MACHINE_DEADLINE)
-            answers[f"machine {project} {name}"] = said
-
-    side_by_side(ask, running, 2 * (os.cpu_count() or 1))
-    answers |= {name: each.result() for name, each in required.items()}
-    with suppress(DaemonError):
-        answers["volumes"] = volumes.result()
-    return answers
-
-
-def _is_asked(instance: Mapping[str, Any]) -> bool:
-    """Whether an instance runs, and has an agent."""
-    marks = {key: instance["expanded_config"].get(key) for key in MARK}
-    return instance["status"] == "Running" and marks == dict(MARK)
-
-
 class Reading:
     """A read of the host that is under way."""
 
     def __init__(self, connection: Connection, pool: str) -> None:
         self._connection = connection
-        self._end = time.monotonic() + DEADLINE
-        daemon = own_daemon(self._end) if connection.kind == "local" else None
-        self._asked = begin(partial(_ask_daemon, daemon, pool)) if daemon else None
-        script = read_script(connection, pool, client=not daemon)
+        self._began = time.monotonic()
+        script = read_script(connection, pool)
         try:
             self._process = subprocess.Popen(  # noqa: S603  # the operator's own host
                 [*shell(connection), script],
@@ -191,21 +145,16 @@ class Reading:
         Raises:
             HostError: there is no ``incus``, no permission, or no answer.
         """
+        left = max(0.0, self._began + DEADLINE - time.monotonic())
         try:
-            said, failure = self._process.communicate(timeout=self._left())
-            asked = self._asked.result(self._left()) if self._asked else {}
-        except (subprocess.TimeoutExpired, FutureTimeoutError):
+            said, failure = self._process.communicate(timeout=left)
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
             raise HostError(explain(self._connection, f"no answer in {DEADLINE} s")) from None
-        except DaemonError as error:
-            raise HostError(explain(self._connection, str(error))) from None
         if self._process.returncode:
             raise HostError(explain(self._connection, failure.decode(errors="replace").strip()))
-        return parse_live(_unpack(said) | asked)
-
-    def _left(self) -> float:
-        return max(0.0, self._end - time.monotonic())
+        return parse_live(_unpack(said))
 
 
 def _unpack(archive: bytes) -> dict[str, str]:

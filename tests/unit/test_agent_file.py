@@ -104,6 +104,15 @@ def test_without_its_file_nothing_arrives(machine: Path, tmp_path: Path) -> None
     assert not list(machine.rglob("*.pyz"))
 
 
+def test_one_that_does_not_arrive_whole_leaves_nothing(machine: Path, tmp_path: Path) -> None:
+    """As where the disk is full."""
+    file = tmp_path / "cache" / "incus-stt" / f"agent-{DIGEST}.pyz"
+    file.parent.mkdir(parents=True)
+    file.write_text("half of it(")
+    assert arrive(machine, tmp_path / "cache").returncode
+    assert list((machine / "opt" / "incus-stt").iterdir()) == []
+
+
 def test_every_kind_of_step_is_one_that_the_agent_knows() -> None:
     from agent.kinds import kinds
 

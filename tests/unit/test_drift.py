@@ -552,7 +552,6 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str = "") -> 
     file.write_text(CLIENT.replace("WORK", str(tmp_path)).replace("FAILS", fails))
     file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("INCUS_SOCKET", str(tmp_path / "none"))  # so that the client is asked
     return tmp_path / "words"
 
 

@@ -75,7 +75,6 @@ def test_the_client_is_called_once_for_each_machine(
     answers |= {f"machine lab {name}": json.dumps(said) for name in names}
     stand_in = write_stand_in(answers, "default", tmp_path / "stand-in")
     monkeypatch.setenv("PATH", f"{stand_in}:/usr/bin:/bin")
-    monkeypatch.setenv("INCUS_SOCKET", str(tmp_path / "none"))  # so that the client is asked
     live = Reading(Connection("local"), "default").result()
     assert sorted(live.machines) == sorted(("lab", name) for name in names)
     calls = (tmp_path / "stand-in" / "calls").read_text().splitlines()

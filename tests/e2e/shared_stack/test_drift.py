@@ -7,15 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import pytest
 
-import host.reading
-from declaration.connection import Connection
-from host.daemon import own_daemon
-from host.read import Live
-from host.reading import read_live
 from tests.e2e.project import RECORDINGS, Project, changed, incus, post_recording, run
 
 UNIT = "/etc/systemd/system/faster-whisper.service"
@@ -37,28 +31,6 @@ def test_what_was_just_made_has_no_drift(project: Project) -> None:
     project.transcribe("hello_world")
     project.inside("systemctl", "restart", "faster-whisper")
     assert project.drift() == []
-
-
-def test_the_socket_and_the_client_say_the_same(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """This machine's daemon is asked over its socket, those of other hosts with the client."""
-    assert own_daemon(time.monotonic() + 60)
-    asked = read_live(Connection("local"), project.pool)
-    assert (project.domain, "gpu-server") in asked.machines
-    noted = incus("query", f"/1.0/instances/gpu-server/logs?project={project.domain}")
-    assert "exec" not in noted  # what the agent said is not left with Incus
-    monkeypatch.setattr(host.reading, "own_daemon", lambda end: None)
-    told = read_live(Connection("local"), project.pool)
-
-    def ours(live: Live) -> object:
-        """What of it is of this stack: other tests change theirs meanwhile."""
-        mine = {place: found for place, found in live.objects.items() if project.domain in place}
-        network = live.networks[f"net-{project.domain}"]
-        machines = {place: said for place, said in live.machines.items() if project.domain in place}
-        return mine, machines, live.projects[project.domain], network, live.pools
-
-    assert ours(told) == ours(asked)
 
 
 def test_a_preview_only_reads(project: Project) -> None:
