@@ -38,18 +38,19 @@ def opens(end):
 with ThreadPoolExecutor(64) as pool:
     print(json.dumps([end for end, ok in zip(ends, pool.map(opens, ends)) if ok]))
 """
-#: Answers on a port, over TCP and UDP.
+#: Answers on a port: over TCP on all addresses, over UDP on those that are named, from each.
 ANSWER = """import socket, sys, threading
-port = int(sys.argv[1])
+port, addresses = int(sys.argv[1]), sys.argv[2:]
 listener = socket.create_server(("", port))
 listener.listen(64)
-udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-udp.bind(("", port))
-def echo():
+def echo(address):
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind((address, port))
     while True:
         data, who = udp.recvfrom(9)
         udp.sendto(data, who)
-threading.Thread(target=echo, daemon=True).start()
+for each in addresses:
+    threading.Thread(target=echo, args=[each], daemon=True).start()
 while True:
     listener.accept()[0].close()
 """
@@ -152,11 +153,14 @@ def answers_everywhere(both: tuple[Project, Project]) -> Iterator[int]:
     with ExitStack() as stack:
         for project in both:
             for number, machine in enumerate(("gpu-server", "other"), 1):
+                address = f"{project.subnet}.{number}"
                 unit = ("systemd-run", "-q", "-u", "answers", "python3", "-c", ANSWER)
-                project.inside(*unit, str(SOME_PORT), machine=machine)
+                project.inside(*unit, str(SOME_PORT), address, machine=machine)
                 stack.callback(project.inside, "systemctl", "stop", "answers", machine=machine)
-                ends.append((f"{project.subnet}.{number}", SOME_PORT))
-        process = stack.enter_context(subprocess.Popen(["python3", "-c", ANSWER, str(port)]))
+                ends.append((address, SOME_PORT))
+        bridges = [f"{project.subnet}.254" for project in both]
+        words = ["python3", "-c", ANSWER, str(port), *bridges]
+        process = stack.enter_context(subprocess.Popen(words))
         stack.callback(process.terminate)
         for end in ends:
             wait_until(partial(_answers, end))
