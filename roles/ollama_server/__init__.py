@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.actions import Action, Download, Unpack
@@ -15,7 +16,8 @@ from agent.kinds.run import Run
 from agent.kinds.service import Service
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
-from declaration.artifacts import Artifact, known_sums
+from agent.progress import amount
+from declaration.artifacts import Artifact, known_sums, locked
 from declaration.ollama_models import estimated_bytes
 from declaration.source_files import digest, own_digest
 from declaration.step import Step
@@ -25,6 +27,8 @@ from gpu.ollama import ollama_models, undeclared_models
 from roles.role import CardUser, Context, Role
 
 VERSION = "0.32.15"
+#: What releases of 2026 had (ollama#13651: 1.1 GB; 0.17.4: 1.7 GB), where the lock has no sizes.
+USUAL_SIZE = "1 to 2 GB"
 RELEASE = f"https://github.com/ollama/ollama/releases/download/v{VERSION}"
 SUMS = f"{RELEASE}/sha256sum.txt"
 ARTIFACTS = [
@@ -55,20 +59,22 @@ _NAME = "ollama_server"
 _DEADLINE = 60
 
 
-def _program(context: Context) -> tuple[str, list[Action], list[Step]]:
-    """Where Ollama is installed, from what, and what has to be brought before."""
+def _program(context: Context) -> tuple[Program, list[Step]]:
+    """Ollama's installation, and what has to be brought before."""
     source = context.settings.sources.ollama or RELEASE
-    rocm = context.machine.gpu_vendor == "amd"
     if source == RELEASE:
+        rocm = context.machine.gpu_vendor == "amd"
         directory = f"/opt/incus-stt/ollama-{VERSION}{'-rocm' if rocm else ''}"
-        return directory, _release(directory, rocm), []
+        what = f"Ollama {VERSION} ({_size(rocm)} to download)"
+        return _installed(directory, what, _release(directory, rocm), source), []
+    what = f"Ollama from {source}"
     if Path(source).is_file():
         tag = digest(Path(source))
         archive = f"/opt/incus-stt/sources/ollama-{tag}"
         upload = Upload(archive, directory=False)
         brought = [Step(context.part(f"{_NAME}/source-ollama"), upload, source=source)]
         directory = f"/opt/incus-stt/ollama-{tag}"
-        return directory, [Unpack(archive, directory)], brought
+        return _installed(directory, what, [Unpack(archive, directory)], source), brought
     directory = f"/opt/incus-stt/ollama-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
     archive = f"{directory}.archive"
     failure = (
@@ -76,13 +82,38 @@ def _program(context: Context) -> tuple[str, list[Action], list[Step]]:
         "again."
     )
     fetch = Download(source, archive, failure=failure)
-    return directory, [fetch, Unpack(archive, directory, cleanup=True)], []
+    actions: list[Action] = [fetch, Unpack(archive, directory, cleanup=True)]
+    return _installed(directory, what, actions, source), []
+
+
+def _installed(directory: str, description: str, actions: Sequence[Action], source: str) -> Program:
+    return Program(
+        directory,
+        description,
+        actions,
+        requires="bin/ollama",
+        failure=f"stt:sources.ollama: {source} does not hold bin/ollama. Use an archive such as "
+        "Ollama publishes.",
+    )
+
+
+def _archives(rocm: bool) -> list[str]:
+    """The release's files, without their suffix; AMD's libraries are in one of their own."""
+    return ["ollama-linux-{architecture}", *(["ollama-linux-{architecture}-rocm"] * rocm)]
+
+
+def _size(rocm: bool) -> str:
+    """How much the release downloads, in words: on x86-64, whose archive is the larger one."""
+    known = locked().artifacts[ARTIFACTS[0].name].files
+    names = [f"{name}.tar.zst".format(architecture="amd64") for name in _archives(rocm)]
+    sizes = [known[name].size for name in names if name in known]
+    return amount(sum(sizes)) if len(sizes) == len(names) and all(sizes) else USUAL_SIZE
 
 
 def _release(directory: str, rocm: bool) -> list[Action]:
     actions: list[Action] = []
     known = known_sums("pkg:github/ollama/ollama", f"v{VERSION}")
-    for name in ["ollama-linux-{architecture}", *(["ollama-linux-{architecture}-rocm"] * rocm)]:
+    for name in _archives(rocm):
         kept = f"/var/cache/incus-stt/{name.replace('{architecture}', VERSION)}.tar.zst"
         failure = (
             f"Ollama could not be downloaded from {RELEASE}. Where this address cannot be reached, "
@@ -131,8 +162,8 @@ def _service(context: Context, directory: str) -> Service:
 
 def steps(context: Context) -> list[Step]:
     """The service, what proves that it runs on the GPU, then its models."""
-    directory, actions, brought = _program(context)
-    source = context.settings.sources.ollama or RELEASE
+    installed, brought = _program(context)
+    directory = installed.directory
     user = Step(
         context.part(f"{_NAME}/user"),
         User(
@@ -149,14 +180,7 @@ def steps(context: Context) -> list[Step]:
     )
     program = Step(
         context.part(f"{_NAME}/program"),
-        Program(
-            directory,
-            f"Ollama {VERSION}" if source == RELEASE else f"Ollama from {source}",
-            actions,
-            requires="bin/ollama",
-            failure=f"stt:sources.ollama: {source} does not hold bin/ollama. Use an archive such "
-            "as Ollama publishes.",
-        ),
+        installed,
         [packages.name, *(step.name for step in brought)],
     )
     command = Step(context.part(f"{_NAME}/command"), Files([_command(context, directory)]))

@@ -10,6 +10,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,9 @@ import pulumi
 import pytest
 import yaml
 
+import roles.ollama_server
 from components.state import STACK_ID
+from declaration.artifacts import LockedFile, locked
 from host.client import HostError
 from host.objects import MARK, OWNER
 from host.read import Live
@@ -371,6 +374,25 @@ def test_a_preview_says_how_much_is_downloaded() -> None:
     for program in (f"{STT}/program", "ai-tools/webui/open_webui/program"):
         sizes = steps[program].spec["downloads"]
         assert sizes and all(size > 100_000_000 for size in sizes.values())
+
+
+def test_a_preview_says_how_much_ollama_itself_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "ai-tools/gpu-server/ollama_server/program"
+
+    def said() -> str:
+        return str(run("cpu").steps[program].spec["description"])
+
+    lock = locked()
+    entry = lock.artifacts["pkg:github/ollama/ollama"]
+    version = entry.version.removeprefix("v")
+    for files, words in (
+        ({}, "1 to 2 GB"),  # what releases usually have
+        ({"ollama-linux-amd64.tar.zst": LockedFile(1_654_321_000)}, "1.7 GB"),
+    ):
+        known = {**lock.artifacts, entry.name: replace(entry, files=files)}
+        changed = replace(lock, artifacts=known)
+        monkeypatch.setattr(roles.ollama_server, "locked", partial(replace, changed))
+        assert said() == f"Ollama {version} ({words} to download)"
 
 
 def test_the_outputs() -> None:
