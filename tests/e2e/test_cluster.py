@@ -63,11 +63,11 @@ def pair(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     project.policy = [{"from": ASIDE, "to": address_of("node2"), "ports": [8000]}]
     project.domains = {ASIDE: domain(ASIDE_SUBNET, aside={"member": "@gpu"})}
     project.write()
-    before = left_of("stt-e2e", **cluster.environment())
+    before = left_of(DOMAIN, **cluster.environment())
     project.up()
     yield project
     project.destroy()
-    assert left_of("stt-e2e", **cluster.environment()) == before
+    assert left_of(DOMAIN, **cluster.environment()) == before
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_bad_input_is_found_before_anything_is_touched(
 ) -> None:
     project, place = as_before, f"domains.{DOMAIN}.machines.gpu-server"
     server, aside = project.machines["gpu-server"], project.domains[ASIDE]["machines"]["aside"]
-    before = left_of("stt-e2e", **cluster.environment())
+    before = left_of(DOMAIN, **cluster.environment())
 
     server["member"], aside["member"] = "nod2", "@empty"
     project.write()
@@ -156,7 +156,7 @@ def test_bad_input_is_found_before_anything_is_touched(
     why = f"its address {SUBNET}.1 is that of guest (project default, on node1) too"
     assert said[place].startswith(why)
 
-    assert left_of("stt-e2e", **cluster.environment()) == before
+    assert left_of(DOMAIN, **cluster.environment()) == before
 
 
 def inside(cluster: Cluster, *command: str) -> str:
