@@ -65,8 +65,9 @@ def plan(declaration: Declaration, live: Live | None, placement: Placement) -> D
             cards = select_cards(service.machine.gpus, cards_of(live, member))
             first = f"{member} {cards[0].pci}" if cards else ""
             beside = services.setdefault(first, [])
-            answers = list(_answers(declaration, cards, live, placement, member))
-            if not service.machine.gpus:
+            if service.machine.gpus:
+                answers = list(_answers(declaration, cards, live, placement, member))
+            else:
                 answers = list(_answers_of(service.machine, live))
             memory = limit_mib(service.machine.memory, memory_of(live, member))
             here = running if member in ("", live.answers) else {}

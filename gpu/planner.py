@@ -79,11 +79,9 @@ def _plan_cpu(
     need = stt_memory(service.model, kind, "cpu") if settings.enabled else None
     if need is None or memory is None:
         return GpuPlan(kind, notes)
-    machine, model = service.machine.name, service.model.name
-    beside = [] if service.machine.gpus else [each for each in ollama if each.mib]  # not on a card
-    listed = map(str, beside)
-    sizes = f"{model} in {kind} takes about {need} of memory ({need.source.value})"
-    sizes += f"; of Ollama {', '.join(listed)}" if beside else ""
+    machine = service.machine.name
+    beside = () if service.machine.gpus else ollama  # those are on the card
+    sizes = _sizes(service, kind, need, beside, of=" of memory")
     may = f"the machine may take {memory / 1024:.1f} GiB ({LIMIT} {service.machine.memory})"
     spare = memory - need.mib - sum(each.mib or 0 for each in beside)
     if spare >= 0:
@@ -96,6 +94,15 @@ def _plan_cpu(
         f"({LIMIT} in its config)"
     )
     return GpuPlan(kind, notes, (warning,))
+
+
+def _sizes(
+    service: SttService, kind: str, need: Memory, ollama: Sequence[OllamaModel], of: str = ""
+) -> str:
+    """What the STT model takes, and those of Ollama's models of which it is known."""
+    listed = [str(each) for each in ollama if each.mib]
+    sizes = f"{service.model.name} in {kind} takes about {need}{of} ({need.source.value})"
+    return sizes + (f"; of Ollama {', '.join(listed)}" if listed else "")
 
 
 def plan_gpu(
@@ -216,9 +223,7 @@ def _judge(
     """Fits, fits in turn, or does not fit."""
     declaration, service, kind, need = asking.declaration, asking.service, asking.kind, asking.need
     machine, shown = service.machine.name, " and ".join(map(str, cards))
-    listed = [str(each) for each in ollama if each.mib]
-    sizes = f"{service.model.name} in {kind} takes about {need} ({need.source.value})"
-    sizes += f"; of Ollama {', '.join(listed)}" if listed else ""
+    sizes = _sizes(service, kind, need, ollama)
     sizes += "".join(f"; {each}" for each in holders)
     unknown = tuple(
         f"{machine}: what {each.name} takes is known once it is pulled; it is not counted. A name "

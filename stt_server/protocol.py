@@ -47,7 +47,7 @@ class Protocol(H11Protocol):
     def handle_events(self) -> None:
         """A request that comes while the server stops is the last one of its connection."""
         super().handle_events()
-        if self._stopping and self.cycle is not None:
+        if self._stopping and self.cycle is not None and self.cycle.keep_alive:
             self._close_after(self.cycle)
 
     def shutdown(self) -> None:
