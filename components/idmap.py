@@ -122,7 +122,7 @@ def _twins(plan: MachinePlan, users: _Users) -> list[str]:
 
 
 def _is_isolated(found: Mapping[str, Any]) -> bool:
-    return is_isolated([found.get("expanded_config") or {}], default=False)
+    return is_isolated(found.get("expanded_config") or {}, default=False)
 
 
 def _not_shifted(plan: MachinePlan, live: Live) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 #: Incus' key for it, and Incus' words for true.
 ISOLATED = "security.idmap.isolated"
@@ -11,10 +11,9 @@ _TRUE = ("true", "1", "yes", "on")
 USERS = 65536
 
 
-def is_isolated(configs: Iterable[Mapping[str, str]], default: bool) -> bool:
-    """What the last configuration says that says anything; ``default`` where none does."""
-    said = [config[ISOLATED] for config in configs if ISOLATED in config]
-    return said[-1].lower() in _TRUE if said else default
+def is_isolated(config: Mapping[str, str], default: bool) -> bool:
+    """What a configuration says; ``default`` where it says nothing."""
+    return config[ISOLATED].lower() in _TRUE if ISOLATED in config else default
 
 
 def room(ids: str) -> int | None:

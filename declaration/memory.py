@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 
 #: Incus' key for it.
 LIMIT = "limits.memory"
@@ -16,12 +15,6 @@ _UNITS: dict[str, int] = {
     **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGTPE", 1)},
     **{f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGTPE", 1)},
 }
-
-
-def memory_limit(configs: Iterable[Mapping[str, str]]) -> str:
-    """What the last configuration says that says anything; ``DEFAULT`` where none does."""
-    said = [config[LIMIT] for config in configs if LIMIT in config]
-    return said[-1] if said else DEFAULT
 
 
 def limit_mib(limit: str, total: int) -> int | None:

@@ -11,7 +11,7 @@ from declaration.environment import Environment
 from declaration.gpu_devices import Vendor, device_problems, may_be_same, vendor_of
 from declaration.idmap import is_isolated
 from declaration.infra import LAST_MACHINE, NAME_MAX, TRUST_LEVELS, Domain, Infra, Machine, Profile
-from declaration.memory import DEFAULT, memory_limit
+from declaration.memory import DEFAULT, LIMIT
 from declaration.policy import Flow, policy_flows
 from declaration.problems import DeclarationError, Problem, show, suggest
 
@@ -292,6 +292,7 @@ def _addresses(
             message = f"finds no free address: a domain has room for {LAST_MACHINE} machines."
             problems.append(Problem(f"{place}.machines.{written}", message))
         else:
+            config = _config(domain, machine)
             plans.append(
                 MachinePlan(
                     machine_name,
@@ -301,8 +302,8 @@ def _addresses(
                     address,
                     machine,
                     tuple(_gpus(domain, machine)),
-                    is_isolated(_configs(domain, machine), default=True),
-                    memory_limit(_configs(domain, machine)),
+                    is_isolated(config, default=True),
+                    config.get(LIMIT, DEFAULT),
                 )
             )
     return tuple(plans)
@@ -365,9 +366,12 @@ def _profiles(domain: Domain, machine: Machine) -> list[Profile]:
     return [domain.profiles[name] for name in machine.profiles if name in domain.profiles]
 
 
-def _configs(domain: Domain, machine: Machine) -> list[dict[str, str]]:
-    """What is said of a machine, in the order in which later words win."""
-    return [*(profile.config for profile in _profiles(domain, machine)), machine.config]
+def _config(domain: Domain, machine: Machine) -> dict[str, str]:
+    """What is said of a machine; later profiles and the machine itself win."""
+    config: dict[str, str] = {}
+    for given in [*(profile.config for profile in _profiles(domain, machine)), machine.config]:
+        config |= given
+    return config
 
 
 def _gpus(domain: Domain, machine: Machine) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from declaration.memory import limit_mib, memory_limit
+from declaration.memory import limit_mib
 from gpu.cards import Card
 from host.read import Live
 from tests.unit.program import Program, host_with, run
@@ -46,13 +46,6 @@ def test_a_part_of_what_is_not_known_is_not_known() -> None:
     assert limit_mib("2GiB", 0) == 2048
 
 
-def test_the_last_word_counts() -> None:
-    key = "limits.memory"
-    assert memory_limit([{}, {"limits.cpu": "2"}]) == "90%"
-    assert memory_limit([{key: "1GiB"}, {}]) == "1GiB"
-    assert memory_limit([{key: "1GiB"}, {key: "2GiB"}]) == "2GiB"
-
-
 def _limits(program: Program) -> dict[str, str]:
     return {
         name.split("/")[1]: command.data["config"]["limits.memory"]
@@ -79,6 +72,21 @@ def test_every_machine_has_a_limit_its_own_or_its_profile_s(tmp_path: Path) -> N
 
     infra = _infra(tmp_path, change)
     assert _limits(run("cpu", infra=infra)) == {"gpu-server": "6GiB", "webui": "4GiB"}
+
+
+def test_the_last_word_counts(tmp_path: Path) -> None:
+    key = "limits.memory"
+
+    def limit(profile: dict[str, str], own: dict[str, str]) -> str:
+        def change(domain: dict[str, Any]) -> None:
+            domain["profiles"] = {"small": {"config": profile}}
+            domain["machines"]["webui"] |= {"profiles": ["default", "small"], "config": own}
+
+        return _limits(run("cpu", infra=_infra(tmp_path, change)))["webui"]
+
+    assert limit({}, {"limits.cpu": "2"}) == "90%"
+    assert limit({key: "1GiB"}, {}) == "1GiB"
+    assert limit({key: "1GiB"}, {key: "2GiB"}) == "2GiB"
 
 
 def _host(gib: float, *cards: Card) -> Live:
