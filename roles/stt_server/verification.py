@@ -108,8 +108,12 @@ def proof_of_change(context: Context, engine: EngineService) -> tuple[Transcript
 
 
 def drain(context: Context, engine: EngineService) -> Drain | None:
-    """How the server leaves the turn of its gateway."""
-    if not gateways(context) or context.declaration.engine.self_contained:
+    """How the server leaves the turn of its gateway.
+
+    An engine of the operator's own may know nothing of it: then this is a pause, in which the
+    gateway notices that the server before it is back.
+    """
+    if not gateways(context):
         return None
     return Drain(f"{stt_base_url(context.settings)}/ready")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from roles.stt_gateway.machine.health import Answer, Kind, ask
 from roles.stt_gateway.machine.lists import places_conf, servers_conf
 from roles.stt_gateway.machine.server_state import CUT_SECONDS, ServerState
 from roles.stt_gateway.machine.settings import Server, Settings, read_settings
+from roles.stt_gateway.machine.watcher import Watcher
 from stack.declare import declare
 from stack.idle_settings import idle_settings
 from stt_server import admission, guard
@@ -279,6 +282,17 @@ def test_a_service_of_another_domain_names_no_model_of_its_servers(tmp_path: Pat
     assert spec(found, "verify")["model"] == "whisper-1"
 
 
+def test_servers_with_an_engine_of_one_s_own_are_changed_with_a_pause(tmp_path: Path) -> None:
+    """Whether it knows ``/ready`` or not; without a gateway nobody would notice anything."""
+    light = ROOT / "tests" / "e2e" / "light_engine"
+    custom = {"install": str(light / "install.sh"), "unit": str(light / "engine.service")}
+    drains = []
+    for machines in (TWO, {"one": STT}):
+        found = program(tmp_path, machines, engine="custom", model="mine", custom=custom)
+        drains.append(found.commands["lab/one/stt_server/service"].spec.get("drain"))
+    assert drains == [{"url": "http://127.0.0.1:8000/ready"}, None]
+
+
 def test_the_way_through_a_gateway_is_one_to_ai_services(tmp_path: Path) -> None:
     """With exclusive access it is held, as the way to a server is."""
     rule = {"from": "office", "to": "lab/front", "ports": [8000]}
@@ -332,6 +346,39 @@ def test_who_is_in_the_list() -> None:
         assert servers == [*(line.format(n, "") for n in first), *every]
     assert places_conf(SETTINGS) == "limit_conn work 66;\n"
     assert SETTINGS.room == 4 * 500 << 20
+
+
+def test_requests_are_not_refused_for_what_is_old_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One went for a change just now; the one before it may be back, and was not asked yet."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (tmp_path / "health").mkdir()
+    watcher = Watcher(replace(SETTINGS, home=tmp_path))
+    one, two = watcher.states.values()
+
+    def refuses() -> bool:
+        watcher.write()
+        there = {file.name for file in (tmp_path / "health").iterdir()}
+        assert there in ({"some.json"}, {"none.json"})
+        return there == {"none.json"}
+
+    assert refuses(), "none has ever answered"
+    for now in (1, 2):
+        one.observe(REFUSED, now)
+        two.observe(GOOD, now)
+        assert not refuses()
+    now = 3
+    two.observe(DRAINING, now)
+    assert not refuses() and not any(state.usable for state in (one, two))
+    now = 6.9
+    two.observe(REFUSED, now)
+    assert not refuses()
+    now = 7
+    assert refuses(), "by now it would be known"
+    one.observe(GOOD, now)
+    assert not refuses()
 
 
 def test_the_watcher_reads_what_the_role_writes(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .health import Answer, Kind
+import math
+
+from .health import SECONDS, Answer, Kind
 
 #: Bad answers after each other with which a server gets nothing any more.
 _BAD = 2
@@ -11,6 +13,11 @@ _BAD = 2
 _GOOD, _MOST_GOOD, _RECENT = 2, 8, 60.0
 #: Seconds without an answer after which its connections are ended: what waits there goes to others.
 CUT_SECONDS = 10.0
+#: Seconds between two questions to a server.
+INTERVAL = 1.0
+#: Seconds that pass at most until it is known that a server is back: a question that gets no
+#: answer, the time to the next one, and that one's answer.
+_NEWS = 2 * SECONDS + INTERVAL
 
 
 class ServerState:
@@ -24,6 +31,7 @@ class ServerState:
         self._known = self._changed = False
         self._good = self._bad = 0
         self._answered = now
+        self._was_good = -math.inf
         self._falls: list[float] = []
 
     def observe(self, answer: Answer, now: float) -> None:
@@ -32,6 +40,8 @@ class ServerState:
         if answer.kind in (Kind.GOOD, Kind.NOT_READY, Kind.DRAINING):
             self._answered = now
         good = answer.kind is Kind.GOOD
+        if good:
+            self._was_good = now
         self._changed = not good and (self._changed or answer.kind is Kind.DRAINING)
         self._good, self._bad = (self._good + 1, 0) if good else (0, self._bad + 1)
         if not self._known:
@@ -55,6 +65,13 @@ class ServerState:
     def usable(self) -> bool:
         """Whether it may be asked where no other one is left: its last answer was good."""
         return self.last.kind is Kind.GOOD
+
+    def good_lately(self, now: float) -> bool:
+        """Whether it was good a moment ago: another one may be back, and not be known to be.
+
+        That happens where ``up`` changes one server after the other.
+        """
+        return now - self._was_good < _NEWS
 
     def to_cut(self, now: float) -> bool:
         """Whether its connections are to be ended: nothing will come of them."""

@@ -19,12 +19,10 @@ from typing import Any
 from .counts import Counts
 from .health import ask
 from .lists import places_conf, servers_conf
-from .server_state import ServerState
+from .server_state import INTERVAL, ServerState
 from .settings import Server, Settings
 
 log = logging.getLogger("stt_gateway")
-#: Seconds between two questions to a server.
-INTERVAL = 1.0
 #: Seconds between two looks at the certificate.
 RENEWAL = 3600.0
 
@@ -89,8 +87,10 @@ class Watcher:
         home = self.settings.home
         serving = [server for server, state in self.states.items() if state.serving]
         usable = [server for server, state in self.states.items() if state.usable]
-        said = json.dumps({"status": "ok" if usable else "unavailable", "servers": self._health()})
-        there, gone = ("some", "none") if usable else ("none", "some")
+        now = time.monotonic()
+        works = any(state.good_lately(now) for state in self.states.values())
+        said = json.dumps({"status": "ok" if works else "unavailable", "servers": self._health()})
+        there, gone = ("some", "none") if works else ("none", "some")
         self._put(home / f"health/{there}.json", said + "\n")
         (home / f"health/{gone}.json").unlink(missing_ok=True)
         self._written.pop(f"{gone}.json", None)
