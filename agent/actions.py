@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -270,7 +270,42 @@ class Link:
             link.symlink_to(name)
 
 
-Action = Run | Download | Verify | Unpack | Git | Link | PipInstall | SharedWheels
+#: What is started in a namespace of processes of its own ends with the first one there.
+_ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--")
+
+
+@dataclass(frozen=True)
+class Build:
+    """Programs that run what others wrote (a package's own build), as ``user`` and never as root.
+
+    ``directory`` is the user's meanwhile, and root's afterwards: before that, whatever they have
+    started has ended.
+    """
+
+    tag: ClassVar = "build"
+    user: str
+    directory: str
+    runs: Sequence[Run]
+
+    def do(self, machine: Machine) -> None:
+        """Run them, one after the other."""
+        import pwd
+
+        try:
+            user = pwd.getpwnam(self.user)
+        except KeyError:
+            raise StepError(f"The machine has no user {self.user}.") from None
+        ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+        chown_all(machine.path(self.directory), self.user)
+        for run in self.runs:
+            argv = [*_ALONE, "setpriv", *ids, "--no-new-privs", "--", *run.argv]
+            environment = {"HOME": user.pw_dir, **run.environment}
+            failure = run.failure or f"{' '.join(run.argv[:3])} failed."
+            replace(run, argv=argv, environment=environment, failure=failure).do(machine)
+        chown_all(machine.path(self.directory), "root")
+
+
+Action = Run | Download | Verify | Unpack | Git | Link | PipInstall | SharedWheels | Build
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class SharedWheels:
         rest = f": {amount(size)}" if size else ""
         there = f", {amount(have)} are there" if have else ""
         say(f"fetching wheels for the machines of this domain{rest}{there}")
-        words = ["--no-cache-dir", "--no-deps", "--prefer-binary", "--require-hashes"]
+        words = ["--no-cache-dir", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
         words += ["--dest", str(own), "--requirement", self.lock]
         python = f"{self.venv}/bin/python"
         done = pip(machine, python, "download", words, text="", deadline=_FETCH_DEADLINE)

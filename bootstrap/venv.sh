@@ -34,9 +34,9 @@ if [ ! -x .venv/bin/pip ]; then
     "$found" -m venv .venv || die "'$found -m venv .venv' failed (above: why). Fix that, then run this again."
 fi
 # Wheels only: a source package runs code of its own here, and what builds it comes without a hash.
-# Of srt, which the tests' vosk needs, there is no wheel.
+# Nothing but what the lock names, which leaves out what has no wheel (overrides-vosk.txt).
 install() {
-    .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-binary srt "$@" ||
+    .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps "$@" ||
         die "pip could not install the packages (above: why). Check the network and pip's configuration, then run this again. Where the hashes do not match, the package index has other files than those that were locked: use another index."
 }
 say "installing the pinned packages of $* into .venv"

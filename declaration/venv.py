@@ -46,19 +46,18 @@ def venv_actions(
     python: str,
     *,
     no_python: str = "",
-    dependencies: bool = True,
     share: bool = False,
     downloads: Mapping[str, int] | None = None,
 ) -> list[Action]:
     """What makes a virtual environment with what ``lock`` names, by hash.
 
     ``python`` is the range of versions; ``no_python``: what to say where the machine has none of
-    these. Without ``dependencies`` nothing is installed that the lock file does not name. With
-    ``share`` the machines of a domain fetch wheels for each other. ``downloads``: bytes of all the
-    packages, by Python and processor.
+    these. Nothing is installed that the lock file does not name, and nothing built: a source
+    package's own build would run as root, with tools that have no hash. With ``share`` the machines
+    of a domain fetch wheels for each other. ``downloads``: bytes of all the packages, by Python and
+    processor.
     """
-    words = ["--quiet", "--compile-bytecode", "--require-hashes"]
-    words += [] if dependencies else ["--no-deps"]
+    words = ["--quiet", "--compile-bytecode", "--require-hashes", "--no-deps", "--no-build"]
     create = [UV, "venv", "--quiet", "--python", python, directory]
     shared = SharedWheels(WHEELS, lock, directory, create, UV, UV_ENVIRONMENT, downloads or {})
     return [

@@ -26,7 +26,9 @@ from declaration.venv import uv_lock
 #: Packages that a lock leaves out, by its ``.in``: the files say why.
 OVERRIDES = {
     "roles/open_webui/machine/requirements.in": "roles/open_webui/machine/overrides.txt",
+    "requirements-dev.in": "stt_server/locks/overrides-vosk.txt",
     "stt_server/locks/requirements-parakeet-cuda.in": "stt_server/locks/overrides-cuda.txt",
+    "stt_server/locks/requirements-vosk.in": "stt_server/locks/overrides-vosk.txt",
 }
 #: Locks that are written by hand.
 BY_HAND = ("bootstrap/pulumi/go.txt",)
@@ -107,9 +109,17 @@ def download_sizes(program: str, lock: str) -> dict[str, int]:
     """Bytes that a lock downloads, by Python and processor, as the package index tells them.
 
     What the index has for none of a Python's platforms is left out with this Python.
+
+    Raises:
+        SystemExit: a package has no wheel.
     """
     said = _uv(program, ["--universal", "--python-version", PYTHONS[0], *_PYLOCK, lock])
     listed = tomllib.loads(said)["packages"]
+    if bare := ", ".join(each["name"] for each in listed if not each.get("wheels")):
+        sys.exit(
+            f"lock: {lock}: there is no wheel of {bare}, and nothing is built where this is "
+            "installed. Do without it, and name it in an overrides*.txt (lock/python.py)."
+        )
     found = {
         f"{python} {processor}": _size(listed, python, processor)
         for python, processor in itertools.product(PYTHONS, PROCESSORS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from agent.actions import Action, Download, Git, Run, Unpack
+from agent.actions import Action, Build, Download, Git, Run, Unpack
 from agent.kinds.packages import Packages
 from agent.kinds.program import Program
 from declaration.artifacts import Artifact, hub_name, known_sums, locked_version
@@ -17,7 +17,7 @@ from declaration.source_files import digest
 from declaration.step import Step
 from engines.hub import HUB, hub_artifacts
 from engines.own_server import OwnServer, model_directory, own_server
-from engines.service import EngineContext, EngineService
+from engines.service import BUILDER, EngineContext, EngineService
 
 REPOSITORY = "https://github.com/fastrepl/hyprnote"
 COMMIT = "c5d1acfb422df1826ba1279be804dde0dfafe141"
@@ -73,7 +73,9 @@ _INSTEAD = "set stt:sources.owhisper to an archive with bin/owhisper-server"
 def service(context: EngineContext) -> EngineService:
     """The steps and the service."""
     model = context.model
-    source, uploads = context.bring("owhisper", context.settings.sources.owhisper or "")
+    source, before = context.bring("owhisper", context.settings.sources.owhisper or "")
+    if not source:
+        before = [context.builder]
     program = f"/opt/incus-stt/owhisper-server-{_tag(context.settings.sources.owhisper or '')}"
     packages = Step(
         context.name("packages"),
@@ -89,7 +91,7 @@ def service(context: EngineContext) -> EngineService:
             requires="bin/owhisper-server",
             failure=f"stt:sources.owhisper: {source} does not hold bin/owhisper-server.",
         ),
-        [packages.name, *(step.name for step in uploads)],
+        [packages.name, *(step.name for step in before)],
     )
     endpoint = (context.settings.sources.models or HUB).rstrip("/")
     # A mirror of one's own may have the newest revision only.
@@ -117,7 +119,7 @@ def service(context: EngineContext) -> EngineService:
             ],
             languages=sorted(model.known.languages) if model.known else (),
             program=f"{program}/bin/owhisper-server",
-            steps=[*uploads, packages, install],
+            steps=[*before, packages, install],
         ),
     )
 
@@ -157,11 +159,6 @@ def _build(program: str) -> list[Action]:
         Run(["rm", "-rf", work]),
         Download(RUSTUP_FILE, f"{work}/rustup-init", failure=no_rust, sums=sums),
         Run(["chmod", "+x", f"{work}/rustup-init"]),
-        Run(
-            [f"{work}/rustup-init", "-y", "-q", *toolchain],
-            failure=no_rust,
-            environment=environment,
-        ),
         Git(
             REPOSITORY,
             COMMIT,
@@ -171,18 +168,35 @@ def _build(program: str) -> list[Action]:
             f"cannot be reached, {_INSTEAD}.",
         ),
         Run(["rm", "-f", f"{work}/source/rust-toolchain.toml"]),
-        Run(
+        Build(
+            BUILDER,
+            work,
             [
-                *(f"{work}/cargo/bin/cargo", "build", "--quiet", "--release", "--locked"),
-                *("-p", "owhisper-server"),
+                Run(
+                    [f"{work}/rustup-init", "-y", "-q", *toolchain],
+                    failure=no_rust,
+                    environment=environment,
+                ),
+                Run(
+                    [
+                        *(f"{work}/cargo/bin/cargo", "build", "--quiet", "--release", "--locked"),
+                        *("-p", "owhisper-server"),
+                    ],
+                    directory=f"{work}/source",
+                    environment=environment,
+                    deadline=7200,
+                    failure="OWhisper could not be built (above: what cargo says). Its makers no "
+                    "longer maintain it; faster-whisper and speaches are maintained. An archive "
+                    "with bin/owhisper-server goes into stt:sources.owhisper.",
+                ),
             ],
-            directory=f"{work}/source",
-            environment=environment,
-            deadline=7200,
-            failure="OWhisper could not be built (above: what cargo says). Its makers no longer "
-            "maintain it; faster-whisper and speaches are maintained. An archive with "
-            "bin/owhisper-server goes into stt:sources.owhisper.",
         ),
-        Run(["install", "-D", "-m", "0755", built, f"{program}/bin/owhisper-server"]),
+        Run(["mkdir", "-p", program]),
+        # Not as root: what has been built may be a link to what nobody else should read.
+        Build(
+            BUILDER,
+            program,
+            [Run(["install", "-D", "-m", "0755", built, f"{program}/bin/owhisper-server"])],
+        ),
         Run(["rm", "-rf", work]),
     ]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.actions import Action, Git, Link, Run, Unpack
+from agent.actions import Action, Build, Git, Link, Run, Unpack
 from agent.files import File
 from agent.http import HealthRequest
 from agent.kinds.model import Model
@@ -28,6 +28,8 @@ from engines.faster_whisper.service import FILES
 from engines.hub import verify
 from engines.own_server import PACKAGE, limit_variables, run_fetch, server_directory
 from engines.service import (
+    BUILDER,
+    BUILDER_HOME,
     ETC,
     HOME,
     KEY_ENVIRONMENT,
@@ -64,13 +66,15 @@ ARTIFACTS = [
 ]
 #: This project's programs for Speaches.
 PROGRAMS = "engines/speaches/machine"
-#: Compiles what uv does not: Speaches' own modules and the standard library. Its user cannot write
+#: Compiles what uv does not: the standard library, and Speaches' own modules. Its user cannot write
 #: there, so it would compile them at every start.
 _COMPILE = """
-import compileall, re, sysconfig
-for place in ("src", sysconfig.get_path("stdlib")):
-    compileall.compile_dir(place, quiet=2, rx=re.compile("/(test|tests|site-packages)/"))
+import compileall, re, sys, sysconfig
+place = sys.argv[1] if sys.argv[1:] else sysconfig.get_path("stdlib")
+compileall.compile_dir(place, quiet=2, rx=re.compile("/(test|tests|site-packages)/"))
 """
+#: Links to what the pattern $2 names, in a new directory.
+_LINK = 'mkdir "$1" && ln -sf -t "$1" -- $2'
 #: The first one is what Speaches excludes by default.
 _WITHOUT_CUDA = '["TensorrtExecutionProvider", "CUDAExecutionProvider"]'
 #: Seconds that Speaches gets to start and to load its model.
@@ -94,6 +98,7 @@ def service(context: EngineContext) -> EngineService:
         Packages(["ca-certificates", "curl", "ffmpeg", "git"]),
         context.uv,
     )
+    builder = context.builder
     source, brought = context.bring("speaches", context.settings.sources.speaches or REPOSITORY)
     python, more = context.bring("python", context.settings.sources.python or "")
     brought += more
@@ -105,12 +110,15 @@ def service(context: EngineContext) -> EngineService:
             _install(context, checkout, programs, source, python),
             downloads=_sizes(context.device),
         ),
-        [packages.name, program_files.name, *(step.name for step in brought)],
+        [
+            *(step.name for step in (packages, builder, program_files)),
+            *(step.name for step in brought),
+        ],
     )
     repository, model_steps = _model_steps(context, checkout, programs)
     needs = [program_files.name, server.name, program.name, context.user_step]
     model_steps[-1] = _needing(model_steps[-1], [*needs, *(s.name for s in model_steps[:-1])])
-    steps = [program_files, server, packages, *brought, program, *model_steps]
+    steps = [program_files, server, packages, builder, *brought, program, *model_steps]
     unit = _service(context, checkout, programs, repository)
     return EngineService(
         steps,
@@ -160,28 +168,38 @@ def _install(
         "image, or downloaded; see stt:image and stt:sources.python. Then run up again: what was "
         "downloaded is kept."
     )
+    # Neither of these runs what a package brings: the interpreter starts without any.
     made += [
-        Run(words, failure=failure, directory=directory, environment=environment)
+        Run(
+            [UV, "venv", "--quiet", "--python", version, venv],
+            failure=failure,
+            environment=environment,
+        ),
+        Run([f"{venv}/bin/python", "-I", "-S", "-c", _COMPILE]),
+    ]
+    building = {**environment, "UV_CACHE_DIR": f"{BUILDER_HOME}/uv"}
+    runs = [
+        Run(words, failure=failure, directory=directory, environment=building)
         for words, directory in (
-            ([UV, "venv", "--quiet", "--python", version, venv], "/"),
             # What builds packages is in the environment, each with its hash. Else uv would fetch
             # the newest, without one. It goes again with the sync, which wants it no more.
             ([UV, "pip", "install", *into, "-r", f"{programs}/requirements-build.txt"], "/"),
             ([UV, *sync, "--no-build-isolation"], checkout),
         )
     ]
-    made.append(Run([f"{venv}/bin/python", "-c", _COMPILE], directory=checkout))
+    runs.append(Run([f"{venv}/bin/python", "-c", _COMPILE, "src"], directory=checkout))
     if context.device == "cuda":
-        made.append(
+        runs.append(
             Run(
                 [UV, "pip", "install", *into, "-r", f"{programs}/requirements-cuda.txt"],
-                environment=environment,
+                environment=building,
                 failure="uv could not install NVIDIA's libraries. Check the machine's network and "
                 "disk, then run up again.",
             )
         )
         libraries = f"{venv}/lib/python3.*/site-packages/nvidia/*/lib/*.so*"
-        made.append(Link(libraries, f"{venv}/lib/cuda"))
+        runs.append(Run(["sh", "-c", _LINK, "sh", f"{venv}/lib/cuda", libraries]))
+    made.append(Build(BUILDER, checkout, runs))
     # It finds its static files from its working directory.
     made.append(Link(f"{checkout}/realtime-console", ETC))
     return made

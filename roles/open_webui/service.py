@@ -232,8 +232,6 @@ def _program(context: Context, upload: Step) -> Step:
         ">=3.11,<3.13",
         no_python=f"Open WebUI {VERSION} needs Python 3.11 or 3.12, and the machine has another. "
         "Choose an image that has it (stt:image), such as images:ubuntu/24.04 or images:debian/12.",
-        # Some of its dependencies are left out (overrides.txt).
-        dependencies=False,
     )
     sizes = download_sizes(Path(PROGRAMS, "requirements.txt"))
     spec = Program(venv(), f"Open WebUI {VERSION}", actions, downloads=sizes)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+# Vosk imports it for subtitles, which this server makes by itself. There is no wheel of it, and its
+# own build would run as root (overrides-vosk.txt).
+sys.modules.setdefault("srt", ModuleType("srt"))
+# ruff: noqa: E402  # for this
+
 import vosk
 
 from stt_server.audio import SAMPLING_RATE, Samples, StoppedError

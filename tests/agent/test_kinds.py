@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import tarfile
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from agent import __main__ as cli
-from agent.actions import Download, Git, Link, Run, Unpack, Verify
+from agent.actions import Build, Download, Git, Link, Run, Unpack, Verify
 from agent.files import File
 from agent.kinds.certificates import DIRECTORY, Certificates
 from agent.kinds.files import Files
@@ -928,6 +929,44 @@ def test_archives(agent: Any) -> None:
     with pytest.raises(StepError, match="damaged, or the disk is full"):
         Unpack("/x.tar", "/opt/y", single=True, cleanup=True).do(agent.machine)
     assert not agent.path("/x.tar").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_what_others_wrote_is_not_run_as_root() -> None:
+    """Nor does it leave anything behind that works on once the files are root's."""
+    daemon = pwd.getpwnam("daemon")
+    with tempfile.TemporaryDirectory() as name:  # it cannot get into pytest's own
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "program").mkdir()
+        (root / "program/setup.py").touch()
+        script = """
+            id -u; id -G; echo "$HOME $MORE"; awk '/CapEff|NoNewPrivs/ {print $2}' /proc/self/status
+            setsid sh -c 'for i in $(seq 100); do echo more; sleep 0.1; done' >late 2>&1 &
+            cp /bin/true tool; chmod 4755 tool
+            touch /etc/incus-stt-test
+        """
+        run = Run(
+            ["sh", "-c", f"{{ {script} }} >said 2>&1; [ -s late ] || sleep 1"],
+            directory="/program",
+            environment={"MORE": "more"},
+        )
+        failing = Run(["sh", "-c", "echo why >&2; exit 3"], failure="It could not be built.")
+        Build("daemon", "/program", [run]).do(Machine(root))
+        late = (root / "program/late").read_text()
+        said = (root / "program/said").read_text().splitlines()
+        ids, refused = [str(daemon.pw_uid), str(daemon.pw_gid)], said.pop()
+        assert said == [*ids, f"{daemon.pw_dir} more", "0" * 16, "1"]
+        assert refused.endswith("Permission denied")
+        for file in ("program", "program/setup.py", "program/tool", "program/late"):
+            status = (root / file).lstat()
+            assert (status.st_uid, status.st_gid, status.st_mode & 0o7000) == (0, 0, 0)
+        with pytest.raises(StepError, match=r"why\nIt could not be built\."):
+            Build("daemon", "/program", [failing]).do(Machine(root))
+        time.sleep(0.3)
+        assert (root / "program/late").read_text() == late
+        with pytest.raises(StepError, match="no user nowhere"):
+            Build("nowhere", "/program", []).do(Machine(root))
 
 
 def test_links_and_commits(agent: Any, tmp_path: Path) -> None:

@@ -217,6 +217,23 @@ def test_what_is_excluded_is_in_no_lock() -> None:
     assert python.without_excluded(text) == "b==1 \\\n    --hash=sha256:1\n"
 
 
+def test_a_package_without_a_wheel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own build would run as root in machines, with what has no hash."""
+    wheel = """[[packages]]
+name = "{}"
+wheels = [{{url = "https://x.example/a-1-py3-none-any.whl", size = 9}}]
+"""
+    source = """[[packages]]
+name = "old"
+sdist = {url = "https://x.example/old-1.tar.gz", size = 9}
+"""
+    said = [wheel.format("one"), wheel.format("one") + source + wheel.format("two")]
+    monkeypatch.setattr(python, "_uv", lambda *_: said.pop(0))
+    assert set(python.download_sizes("uv", "x.txt").values()) == {9}
+    with pytest.raises(SystemExit, match=r"x\.txt: there is no wheel of old, and nothing is built"):
+        python.download_sizes("uv", "x.txt")
+
+
 def test_the_wheel_that_fits_is_counted() -> None:
     def wheel(tags: str, size: int) -> dict[str, Any]:
         return {"url": f"https://x.example/a/one-1.0-{tags}.whl", "size": size}

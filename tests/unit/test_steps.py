@@ -8,13 +8,14 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 import yaml
 
-from agent.actions import Action, Unpack
+from agent.actions import Action, Build, Unpack
+from agent.actions import Run as RunAction
 from agent.kinds import kinds
 from agent.kinds.model import Model
 from agent.kinds.packages import Packages
@@ -174,7 +175,10 @@ def test_what_brings_a_file_has_a_source_and_nothing_else_has(steps: list[Step])
 
 
 #: Programs that every machine has: of Debian's base system, and the agent's Python.
-ALWAYS = {"chmod", "install", "journalctl", "python3", "rm", "sh", "systemctl", "tar"}
+ALWAYS = {
+    *("chmod", "install", "journalctl", "mkdir", "python3", "rm", "sh", "systemctl", "tar"),
+    *("setpriv", "unshare"),
+}
 
 
 class Recording(Machine):
@@ -203,6 +207,9 @@ def called(step: Step, root: Path) -> set[str]:
                 words[0] for words in (step.spec.argv, step.spec.check_argv) if words
             ]
     for action in actions:
+        if isinstance(action, Build):  # this machine has not its user
+            machine.called += ["setpriv", "unshare", *(run.argv[0] for run in action.runs)]
+            continue
         with suppress(StepError, OSError):  # nothing was fetched
             action.do(machine)
     zipped = [each for each in actions if isinstance(each, Unpack) and ".zst" in each.archive]
@@ -247,13 +254,35 @@ def test_speaches_brings_what_fetches_it_and_what_the_documented_commands_call(
     assert documented - ALWAYS - {"nvidia-smi"} <= packages(steps)
 
 
+def runs(steps: list[Step]) -> list[tuple[bool, list[str]]]:
+    """What programs are made by: whether as root, and the words."""
+    found: list[tuple[bool, list[str]]] = []
+    for action in (
+        a for step in steps if isinstance(step.spec, Program) for a in step.spec.actions
+    ):
+        for run in action.runs if isinstance(action, Build) else [action]:
+            if isinstance(run, RunAction):
+                found.append((not (run.user or isinstance(action, Build)), list(run.argv)))
+    return found
+
+
 def test_no_package_is_installed_without_a_hash(steps: list[Step]) -> None:
     """uv.lock has those of packages, and none of what builds them."""
-    programs = [step.spec for step in steps if isinstance(step.spec, Program)]
-    every = [set(getattr(action, "argv", ())) for each in programs for action in each.actions]
+    every = [set(words) for _, words in runs(steps)]
     installing = [words for words in every if "pip" in words]
     syncing = [words for words in every if "sync" in words]
     assert all("--require-hashes" in words for words in installing)
     assert all({"--frozen", "--no-build-isolation"} <= words for words in syncing)
     locked = [words for words in every if "--locked" in words]  # cargo
     assert installing or syncing or locked
+
+
+def test_no_package_s_own_build_runs_as_root(steps: list[Step]) -> None:
+    """As root: tools, what installs wheels, and Python before it knows any package."""
+    tools = {"uv", "rm", "mkdir", "chmod", "tar"}
+    for words in (words for as_root, words in runs(steps) if as_root):
+        name = PurePosixPath(words[0]).name
+        if name == "uv":
+            assert words[1] == "venv" or {"pip", "install", "--no-build"} <= set(words), words
+        else:
+            assert name in tools or words[1:3] == ["-I", "-S"], words
