@@ -13,6 +13,7 @@ HARDENING: Mapping[str, str | Sequence[str]] = {
     "LockPersonality": "yes",
     "PrivateMounts": "yes",
     "PrivateTmp": "yes",
+    "ProtectClock": "yes",
     "ProtectControlGroups": "yes",
     "ProtectHome": "yes",
     "ProtectHostname": "yes",
@@ -33,7 +34,6 @@ HARDENING: Mapping[str, str | Sequence[str]] = {
 #: What is not for a service that uses a card: its devices, and its driver's own calls on memory.
 WITHOUT_CARD: Mapping[str, str | Sequence[str]] = {
     "PrivateDevices": "yes",
-    "ProtectClock": "yes",  # it closes all devices but the clock's
     "SystemCallFilter": ["@system-service", "~@privileged @resources"],
 }
 #: CTranslate2 makes code while it runs. ONNX Runtime gives each of its threads a processor, and
@@ -42,7 +42,11 @@ _COMPUTING: Mapping[str, str | Sequence[str]] = {
     "SystemCallFilter": [*WITHOUT_CARD["SystemCallFilter"], "sched_setaffinity"],
 }
 _NOT_COMPUTING: Mapping[str, str | Sequence[str]] = {"MemoryDenyWriteExecute": "yes"}
+#: The devices of NVIDIA's driver and no others, by the names that /proc/devices gives them (nvidia,
+#: nvidiactl, nvidia-uvm, nvidia-caps). nixpkgs runs Ollama on CUDA with the same.
 _WITH_CARD: Mapping[str, str | Sequence[str]] = {
+    "DevicePolicy": "closed",
+    "DeviceAllow": "char-nvidia* rw",
     "SystemCallFilter": ["@system-service", "~@privileged"],
 }
 
