@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes ready what the tests use besides Incus: Bubblewrap, PostgreSQL, nginx, Chromium, and certutil, with
-# which Chromium trusts a CA. Where a package cannot be had, the tests that need it say so and are skipped.
+# Makes ready what the tests use besides Incus: Bubblewrap, PostgreSQL, nginx, btrfs, Chromium, and certutil,
+# with which Chromium trusts a CA. Where a package cannot be had, the tests that need it say so and are skipped.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib/say.sh
@@ -24,6 +24,7 @@ lacks bwrap bubblewrap
 set -- "$ROOT"/usr/lib/postgresql/*/bin/initdb
 [ -x "$1" ] || missing="$missing${missing:+ }postgresql"
 [ -x "$ROOT/usr/sbin/nginx" ] || missing="$missing${missing:+ }nginx"
+[ -x "$ROOT/usr/sbin/mkfs.btrfs" ] || [ -x "$ROOT/sbin/mkfs.btrfs" ] || missing="$missing${missing:+ }btrfs-progs"
 [ -n "$missing" ] || exit 0
 if ! is_root; then
     say "there is no $missing: the tests that use it are skipped. For them: sudo apt-get install $missing"

@@ -106,6 +106,11 @@ def network(plan: DomainPlan, border: Border) -> dict[str, Any]:
     }
 
 
+def root(pool: str) -> dict[str, str]:
+    """The device of a root disk."""
+    return {"type": "disk", "pool": pool, "path": "/"}
+
+
 def default_profile(bridge: str, pool: str) -> dict[str, Any]:
     """The profile ``default`` of a domain's project."""
     return {
@@ -113,7 +118,7 @@ def default_profile(bridge: str, pool: str) -> dict[str, Any]:
         "config": dict(MARK),
         "devices": {
             "eth0": {"type": "nic", "network": bridge, "name": "eth0"},
-            "root": {"type": "disk", "pool": pool, "path": "/"},
+            "root": root(pool),
         },
     }
 
@@ -187,6 +192,7 @@ def instance(
                 "security.ipv4_filtering": "true",
                 "security.mac_filtering": "true",
             },
+            **({"root": {**root(pool), "size": size}} if (size := plan.machine.disk) else {}),
             **disks,
             **devices,
             **plan.machine.devices,

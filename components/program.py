@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pulumi
 
-from components import firewall, gpu, idmap, images, inotify
+from components import disks, firewall, gpu, idmap, images, inotify
 from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
@@ -107,6 +107,7 @@ def main(start: Start) -> None:
         *firewall.warnings(declaration, host),
         *(idmap.warnings(declaration, live) if live else ()),
         *(inotify.warnings(declaration, live, host.placement) if live else ()),
+        *(disks.warnings(declaration, live) if live else ()),
     ]:
         pulumi.log.warn(warning)
     for line in [*separate_services(settings, topology), *deployment.notes()]:

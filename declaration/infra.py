@@ -20,6 +20,7 @@ from pydantic import (
 
 from declaration.gpu_devices import normalized
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
+from declaration.sizes import size_bytes
 from declaration.yaml_values import ShallowLoader
 
 TRUST_LEVELS = ("admin", "trusted", "semi-trusted", "untrusted", "disposable")
@@ -67,6 +68,12 @@ def _member(value: str) -> str:
             f"{show(value)} names no member of a cluster. Use a name of `incus cluster list`, or @ "
             "and a name of `incus cluster group list`, in quotes"
         )
+    return value
+
+
+def _disk(value: str) -> str:
+    if not size_bytes(value):
+        raise ValueError(f"{show(value)} is no size of a disk. Use one such as 20GiB")
     return value
 
 
@@ -169,6 +176,8 @@ class Machine(_Model):
     member: Annotated[str, BeforeValidator(_text), AfterValidator(_member)] | None = None
     ip: Annotated[IPv4Address, BeforeValidator(_text)] | None = None
     formerly: HostName | None = None
+    #: The size of its root disk, as Incus writes it; empty: what the storage pool gives.
+    disk: Annotated[str, BeforeValidator(_text), AfterValidator(_disk)] = ""
     config: dict[str, str] = {}
     devices: dict[str, dict[str, str]] = {}
 

@@ -81,7 +81,8 @@ class Live:
     nvidia_smi: str
     projects: Mapping[str, Mapping[str, str]]
     networks: Mapping[str, Mapping[str, str]]
-    pools: Sequence[str]
+    #: The driver of each storage pool.
+    pools: Mapping[str, str]
     #: Network interfaces of the host that Incus does not manage.
     interfaces: Sequence[str] = ()
     #: The host's own IPv4 addresses with their prefixes, by interface; empty where not known.
@@ -142,7 +143,7 @@ def parse_live(texts: Mapping[str, str]) -> Live:
         nvidia_smi=texts.get("nvidia_smi", ""),
         projects={project["name"]: project["config"] for project in found["projects"]},
         networks={network["name"]: network["config"] for network in managed},
-        pools=[pool["name"] for pool in found["pools"]],
+        pools={pool["name"]: pool["driver"] for pool in found["pools"]},
         interfaces=[item["name"] for item in found["networks"] if not item["managed"]],
         addresses=_addresses(texts.get("addresses", "")),
         objects=objects,

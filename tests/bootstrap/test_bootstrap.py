@@ -598,6 +598,7 @@ def test_what_the_tests_use_is_silent_where_it_is_there(host: Host) -> None:
         host.fake(name)
     host.fake("initdb", where=host.root / "usr/lib/postgresql/17/bin/initdb")
     host.fake("nginx", where=host.root / "usr/sbin/nginx")
+    host.fake("mkfs.btrfs", where=host.root / "sbin/mkfs.btrfs")
     done = host.run("tests.sh")
     assert (done.returncode, done.stderr) == (0, "")
     assert "apt-get" not in host.calls
@@ -608,20 +609,28 @@ def test_what_the_tests_lack_is_installed(host: Host) -> None:
     host.fake("initdb", where=host.root / "usr/lib/postgresql/15/bin/initdb")
     done = host.run("tests.sh")
     assert done.returncode == 0, done.stderr
-    assert "install --no-install-recommends libnss3-tools bubblewrap nginx" in host.calls
-    assert "the tests use libnss3-tools bubblewrap nginx: env DEBIAN_FRONTEND" in done.stderr
+    assert (
+        "install --no-install-recommends libnss3-tools bubblewrap nginx btrfs-progs" in host.calls
+    )
+    assert (
+        "the tests use libnss3-tools bubblewrap nginx btrfs-progs: env DEBIAN_FRONTEND"
+        in done.stderr
+    )
 
 
 def test_without_root_or_a_package_the_tests_that_use_it_are_skipped(host: Host) -> None:
     host.user(1000)
     done = host.run("tests.sh")
     assert done.returncode == 0
-    assert "sudo apt-get install chromium libnss3-tools bubblewrap postgresql nginx" in done.stderr
+    assert (
+        "sudo apt-get install chromium libnss3-tools bubblewrap postgresql nginx btrfs-progs"
+        in done.stderr
+    )
     host.write("etc/os-release", NOBLE)
     done = host.run("tests.sh")
     assert done.returncode == 0
     assert "tests in a browser are skipped" in done.stderr
-    assert "sudo apt-get install bubblewrap postgresql nginx" in done.stderr
+    assert "sudo apt-get install bubblewrap postgresql nginx btrfs-progs" in done.stderr
     assert "apt-get" not in host.calls
 
 

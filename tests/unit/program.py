@@ -93,7 +93,7 @@ def host_with(*cards: Card, **more: Any) -> Live:
         if card.nvidia
     ]
     empty = {"projects": {}, "networks": {}, "firewall": Firewall()}
-    values = {**empty, "pools": ["default", "fast"], **more}
+    values = {**empty, "pools": {"default": "dir", "fast": "zfs"}, **more}
     return Live({"gpu": {"cards": found}}, "\n".join(lines), **values)
 
 

@@ -464,12 +464,12 @@ def test_disabled_stt_leaves_the_rest_with_the_key_and_the_models() -> None:
 
 
 def host_of_others(**more: Any) -> Live:
-    return host_with(**{"pools": ["default"], **more})
+    return host_with(**{"pools": {"default": "dir"}, **more})
 
 
 REFUSED: list[tuple[str, Live, dict[str, Any], str]] = [
     ("gpu", host_of_others(), {}, "make up STACK=cpu"),
-    ("cpu", host_of_others(pools=["fast", "slow"]), {}, "There are: fast, slow"),
+    ("cpu", host_of_others(pools={"fast": "zfs", "slow": "dir"}), {}, "There are: fast, slow"),
     ("cpu", host_of_others(projects={"ai-tools": {}}), {}, "project ai-tools that incus-stt did"),
     (
         "cpu",
