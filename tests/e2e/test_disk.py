@@ -51,8 +51,7 @@ def test_a_root_disk_has_the_size_that_is_declared(project: Project) -> None:
     assert written(project, 1024) and not written(project, 2048)
     by_hand = ("config", "device", "set", "gpu-server", "root", "size=3GiB")
     incus(*by_hand, project=DOMAIN, **project.environment)
-    said = project.pulumi("preview").stdout
-    assert f"devices.root.size: 3GiB -> {LARGER}" in said, said
+    assert project.drift() == [f"gpu-server/instance: devices.root.size: 3GiB -> {LARGER}"]
     project.up()
     assert not written(project, 2048)
     del project.machines["gpu-server"]["disk"]
