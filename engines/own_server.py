@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.actions import Action, Link, Run
+from agent.actions import Action, Run
 from agent.http import HealthRequest
 from agent.kinds.model import Model
 from agent.kinds.program import Program
@@ -154,15 +154,15 @@ def _most_memory(context: EngineContext, what: OwnServer) -> int | None:
 
 def _program_step(context: EngineContext, what: OwnServer, upload: Step, venv: str) -> Step:
     lock = f"{server_directory()}/{PACKAGE}/locks/{what.locks[context.device]}"
-    libraries = f"{venv}/lib/python3.*/site-packages/nvidia/*/lib/*.so*"
-    # One folder with every CUDA library, whichever Python version named the path.
-    links = [Link(libraries, f"{venv}/lib/cuda")] if context.device == "cuda" else []
+    cuda = context.device == "cuda"
     sizes = download_sizes(Path(PACKAGE, "locks", what.locks[context.device]))
     python = ">=3.11,<3.14"
-    actions = venv_actions(what.description, venv, lock, python, share=True, downloads=sizes)
+    actions = venv_actions(
+        what.description, venv, lock, python, share=True, cuda=cuda, downloads=sizes
+    )
     return Step(
         context.name("program"),
-        Program(venv, what.description, [*actions, *links], downloads=sizes),
+        Program(venv, what.description, actions, downloads=sizes),
         [upload.name, *context.uv],
     )
 

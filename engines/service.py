@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.kinds.service import Service
 from agent.kinds.transcription import Evidence
 from agent.kinds.upload import Upload
-from agent.kinds.user import Directory, User
+from agent.kinds.user import Directory
 from declaration.settings import Settings
 from declaration.source_files import digest
 from declaration.step import Step
@@ -21,8 +21,6 @@ SERVICE = "stt_server"
 #: The socket unit that holds its port, whichever engine runs.
 SOCKET = "stt"
 USER, UID, HOME = "stt", 901, "/var/lib/stt"
-#: Who runs what packages bring to build themselves; uv keeps there what was downloaded.
-BUILDER, BUILDER_UID, BUILDER_HOME = "stt-build", 906, "/var/cache/incus-stt/build"
 VOLUME = "/srv/models"
 MODELS = f"{VOLUME}/stt"
 ETC = "/etc/incus-stt/stt_server"
@@ -109,11 +107,6 @@ class EngineContext:
         )
         needs = [self.user_step] if model else []
         return Step(self.name(step), spec, needs, source=source)
-
-    @property
-    def builder(self) -> Step:
-        """The step that makes the user who builds programs: what it runs is others'."""
-        return Step(self.name("builder"), User(BUILDER, BUILDER_UID, BUILDER_HOME))
 
     def bring(self, name: str, source: str) -> tuple[str, list[Step]]:
         """Where the machine finds an artifact: a URL as it is, a local file after its step."""

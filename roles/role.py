@@ -113,5 +113,12 @@ def machine_steps(context: Context, roles: Iterable[Role]) -> list[Step]:
     """Every step of a machine with these roles, those that are not enabled left out."""
     enabled = [role for role in roles if role.enabled(context.settings)]
     found = [step for role in enabled for step in role.steps(context)]
-    needed = {name for step in found for name in (*step.needs, *step.after)}
-    return [step for step in found if not step.if_needed or step.name in needed]
+    known = {step.name: step for step in found}
+    wanted = {step.name for step in found if not step.if_needed}
+    asked = list(wanted)
+    while asked:
+        step = known[asked.pop()]
+        more = {*step.needs, *step.after} & known.keys() - wanted
+        wanted |= more
+        asked += more
+    return [step for step in found if step.name in wanted]

@@ -15,9 +15,10 @@ from agent.kinds.program import Program
 from declaration.artifacts import Artifact, hub_name, known_sums, locked_version
 from declaration.source_files import digest
 from declaration.step import Step
+from declaration.venv import BUILDER
 from engines.hub import HUB, hub_artifacts
 from engines.own_server import OwnServer, model_directory, own_server
-from engines.service import BUILDER, EngineContext, EngineService
+from engines.service import EngineContext, EngineService
 
 REPOSITORY = "https://github.com/fastrepl/hyprnote"
 COMMIT = "c5d1acfb422df1826ba1279be804dde0dfafe141"
@@ -73,9 +74,7 @@ _INSTEAD = "set stt:sources.owhisper to an archive with bin/owhisper-server"
 def service(context: EngineContext) -> EngineService:
     """The steps and the service."""
     model = context.model
-    source, before = context.bring("owhisper", context.settings.sources.owhisper or "")
-    if not source:
-        before = [context.builder]
+    source, uploads = context.bring("owhisper", context.settings.sources.owhisper or "")
     program = f"/opt/incus-stt/owhisper-server-{_tag(context.settings.sources.owhisper or '')}"
     packages = Step(
         context.name("packages"),
@@ -91,7 +90,7 @@ def service(context: EngineContext) -> EngineService:
             requires="bin/owhisper-server",
             failure=f"stt:sources.owhisper: {source} does not hold bin/owhisper-server.",
         ),
-        [packages.name, *(step.name for step in before)],
+        [packages.name, *(step.name for step in uploads)],
     )
     endpoint = (context.settings.sources.models or HUB).rstrip("/")
     # A mirror of one's own may have the newest revision only.
@@ -119,7 +118,7 @@ def service(context: EngineContext) -> EngineService:
             ],
             languages=sorted(model.known.languages) if model.known else (),
             program=f"{program}/bin/owhisper-server",
-            steps=[*before, packages, install],
+            steps=[*uploads, packages, install],
         ),
     )
 

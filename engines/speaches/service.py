@@ -22,14 +22,12 @@ from declaration.artifacts import Artifact, download_sizes
 from declaration.source_files import digest, own_digest
 from declaration.step import Step
 from declaration.unit import hardened_unit
-from declaration.venv import UV, UV_ENVIRONMENT
+from declaration.venv import BUILD_ENVIRONMENT, BUILDER, UV, UV_ENVIRONMENT, cuda_links
 from engines.ctranslate2 import OPENMP
 from engines.faster_whisper.service import FILES
 from engines.hub import verify
 from engines.own_server import PACKAGE, limit_variables, run_fetch, server_directory
 from engines.service import (
-    BUILDER,
-    BUILDER_HOME,
     ETC,
     HOME,
     KEY_ENVIRONMENT,
@@ -73,8 +71,6 @@ import compileall, re, sys, sysconfig
 place = sys.argv[1] if sys.argv[1:] else sysconfig.get_path("stdlib")
 compileall.compile_dir(place, quiet=2, rx=re.compile("/(test|tests|site-packages)/"))
 """
-#: Links to what the pattern $2 names, in a new directory.
-_LINK = 'mkdir "$1" && ln -sf -t "$1" -- $2'
 #: The first one is what Speaches excludes by default.
 _WITHOUT_CUDA = '["TensorrtExecutionProvider", "CUDAExecutionProvider"]'
 #: Seconds that Speaches gets to start and to load its model.
@@ -98,7 +94,6 @@ def service(context: EngineContext) -> EngineService:
         Packages(["ca-certificates", "curl", "ffmpeg", "git"]),
         context.uv,
     )
-    builder = context.builder
     source, brought = context.bring("speaches", context.settings.sources.speaches or REPOSITORY)
     python, more = context.bring("python", context.settings.sources.python or "")
     brought += more
@@ -110,15 +105,12 @@ def service(context: EngineContext) -> EngineService:
             _install(context, checkout, programs, source, python),
             downloads=_sizes(context.device),
         ),
-        [
-            *(step.name for step in (packages, builder, program_files)),
-            *(step.name for step in brought),
-        ],
+        [packages.name, program_files.name, *(step.name for step in brought)],
     )
     repository, model_steps = _model_steps(context, checkout, programs)
     needs = [program_files.name, server.name, program.name, context.user_step]
     model_steps[-1] = _needing(model_steps[-1], [*needs, *(s.name for s in model_steps[:-1])])
-    steps = [program_files, server, packages, builder, *brought, program, *model_steps]
+    steps = [program_files, server, packages, *brought, program, *model_steps]
     unit = _service(context, checkout, programs, repository)
     return EngineService(
         steps,
@@ -177,7 +169,7 @@ def _install(
         ),
         Run([f"{venv}/bin/python", "-I", "-S", "-c", _COMPILE]),
     ]
-    building = {**environment, "UV_CACHE_DIR": f"{BUILDER_HOME}/uv"}
+    building = {**environment, **BUILD_ENVIRONMENT}
     runs = [
         Run(words, failure=failure, directory=directory, environment=building)
         for words, directory in (
@@ -197,8 +189,7 @@ def _install(
                 "disk, then run up again.",
             )
         )
-        libraries = f"{venv}/lib/python3.*/site-packages/nvidia/*/lib/*.so*"
-        runs.append(Run(["sh", "-c", _LINK, "sh", f"{venv}/lib/cuda", libraries]))
+        runs.append(cuda_links(venv))
     made.append(Build(BUILDER, checkout, runs))
     # It finds its static files from its working directory.
     made.append(Link(f"{checkout}/realtime-console", ETC))

@@ -9,9 +9,18 @@ from agent.kinds.certificates import Certificates
 from agent.kinds.files import Files
 from agent.kinds.packages import Packages
 from agent.kinds.program import Program
+from agent.kinds.user import User
 from agent.pip import PipInstall
 from declaration.step import Step
-from declaration.venv import UV_ARTIFACT, UV_DIRECTORY, UV_VERSION, uv_lock
+from declaration.venv import (
+    BUILDER,
+    BUILDER_HOME,
+    BUILDER_UID,
+    UV_ARTIFACT,
+    UV_DIRECTORY,
+    UV_VERSION,
+    uv_lock,
+)
 from roles.role import Context, Role
 
 PACKAGES = ["ca-certificates", "curl", "python3", "python3-venv", "xz-utils", "zstd"]
@@ -53,8 +62,14 @@ def steps(context: Context) -> list[Step]:
         ],
         requires="bin/uv",
     )
+    builder = Step(
+        context.part("base_system/builder"),
+        User(BUILDER, BUILDER_UID, BUILDER_HOME),
+        if_needed=True,
+    )
     part = context.part("base_system/uv")
-    return [*found, packages, Step(part, uv, [packages.name], if_needed=True)]
+    needs = [packages.name, builder.name]
+    return [*found, packages, builder, Step(part, uv, needs, if_needed=True)]
 
 
 ROLE = Role(
