@@ -255,15 +255,23 @@ def test_speaches_brings_what_fetches_it_and_what_the_documented_commands_call(
 
 
 def runs(steps: list[Step]) -> list[tuple[bool, list[str]]]:
-    """What programs are made by: whether as root, and the words."""
+    """What programs, models and steps run: whether as root, and the words."""
     found: list[tuple[bool, list[str]]] = []
-    for action in (
-        a for step in steps if isinstance(step.spec, Program) for a in step.spec.actions
-    ):
-        for run in action.runs if isinstance(action, Build) else [action]:
-            if isinstance(run, RunAction):
-                found.append((not (run.user or isinstance(action, Build)), list(run.argv)))
-    return found
+    for spec in (step.spec for step in steps):
+        actions: list[Any] = []
+        match spec:
+            case Program():
+                actions += spec.actions
+            case Model():
+                actions += [*spec.fetch, spec.check_load]
+            case Run():
+                found.append((not spec.user, list(spec.argv)))
+        for action in actions:
+            for run in action.runs if isinstance(action, Build) else [action]:
+                if isinstance(run, RunAction):
+                    as_root = not (run.user or isinstance(action, Build))
+                    found.append((as_root, list(run.argv)))
+    return [(as_root, words) for as_root, words in found if words]
 
 
 def test_no_package_is_installed_without_a_hash(steps: list[Step]) -> None:
@@ -277,12 +285,10 @@ def test_no_package_is_installed_without_a_hash(steps: list[Step]) -> None:
     assert installing or syncing or locked
 
 
-def test_no_package_s_own_build_runs_as_root(steps: list[Step]) -> None:
-    """As root: tools, what installs wheels, and Python before it knows any package."""
-    tools = {"uv", "rm", "mkdir", "chmod", "tar"}
-    for words in (words for as_root, words in runs(steps) if as_root):
-        name = PurePosixPath(words[0]).name
-        if name == "uv":
-            assert words[1] == "venv" or {"pip", "install", "--no-build"} <= set(words), words
-        else:
-            assert name in tools or words[1:3] == ["-I", "-S"], words
+def test_nothing_that_packages_bring_runs_as_root(steps: list[Step]) -> None:
+    """As root: the distribution's programs, and a Python that knows no package yet."""
+    every = runs(steps)
+    for words in (words for as_root, words in every if as_root and words[0].startswith("/")):
+        uv = PurePosixPath(words[0]).name == "uv" and words[1] == "venv"
+        assert uv or words[1:3] == ["-I", "-S"], words
+    assert any("pip" in words for as_root, words in every if not as_root)
