@@ -100,17 +100,20 @@ def run_program(
     arguments: Sequence[str],
     *,
     python: str = "python3",
+    user: str = "",
     environment: Sequence[str] = (),
     deadline: float = 900,
 ) -> str:
-    """What a Python program of this project says in a machine, as root.
+    """What a Python program of this project says in a machine, as ``user`` (root where empty).
 
     ``environment`` are ``NAME=VALUE``.
 
     Raises:
         OperationError: the machine does not run, or the program failed.
     """
-    words = ["exec", machine.name, "--", "env", *environment, "sh", "-c", _WITH_FILE, "sh", python]
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+    words = ["exec", machine.name, "--", *(become if user else ()), "env", *environment]
+    words += ["sh", "-c", _WITH_FILE, "sh", python]
     client = Client(connection)
     try:
         return client.call(

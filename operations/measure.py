@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.ctranslate2 import OPENMP
+from engines.service import USER
 from engines.whisper_models import WHISPER_MODELS
 from operations.host import OperationError, run_program
 from operations.machine.measure_whisper import SHAPES
@@ -59,6 +60,7 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
             *("--windows", "3" if device == "cuda" else "1"),
         ],
         python=f"{venv}/bin/python",
+        user=USER,  # what the engine's packages bring runs as nobody else
         environment=[
             "ORT_DISABLE_TELEMETRY=1",
             *(f"{name}={value}" for name, value in OPENMP.items()),

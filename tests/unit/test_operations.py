@@ -15,7 +15,7 @@ from declaration.source_files import ROOT
 from host.client import Client, HostError
 from operations import memory, stack, status
 from operations.host import OperationError
-from operations.measure import models_to_measure, table
+from operations.measure import measure, models_to_measure, table
 from operations.targets import key_targets, stt_targets
 from tests.unit.values import STACKS, declared
 
@@ -84,6 +84,23 @@ def test_the_key_of_one_client_is_rotated(root: Path) -> None:
     file.write_text("config: {}\n")
     with pytest.raises(OperationError, match=r"does not have tv. It has: none"):
         key_targets(root, "mine", "tv")
+
+
+def test_what_measures_models_is_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in the engine's Python, with all that its packages bring."""
+    called: list[tuple[str, ...]] = []
+
+    def call(_: Client, *words: str, **__: Any) -> str:
+        called.append(words)
+        return ""
+
+    monkeypatch.setattr(Client, "call", call)
+    monkeypatch.setattr("operations.measure.flush", lambda _: [[]])
+    measure(declared(), "tiny")
+    [words] = called
+    become = words[3 : words.index("env")]
+    assert become == ("setpriv", "--reuid=stt", "--regid=stt", "--init-groups", "--")
+    assert words[-1] and "tiny" in words and any(word.endswith("/bin/python") for word in words)
 
 
 def test_what_is_measured_is_the_stack_s_model_or_what_is_asked() -> None:
