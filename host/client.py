@@ -89,6 +89,11 @@ _PEER = re.compile(r"peer node (\S+?)(?::\d+)? is down")
 _AGAIN, _PAUSE = 2, 1.0
 
 
+def is_race(said: str) -> bool:
+    """Whether an error of Incus is about the moment only: the same command may succeed now."""
+    return any(each in said for each in _RACES)
+
+
 @dataclass(frozen=True)
 class Client:
     """The client of a connection."""
@@ -105,7 +110,7 @@ class Client:
         """
         for _ in range(_AGAIN):
             done = self._run(words, project, stdin, deadline)
-            if not done.returncode or not any(each in done.stderr for each in _RACES):
+            if not done.returncode or not is_race(done.stderr):
                 return done
             time.sleep(_PAUSE)
         return self._run(words, project, stdin, deadline)

@@ -15,6 +15,8 @@ from tests.e2e.project import Project
 _IPV4, _ALL = 0x0800, 0x0003  # linux/if_ether.h
 _TCP, _UDP = 6, 17
 _DNS, _DHCP = 53, 67
+#: Bytes of a header, at least.
+_HEADERS = {_TCP: 20, _UDP: 8}
 
 
 class Heard:
@@ -64,12 +66,15 @@ class Heard:
     def _take(self, packet: bytes) -> None:
         source, to = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
         protocol, rest = packet[9], packet[(packet[0] & 15) * 4 :]
-        if source not in self._network or protocol not in (_TCP, _UDP) or len(rest) < 8:
+        if source not in self._network or len(rest) < _HEADERS.get(protocol, len(rest) + 1):
             return
         self.packets += 1
         port = struct.unpack_from("!H", rest, 2)[0]
-        if port == _DNS and protocol == _UDP:
-            self._ask(_name(rest[8:]))
+        if port == _DNS:
+            # Over TCP its length comes first, in two bytes; most segments hold nothing.
+            message = rest[8:] if protocol == _UDP else rest[(rest[12] >> 4) * 4 + 2 :]
+            if message:
+                self._ask(_name(message))
         elif to not in self._network and not to.is_multicast and port != _DHCP:
             self.addresses.add(f"{to}:{port}")
 

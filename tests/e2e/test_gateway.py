@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.calls_out import heard
 from tests.e2e.load import Load, asked_meanwhile, under_load
 from tests.e2e.project import (
     RECORDINGS,
@@ -40,6 +41,8 @@ SERVERS = ("stt", "stt-2")
 #: How many faults there are, and how many requests at least (`make test-faults`: 20 and 2,000).
 FAULTS = int(os.environ.get("STT_GATEWAY_FAULTS", "4"))
 REQUESTS = int(os.environ.get("STT_GATEWAY_REQUESTS", "0"))
+#: Seconds to listen once the work is done.
+LISTENED = 45
 #: The settings and machines of the first `up`.
 FIRST: dict[str, Any] = {}
 
@@ -238,6 +241,16 @@ def test_what_befalls_a_server_loses_nothing(project: Project) -> None:
     print(
         "\n".join([*rows, f"{load.good} answers, the longest time without one {load.outage:.1f} s"])
     )
+
+
+@pytest.mark.seldom
+def test_the_gateway_calls_nobody(project: Project) -> None:
+    """Neither nginx nor the watcher, while they start, work and rest; nor the servers behind."""
+    with heard(project, LISTENED) as recorder:
+        project.inside("systemctl", "restart", "stt-gateway*", machine="gateway")
+        wait_until(lambda: all_serve(project), 90)
+        assert project.transcribe("hello_world").status == 200
+    recorder.assert_nobody_was_called()
 
 
 @pytest.mark.seldom

@@ -24,13 +24,19 @@ def project(engine_stack: Project) -> Project:
 
 
 def test_what_calls_out_is_heard(project: Project) -> None:
-    """A name that is asked for, and an address, though neither gets anywhere."""
+    """Names that are asked for, and an address, though none of them gets anywhere."""
+    labels = "b''.join(bytes([len(each)]) + each for each in (b'tcp', b'example', b'org'))"
+    over_tcp = (
+        f"import socket; query = bytes([0, 1, 1, 0, 0, 1, *bytes(6), *{labels}, 0, 0, 1, 0, 1]); "
+        f"dns = socket.create_connection(('{project.subnet}.254', 53), 2); "
+        "dns.sendall(len(query).to_bytes(2, 'big') + query)"
+    )
     name = "import socket; socket.getaddrinfo('telemetry.example.org', 443)"
     address = "import socket; socket.create_connection(('192.0.2.1', 443), 1)"
     with heard(project, 0.5) as recorder:
-        for program in (name, address):
+        for program in (name, over_tcp, address):
             project.inside("sh", "-c", f'python3 -c "{program}" 2>/dev/null || true')
-    assert "telemetry.example.org" in recorder.names
+    assert {"telemetry.example.org", "tcp.example.org"} <= recorder.names
     assert recorder.addresses == {"192.0.2.1:443"}
 
 
