@@ -502,7 +502,7 @@ class Project:
     def health(self) -> Any:
         """What the service says of itself."""
         answer = request(self.outputs()["stt_health_url"])
-        assert answer.status == 200
+        assert answer.status == 200, answer
         return answer.json
 
 

@@ -30,7 +30,8 @@ COMMANDS = """
     {domain}/project {domain}/network {domain}/acl {domain}/acl/closed {domain}/acl/install
     {domain}/firewall {domain}/profile/default {domain}/volume/models
     {machine}/instance {machine}/agent
-    {machine}/base_system/names {machine}/base_system/packages {machine}/base_system/uv
+    {machine}/base_system/names {machine}/base_system/packages
+    {machine}/base_system/builder {machine}/base_system/uv
     {machine}/stt_server/user {machine}/stt_server/server {machine}/stt_server/program
     {machine}/stt_server/model-files {machine}/stt_server/model {machine}/stt_server/secrets
     {machine}/stt_server/clients
