@@ -114,7 +114,7 @@ def remove_leftovers(prefix: str) -> None:
         elif ours:
             run("ip", "link", "delete", network["name"])  # of a daemon that is gone
     for table in run("nft", "list", "tables").stdout.splitlines():
-        if re.fullmatch(rf"table inet incus-stt-dns\.net[0-9]*-{re.escape(prefix)}\S*", table):
+        if re.fullmatch(rf"table inet incus-stt(-dns)?\.net[0-9]*-{re.escape(prefix)}\S*", table):
             run("nft", f"delete {table}")
     for acl in json.loads(incus("network", "acl", "list", "--format", "json")):
         if re.sub("^net[0-9]*-", "", acl["name"]).startswith(prefix):
