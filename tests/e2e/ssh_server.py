@@ -126,6 +126,7 @@ class SshServer:
     def cut(self) -> None:
         """End the server and all its connections, as a host that is cut off."""
         assert self.process
+        self.process.send_signal(signal.SIGSTOP)  # nobody who is cut off is let in again
         for child in run("pgrep", "-P", str(self.process.pid)).stdout.split():
             for each in [*run("pgrep", "-P", child).stdout.split(), child]:
                 run("kill", "-KILL", each)
