@@ -24,7 +24,7 @@ lacks bwrap bubblewrap
 set -- "$ROOT"/usr/lib/postgresql/*/bin/initdb
 [ -x "$1" ] || missing="$missing${missing:+ }postgresql"
 [ -x "$ROOT/usr/sbin/nginx" ] || missing="$missing${missing:+ }nginx"
-[ -x "$ROOT/usr/sbin/mkfs.btrfs" ] || [ -x "$ROOT/sbin/mkfs.btrfs" ] || missing="$missing${missing:+ }btrfs-progs"
+[ -x "$ROOT/usr/sbin/mkfs.btrfs" ] || missing="$missing${missing:+ }btrfs-progs"
 [ -n "$missing" ] || exit 0
 if ! is_root; then
     say "there is no $missing: the tests that use it are skipped. For them: sudo apt-get install $missing"

@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,16 @@ _PEER = re.compile(r"peer node (\S+?)(?::\d+)? is down")
 _AGAIN, _PAUSE = 2, 1.0
 
 
-def is_race(said: str) -> bool:
-    """Whether an error of Incus is about the moment only: the same command may succeed now."""
-    return any(each in said for each in _RACES)
+def past_races(
+    run: Callable[[], subprocess.CompletedProcess[str]],
+) -> subprocess.CompletedProcess[str]:
+    """The end of a command of the client, given again where only the moment was wrong."""
+    for _ in range(_AGAIN):
+        done = run()
+        if not done.returncode or not any(each in done.stderr for each in _RACES):
+            return done
+        time.sleep(_PAUSE)
+    return run()
 
 
 @dataclass(frozen=True)
@@ -108,12 +115,7 @@ class Client:
         Raises:
             HostError: there is no client, or it took more than ``deadline`` s.
         """
-        for _ in range(_AGAIN):
-            done = self._run(words, project, stdin, deadline)
-            if not done.returncode or not is_race(done.stderr):
-                return done
-            time.sleep(_PAUSE)
-        return self._run(words, project, stdin, deadline)
+        return past_races(lambda: self._run(words, project, stdin, deadline))
 
     def _run(
         self, words: Sequence[str], project: str, stdin: str, deadline: float

@@ -598,7 +598,7 @@ def test_what_the_tests_use_is_silent_where_it_is_there(host: Host) -> None:
         host.fake(name)
     host.fake("initdb", where=host.root / "usr/lib/postgresql/17/bin/initdb")
     host.fake("nginx", where=host.root / "usr/sbin/nginx")
-    host.fake("mkfs.btrfs", where=host.root / "sbin/mkfs.btrfs")
+    host.fake("mkfs.btrfs", where=host.root / "usr/sbin/mkfs.btrfs")
     done = host.run("tests.sh")
     assert (done.returncode, done.stderr) == (0, "")
     assert "apt-get" not in host.calls

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import yaml
 
-from host.client import is_race
+from host.client import past_races
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDINGS = ROOT / "recordings"
@@ -45,12 +45,8 @@ def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def incus(*words: str, project: str = "default", stdin: str | None = None, **more: str) -> str:
     """What the Incus client says; a failure is an error. ``more`` is added to the environment."""
     environment = {**os.environ, "INCUS_PROJECT": project, **more}
-    done = run("incus", *words, input=stdin or "", env=environment)
-    for _ in range(2):  # as the program itself does: tests beside this one make bridges and more
-        if not done.returncode or not is_race(done.stderr):
-            break
-        time.sleep(1)
-        done = run("incus", *words, input=stdin or "", env=environment)
+    # Tests beside this one make bridges and more.
+    done = past_races(lambda: run("incus", *words, input=stdin or "", env=environment))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
