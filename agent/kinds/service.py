@@ -94,16 +94,28 @@ class Service(Kind):
         }
         sections: dict[str, dict[str, str | Sequence[str]]] = {
             "Unit": {
-                "Description": f"The port of {self.unit_name}, which it keeps while it restarts"
+                "Description": f"The port of {self.unit_name}, which it keeps while it restarts",
+                # The service needs it: restarted often, it would take the service down with it.
+                "StartLimitIntervalSec": "0",
             },
             "Socket": listen,
             "Install": {"WantedBy": "sockets.target"},
         }
         return [systemd.unit_file(self._socket_name, systemd.unit_text(sections))]
 
+    def _all_sections(self) -> Mapping[str, Mapping[str, str | Sequence[str]]]:
+        """Those of the unit; with a socket, whoever restarts or stops that does it to both.
+
+        systemd would refuse to start a socket whose service runs without it.
+        """
+        if not self.socket:
+            return self.sections
+        unit = {**self.sections.get("Unit", {}), "Requires": self._socket_name}
+        return {**self.sections, "Unit": unit}
+
     def all_files(self) -> list[File]:
         """The unit files, its environment file, and the service's own."""
-        text = self.unit_text or systemd.unit_text(self.sections)
+        text = self.unit_text or systemd.unit_text(self._all_sections())
         environment = systemd.environment_text(self.variables)
         return [
             systemd.unit_file(self.unit_name, text),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from itertools import pairwise
 from typing import Any
 
@@ -54,8 +55,9 @@ class Load:
                 answer = post_recording(self.url, recording, "whisper-1", self.key, self.trust)
                 said = answer.json["text"] if answer.status == 200 else repr(answer.body[:200])
                 good = answer.status == 200 and text in ("", said)
-            except OSError as problem:
-                said, good = str(problem), False
+            # HTTPException: an answer that was cut off.
+            except (OSError, HTTPException) as problem:
+                said, good = repr(problem), False
                 time.sleep(0.02)
             self.answers.append((time.monotonic(), good))
             if not good:

@@ -146,6 +146,17 @@ def test_no_worker_waits_for_a_client_that_another_has(project: Project) -> None
     assert flags and int(flags[1], 8) & os.O_NONBLOCK
 
 
+def test_whoever_restarts_the_socket_restarts_the_gateway(project: Project) -> None:
+    """As often as one likes; nginx has no other way to listen."""
+    units = ["stt-gateway.socket", "stt-gateway.service"]
+    for _ in range(6):
+        project.inside("systemctl", "restart", units[0], machine="gateway")
+        assert project.transcribe("hello_world").status == 200
+        project.inside("systemctl", "restart", *units, machine="gateway")
+    assert project.inside("systemctl", "is-active", *units, machine="gateway") == "active\nactive"
+    assert project.unchanged()
+
+
 def test_another_model_goes_through_them_one_by_one(project: Project) -> None:
     """Each is out of turn while it changes, and no request is refused or answered wrongly.
 

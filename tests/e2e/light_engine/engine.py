@@ -17,6 +17,8 @@ SHOWN = ("STT_MODEL", "STT_LANGUAGE", "STT_COMPUTE_TYPE", "STT_DEVICE", "STT_KEE
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    # Head and body leave at once: a restart between them would cut an answer in two.
+    wbufsize = -1
     loaded: ClassVar[set[str]] = set()
 
     def answer(self, status: int, body: dict[str, Any]) -> None:
@@ -25,6 +27,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+        self.wfile.flush()
 
     def do_GET(self) -> None:
         if self.path == PLACE and MODEL != "mine":

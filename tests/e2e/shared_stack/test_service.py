@@ -119,13 +119,22 @@ def test_status_says_what_runs(project: Project, up: str) -> None:
     after = status()[1]["services"]["stt_server/service"]
     assert after["requests"] - service["requests"] == 2
     assert after["failed"] - service["failed"] == 1
-    project.inside("systemctl", "stop", "stt.socket", UNIT)
+    project.inside("systemctl", "stop", "stt.socket")
     try:
         code, stopped = status()
         assert (code != 0, stopped["services"]["stt_server/service"]["state"]) == (True, "inactive")
         assert "faster-whisper: inactive" in project.make("status").stdout
     finally:
-        project.inside("systemctl", "start", "stt.socket", UNIT)
+        project.inside("systemctl", "start", UNIT)
+
+
+def test_whoever_restarts_the_socket_restarts_the_service(project: Project, up: str) -> None:
+    """As often as one likes, in any order; the port stays systemd's."""
+    for units in (["stt.socket"], ["stt.socket", UNIT], [UNIT, "stt.socket"]) * 3:
+        project.inside("systemctl", "restart", *units)
+        assert project.health()["status"] == "ok"
+    assert project.inside("systemctl", "is-active", "stt.socket", UNIT) == "active\nactive"
+    assert project.unchanged()
 
 
 def test_it_starts_again_with_its_machine(project: Project, up: str) -> None:
