@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent import record
+from agent.cards import ask_cards
 from agent.difference import Difference
 from agent.files import PART, File, discard, write
 from agent.files import read as read_text
@@ -172,13 +173,14 @@ def _named(machine: Machine, path: str) -> bool:
 
 
 def check(machine: Machine) -> dict[str, Any]:
-    """Every recorded step with its differences, and what services say (``Service.reports``).
+    """Every recorded step with its differences, what services say (``Service.reports``), the cards.
 
     The salt goes with them, so that the state's secrets can be compared with those that were
     applied. Changes nothing.
     """
     steps: dict[str, Any] = {}
     answers: dict[str, Any] = {}
+    cards = ask_cards(machine)
     for each in record.records(machine):
         kind, found = _checked(machine, each)
         steps[each.step] = {
@@ -191,7 +193,8 @@ def check(machine: Machine) -> dict[str, Any]:
     for step in record.unfinished(machine):
         entry = steps.setdefault(step, {"stack": "", "digest": "", "differences": []})
         entry["differences"].append(vars(Difference("last change", "not finished", "finished")))
-    return {"steps": steps, "answers": answers, "salt": record.salt(machine)}
+    said = {"steps": steps, "answers": answers, "salt": record.salt(machine)}
+    return {**said, "cards": cards()}
 
 
 def _checked(machine: Machine, each: Record) -> tuple[Kind | None, list[Difference]]:

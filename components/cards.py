@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from gpu.cards import Card, parse_cards
+from host.cluster import member_of
 from host.read import Live
 
 
 def cards_of(live: Live, member: str = "") -> list[Card]:
     """The cards of the host, or of a member of the cluster.
 
-    nvidia-smi runs only where Incus is asked; of other members' cards Incus alone tells.
+    Of the host itself nvidia-smi is asked only where that is not reached through Incus, and of a
+    cluster's on the member that answers. Elsewhere the machines tell of the cards that they have.
     """
-    if not member:
-        return parse_cards(live.resources, live.nvidia_smi)
-    said = live.nvidia_smi if member == live.answers else ""
-    return parse_cards(live.members[member].resources, said)
+    resources = live.members[member].resources if member else live.resources
+    in_machines = "".join(
+        state.cards
+        for (project, name), state in live.machines.items()
+        if state.cards and member_of(live.find("instance", name, project) or {}) == member
+    )
+    return parse_cards(resources, live.nvidia_smi if live.is_of(member) else "", in_machines)
 
 
 def memory_of(live: Live, member: str = "") -> int:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.cards import NVIDIA_SMI_FIELDS
 from declaration.topology import MachinePlan
 from doctor.case import Answer, Case, Facts
-from gpu.cards import NVIDIA_SMI_FIELDS
 from host.client import Client, HostError, remote_variable
 from host.read import AGENT_WORDS
 from host.reading import explain

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent.cards import NVIDIA_SMI_FIELDS
 from declaration.gpu_devices import VENDOR_IDS, pci_of
 from engines import Engine
 
@@ -52,15 +53,14 @@ class Holder:
         return f"{self.name} holds {self.mib / 1024:.1f} GiB"
 
 
-#: What nvidia-smi is asked, in this order.
-NVIDIA_SMI_FIELDS = "pci.bus_id,name,memory.total,compute_cap,driver_version"
-
-
-def parse_cards(resources: Mapping[str, Any], nvidia_smi: str) -> list[Card]:
+def parse_cards(resources: Mapping[str, Any], nvidia_smi: str, in_machines: str = "") -> list[Card]:
     """The host's cards, from Incus' ``/1.0/resources`` and from nvidia-smi's CSV.
 
     Only Incus knows vendor and product; only nvidia-smi knows the memory. A card that Incus does
     not list (as in WSL) comes last.
+
+    ``in_machines`` is what nvidia-smi says in machines that have cards: it counts where the host's
+    own was not asked, and for cards that Incus lists; a machine cannot make one up.
     """
     cards: dict[str, Card] = {}
     for found in (resources.get("gpu") or {}).get("cards") or []:
@@ -75,19 +75,24 @@ def parse_cards(resources: Mapping[str, Any], nvidia_smi: str) -> list[Card]:
             capability=_capability(more.get("architecture") or ""),
             driver=more.get("nvrm_version") or "",
         )
-    for line in nvidia_smi.splitlines():
-        values = [value.strip() for value in line.split(",")]
-        if len(values) != len(NVIDIA_SMI_FIELDS.split(",")):
-            continue
-        pci, name, memory, capability, driver = (pci_of(values[0]), *values[1:])
+    in_use = {pci: row for pci, row in _rows(in_machines).items() if pci in cards}
+    for pci, (name, memory, capability, driver) in (in_use | _rows(nvidia_smi)).items():
+        card = cards.get(pci, Card(pci, "10de"))
         cards[pci] = replace(
-            cards.get(pci, Card(pci, "10de")),
+            card,
             name=name,
             memory=int(memory) if memory.isdigit() else None,
-            capability=_capability(capability) or (cards[pci].capability if pci in cards else None),
+            capability=_capability(capability) or card.capability,
             driver=driver,
         )
     return list(cards.values())
+
+
+def _rows(nvidia_smi: str) -> dict[str, list[str]]:
+    """What nvidia-smi says of each card, by its PCI address."""
+    lines = ([value.strip() for value in line.split(",")] for line in nvidia_smi.splitlines())
+    fields = NVIDIA_SMI_FIELDS.count(",") + 1
+    return {pci_of(values[0]): values[1:] for values in lines if len(values) == fields}
 
 
 def _capability(text: str) -> tuple[int, int] | None:

@@ -133,8 +133,9 @@ def plan_gpu(
     if card.memory is None:
         first = allowed[0] if asked == AUTO else asked
         warning = (
-            f"{machine}: the memory of {card} is not known (nvidia-smi does not run on the host); "
-            f"whether {model.name} in {first} fits was not checked"
+            f"{machine}: the memory of {card} is not known: nvidia-smi does not tell, neither on "
+            f"the host nor in a machine that has the card. Whether {model.name} in {first} fits "
+            "was not checked"
         )
         return GpuPlan(first, (), (warning,), problems)
     room = budget(cards, ollama, holders, pinned=settings.ollama.keepAlive == "-1")

@@ -38,12 +38,13 @@ class AppliedStep:
 class MachineState:
     """What a machine's agent says: its steps, and answers of its services (``Service.reports``).
 
-    ``salt`` is that of the digests of steps with secrets.
+    ``salt`` is that of the digests of steps with secrets. ``cards``: what nvidia-smi says there.
     """
 
     steps: Mapping[str, AppliedStep]
     answers: Mapping[str, Any] = field(default_factory=dict)
     salt: str = ""
+    cards: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,7 @@ def machine_state(text: str) -> MachineState | None:
             )
             for name, step in said["steps"].items()
         }
-        return MachineState(steps, said.get("answers") or {}, said.get("salt") or "")
+        more = (said.get("salt") or "", said.get("cards") or "")
+        return MachineState(steps, said.get("answers") or {}, *more)
     except (ValueError, KeyError, TypeError):
         return None

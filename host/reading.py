@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import time
 
+from agent.cards import NVIDIA_SMI_FIELDS
 from declaration.connection import Connection
 from host import inotify
 from host.client import SSH, Client, HostError, incus_words, remote_variable, shell
@@ -19,8 +20,6 @@ _MEMBERS, _HARDWARE = "/1.0/cluster/members?recursion=1", "/1.0/resources?target
 VOLUMES = "/1.0/storage-pools/{pool}/volumes/custom?recursion=1&all-projects=true"
 #: Seconds that the read may take in all, and of these each machine.
 DEADLINE, MACHINE_DEADLINE = 120, 30
-#: What nvidia-smi is asked, in this order.
-NVIDIA_SMI_FIELDS = "pci.bus_id,name,memory.total,compute_cap,driver_version"
 
 #: What runs on the cards: PCI address, process id, MiB and cgroup of each process.
 _GPU_PROCESSES = """timeout 20 nvidia-smi --query-compute-apps=gpu_bus_id,pid,used_memory \

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from agent.cards import NVIDIA_SMI
+from declaration.connection import parse_connection
+from host.reading import read_live
 from tests.e2e.cluster import IMAGE, NODES, Cluster, address_of
 from tests.e2e.load import Load, asked_meanwhile
 from tests.e2e.project import (
@@ -162,6 +165,22 @@ def test_bad_input_is_found_before_anything_is_touched(
 def inside(cluster: Cluster, *command: str) -> str:
     """A command in the machine of the STT service."""
     return cluster.ask("exec", "gpu-server", "--", *command, project=DOMAIN).strip()
+
+
+def test_a_machine_on_another_member_tells_of_its_cards(
+    cluster: Cluster, pair: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's own program tells of them; here a script has its place."""
+    row = "00000000:01:00.0, NVIDIA GeForce RTX 3060, 12288, 8.6, 560.35.03"
+    for name, value in pair.environment.items():
+        monkeypatch.setenv(name, value)
+    inside(cluster, "sh", "-ec", f"printf '#!/bin/sh\necho {row}\n' >{NVIDIA_SMI}")
+    inside(cluster, "chmod", "755", NVIDIA_SMI)
+    live = read_live(parse_connection("incus:lab"), "default")
+    inside(cluster, "rm", NVIDIA_SMI)
+    cards = {place[1]: state.cards for place, state in live.machines.items()}
+    assert cards == {"gpu-server": f"{row}\n", "aside": ""}
+    assert live.nvidia_smi == "" and live.answers == "node3"
 
 
 @pytest.fixture

@@ -18,10 +18,12 @@ from tests.unit.program import (
     EMPTY_HOST,
     Program,
     host_after,
+    host_with,
     run,
     with_differences,
     words_of,
 )
+from tests.unit.values import CARD
 
 STT = ["base_system", "stt_server"]
 Infra = Callable[..., str]
@@ -202,6 +204,30 @@ def test_each_member_has_its_own_cards(infra: Infra) -> None:
     two["two"]["a"]["member"] = "node2"
     with pytest.raises(pulumi.RunError, match="exclusive"):
         run("gpu", both, infra=infra(**two))
+
+
+@pytest.mark.parametrize("host", [CLUSTER, replace(host_with(CARD), nvidia_smi="")])
+def test_a_machine_tells_of_a_card_where_nvidia_smi_is_not_asked(infra: Infra, host: Live) -> None:
+    """On another member of a cluster, and on a host that is reached through Incus."""
+    where = {"one": "node3", "two": "node1"} if host.members else {"one": "", "two": ""}
+    one = server(where["one"], gpu=True, profiles=["default", "card"])
+    file = infra(one={"a": one}, two={"b": server(where["two"])})
+    before = run("gpu", host, infra=file)
+    assert "Whether large-v3-turbo in float16 fits was not checked" in "\n".join(before.log)
+    live = cluster_after(before) if host.members else replace(host_after(before), nvidia_smi="")
+
+    def log(place: tuple[str, str], mib: int) -> str:
+        row = f"0000{CARD.pci}, {CARD.name}, {mib}, 8.9, 560.35.03\n"
+        machines = {**live.machines, place: replace(live.machines[place], cards=row)}
+        return "\n".join(run("gpu", replace(live, machines=machines), before, infra=file).log)
+
+    assert "a: RTX 4090 (12.0 GiB, compute capability 8.9, driver 560.35.03)" in log(
+        ("one", "a"), 12288
+    )
+    with pytest.raises(pulumi.RunError, match="does not fit on RTX 4090"):
+        log(("one", "a"), 1024)
+    if host.members:  # what node1's machine says of a card is nothing of node3's
+        assert "fits was not checked" in log(("two", "b"), 12288)
 
 
 @pytest.mark.parametrize("status", ["Offline", pytest.param("Evacuated", marks=pytest.mark.sweep)])

@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "declaration": {"agent"},
     "engines": {"declaration", "agent"},
     "stack": {"declaration", "engines"},
-    "gpu": {"declaration", "engines", "stack"},
+    "gpu": {"declaration", "engines", "stack", "agent"},
     "roles": {"declaration", "engines", "stack", "gpu", "agent"},
     "host": {"declaration", "agent"},
     "bootstrap": {"declaration", "stack", "roles"},

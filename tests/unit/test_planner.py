@@ -11,8 +11,6 @@ import pulumi
 import pytest
 import yaml
 
-import gpu.cards
-import host.reading
 from declaration.ollama_models import estimated_bytes
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
@@ -345,6 +343,13 @@ def test_cards_are_read_from_incus_and_nvidia_smi() -> None:
     assert (amd.nvidia, amd.name, amd.memory) == (False, "Radeon", None)
     alone = parse_cards(resources, "")[0]
     assert (alone.memory, alone.capability) == (None, (8, 9))
+    # Of a member or a remote the machines tell; the host's own word is better, and only Incus says
+    # which cards there are.
+    made_up = "00000000:05:00.0, NVIDIA H200, 143771, 9.0, 560.35.03\n"
+    assert parse_cards(resources, "", said + made_up) == [nvidia, amd]
+    other = said.replace("24564", "1")
+    assert parse_cards(resources, said, other) == [nvidia, amd]
+    assert parse_cards(resources, made_up, other)[0].memory == 1
     # nvidia-smi's [N/A] is no figure.
     strange = parse_cards({}, "00000000:01:00.0, GPU, [N/A], [N/A], 1\n")[0]
     assert (strange.memory, strange.capability) == (None, None)
@@ -374,10 +379,6 @@ def test_a_device_gives_the_cards_that_it_names(device: dict[str, str], seen: li
         Card("0000:04:00.0", "8086", "1abc", "3"),
     ]
     assert [each.pci for each in select_cards([device], cards)] == seen
-
-
-def test_the_host_is_asked_what_is_parsed() -> None:
-    assert host.reading.NVIDIA_SMI_FIELDS == gpu.cards.NVIDIA_SMI_FIELDS
 
 
 def test_a_part_of_a_card_has_no_known_memory() -> None:
