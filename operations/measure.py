@@ -6,14 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.kinds.service import Service
 from engines.ctranslate2 import OPENMP
 from engines.service import USER
 from engines.whisper_models import WHISPER_MODELS
 from operations.host import OperationError, run_program
 from operations.machine.measure_whisper import SHAPES
 from operations.memory import flush
-from roles.role import Context
-from roles.stt_server import engine_service
 from stack.declare import Declaration
 
 TYPES = {"cuda": "float16,int8_float16,int8,float32", "cpu": "int8,float32"}
@@ -49,7 +48,7 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
     machine, device = service.machine, service.device
     names = models_to_measure(service.model.name, asked)
     lines = flush(declaration)[0]
-    venv = _venv(Context(declaration, machine))
+    venv = _venv(declaration.engine_services[machine.full_name].service)
     said = run_program(
         declaration.settings.host_connection,
         machine,
@@ -71,13 +70,12 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
     return [*lines, *table(said.splitlines(), device)]
 
 
-def _venv(context: Context) -> str:
+def _venv(unit: Service) -> str:
     """The Python environment of the engine that is installed.
 
     Raises:
         OperationError: it does not have CTranslate2.
     """
-    unit = engine_service(context).service
     if unit.unit not in UNITS:
         engines = " or ".join(UNITS)
         raise OperationError(f"stt:engine is {unit.unit}, and models are measured with {engines}")

@@ -11,8 +11,6 @@ from declaration.topology import MachinePlan
 from engines.service import header_file
 from gpu.processes import CGROUP
 from operations.host import on_host, run_program
-from roles.role import Context
-from roles.stt_server import engine_service
 from stack.checks import OLLAMA_ROLE, STT_ROLE
 from stack.declare import Declaration
 
@@ -40,7 +38,7 @@ def _machines(declaration: Declaration, restart: bool) -> Iterator[tuple[Machine
         if stt or ollama:
             units = {"ollama": "ollama"} if ollama and restart else {}
             if stt and restart:
-                units["stt"] = engine_service(Context(declaration, machine)).service.unit
+                units["stt"] = declaration.engine_services[machine.full_name].service.unit
             asked = {
                 "stt": f"http://{address}:{settings.port}" if stt else "",
                 "ollama": f"http://127.0.0.1:{settings.ollama.port}" if ollama else "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from declaration.topology import MachinePlan, Topology, plan_topology
 from engines import ENGINES, Engine
 from engines.model_ref import ModelDirectory, ModelRef
 from engines.models import resolve_model
+from engines.service import EngineContext, EngineService
 from stack.ai_access_checks import ai_access_problems
 from stack.asked import own_loopbacks
 from stack.checks import (
+    BASE_ROLE,
     STT_ROLE,
     WEBUI_ROLE,
     device_of,
@@ -67,6 +70,24 @@ class Declaration:
     def service_on(self, machine: MachinePlan) -> SttService:
         """The STT service of a machine that has one."""
         return next(each for each in self.services if each.machine == machine)
+
+    @cached_property
+    def engine_services(self) -> Mapping[str, EngineService]:
+        """The engine's steps and its service, by the full name of each machine that has one."""
+        return {each.machine.full_name: self._engine_service(each) for each in self.services}
+
+    def _engine_service(self, service: SttService) -> EngineService:
+        machine = service.machine
+        context = EngineContext(
+            self.settings,
+            service.device,
+            service.model,
+            service.compute_type,
+            self.engine.ctranslate2 is not None,
+            machine.resource,
+            [machine.resource(f"{BASE_ROLE}/uv")] if BASE_ROLE in machine.roles else [],
+        )
+        return self.engine.service(context)
 
     def with_compute_types(self, chosen: Sequence[str]) -> Declaration:
         """The same with the compute types that the planner has chosen, one for each service."""
