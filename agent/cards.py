@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from agent.machine import Machine, StepError
 
 TYPE_CHECKING = False
@@ -25,15 +27,22 @@ def ask_cards(machine: Machine) -> Callable[[], str]:
     if not program.exists():
         return str
     # Not at the top: a machine without a card is checked sooner so.
-    from concurrent.futures import ThreadPoolExecutor
+    import threading
 
-    return ThreadPoolExecutor(1).submit(_ask, machine, str(program)).result
+    said: list[str] = []
 
+    def ask() -> None:
+        words = [f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
+        with contextlib.suppress(StepError):
+            done = machine.run([str(program), *words], check=False, deadline=_DEADLINE)
+            said.append("" if done.returncode else done.stdout)
 
-def _ask(machine: Machine, program: str) -> str:
-    words = [program, f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
-    try:
-        done = machine.run(words, check=False, deadline=_DEADLINE)
-    except StepError:
-        return ""
-    return "" if done.returncode else done.stdout
+    # Where the driver hangs, a program that asks it cannot be killed: nobody waits for its end.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+
+    def result() -> str:
+        thread.join(_DEADLINE + 1)
+        return "".join(said)
+
+    return result

@@ -66,13 +66,15 @@ def hardened_unit(
     type_: str = "exec",
     before: str = "",
     start_seconds: int = 120,
+    socket: str = "",
 ) -> Sections:
     """A unit that runs ``command`` as ``user`` and may write below ``writable`` only.
 
     ``card``: it uses a card. ``computes``: a model runs in it. ``most_memory``: MiB at which the
     kernel ends it, and systemd starts it again. ``before`` is a command that runs before each
-    start. A port below 1024 brings the one capability that it needs, and then no users of its own,
-    which would take it away.
+    start. ``socket`` is the socket unit that holds its port: whoever stops or restarts one of the
+    two does it to both. A port below 1024 brings the one capability that it needs, and then no
+    users of its own, which would take it away.
     """
     capability = "CAP_NET_BIND_SERVICE" if port < 1024 else ""
     service: dict[str, str | Sequence[str]] = {
@@ -104,6 +106,7 @@ def hardened_unit(
             "Description": description,
             "After": "network-online.target",
             "Wants": "network-online.target",
+            **({"Requires": f"{socket}.socket"} if socket else {}),
             "StartLimitIntervalSec": "0",
         },
         "Service": service,

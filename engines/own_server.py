@@ -122,6 +122,7 @@ def own_server(context: EngineContext, what: OwnServer) -> EngineService:
             port=settings.port,
             card=context.device == "cuda",
             most_memory=_most_memory(context, what),
+            socket=SOCKET,
         ),
         host=str(settings.host),
         port=settings.port,

@@ -208,7 +208,7 @@ def machine_state(text: str) -> MachineState | None:
             )
             for name, step in said["steps"].items()
         }
-        more = (said.get("salt") or "", said.get("cards") or "")
+        more = (said.get("salt") or "", str(said.get("cards") or ""))
         return MachineState(steps, said.get("answers") or {}, *more)
     except (ValueError, KeyError, TypeError):
         return None

@@ -48,7 +48,8 @@ class Service(Kind):
     unit_text: str = ""
     files: Sequence[File] = field(default_factory=list)
     #: A socket unit, without its suffix: systemd holds the port, and clients wait while the service
-    #: restarts or another one takes its place. Empty: the service listens by itself.
+    #: restarts or another one takes its place. ``sections`` has to require it: systemd refuses to
+    #: start a socket whose service runs without it. Empty: the service listens by itself.
     socket: str = ""
     #: Ports that the socket unit holds beside ``port``; its descriptors are in this order.
     more_ports: Sequence[int] = field(default_factory=list)
@@ -103,19 +104,9 @@ class Service(Kind):
         }
         return [systemd.unit_file(self._socket_name, systemd.unit_text(sections))]
 
-    def _all_sections(self) -> Mapping[str, Mapping[str, str | Sequence[str]]]:
-        """Those of the unit; with a socket, whoever restarts or stops that does it to both.
-
-        systemd would refuse to start a socket whose service runs without it.
-        """
-        if not self.socket:
-            return self.sections
-        unit = {**self.sections.get("Unit", {}), "Requires": self._socket_name}
-        return {**self.sections, "Unit": unit}
-
     def all_files(self) -> list[File]:
         """The unit files, its environment file, and the service's own."""
-        text = self.unit_text or systemd.unit_text(self._all_sections())
+        text = self.unit_text or systemd.unit_text(self.sections)
         environment = systemd.environment_text(self.variables)
         return [
             systemd.unit_file(self.unit_name, text),
@@ -129,7 +120,9 @@ class Service(Kind):
         previous = applied_service(machine, step)
         if self.drain is None:
             return self._change(machine, step, previous)
-        with self.drain.out_of_turn(machine, runs=previous is not None):
+        # Requests are at the service as it still is, on another port maybe.
+        running = (previous and previous.drain) or self.drain
+        with running.out_of_turn(machine, runs=previous is not None):
             return self._change(machine, step, previous)
 
     def _change(self, machine: Machine, step: str, previous: Service | None) -> Applied:

@@ -259,6 +259,7 @@ def _service(context: EngineContext, checkout: str, programs: str, repository: s
             ],
             port=settings.port,
             card=context.device == "cuda",
+            socket=SOCKET,
         ),
         files=[
             # Read once, at start, from the working directory.

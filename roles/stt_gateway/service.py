@@ -29,6 +29,8 @@ from stack.gateway import gateway_servers
 
 NAME = "stt_gateway"
 USER, UID = "stt-gateway", 905
+#: The socket unit that holds its ports.
+SOCKET = "stt-gateway"
 ETC = f"/etc/incus-stt/{NAME}"
 CONFIGURATION, SETTINGS = f"{ETC}/nginx.conf", f"{ETC}/servers.json"
 ENVIRONMENT, WATCHER_ENVIRONMENT = f"{ETC}/nginx.env", f"{ETC}/watcher.env"
@@ -68,7 +70,7 @@ ARTIFACT = Artifact(
 def steps(context: Context, tried: Sequence[str]) -> list[Step]:
     """User, packages, program, keys, watcher, nginx.
 
-    ``tried`` are the steps that try the servers elsewhere, which come before the watcher has them.
+    ``tried`` are the steps that try servers, which come before the watcher has them.
     """
     tls = context.settings.gateway.tls
     directories = [Directory(AUTHORITY, "0700")] if tls == "internal" else []
@@ -214,6 +216,7 @@ def _nginx(context: Context) -> Service:
         environment_files=[ENVIRONMENT],
         port=port,
         computes=False,
+        socket=SOCKET,
     )
     # To end gracefully: the main process tells the others.
     sections["Service"] |= {
@@ -248,6 +251,6 @@ def _nginx(context: Context) -> Service:
         # nginx works where no server does, too; the verification asks for one.
         health=[health],
         deadline=_DEADLINE,
-        socket="stt-gateway",
+        socket=SOCKET,
         more_ports=sockets[1:],
     )

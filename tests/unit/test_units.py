@@ -90,6 +90,16 @@ def test_units_of_a_gateway_give_up_what_they_can(tmp_path: Path) -> None:
         assert exposure(found[name], tmp_path) <= MOST, name
 
 
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
+def test_a_service_requires_the_socket_that_holds_its_port(engine: str) -> None:
+    specs = [step.spec for step in steps_of(with_engine(engine)).values()]
+    services = [each for each in specs if isinstance(each, Service)]
+    assert {each.unit for each in services if each.socket} == {engine}
+    for each in services:
+        required = each.sections["Unit"].get("Requires")
+        assert required == (f"{each.socket}.socket" if each.socket else None)
+
+
 @needs_systemd
 @pytest.mark.parametrize("engine", ON_CARD)
 def test_units_with_a_card_give_up_the_rest(engine: str, tmp_path: Path) -> None:
