@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -278,13 +279,19 @@ def _addresses(
     place: str,
     problems: list[Problem],
 ) -> tuple[MachinePlan, ...]:
-    """Pinned addresses first; the other machines get the free ones, in file order."""
+    """Pinned addresses first; the other machines get the free ones, in file order.
+
+    Those that ``count`` adds get them from the last one down: neither another ``count`` nor a
+    machine that is added to the file changes the addresses of the others.
+    """
     machines = _replicas(domain, place, problems)
     pinned = _pinned(machines, subnet, place, problems)
-    free = (subnet[n] for n in range(1, LAST_MACHINE + 1) if subnet[n] not in pinned)
-    # Those that ``count`` adds come last: the others keep their addresses.
-    order = sorted(machines, key=lambda each: machines[each][0] != each)
-    addresses = {each: machines[each][1].ip or next(free, None) for each in order}
+    free = deque(subnet[n] for n in range(1, LAST_MACHINE + 1) if subnet[n] not in pinned)
+    addresses: dict[str, IPv4Address | None] = {}
+    for each in sorted(machines, key=lambda each: machines[each][0] != each):
+        written, machine = machines[each]
+        take = free.popleft if each == written else free.pop
+        addresses[each] = machine.ip or (take() if free else None)
     plans: list[MachinePlan] = []
     for machine_name, (written, machine) in machines.items():
         address = addresses[machine_name]

@@ -52,10 +52,13 @@ def test_the_first_keeps_the_name_and_the_others_are_numbered(tmp_path: Path) ->
     found = {each.name: each for each in plan(tmp_path, machines).machines}
     assert {name: str(each.address) for name, each in found.items()} == {
         "stt": "10.120.0.1",
-        "stt-2": "10.120.0.3",
-        "stt-3": "10.120.0.4",
+        "stt-2": "10.120.0.99",
+        "stt-3": "10.120.0.98",
         "web": "10.120.0.2",
     }
+    more = {**machines, "stt": {**machines["stt"], "count": 4}, "later": {}}
+    later = {each.name: each.address for each in plan(tmp_path, more).machines}
+    assert {name: later[name] for name in found} == {n: m.address for n, m in found.items()}
     assert all(found[name].roles == STT for name in ("stt", "stt-2", "stt-3"))
     assert found["stt-3"].machine.description == "Speech"
 
@@ -83,8 +86,8 @@ def test_a_rule_is_about_all_of_them_or_one(tmp_path: Path) -> None:
         for name in ("stt", "stt-2")
     ]
     both, second = plan(tmp_path, {"stt": {"count": 2}}, policy=policy).policy
-    assert both.destinations == ("10.120.0.1/32", "10.120.0.2/32")
-    assert second.destinations == ("10.120.0.2/32",)
+    assert both.destinations == ("10.120.0.1/32", "10.120.0.99/32")
+    assert second.destinations == ("10.120.0.99/32",)
 
 
 @pytest.mark.parametrize(
