@@ -261,6 +261,8 @@ def steps(context: Context) -> list[Step]:
         context.part(f"{NAME}/service"),
         _service(context),
         [step.name for step in (user, upload, packages, network, program, secrets)],
+        # At another port the STT service has to work first: if it goes back, so does this link.
+        follows=[machine.resource(f"{role}/service") for machine, role in _asked(context)[:1]],
     )
     administrator = Step(
         context.part(f"{NAME}/administrator"),

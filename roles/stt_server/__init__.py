@@ -25,8 +25,6 @@ from engines.service import (
     UID,
     USER,
     VOLUME,
-    EngineContext,
-    EngineService,
 )
 from roles.role import Context, Result, Role
 from roles.stt_server.access import (
@@ -50,25 +48,9 @@ from stack.role_rules import Bound
 SPEACHES = "speaches.service"
 
 
-def engine_service(context: Context) -> EngineService:
-    """The steps and the service of the configured engine in a machine."""
-    declaration = context.declaration
-    service = declaration.service_on(context.machine)
-    engine = EngineContext(
-        declaration.settings,
-        service.device,
-        service.model,
-        service.compute_type,
-        declaration.engine.ctranslate2 is not None,
-        context.part,
-        context.base("uv"),
-    )
-    return declaration.engine.service(engine)
-
-
 def steps(context: Context) -> list[Step]:
     """User, engine, key, service, verification."""
-    engine = engine_service(context)
+    engine = context.declaration.engine_services[context.machine.full_name]
     service_name = context.part(f"{SERVICE}/service")
     user = Step(
         context.part(f"{SERVICE}/user"),
@@ -79,8 +61,12 @@ def steps(context: Context) -> list[Step]:
             [Directory(VOLUME, owner="root:root"), Directory(MODELS), *engine.directories],
         ),
     )
+    # Another key restarts the service.
     secrets = Step(
-        context.part(f"{SERVICE}/secrets"), secret_files(f"{SERVICE}/service"), [user.name]
+        context.part(f"{SERVICE}/secrets"),
+        secret_files(f"{SERVICE}/service"),
+        [user.name],
+        follows=_server_before(context),
     )
     keys = [secrets] if context.settings.asks_key else []
     if context.settings.asks_key and context.declaration.engine.client_keys:
@@ -140,14 +126,8 @@ def _prune(context: Context, service: Step, verify: Step) -> Step:
     Only what is verified makes other models superfluous, and only once the last server has it.
     """
     servers = _servers(context)
-    declaration = context.declaration
-    different = {
-        (each.model.name, each.device, each.compute_type): Context(declaration, each.machine)
-        for each in map(declaration.service_on, servers)
-    }
-    kept = dict.fromkeys(
-        path for each in different.values() for path in engine_service(each).models
-    )
+    services = context.declaration.engine_services
+    kept = dict.fromkeys(path for each in servers for path in services[each.full_name].models)
     return Step(
         context.part(f"{SERVICE}/prune"),
         Prune([f"{MODELS}/*", f"{VOLUME}/huggingface/hub/models--*"], list(kept)),
@@ -185,14 +165,15 @@ def _signpost(unit: str) -> Files:
 
 def _outputs(context: Context) -> dict[str, Any]:
     service = context.declaration.service_on(context.machine)
-    names = [step.name for step in steps(context)]
-    timed = [context.part(f"{SERVICE}/{part}") for part in ("model", "service")]
+    model, started = (context.part(f"{SERVICE}/{part}") for part in ("model", "service"))
+    engine = context.declaration.engine_services[context.machine.full_name]
+    timed = [*(step.name for step in engine.steps if step.name == model), started]
     return {
         **client_outputs(context, stt_url(context.settings, context.machine), service.model.name),
         "stt_model": service.model.name,
         "stt_quantization": service.compute_type,
         "stt_check": Result(context.part(f"{SERVICE}/verify")),
-        "stt_times": [Result(name, "took") for name in timed if name in names],
+        "stt_times": [Result(name, "took") for name in timed],
     }
 
 

@@ -149,6 +149,20 @@ def test_its_verification_follows_that_of_its_servers(tmp_path: Path) -> None:
     assert found.spec["words"] == "one two three"
 
 
+def test_a_change_of_all_servers_comes_to_the_first_one_first(tmp_path: Path) -> None:
+    """Another port or key: the others serve meanwhile, and where the first goes back, all stay."""
+    found = program(tmp_path, {**TWO, "webui": ["base_system", "open_webui"]}).commands
+    before = {
+        "lab/two/stt_server/secrets": "lab/one/stt_server/verify",
+        "lab/two/stt_server/service": "lab/one/stt_server/verify",
+        "lab/front/stt_gateway/watcher": "lab/one/stt_server/verify",
+        "lab/webui/open_webui/service": "lab/front/stt_gateway/service",
+    }
+    for later, first in before.items():
+        assert first in found[later].dependencies, later
+    assert "lab/two/stt_server/verify" not in found["lab/front/stt_gateway/watcher"].dependencies
+
+
 def test_a_server_elsewhere_is_tried_before_the_watcher_has_it(tmp_path: Path) -> None:
     """Past the gateway, with this stack's key: the watcher asks without one."""
     servers = ["http://192.168.1.20:8001", "http://192.168.1.21"]
@@ -370,7 +384,7 @@ def test_requests_are_not_refused_for_what_is_old_news(
         two.observe(GOOD, now)
         assert not refuses()
     now = 3
-    two.observe(DRAINING, now)
+    two.observe(REFUSED, now)
     assert not refuses() and not any(state.usable for state in (one, two))
     now = 6.9
     two.observe(REFUSED, now)
@@ -379,6 +393,25 @@ def test_requests_are_not_refused_for_what_is_old_news(
     assert refuses(), "by now it would be known"
     one.observe(GOOD, now)
     assert not refuses()
+
+
+def test_requests_wait_for_the_last_server_while_up_changes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its port stays open; a server that does not come back is one that does not work."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    (tmp_path / "health").mkdir()
+    watcher = Watcher(replace(SETTINGS, home=tmp_path))
+    one, two = watcher.states.values()
+    two.observe(REFUSED, now)
+    for now, answer in ((1, GOOD), (2, DRAINING), (60, DRAINING), (61, SILENT), (179, SILENT)):
+        one.observe(answer, now)
+        watcher.write()
+        assert (tmp_path / "health/some.json").exists(), now
+    now = 180
+    watcher.write()
+    assert (tmp_path / "health/none.json").exists()
 
 
 def test_the_watcher_reads_what_the_role_writes(tmp_path: Path) -> None:

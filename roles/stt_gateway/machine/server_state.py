@@ -18,6 +18,8 @@ INTERVAL = 1.0
 #: Seconds that pass at most until it is known that a server is back: a question that gets no
 #: answer, the time to the next one, and that one's answer.
 _NEWS = 2 * SECONDS + INTERVAL
+#: Seconds for which a server that `up` changes counts as coming back: it loads its model.
+_CHANGE = 120.0
 
 
 class ServerState:
@@ -31,7 +33,7 @@ class ServerState:
         self._known = self._changed = False
         self._good = self._bad = 0
         self._answered = now
-        self._was_good = -math.inf
+        self._was_good = self._drained = -math.inf
         self._falls: list[float] = []
 
     def observe(self, answer: Answer, now: float) -> None:
@@ -42,6 +44,8 @@ class ServerState:
         good = answer.kind is Kind.GOOD
         if good:
             self._was_good = now
+        if answer.kind is Kind.DRAINING:
+            self._drained = now
         self._changed = not good and (self._changed or answer.kind is Kind.DRAINING)
         self._good, self._bad = (self._good + 1, 0) if good else (0, self._bad + 1)
         if not self._known:
@@ -66,12 +70,15 @@ class ServerState:
         """Whether it may be asked where no other one is left: its last answer was good."""
         return self.last.kind is Kind.GOOD
 
-    def good_lately(self, now: float) -> bool:
-        """Whether it was good a moment ago: another one may be back, and not be known to be.
+    def may_answer(self, now: float) -> bool:
+        """Whether requests are let in for it, if no other server works.
 
-        That happens where ``up`` changes one server after the other.
+        It was good a moment ago: another server may be back without being known to be, as when
+        ``up`` changes one after the other. Or ``up`` changes this one: requests wait at its port,
+        which systemd holds.
         """
-        return now - self._was_good < _NEWS
+        changes = self._changed and now - self._drained < _CHANGE
+        return changes or now - self._was_good < _NEWS
 
     def to_cut(self, now: float) -> bool:
         """Whether its connections are to be ended: nothing will come of them."""

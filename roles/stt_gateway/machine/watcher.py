@@ -88,7 +88,7 @@ class Watcher:
         serving = [server for server, state in self.states.items() if state.serving]
         usable = [server for server, state in self.states.items() if state.usable]
         now = time.monotonic()
-        works = any(state.good_lately(now) for state in self.states.values())
+        works = any(state.may_answer(now) for state in self.states.values())
         said = json.dumps({"status": "ok" if works else "unavailable", "servers": self._health()})
         there, gone = ("some", "none") if works else ("none", "some")
         self._put(home / f"health/{there}.json", said + "\n")
