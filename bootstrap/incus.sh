@@ -137,9 +137,9 @@ wait_until_ready() {
     is_root || { plan_line "incus admin waitready --timeout=120"; return 0; }
     say "waiting for Incus: incus admin waitready --timeout=120"
     # In slices, to see at once where the daemon has ended, and to tell that it goes on.
-    waited=0
+    began=$(date +%s)
     until incus admin waitready --timeout=5 >/dev/null 2>&1 </dev/null; do
-        waited=$((waited + 5))
+        waited=$(($(date +%s) - began))
         [ -z "$daemon_pid" ] || kill -0 "$daemon_pid" 2>/dev/null || daemon_failed
         [ "$waited" -lt 120 ] || daemon_failed
         say "  … waiting for Incus, $waited s"

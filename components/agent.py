@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import shlex
+import time
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -22,6 +24,8 @@ from host.read import AGENT, MachineState
 
 _NO_ANSWER = Difference(f"agent {AGENT}", "does not answer", "answers")
 ROOT = Path(__file__).resolve().parent.parent
+#: Seconds for which an agent stays in the user's cache.
+_KEPT = 30 * 24 * 3600
 
 #: Makes sure of Python, then takes the file from stdin.
 _ARRIVE = """set -eu
@@ -61,10 +65,19 @@ def agent_file() -> Path:
     path = user_cache() / f"agent-{digest}.pyz"
     if not path.exists() and not pulumi.runtime.is_dry_run():
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_old(path.parent)
         part = path.with_suffix(f".{os.getpid()}")
         part.write_bytes(packed())
         part.replace(path)
     return path
+
+
+def _remove_old(cache: Path) -> None:
+    """Remove agents of earlier versions; one that is still in use somewhere is packed again."""
+    for file in cache.glob("agent-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > _KEPT:
+                file.unlink()
 
 
 class Agent(Command):

@@ -144,6 +144,10 @@ find_plugins() {
 # empty where that is not state/ in this checkout, which only this checkout uses.
 find_backend() {
     backend=${PULUMI_BACKEND_URL:-$(sed -n "/^backend:/,/^[^ #]/s/^  *url: *[\"']*\([^\"' ]*\).*/\1/p" Pulumi.yaml)}
+    # It is looked at for a password, so what cannot be read here is not taken.
+    case $backend in *://*) unread= ;; *) unread=yes ;; esac
+    [ -z "$unread" ] || [ -n "${PULUMI_BACKEND_URL:-}" ] || ! grep -q '^backend:' Pulumi.yaml ||
+        die "Pulumi.yaml: backend is to be written as two lines, 'backend:' and '  url: …' below it: docs/team.md"
     shared=yes
     case $backend in file://./state | file://./state\?*) shared= ;; esac
     password=

@@ -14,6 +14,8 @@ child=
 EVERY=${STT_EVERY:-75}
 # Seconds to wait for another process that downloads, installs or builds.
 LOCK_DEADLINE=${STT_LOCK_DEADLINE:-7200}
+# Seconds that a long command may take: a build, or packages over a slow line.
+LONG_DEADLINE=${STT_LONG_DEADLINE:-7200}
 
 say() { printf 'incus-stt: %s\n' "$*" >&2; }
 
@@ -79,6 +81,11 @@ long() {
         sleep 0.2
         ticks=$((ticks + 1))
         [ $((ticks % EVERY)) -ne 0 ] || say "  … $what, $((ticks / 5)) s$(far $((ticks / 5)))"
+        [ "$ticks" -lt $((LONG_DEADLINE * 5)) ] || {
+            say "  … $what: stopped after $LONG_DEADLINE s"
+            stop_child KILL
+            return 124
+        }
     done
     rc=0
     wait "$child" || rc=$?

@@ -340,6 +340,20 @@ def test_a_backend_with_a_password_is_refused(checkout: Checkout, url: str, scri
     assert "stack" not in checkout.calls
 
 
+@pytest.mark.parametrize("written", ["{{url: '{}'}}", "\n  {{url: '{}'}}", "\n  url: >-\n    {}"])
+def test_a_backend_that_cannot_be_read_is_refused(checkout: Checkout, written: str) -> None:
+    """Pulumi would take it, with its password."""
+    checkout.fake("pulumi", PULUMI)
+    file = checkout.root / "Pulumi.yaml"
+    text = written.format("postgres://stt:secret-word@db.example.com/stt")
+    lines = [line for line in file.read_text().splitlines() if "./state?" not in line]
+    file.write_text("\n".join(lines).replace("backend:", f"backend: {text}") + "\n")
+    done = checkout.run("dev", "up", script="pulumi.sh")
+    assert done.returncode == 1 and "two lines" in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert "stack" not in checkout.calls
+
+
 @pytest.mark.parametrize("quote", ["", "'", '"'])
 def test_no_passphrase_is_made_for_a_shared_backend(checkout: Checkout, quote: str) -> None:
     checkout.fake("pulumi", PULUMI)

@@ -70,6 +70,17 @@ def test_a_long_command_says_how_far_it_is(tmp_path: Path) -> None:
     script = '. lib/say.sh; LOG=$1; far() { echo ": half of it"; }; long working sleep 1'
     said = shell(script, str(log), STT_EVERY="2").splitlines()
     assert said.count("incus-stt:   … working, 0 s: half of it") >= 1
-    # Where nobody knows.
+    # When nobody knows.
     said = shell(script.replace("far()", "near()"), str(log), STT_EVERY="2").splitlines()
     assert "incus-stt:   … working, 0 s" in said
+
+
+def test_a_long_command_that_never_ends_is_stopped(tmp_path: Path) -> None:
+    """With all that it has started."""
+    log, pid = tmp_path / "log", tmp_path / "pid"
+    body = f"sleep 600 & echo $! >{pid}; wait"
+    script = f'. lib/say.sh; LOG=$1; long working sh -c "{body}" || echo "ended with $?"'
+    said = shell(script.replace("$!", "\\$!"), str(log), STT_LONG_DEADLINE="1").splitlines()
+    assert said == ["ended with 124", "incus-stt:   … working: stopped after 1 s"]
+    place = Path(f"/proc/{pid.read_text().strip()}/cmdline")
+    assert not place.exists() or place.read_bytes() == b"", "a zombie has none"

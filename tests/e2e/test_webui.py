@@ -566,7 +566,7 @@ def test_open_webui_and_the_proxy_call_nobody(project: Project) -> None:
         with httpx.Client(
             base_url=f"https://{project.subnet}.2", trust_env=False, verify=trust
         ) as client:
-            wait_until(lambda: client.get("/ready").status_code == 200)
+            wait_until(lambda: client.get("/ready").status_code == 200, 180)
             for path in ("/", "/api/config", "/api/version/updates", "/api/models"):
                 client.get(path)
         if CHROMIUM:

@@ -47,10 +47,21 @@ def test_another_source_is_another_file(
     packed.cache_clear()
 
 
+def test_agents_of_earlier_versions_go(cache: Path) -> None:
+    old, recent = (cache.with_name(f"agent-{name}.pyz") for name in ("0" * 12, "1" * 12))
+    for file in (old, recent):
+        file.write_bytes(b"")
+    os.utime(old, (0, 0))
+    cache.unlink()
+    agent_file.cache_clear()
+    assert agent_file() == cache
+    assert sorted(file.name for file in cache.parent.iterdir()) == sorted((recent.name, cache.name))
+
+
 def test_python_runs_it_without_anything_installed(cache: Path, tmp_path: Path) -> None:
     argv = [sys.executable, "-IS", str(cache), "--root", str(tmp_path), "check"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd="/")
-    assert done.stdout == '{"steps": {}, "answers": {}, "salt": ""}\n', done.stderr
+    assert done.stdout == '{"steps": {}, "answers": {}, "salt": "", "cards": ""}\n', done.stderr
 
 
 @pytest.fixture
