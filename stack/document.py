@@ -15,6 +15,10 @@ from declaration.stack_file import secret_command
 from engines import ENGINES
 
 
+#: The settings that README names: where it runs, and what transcribes.
+FIRST = ("connection", "engine", "model", "quantization", "language")
+
+
 def settings() -> list[Described]:
     """Every setting; the names of the engines are put in here."""
     return [_with_engines(each) for each in describe(Settings)]
@@ -62,6 +66,15 @@ def _table(rows: Iterable[Described]) -> str:
     )
 
 
+def first_table(described: Iterable[Described]) -> str:
+    """The settings that a newcomer wants first, for ``README.md``."""
+    found = {each.key: each for each in described}
+    return table(
+        ("setting", "default", "meaning"),
+        ((f"`stt:{key}`", _default(found[key]), _cell(_meaning(found[key]))) for key in FIRST),
+    )
+
+
 def _meaning(each: Described) -> str:
     return each.meaning + (f"; set it with `{secret_command(each.key)}`" if each.secret else "")
 
@@ -83,4 +96,5 @@ def parts() -> Parts:
     return {
         "Pulumi.yaml": {"settings": schema(described)},
         "docs/settings.md": {"settings": full_tables(described)},
+        "README.md": {"first settings": first_table(described)},
     }
