@@ -7,7 +7,7 @@ outputs of each command and looks at their types, which is a quarter of the prog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,8 +57,8 @@ class Host:
     state may say that they depend on it. ``adopt``: somebody else's objects
     are taken over. ``former_name`` gives a resource's name before a rename. ``compared``: the
     preview is set beside another one, and texts have the names of secrets, not their values.
-    ``placement`` is where domains are in a cluster. ``drift`` gathers what was found, by resource,
-    for the report.
+    ``placement`` is where domains are in a cluster. ``waiting``: steps that try what is left as it
+    is elsewhere. ``drift`` gathers what was found, by resource, for the report.
     """
 
     connection: Connection
@@ -69,6 +69,7 @@ class Host:
     former_name: Callable[[str], str] = _same
     compared: bool = False
     placement: Placement = field(default_factory=Placement)
+    waiting: Collection[str] = ()
     drift: dict[str, Sequence[Difference]] = field(default_factory=dict)
     now: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -104,8 +105,11 @@ class Host:
         return found is not None and (found.get("triggers") or [where])[0] == where
 
     def is_left(self, name: str) -> bool:
-        """Whether a resource is left as it is: its domain's member of the cluster is not online."""
-        return name.partition("/")[0] in self.placement.left
+        """Whether a resource is left as it is.
+
+        The member of its domain is not online, or that of what it would try.
+        """
+        return name in self.waiting or name.partition("/")[0] in self.placement.left
 
     def skips(self, name: str) -> bool:
         """Whether it is left as it is, and the state has nothing of it."""

@@ -115,7 +115,10 @@ class Deployment:
             domains.append(domain)
         self._groups: dict[str, RoleGroup] = {}
         self._commands: dict[str, StepCommand] = {}
-        for step in steps_in_order(declared_steps(declaration)):
+        declared = steps_in_order(declared_steps(declaration))
+        # A gateway, for one, would try a server on a member that does not answer.
+        host.waiting = {step.name for step in declared if any(map(host.is_left, step.after))}
+        for step in declared:
             if not host.skips(step.name):
                 self._commands[step.name] = self._register(step)
         self._keep_left()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,8 +40,11 @@ _INTERVAL = 0.02
 _CLOSING_DEADLINE = 600
 #: Seconds to wait for who edits the bridge: a few calls of Incus.
 _EDITING_DEADLINE = 600.0
-#: Seconds to wait for who fetches: a day. What fetches longer hangs, and the bridge is closed.
+#: Seconds to wait for who fetches: a day. What fetches longer hangs: it is killed, and the bridge
+#: closed.
 _FETCHING_DEADLINE = 86_400.0
+#: Seconds to wait for who only asks whether there is something to fetch.
+_ASKING_DEADLINE = 600.0
 
 
 @dataclass(frozen=True)
@@ -194,13 +199,46 @@ def run_open(egress: Egress, command: str, unless: str = "") -> int:
 
     It has this process's stdin, stdout and stderr. Where ``unless`` succeeds the way out stays as
     it is.
+
+    Raises:
+        HostError: one of the two has not ended in time, or the bridge cannot be opened.
     """
     run = shell(egress.connection)
+    silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     with contextlib.ExitStack() as stack:
-        if not unless or _run([*run, unless], stdin=subprocess.DEVNULL, capture_output=True):
+        if not unless or _run([*run, unless], _ASKING_DEADLINE, egress.bridge, **silent):
             stack.enter_context(egress.open())
-        return _run([*run, command])
+        return _run([*run, command], _FETCHING_DEADLINE, egress.bridge)
 
 
-def _run(argv: list[str], **options: Any) -> int:
-    return subprocess.run(argv, check=False, **options).returncode  # noqa: S603  # the operator's own host
+def _run(argv: list[str], deadline: float, bridge: str, **options: Any) -> int:
+    """Run a program to its end; its exit status.
+
+    It stays in this process's group, by which Pulumi ends both.
+
+    Raises:
+        HostError: it has not ended in ``deadline`` s; then it is killed, with what it has started.
+    """
+    with subprocess.Popen(argv, **options) as process:  # noqa: S603  # the operator's own host
+        try:
+            return process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            for each in (process.pid, *_descendants(process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+            raise HostError(
+                f"A command in a machine of the bridge {bridge} did not end in {deadline:.0f} s "
+                "and was killed. See what it waits for (ps aux in that machine), end that or "
+                "restart the machine, then run up again."
+            ) from None
+        finally:
+            process.kill()  # does nothing where it has ended
+
+
+def _descendants(process: int) -> list[int]:
+    """What a process has started, and what that has."""
+    found: list[int] = []
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found += map(int, file.read_text().split())
+    return found + [each for child in found for each in _descendants(child)]

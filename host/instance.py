@@ -10,7 +10,6 @@ from typing import Any
 from declaration.idmap import ISOLATED
 from host import inotify
 from host.client import Client, HostError
-from host.cluster import member_of
 from host.objects import BASE_IMAGE, IMAGE, INSTANCE, UUID, Place, is_marked, is_rebuilt, merge
 
 #: Where a local image stands in for one of a server that cannot be reached (bootstrap/image.sh).
@@ -61,12 +60,9 @@ def apply_instance(
         done = _create(client, place, desired, image, member)
     else:
         if member:
-            from host.moves import move_machine, settle  # not at the top: they need this module
+            from host.moves import bring_machine  # not at the top: it needs this module
 
-            if member_of(actual) not in ("", member):
-                move_machine(client, place, actual, member)
-                actual = client.get(place.path(INSTANCE)) or actual
-            settle(client, place, actual)
+            actual = bring_machine(client, place, actual, member)
         _edit(client, place, desired, actual)
         done = "edited"
     made = client.get(place.path(INSTANCE)) or {}

@@ -1,7 +1,8 @@
 """What moves: a volume from another project, pool or member; a machine to another member.
 
 Incus' own ``move`` of a machine leaves the volumes behind that it has attached. Here they come too.
-They are copied while no machine that has them runs; what was copied goes last (``settle``).
+They are copied while no machine that has them runs, with the first of these; what was copied goes
+with the last.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ from host.client import Client, HostError, incus_words, shell
 from host.cluster import member_of, members
 from host.instance import stop
 from host.objects import INSTANCE, VOLUME, Place, has_other_owner, is_marked, pools
+from host.volume import alone
 
 #: The key of a volume that is being copied to another member, and of its copy.
 MOVING = "user.incus-stt.moving"
 #: Seconds that Incus gets for a machine or a volume.
 _DEADLINE = 3600
+#: Seconds to wait for another machine of the domain, which moves with its volumes.
+_LOCK_DEADLINE = 6 * _DEADLINE
 
 
 def fetch_volume(client: Client, place: Place, former: str, owner: str) -> bool:
     """Bring a volume from the project's former name, or from the pool or member where it was.
 
     False where it stays on another member of the cluster, for a machine there has it: it comes with
-    that machine (``move_machine``).
+    that machine (``bring_machine``).
 
     Raises:
         HostError: Incus cannot move it.
@@ -100,13 +104,29 @@ def _transfer(client: Client, there: Place, place: Place) -> None:
         )
 
 
-def move_machine(client: Client, place: Place, actual: Mapping[str, Any], member: str) -> None:
-    """Bring a machine to another member of the cluster, with its volumes; it is stopped then.
+def bring_machine(
+    client: Client, place: Place, actual: Mapping[str, Any], member: str
+) -> Mapping[str, Any]:
+    """Bring a machine to a member of the cluster, with its volumes; as it is then.
 
-    Where that fails, it runs again where it was.
+    Machines of a domain move one by one: what the first one brings, the next one has already.
 
     Raises:
-        HostError: Incus refuses it, or a volume that is not a copy of its own is there already.
+        HostError: Incus refuses it, a volume that is not a copy of its own is there already, or
+            another machine has not moved in time.
+    """
+    with alone(f"moves-{place.project}", _LOCK_DEADLINE, f"moved a machine of {place.project}"):
+        if member_of(actual) not in ("", member):
+            _move_machine(client, place, actual, member)
+            actual = client.get(place.path(INSTANCE)) or actual
+        _settle(client, place, actual)
+    return actual
+
+
+def _move_machine(client: Client, place: Place, actual: Mapping[str, Any], member: str) -> None:
+    """Move it, and what of its volumes is not there yet; it is stopped then.
+
+    Where that fails, what it has stopped runs again where it was.
     """
     volumes = _volumes(client, place, actual)
     wanted = [volume for volume in volumes if _is_to_come(client, volume, member)]
@@ -127,12 +147,8 @@ def move_machine(client: Client, place: Place, actual: Mapping[str, Any], member
         raise
 
 
-def settle(client: Client, place: Place, actual: Mapping[str, Any]) -> None:
-    """Remove what a machine's volumes have left on the members that they came from.
-
-    Raises:
-        HostError: Incus refuses it.
-    """
+def _settle(client: Client, place: Place, actual: Mapping[str, Any]) -> None:
+    """Remove what a machine's volumes have left on the members that they came from."""
     for volume in _volumes(client, place, actual):
         if MOVING not in client.get(volume.path(VOLUME))["config"]:
             continue

@@ -13,7 +13,7 @@ from host.objects import INSTANCE, SHIFTED, VOLUME, Place, apply_object
 
 #: The first ZFS whose mounts can translate owners.
 _ZFS = (2, 2)
-#: Seconds to wait for another volume, whose machines are stopped and started.
+#: Seconds to wait for another volume, whose machines are stopped and started: they may be the same.
 _LOCK_DEADLINE = 1800.0
 
 
@@ -38,7 +38,10 @@ def apply_volume(client: Client, place: Place, desired: Mapping[str, Any]) -> di
         )
     if actual is None:
         return apply_object(client, VOLUME, place, desired)
-    with _alone(), _stopped(client, place, actual):
+    with (
+        alone("volumes", _LOCK_DEADLINE, "made its volumes ready"),
+        _stopped(client, place, actual),
+    ):
         return apply_object(client, VOLUME, place, desired)
 
 
@@ -56,20 +59,19 @@ def _why_not(client: Client, pool: str) -> str:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One volume at a time: another one's machines may be the same.
+def alone(what: str, deadline: float, done: str) -> Iterator[None]:
+    """Be the only one on this machine that works on ``what``, a word.
 
     Raises:
-        HostError: another one is not done in time.
+        HostError: another run has not ``done`` it in time.
     """
-    place = user_cache() / "volumes.lock"
+    place = user_cache() / f"{what}.lock"
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with place.open("w") as file:
-        if not poll(lambda: flock(file.fileno()), _LOCK_DEADLINE):
+        if not poll(lambda: flock(file.fileno()), deadline):
             raise HostError(
-                "Another run on this machine has not made its volumes ready in "
-                f"{_LOCK_DEADLINE:.0f} s. See what it does (ps aux), end it if it hangs, then run "
-                "up again."
+                f"Another run on this machine has not {done} in {deadline:.0f} s. See what it does "
+                "(ps aux), end it if it hangs, then run up again."
             )
         yield
 

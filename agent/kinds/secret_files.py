@@ -61,7 +61,9 @@ class SecretFiles(Kind):
             self._restart(machine)
         make_salt(machine)
         # Digests with this machine's salt: the record tells nobody a secret.
-        return Applied(made={f.path: [salted(machine, f.content), f.owner] for f in mine})
+        made = {f.path: [salted(machine, f.content), f.owner] for f in mine}
+        # What comes after it runs again when they change.
+        return Applied({"digest": salted(machine, repr(made))}, made)
 
     def _restart(self, machine: Machine) -> None:
         service = applied_service(machine, self.service)

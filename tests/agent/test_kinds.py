@@ -120,6 +120,15 @@ def test_secrets_are_in_their_files_only(agent: Any) -> None:
     assert agent.drift() == []
 
 
+def test_what_came_of_secrets_changes_with_them_only(agent: Any) -> None:
+    """Pulumi runs a step again that comes after them, such as a gateway's try of a server."""
+    first, again, other = (
+        agent.apply("stt/secrets", _secrets(agent, value), secret=True)
+        for value in (SECRET, SECRET, "another one")
+    )
+    assert first == again != other
+
+
 def test_secrets_that_a_program_reads_by_itself_restart_nothing(agent: Any) -> None:
     agent.apply("stt/service", agent.service("a"))
 

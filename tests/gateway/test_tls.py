@@ -17,6 +17,7 @@ import pytest
 
 from agent.certificate import not_after
 from declaration.tls import is_for
+from roles.stt_gateway.machine import authority as module
 from roles.stt_gateway.machine.authority import DAYS, RENEW_DAYS, Authority
 from roles.stt_gateway.nginx import NO_TLS, Gateway, Tls, nginx_conf
 from tests.gateway.gateway import (
@@ -299,6 +300,22 @@ def test_it_goes_on_after_it_was_cut_off(authority: Authority) -> None:
     root = authority.directory / "root" / "root.crt"
     words = ("openssl", "verify", "-CAfile", str(root), str(authority.certificate))
     assert subprocess.run(words, capture_output=True).returncode == 0
+
+
+def test_openssl_that_hangs_is_ended(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The watcher goes on with the certificate that it has, and tries again later."""
+    authority.renew()
+    hangs = tmp_path / "openssl"
+    hangs.write_text("#!/bin/sh\nexec sleep 60\n")
+    hangs.chmod(0o755)
+    monkeypatch.setattr(module, "_PROGRAM", str(hangs))
+    monkeypatch.setattr(module, "_DEADLINE", 0.2)
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r"openssl x509 has not ended in 0 s\. See what keeps the"):
+        authority.renew()
+    assert time.monotonic() - began < 30 and authority.certificate.exists()
 
 
 def test_a_certificate_of_another_authority_is_replaced(authority: Authority) -> None:

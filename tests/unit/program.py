@@ -178,7 +178,7 @@ class Recorder(MockMonitor):
             made = self._engine(made)
         self.registered[name] = made
         answer = struct_pb2.Struct()
-        answer.update({**inputs, "stdout": made.stdout, "stderr": ""})
+        answer.update({**made.inputs, "stdout": made.stdout, "stderr": ""})
         return resource_pb2.RegisterResourceResponse(urn=urn, id=made.id, object=answer)
 
     def _engine(self, made: Registered) -> Registered:
@@ -199,6 +199,7 @@ class Recorder(MockMonitor):
         runs = old.runs + (1 if done else 0)
         return replace(
             made,
+            inputs=wanted,
             id=identity,
             stdout=_said(made, runs),
             runs=runs,

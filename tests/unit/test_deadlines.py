@@ -17,9 +17,10 @@ from declaration import source_files
 from declaration.connection import Connection
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
-from host import egress, volume
+from host import egress
 from host.client import HostError
 from host.egress import Egress
+from host.volume import alone
 from roles.ollama_server.machine import models
 
 NOT_OURS = {"tests", ".venv", ".git"}
@@ -115,16 +116,20 @@ def test_a_bridge_is_closed_where_who_fetches_hangs(
         assert done == [False, "cut"]
 
 
-def test_who_makes_a_volume_ready_waits_for_another_one(
+def test_who_edits_volumes_or_moves_machines_waits_for_another_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(volume, "_LOCK_DEADLINE", 0.1)
-    with volume._alone():
-        said = r"has not made its volumes ready in 0 s\. See what it does \(ps aux\)"
-        with pytest.raises(HostError, match=said), volume._alone():
+    with alone("moves-lab", 0.1, "moved a machine of lab"):
+        said = r"has not moved a machine of lab in 0 s\. See what it does \(ps aux\)"
+        with (
+            pytest.raises(HostError, match=said),
+            alone("moves-lab", 0.1, "moved a machine of lab"),
+        ):
             pass
-    with volume._alone():
+        with alone("moves-other", 0.1, "moved a machine of other"):
+            pass
+    with alone("moves-lab", 0.1, "moved a machine of lab"):
         pass
 
 

@@ -134,6 +134,40 @@ def test_a_command_s_status_is_passed_on(way: Egress, incus: Incus) -> None:
     wait_until(lambda: len(incus.done) == 3)
 
 
+def test_a_command_that_never_ends_is_killed_with_what_it_started(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(egress, "_FETCHING_DEADLINE", 1.0)
+    noted, begun = tmp_path / "processes", time.monotonic()
+    inner = f"sleep 60 & echo $! >>{noted}; wait"
+    said = r"of the bridge net-a did not end in 1 s and was killed\. See what it waits for"
+    with pytest.raises(HostError, match=said):
+        run_open(way, f"(sh -c '{inner}'; true) & echo $! >>{noted}; wait")
+    assert time.monotonic() - begun < 30
+    numbers = noted.read_text().split()
+    assert len(numbers) == 2
+    wait_until(lambda: not any(runs(number) for number in numbers))
+    wait_until(lambda: incus.done[-1] == ("cut", ""))
+    assert not way.is_open()
+
+
+def test_a_question_that_is_not_answered_opens_nothing(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress, "_ASKING_DEADLINE", 0.2)
+    with pytest.raises(HostError, match=r"did not end in 0 s"):
+        run_open(way, "true", unless="sleep 60")
+    assert incus.done == []
+
+
+def runs(number: str) -> bool:
+    """Whether a process is there, and has not ended without anybody who asks for its status."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_a_bridge_that_is_not_there_is_said(way: Egress, incus: Incus) -> None:
     incus.config = None
     with pytest.raises(HostError, match="The bridge net-a is not there"), way.open():

@@ -19,6 +19,7 @@ from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
 from roles import ROLES
 from roles.stt_gateway import nginx
+from roles.stt_gateway.machine import watcher
 from roles.stt_gateway.machine.counts import Counts
 from roles.stt_gateway.machine.health import Answer, Kind, ask
 from roles.stt_gateway.machine.lists import places_conf, servers_conf
@@ -570,3 +571,18 @@ def test_a_program_with_two_gateways_is_refused(tmp_path: Path) -> None:
     machines = {**TWO, "back": GATEWAY}
     with pytest.raises(pulumi.RunError, match="would share its data"):
         program(tmp_path, machines)
+
+
+def test_ss_that_hangs_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else its server would be asked no more."""
+    hangs = tmp_path / "ss"
+    hangs.write_text("#!/bin/sh\nexec sleep 60\n")
+    hangs.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(watcher, "_CUT_SECONDS", 0.2)
+    began = time.monotonic()
+    asyncio.run(watcher.cut(Server("a", "127.0.0.1", 9)))
+    assert time.monotonic() - began < 30
+    assert "ss -K did not end the connections to a in 0.2 s and was killed" in caplog.text

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,20 +19,22 @@ from host.instance import apply_instance
 from host.moves import MOVING, fetch_volume
 from host.objects import MARK, Place
 
-MACHINE, VOLUME = Place("gpu", "lab"), Place("models", "lab", "default", "node2")
+VOLUME = Place("models", "lab", "default", "node2")
 DISK = {"models": {"type": "disk", "pool": "default", "source": "models", "path": "/srv"}}
 OLD, STALE, OTHERS = "what the machine wrote", "of a copy that was cut off", "somebody's"
 
 
+def machine(member: str = "node1", status: str = "Running") -> dict[str, Any]:
+    return {"location": member, "status": status, "config": dict(MARK)}
+
+
 @dataclass(frozen=True)
 class Cluster(Client):
-    """Two members, a machine on node1, and its volume by member: content and configuration."""
+    """Two members, machines on node1, and their volume by member: content and configuration."""
 
     connection: Connection = field(default_factory=lambda: Connection("local"))
     volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    machine: Any = field(
-        default_factory=lambda: {"location": "node1", "status": "Running", "config": dict(MARK)}
-    )
+    machines: dict[str, Any] = field(default_factory=lambda: {"gpu": machine()})
     asked: list[str] = field(default_factory=list)
 
     def get(self, path: str, deadline: float = 600) -> Any:
@@ -41,31 +46,35 @@ class Cluster(Client):
             return [{"server_name": name, "status": "Online"} for name in ("node1", "node2")]
         if path == "/1.0/storage-pools":
             return ["/1.0/storage-pools/default"]
-        if path == "/1.0/instances/gpu":
-            return {**self.machine, "devices": DISK, "profiles": []} if self.machine else None
+        if path.startswith("/1.0/instances/"):
+            found = self.machines.get(path.rpartition("/")[2])
+            return {**found, "devices": DISK, "profiles": []} if found else None
         if "/volumes/custom/models" in path:
             member = query.partition("target=")[2]
-            used = self.machine.get("location") == member
+            used = [f"/1.0/instances/{name}?project=lab" for name in self.on(member)]
             found = self.volumes.get(member)
-            return (
-                {**found, "used_by": ["/1.0/instances/gpu?project=lab"] * used} if found else None
-            )
+            return {**found, "used_by": used} if found else None
         raise AssertionError(path)
+
+    def on(self, member: str) -> list[str]:
+        """The machines on a member."""
+        return [name for name, each in self.machines.items() if each["location"] == member]
 
     def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Do it."""
         self.asked.append(" ".join(words[:3]))
         target = words[words.index("--target") + 1] if "--target" in words else ""
         match words[:3]:
-            case ("stop", *_):
-                self.machine["status"] = "Stopped"
-            case ("start", *_):
-                self.machine["status"] = "Running"
-            case ("move", *_):
-                assert self.machine["status"] == "Stopped" and target in self.volumes
-                self.machine["location"] = target
+            case ("stop", name, *_):
+                self.machines[name]["status"] = "Stopped"
+            case ("start", name, *_):
+                assert self.machines[name]["location"] in self.volumes
+                self.machines[name]["status"] = "Running"
+            case ("move", _, name):
+                assert self.machines[name]["status"] == "Stopped" and target in self.volumes
+                self.machines[name]["location"] = target
             case ("storage", "volume", "delete"):
-                assert self.machine.get("location") != target  # in use
+                assert not self.on(target)  # in use
                 del self.volumes[target]
             case ("storage", "volume", "set"):
                 key, value = words[5].split("=")
@@ -76,11 +85,16 @@ class Cluster(Client):
 
 
 @pytest.fixture(autouse=True)
-def transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+def transfer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def copied(client: Cluster, there: Place, place: Place) -> None:
-        assert client.machine.get("status") != "Running" and place.member not in client.volumes
+        assert all(client.machines[each]["status"] == "Stopped" for each in client.on(there.member))
+        client.asked.append("copy")
+        time.sleep(0.2)  # another machine's move begins meanwhile
+        if place.member in client.volumes:
+            raise HostError(f"Volume by that name already exists on {place.member}")
         client.volumes[place.member] = copy.deepcopy(client.volumes[there.member])
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(moves, "_transfer", copied)
 
 
@@ -88,9 +102,9 @@ def volume(content: str, **config: str) -> dict[str, Any]:
     return {"content": content, "config": {**MARK, **config}}
 
 
-def move(client: Cluster) -> None:
+def move(client: Cluster, name: str = "gpu") -> None:
     desired = {"member": "node2", "config": {}, "devices": DISK}
-    apply_instance(client, MACHINE, desired, "image")
+    apply_instance(client, Place(name, "lab"), desired, "image")
 
 
 @pytest.mark.parametrize(
@@ -105,15 +119,55 @@ def test_the_volume_comes_along_and_nothing_stays_behind(volumes: dict[str, Any]
     client = Cluster(volumes=volumes)
     assert fetch_volume(client, VOLUME, "", "") is (len(volumes) == 2)
     move(client)
-    assert client.machine["location"] == "node2" and client.machine["status"] == "Running"
+    assert client.machines["gpu"] == machine("node2")
     assert client.volumes == {"node2": volume(OLD)}
 
 
 def test_what_was_cut_off_after_the_move_is_ended() -> None:
     left = {"node1": volume(STALE, **{MOVING: "node2"}), "node2": volume(OLD, **{MOVING: "node2"})}
-    client = Cluster(volumes=left)
-    client.machine["location"] = "node2"
+    client = Cluster(volumes=left, machines={"gpu": machine("node2")})
     move(client)
+    assert client.volumes == {"node2": volume(OLD)}
+
+
+def test_machines_with_one_volume_move_at_once() -> None:
+    client = Cluster(volumes={"node1": volume(OLD)}, machines={"a": machine(), "b": machine()})
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: move(client, name), client.machines))
+    assert client.machines == {"a": machine("node2"), "b": machine("node2")}
+    assert client.volumes == {"node2": volume(OLD)}
+    assert client.asked.count("copy") == 1 and client.asked.count("storage volume delete") == 1
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_what_was_cut_off_between_two_machines_goes_on(order: str) -> None:
+    """One has moved with the volume and works on it, and the other one is stopped where it was."""
+    left = {"node1": volume(STALE, **{MOVING: "node2"}), "node2": volume(OLD, **{MOVING: "node2"})}
+    machines = {"a": machine("node2"), "b": machine("node1", "Stopped")}
+    client = Cluster(volumes=left, machines=machines)
+    for name in order:
+        move(client, name)
+    assert client.machines == {"a": machine("node2"), "b": machine("node2")}
+    assert client.volumes == {"node2": volume(OLD)} and "copy" not in client.asked
+
+
+def test_a_copy_that_fails_is_made_by_the_next_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Cluster(volumes={"node1": volume(OLD)}, machines={"a": machine(), "b": machine()})
+    copied = moves._transfer
+
+    def partial(client: Cluster, there: Place, place: Place) -> None:
+        client.volumes[place.member] = volume(STALE, **{MOVING: "node2"})
+        raise HostError("no space left on device")
+
+    monkeypatch.setattr(moves, "_transfer", partial)
+    with pytest.raises(HostError, match="no space left"):
+        move(client, "a")
+    assert client.machines == {"a": machine(), "b": machine()}
+    monkeypatch.setattr(moves, "_transfer", copied)
+    move(client, "b")
+    assert client.machines["a"]["location"] == "node1" and client.volumes["node2"]["content"] == OLD
+    move(client, "a")
+    assert client.machines == {"a": machine("node2"), "b": machine("node2")}
     assert client.volumes == {"node2": volume(OLD)}
 
 
@@ -135,12 +189,12 @@ def test_a_machine_whose_volume_is_not_copied_runs_where_it_was(
     client = Cluster(volumes={"node1": volume(OLD)})
     with pytest.raises(HostError, match="no space left"):
         move(client)
-    assert (client.machine["location"], client.machine["status"]) == ("node1", "Running")
+    assert client.machines["gpu"] == machine("node1")
     assert client.volumes["node1"]["content"] == OLD
 
 
 def test_a_volume_without_a_machine_moves_by_itself() -> None:
-    client = Cluster(volumes={"node1": volume(OLD)}, machine={})
+    client = Cluster(volumes={"node1": volume(OLD)}, machines={})
     assert fetch_volume(client, VOLUME, "", "")
     assert client.volumes == {"node2": volume(OLD)}
 

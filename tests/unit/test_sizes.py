@@ -11,9 +11,10 @@ import pulumi
 import pytest
 import yaml
 
+from host.read import Live
 from tests.sizes import sizes
 from tests.unit.cluster import CLUSTER, HARDWARE, MEMBERS, cluster_after
-from tests.unit.program import host_after, host_with, run
+from tests.unit.program import Program, host_after, host_with, run
 from tests.unit.values import CARD
 
 ONE, SEVERAL, IN_CLUSTER, CONFIG = sizes()
@@ -36,6 +37,14 @@ def written(tmp_path: Path) -> Callable[[dict[str, Any]], str]:
         return str(file)
 
     return write
+
+
+def without_node2(program: Program) -> Live:
+    """The cluster once a program has run, while node2 does not answer."""
+    live = cluster_after(program)
+    members = {**CARDS.members, "node2": replace(CARDS.members["node2"], status="Offline")}
+    there = {place: found for place, found in live.machines.items() if place[0] != "ai-more"}
+    return replace(live, members=members, machines=there)
 
 
 def test_a_second_card_leaves_the_first_server_as_it_is(written: Callable[..., str]) -> None:
@@ -109,11 +118,39 @@ def test_a_cluster_has_a_server_on_each_member(written: Callable[..., str]) -> N
     again = run("gpu", live, program, infra=file, gateway=GATEWAY)
     assert not again.changes(program) and not again.drift
     # A member that is away is not asked.
-    away = {**live.members, "node2": replace(live.members["node2"], status="Offline")}
-    there = {place: found for place, found in live.machines.items() if place[0] != "ai-more"}
-    left = replace(live, members=away, machines=there)
-    alone = run("gpu", left, program, infra=file, gateway=GATEWAY)
+    alone = run("gpu", without_node2(program), program, infra=file, gateway=GATEWAY)
     assert not alone.changes(program) and not alone.drift
+
+
+def test_a_server_on_a_member_that_is_away_is_tried_once_it_is_back(
+    written: Callable[..., str],
+) -> None:
+    file, name = written(IN_CLUSTER), "ai-tools/gateway/stt_gateway/server-192.168.1.12-8000"
+    first = run("gpu", CARDS, infra=file, gateway=GATEWAY)
+    # What it is tried with changes: the key, and what the recording is to come back as.
+    options: dict[str, Any] = {
+        **{"infra": file, "gateway": GATEWAY, "check": {"words": ""}},
+        **{"apiKey": "another-key-0123456789", "secret": True},
+    }
+    changed = run("gpu", without_node2(first), first, **options)
+    assert name in changed.commands and name not in changed.changes(first)
+    assert "ai-tools/gateway/stt_gateway/servers-key" in changed.changes(first)
+    assert not run("gpu", without_node2(changed), changed, **options).changes(changed)
+    back = run("gpu", replace(cluster_after(changed), members=CARDS.members), changed, **options)
+    assert back.changes(changed)[name] == "update"
+    assert "words" in changed.commands[name].spec and "words" not in back.commands[name].spec
+    assert "ai-more/stt/stt_server/verify" in back.changes(changed)
+
+
+def test_a_new_server_on_a_member_that_is_away_is_tried_once_it_is_back(
+    written: Callable[..., str],
+) -> None:
+    file, name = written(IN_CLUSTER), "ai-tools/gateway/stt_gateway/server-192.168.1.12-8000"
+    first = run("gpu", CARDS, infra=file)
+    named = run("gpu", without_node2(first), first, infra=file, gateway=GATEWAY)
+    assert name not in named.commands and named.changes(first)
+    live = replace(cluster_after(named), members=CARDS.members)
+    assert run("gpu", live, named, infra=file, gateway=GATEWAY).done[name] == "create"
 
 
 def test_a_card_that_a_member_lacks_is_named(written: Callable[..., str]) -> None:

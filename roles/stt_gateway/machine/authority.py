@@ -20,6 +20,8 @@ ROOT_DAYS, DAYS = 20 * 365, 365
 RENEW_DAYS = 60
 _ADDRESS = re.compile(r"[\d.]+")
 _PROGRAM = "/usr/bin/openssl"
+#: Seconds that it gets; it takes some hundredths of one.
+_DEADLINE = 60.0
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,12 @@ def _openssl(*words: str) -> None:
 
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  # openssl, with this module's words
-        [_PROGRAM, *words], capture_output=True, check=False, text=True
-    )
+    try:
+        return subprocess.run(  # noqa: S603  # openssl, with this module's words
+            [_PROGRAM, *words], capture_output=True, check=False, text=True, timeout=_DEADLINE
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(
+            f"openssl {words[0]} has not ended in {_DEADLINE:.0f} s. See what keeps the machine "
+            "busy (top), then restart stt-gateway-watcher."
+        ) from None

@@ -25,6 +25,8 @@ from .settings import Server, Settings
 log = logging.getLogger("stt_gateway")
 #: Seconds between two looks at the certificate.
 RENEWAL = 3600.0
+#: Seconds that the end of a server's connections may take; meanwhile nobody asks the server.
+_CUT_SECONDS = 10.0
 
 
 class Watcher:
@@ -297,9 +299,17 @@ async def cut(server: Server) -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await process.communicate()
     except OSError as error:
         log.error("the connections to %s cannot be ended: %s", server.name, error)
+        return
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), _CUT_SECONDS)
+    except TimeoutError:
+        process.kill()
+        with contextlib.suppress(TimeoutError):  # within the kernel nothing ends it
+            await asyncio.wait_for(process.wait(), 1)
+        said = "ss -K did not end the connections to %s in %s s and was killed"
+        log.error(said, server.name, _CUT_SECONDS)
         return
     if ended := len(out.splitlines()):
         log.warning("%s: %d connections to it were ended", server.name, ended)
