@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_interface
 from typing import Any
 
 from components.cards import cards_of
@@ -19,6 +20,8 @@ from gpu.devices import select_cards
 from host.cluster import member_of
 from host.read import Live, Member
 from stack.declare import Declaration
+from stack.gateway import server_problems
+from stack.published import Hosts, port_conflicts, publishing
 
 #: What the state has of a resource; None where it has nothing.
 Outputs = Callable[[str], Mapping[str, Any] | None]
@@ -204,6 +207,25 @@ def unreachable(declaration: Declaration, placement: Placement) -> list[Problem]
                 )
             )
     return problems
+
+
+def published_wrongly(declaration: Declaration, live: Live, placement: Placement) -> list[Problem]:
+    """Ports that two machines of one host want, and servers that are the gateway or asked anyway.
+
+    The file was checked for them; the host tells which member each domain is on, and its addresses.
+    """
+    settings, topology = declaration.settings, declaration.topology
+    # Of a domain without a place, what is wrong is said already.
+    of = {
+        plan.name: placement.members.get(plan.name, f"@{plan.name}") if live.members else ""
+        for plan in topology.domains
+    }
+    every = (str(ip_interface(each).ip) for found in live.addresses.values() for each in found)
+    hosts = Hosts(of, {live.answers: list(every)})
+    return [
+        *port_conflicts(settings, topology, hosts, settings.infra),
+        *server_problems(settings, topology, publishing(topology, hosts)),
+    ]
 
 
 def double_addresses(declaration: Declaration, live: Live) -> list[Problem]:

@@ -12,7 +12,7 @@ from components.command import Host
 from components.config import fail, read_config
 from components.deployment import Deployment
 from components.obstacles import obstacles, other_owners
-from components.placement import double_addresses, place, unreachable
+from components.placement import double_addresses, place, published_wrongly, unreachable
 from components.report import report
 from components.short_stacks import short_stacks
 from components.start import Start
@@ -91,6 +91,7 @@ def main(start: Start) -> None:
                 *idmap.obstacles(declaration, live, host.placement),
                 *gpu.obstacles(declaration, live, host.placement),
                 *unreachable(declaration, host.placement),
+                *published_wrongly(declaration, live, host.placement),
                 *double_addresses(declaration, live),
             ]
             if problems:

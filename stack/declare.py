@@ -35,6 +35,7 @@ from stack.checks import (
     unknown_engine,
 )
 from stack.gateway import gateway_problems
+from stack.published import declared_hosts, port_conflicts
 from stack.reach import reach_problems
 from stack.replicas import different_models, replica_conflicts
 from stack.role_rules import RoleRules, role_conflicts
@@ -132,6 +133,7 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
         problems += gateway_problems(settings, topology)
         problems += role_conflicts(settings, topology, roles)
         problems += reach_problems(settings, topology, roles, str(file))
+        problems += port_conflicts(settings, topology, declared_hosts(topology), str(file))
         problems += replica_conflicts(topology)
         problems += ai_access_problems(settings, topology, str(file))
     if settings:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from dataclasses import dataclass
 
 from declaration.gateway import gateway_tls_problems, server_address
@@ -11,21 +9,23 @@ from declaration.problems import Problem, show
 from declaration.settings import Settings
 from declaration.tls import is_for
 from declaration.topology import MachinePlan, Topology
-from declaration.urls import gateway_host, stt_host
+from declaration.urls import gateway_host, is_loopback, stt_host
 from stack.checks import GATEWAY_ROLE, STT_ROLE
-from stack.listening import is_proxy
-
-#: Where a proxy device listens.
-_LISTEN = re.compile(r"tcp:(?P<address>[\d.]+):(?P<port>\d+)")
+from stack.listening import publishes
+from stack.published import Publishing, is_any, publishing
 
 
 @dataclass(frozen=True)
 class GatewayServer:
-    """An STT server: its machine's name, or address and port where it is of no machine here."""
+    """An STT server: its machine's name, or address and port where it is of no machine here.
+
+    ``health`` is the path that says whether it works, where it has no ``/ready``.
+    """
 
     name: str
     address: str
     port: int
+    health: str = "/health"
 
 
 def gateway_runs(settings: Settings) -> bool:
@@ -38,71 +38,110 @@ def gateway_servers(
 ) -> list[GatewayServer]:
     """The servers of the gateway's domain, then those of ``stt:gateway.servers``."""
     own = topology.with_role(STT_ROLE, gateway.domain) if settings.enabled else []
+    health = settings.custom.health if settings.engine == "custom" else GatewayServer.health
     found = [
-        GatewayServer(each.name, stt_host(settings, str(each.address)), settings.port)
+        GatewayServer(each.name, stt_host(settings, str(each.address)), settings.port, health)
         for each in own
     ]
+    here = {(str(each.address), settings.port) for each in topology.with_role(STT_ROLE)}
+    there = publishing(topology)
     for url in settings.gateway.servers:
         address, port = server_address(url)
-        found.append(GatewayServer(f"{address}:{port}", address, port))
+        known = health if leads_to(url, there) in here else GatewayServer.health
+        found.append(GatewayServer(f"{address}:{port}", address, port, known))
     return found
+
+
+def leads_to(url: str, there: Publishing) -> tuple[str, int]:
+    """The address and the port that one of ``stt:gateway.servers`` leads to.
+
+    They are those of a machine where a proxy device is known to publish it, else the URL's own.
+    """
+    end = server_address(url)
+    found = there.at(*end)
+    return found.to if found else end
 
 
 def gateways_before(
     settings: Settings, topology: Topology, machine: MachinePlan
 ) -> list[MachinePlan]:
-    """The gateways that ask a machine's STT server.
+    """The gateways that ask a machine's STT server, or may.
 
-    That of its domain, and those of others where ``stt:gateway.servers`` has an address at which a
-    proxy device publishes it: servers on several members of a cluster.
+    That of its domain, and those of others where ``stt:gateway.servers`` leads to it, or may: such
+    servers, on several members of a cluster, change one by one.
     """
-    published = any(is_published_at(url, topology, machine) for url in settings.gateway.servers)
+    named = any(may_lead_to(url, settings, topology, machine) for url in settings.gateway.servers)
     return [
         gateway
         for gateway in topology.with_role(GATEWAY_ROLE)
-        if published or gateway.domain == machine.domain
+        if named or gateway.domain == machine.domain
     ]
 
 
-def is_published_at(url: str, topology: Topology, machine: MachinePlan) -> bool:
-    """Whether one of ``stt:gateway.servers`` leads to a machine, by a proxy device of its own."""
+def may_lead_to(url: str, settings: Settings, topology: Topology, machine: MachinePlan) -> bool:
+    """Whether one of ``stt:gateway.servers`` may lead to a machine's STT server.
+
+    A device that listens on every address of its host publishes it at some that nobody knows here,
+    so this is for what does no harm to servers of others.
+    """
     address, port = server_address(url)
-    everywhere = ("0.0.0.0", port)  # noqa: S104  # compared, not bound
-    return bool(_published(topology, machine) & {(address, port), everywhere})
-
-
-def _published(topology: Topology, machine: MachinePlan) -> set[tuple[str, int]]:
-    """The addresses and ports at which proxy devices publish what is in a machine."""
-    listens = (
-        _LISTEN.fullmatch(device.get("listen", ""))
+    end = str(machine.address), settings.port
+    return (address, port) == end or any(
+        at[1] == port and (at[0] == address or is_any(at[0])) and to == end
         for device in topology.devices_of(machine).values()
-        if is_proxy(device)
+        for at, to in publishes(device, machine)
     )
-    return {(found["address"], int(found["port"])) for found in listens if found}
 
 
 def gateway_problems(settings: Settings, topology: Topology) -> list[Problem]:
     """Gateways without a server, with one that they cannot reach, or with one twice."""
     problems: list[Problem] = []
     for gateway in topology.with_role(GATEWAY_ROLE):
-        servers = gateway_servers(settings, topology, gateway)
-        if not servers and settings.enabled:
+        if settings.enabled and not gateway_servers(settings, topology, gateway):
             message = (
                 f"{GATEWAY_ROLE} has no server: no machine of the domain has the role {STT_ROLE}. "
                 "Give it to one, or name servers in stt:gateway.servers."
             )
             problems.append(Problem(f"{gateway.place}.roles", message))
         problems += _unreachable(settings, topology, gateway) + _other_host(settings, gateway)
-        counted = Counter((each.address, each.port) for each in servers)
-        counted[str(gateway.address), settings.gateway.port] += 1  # it would ask itself
+    return problems + server_problems(settings, topology, publishing(topology))
+
+
+def server_problems(settings: Settings, topology: Topology, there: Publishing) -> list[Problem]:
+    """Those of ``stt:gateway.servers`` that are a gateway of this stack, or asked anyway."""
+    problems: list[Problem] = []
+    gateways = topology.with_role(GATEWAY_ROLE)
+    port, names = settings.gateway.port, settings.gateway.names if settings.gateway.secure else []
+    for gateway in gateways:
+        own = topology.with_role(STT_ROLE, gateway.domain) if settings.enabled else []
+        taken = {
+            (str(each.address), settings.port): (
+                f"the STT server of {each.full_name}, which is behind the gateway already. Remove "
+                "it: it would get twice its share of the requests."
+            )
+            for each in own
+        }
+        itself = "the gateway itself ({}), which would ask itself. Remove it."
+        taken |= {
+            (name, port): itself.format(f"{show(name)} in stt:gateway.names") for name in names
+        }
+        taken |= {(str(each.address), port): itself.format(each.full_name) for each in gateways}
         for url in settings.gateway.servers:
-            if counted[server_address(url)] > 1:
-                message = (
-                    f"has {show(url)}, which is a server of this stack, or the gateway itself. "
-                    "Remove it: those are asked anyway."
+            address, its_port = server_address(url)
+            end = leads_to(url, there)
+            if is_loopback(address) or is_any(address):
+                end = str(gateway.address), its_port
+            if what := taken.get(end):
+                by = there.at(address, its_port)
+                where = (
+                    f"where the device {by.device} of {by.machine.full_name} publishes "
+                    if by
+                    else ""
                 )
+                message = f"has {show(url)}, {where or 'which is '}{what}"
                 problems.append(Problem("stt:gateway.servers", message))
-    return problems
+            taken.setdefault(end, f"the same server as {show(url)}. Remove one of them.")
+    return list(dict.fromkeys(problems))
 
 
 def _other_host(settings: Settings, gateway: MachinePlan) -> list[Problem]:

@@ -13,7 +13,7 @@ from stack.role_rules import Bound, RoleRules
 
 LOOPBACK, _ANY = "127.0.0.1", "0.0.0.0"  # noqa: S104  # compared, not bound
 #: An end of a proxy device of Incus: an address, and ports or ranges of them.
-_END = re.compile(r"tcp:(?P<host>\S+):(?P<ports>\d+(-\d+)?(,\d+(-\d+)?)*)")
+_END = re.compile(r"(?P<protocol>tcp|udp):(?P<host>\S+):(?P<ports>\d+(-\d+)?(,\d+(-\d+)?)*)")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _proxies(topology: Topology, machine: MachinePlan) -> frozenset[tuple[str, i
         end
         for device in devices
         if is_proxy(device) and listens_inside(device)
-        for end in _ends(device.get("listen", ""))
+        for end in ends(device.get("listen", ""))
     )
 
 
@@ -100,7 +100,7 @@ def listens_inside(device: Mapping[str, str]) -> bool:
 
 def connects(device: Mapping[str, str], machine: MachinePlan) -> Iterator[tuple[str, int]]:
     """The addresses and ports that a machine's proxy device leads to; none that are the host's."""
-    for host, port in _ends(device.get("connect", "")):
+    for host, port in ends(device.get("connect", "")):
         inside = not listens_inside(device)
         if host == _ANY and inside:
             # To Incus it is any address of the machine, and to Linux the loopback.
@@ -114,9 +114,40 @@ def address_of(host: str) -> str:
     return LOOPBACK if is_loopback(host) and host.endswith("localhost") else host
 
 
-def _ends(text: str) -> Iterator[tuple[str, int]]:
+def publishes(
+    device: Mapping[str, str], machine: MachinePlan
+) -> Iterator[tuple[tuple[str, int], tuple[str, int]]]:
+    """Where a machine's device listens on its host, and to which address and port each leads."""
+    if not is_proxy(device) or listens_inside(device):
+        return
+    listens = list(ends(device.get("listen", "")))
+    to = [
+        (str(machine.address) if is_loopback(host) else host, port)
+        for host, port in connects(device, machine)
+    ]
+    # Incus takes as many ports as it listens on, or one for all.
+    yield from zip(listens, to * len(listens) if len(to) == 1 else to, strict=False)
+
+
+def place_of(topology: Topology, machine: MachinePlan, device: str) -> str:
+    """Where the file has a machine's device."""
+    if device in machine.machine.devices:
+        return f"{machine.place}.devices.{device}"
+    [domain] = [each for each in topology.domains if each.name == machine.domain]
+    having = [
+        name
+        for name in machine.machine.profiles
+        if name in domain.profiles and device in domain.profiles[name].devices
+    ]
+    return f"{domain.place}.profiles.{having[-1]}.devices.{device}"
+
+
+def ends(text: str, protocol: str = "tcp") -> Iterator[tuple[str, int]]:
+    """The addresses and ports of an end of a proxy device."""
     found = _END.fullmatch(text)
-    for ports in found["ports"].split(",") if found else ():
+    if not found or found["protocol"] != protocol:
+        return
+    for ports in found["ports"].split(","):
         first, _, last = ports.partition("-")
         for port in range(int(first), int(last or first) + 1):
-            yield address_of(found["host"].strip("[]")) if found else "", port
+            yield address_of(found["host"].strip("[]")), port

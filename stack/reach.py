@@ -24,6 +24,7 @@ from stack.listening import (
     is_proxy,
     listening,
     listens_inside,
+    place_of,
 )
 from stack.role_rules import RoleRules
 
@@ -80,23 +81,10 @@ def _of_devices(
                 # Without `nat` Incus connects from inside the machine that has the device.
                 near = to is own and not listens_inside(device) and device.get("nat") != "true"
                 yield Problem(
-                    f"{file}: {_place(topology, own.machine, name)}.connect",
+                    f"{file}: {place_of(topology, own.machine, name)}.connect",
                     f"{show(device['connect'])} leads to {to.machine.name}, where {service}. "
                     f"{_instead('tcp:', service, near=near)}",
                 )
-
-
-def _place(topology: Topology, machine: MachinePlan, device: str) -> str:
-    """Where the file has a machine's device."""
-    if device in machine.machine.devices:
-        return f"{machine.place}.devices.{device}"
-    [domain] = [each for each in topology.domains if each.name == machine.domain]
-    having = [
-        name
-        for name in machine.machine.profiles
-        if name in domain.profiles and device in domain.profiles[name].devices
-    ]
-    return f"{domain.place}.profiles.{having[-1]}.devices.{device}"
 
 
 def _of_url(

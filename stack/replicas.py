@@ -8,7 +8,8 @@ from declaration.problems import Problem
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
 from stack.checks import GATEWAY_ROLE, STT_ROLE
-from stack.gateway import gateways_before
+from stack.gateway import gateways_before, leads_to
+from stack.published import publishing
 
 
 def replica_conflicts(topology: Topology) -> list[Problem]:
@@ -33,13 +34,12 @@ def different_models(
     Behind it are those of its domain, and those of others that ``stt:gateway.servers`` names.
     """
     problems: list[Problem] = []
-    behind = [
-        (gateways_before(settings, topology, machine), machine, name) for machine, name in models
-    ]
+    there = publishing(topology)
+    named = {leads_to(url, there) for url in settings.gateway.servers}
     for gateway in topology.with_role(GATEWAY_ROLE):
         own: dict[str, MachinePlan] = {}
-        for gateways, each, name in behind:
-            if gateway in gateways:
+        for each, name in models:
+            if each.domain == gateway.domain or (str(each.address), settings.port) in named:
                 own.setdefault(name, each)
         if len(own) > 1:
             one_domain = len({each.domain for each in own.values()}) == 1

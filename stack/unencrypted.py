@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from urllib.parse import urlsplit
 
+from declaration.gateway import server_address
 from declaration.settings import Settings
 from declaration.topology import Topology
 from declaration.urls import is_loopback
 from stack.asked import asked_services
-from stack.gateway import is_published_at
+from stack.published import Publishing, publishing
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Unencrypted:
 
 def unencrypted(settings: Settings, topology: Topology) -> Iterator[Unencrypted]:
     """Each service that is asked so, once for a setting that names it."""
+    there = publishing(topology)
     for asked in asked_services(settings, topology):
         if urlsplit(asked.url).scheme != "http":
             continue
@@ -48,17 +50,17 @@ def unencrypted(settings: Settings, topology: Topology) -> Iterator[Unencrypted]
         if is_loopback(asked.host) or (address and _is_here(address, topology)):
             continue
         networks = (each for each in topology.trusted_networks if address and address in each)
-        by = _by(asked.url, topology) if address else ""
+        by = _by(asked.url, there) if address else ""
         yield Unencrypted(asked.setting, asked.url, next(networks, None), by)
 
 
-def _by(url: str, topology: Topology) -> str:
+def _by(url: str, there: Publishing) -> str:
     """The machine that publishes it, and its member as the file has it."""
-    for machine in topology.machines:
-        if is_published_at(url, topology, machine):
-            member = machine.machine.member
-            return f"{machine.full_name} on {member}" if member else machine.full_name
-    return ""
+    found = there.at(*server_address(url))
+    if not found:
+        return ""
+    member = found.machine.machine.member
+    return f"{found.machine.full_name} on {member}" if member else found.machine.full_name
 
 
 def _address(host: str) -> IPv4Address | None:

@@ -25,7 +25,7 @@ from roles.stt_server.verification import (
 )
 from stack.checks import STT_ROLE
 from stack.declare import SttService
-from stack.gateway import gateway_runs, gateway_servers, gateways_before, is_published_at
+from stack.gateway import gateway_runs, gateway_servers, gateways_before, may_lead_to
 
 #: Seconds in which the watcher sees that a server works.
 _PATIENCE = 30
@@ -130,7 +130,7 @@ def _servers_elsewhere(
         after += [
             machine.resource(f"{STT_ROLE}/service")
             for machine in behind
-            if is_published_at(url, topology, machine)
+            if may_lead_to(url, settings, topology, machine)
         ]
         name = context.part(f"{service.NAME}/server-{address}-{port}")
         found.append(Step(name, spec, needs, after))

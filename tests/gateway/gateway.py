@@ -203,9 +203,11 @@ def gateway(
     authority: Authority | None = None,
     tls: Tls | None = None,
     trusted: Path | None = None,
+    health: str = "/health",
 ) -> Iterator[Running]:
     """A gateway in front of servers at these ports, named by their places in the list.
 
+    ``health`` is the path that tells whether they work, where they have no ``/ready``.
     With ``tls`` it speaks HTTPS, and ``trusted`` is what clients trust; ``authority`` makes it.
     """
     home = directory / "gateway"
@@ -215,7 +217,7 @@ def gateway(
         keys.write_text(keys_text([key, *more_keys]))
     port, watcher_port = free_port(), free_port()
     servers = [
-        {"name": f"server-{number}", "address": "127.0.0.1", "port": each}
+        {"name": f"server-{number}", "address": "127.0.0.1", "port": each, "health": health}
         for number, each in enumerate(ports)
     ]
     settings = {

@@ -1,7 +1,8 @@
 """``stand_in.py PORT CONTROL``: a server that answers with the SHA-256 of the file it got.
 
-CONTROL is a file with JSON, which it reads for every answer: ``health`` (a status), ``working``
-(s), ``status`` of its answers to work, ``seconds`` that they take, ``seen`` events of a stream.
+CONTROL is a file with JSON, which it reads for every answer: ``health`` (a status), ``path`` (the
+only one that tells it; others are unknown, as with an engine of one's own), ``working`` (s),
+``status`` of its answers to work, ``seconds`` that they take, ``seen`` events of a stream.
 ``GET /v1/stream`` sends events, each once the one before was seen, and ``GET /v1/realtime`` is a
 WebSocket that sends back what it gets.
 """
@@ -52,8 +53,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Health, events, a WebSocket, and what it was sent."""
-        if self.path in ("/ready", "/health"):
-            asked = control()
+        asked = control()
+        if self.path in ("/ready", "/health") and "path" in asked:
+            self._answer(404, {})
+        elif self.path in ("/ready", "/health", asked.get("path")):
             self._answer(asked.get("health", 200), {"working": asked.get("working", 0)})
         elif self.path == "/v1/stream":
             self._stream()

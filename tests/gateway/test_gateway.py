@@ -286,6 +286,18 @@ def test_a_server_that_is_not_ready_gets_nothing(running: Running, servers: list
     running.wait_for("server-0", "server-1")
 
 
+def test_engines_of_one_s_own_tell_it_at_a_path_of_their_own(
+    tmp_path: Path, servers: list[StandIn]
+) -> None:
+    for server in servers:
+        server.tell(path="/v1/models")
+    with gateway(tmp_path, [each.port for each in servers], health="/v1/models") as running:
+        running.wait_for("server-0", "server-1")
+        assert running.post().status_code == 200
+        servers[0].tell(path="/v1/models", health=503)
+        running.wait_for("server-1")
+
+
 def test_what_runs_goes_on_when_the_list_changes(running: Running, servers: list[StandIn]) -> None:
     for server in servers:
         server.tell(seconds=6)

@@ -79,9 +79,14 @@ def told(found: Program) -> Any:
 def test_its_servers_are_those_of_its_domain_and_those_of_the_setting(tmp_path: Path) -> None:
     found = told(program(tmp_path, gateway={"servers": ["http://192.168.1.20:8001"]}))
     assert found["servers"] == [
-        {"name": "one", "address": "10.110.0.1", "port": 8000},
-        {"name": "two", "address": "10.110.0.2", "port": 8000},
-        {"name": "192.168.1.20:8001", "address": "192.168.1.20", "port": 8001},
+        {"name": "one", "address": "10.110.0.1", "port": 8000, "health": "/health"},
+        {"name": "two", "address": "10.110.0.2", "port": 8000, "health": "/health"},
+        {
+            "name": "192.168.1.20:8001",
+            "address": "192.168.1.20",
+            "port": 8001,
+            "health": "/health",
+        },
     ]
 
 
@@ -224,11 +229,23 @@ def test_a_server_that_only_its_machine_reaches(tmp_path: Path) -> None:
     assert problems(tmp_path, same, host="127.0.0.1", gateway={"port": 8001}) == []
 
 
-@pytest.mark.parametrize("url", ["http://10.110.0.1:8000", "http://10.110.0.3:8000"])
-def test_a_server_that_is_there_already(tmp_path: Path, url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        (
+            "http://10.110.0.1:8000",
+            "the STT server of lab/one, which is behind the gateway already. Remove it: it would "
+            "get twice its share of the requests.",
+        ),
+        (
+            "http://10.110.0.3:8000",
+            "the gateway itself (lab/front), which would ask itself. Remove it.",
+        ),
+    ],
+)
+def test_a_server_that_is_there_already(tmp_path: Path, url: str, what: str) -> None:
     assert problems(tmp_path, TWO, gateway={"servers": [url]}) == [
-        f'stt:gateway.servers: has "{url}", which is a server of this stack, or the gateway '
-        "itself. Remove it: those are asked anyway."
+        f'stt:gateway.servers: has "{url}", which is {what}'
     ]
 
 
@@ -255,6 +272,10 @@ def test_a_server_twice(tmp_path: Path) -> None:
     twice = ["http://10.0.0.1:8000"] * 2
     [problem] = problems(tmp_path, TWO, gateway={"servers": twice})
     assert "twice" in problem
+    [problem] = problems(
+        tmp_path, TWO, gateway={"servers": ["http://10.0.0.1:80", "http://10.0.0.1"]}
+    )
+    assert 'which is the same server as "http://10.0.0.1:80". Remove one' in problem
 
 
 def test_without_a_gateway_its_settings_are_idle(tmp_path: Path) -> None:

@@ -17,11 +17,21 @@ MACHINES = {
 }
 
 
-def said(tmp_path: Path, machines: dict[str, Any], trusted: list[str], **settings: Any) -> str:
-    """The log of a preview, from the first word about encryption."""
+def said(
+    tmp_path: Path,
+    machines: dict[str, Any],
+    trusted: list[str],
+    more: dict[str, Any] | None = None,
+    **settings: Any,
+) -> str:
+    """The log of a preview, from the first word about encryption; ``more``: of another domain."""
+    domains = {"lab": machines, **({"more": more} if more else {})}
     topology = {
         "global": {"trusted_networks": trusted},
-        "domains": {"lab": {"trust_level": "semi-trusted", "machines": machines}},
+        "domains": {
+            name: {"trust_level": "semi-trusted", "machines": each}
+            for name, each in domains.items()
+        },
     }
     file = tmp_path / "infra.yml"
     file.write_text(yaml.safe_dump(topology))
@@ -49,8 +59,8 @@ def test_a_server_of_this_stack_that_is_published_elsewhere(tmp_path: Path) -> N
     lan = {"type": "proxy", "listen": "tcp:192.168.1.12:8000", "connect": "tcp:127.0.0.1:8000"}
     more = {**MACHINES["stt"], "devices": {"lan": lan}}
     gateway = {"servers": ["http://192.168.1.12:8000"]}
-    line = said(tmp_path, {**MACHINES, "more": more}, [], gateway=gateway)
-    place = "http://192.168.1.12:8000 is where a proxy device of lab/more publishes it"
+    line = said(tmp_path, MACHINES, [], {"stt": more}, gateway=gateway)
+    place = "http://192.168.1.12:8000 is where a proxy device of more/stt publishes it"
     assert f"stt:gateway.servers: {place}, and is asked without encryption: whoever" in line
 
 

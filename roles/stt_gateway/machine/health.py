@@ -1,4 +1,4 @@
-"""One question to a server: its ``/ready``, or its ``/health`` where it has no other."""
+"""One question to a server: its ``/ready``, or where it has none, its health path."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def ask(server: Server, seconds: float = SECONDS) -> Answer:
         async with asyncio.timeout(seconds):
             status, body = await _get(server, "/ready")
             if status in _NOT_KNOWN:
-                status, body = await _get(server, "/health")
+                status, body = await _get(server, server.health)
             return _judged(status, body)
     except TimeoutError:
         return Answer(Kind.SILENT, f"does not answer within {seconds:g} s")

@@ -11,11 +11,12 @@ from .authority import Authority
 
 @dataclass(frozen=True)
 class Server:
-    """An STT server."""
+    """An STT server; ``health`` is asked where it has no ``/ready``."""
 
     name: str
     address: str
     port: int
+    health: str = "/health"
 
     @property
     def place(self) -> str:

@@ -1,0 +1,167 @@
+"""What proxy devices publish on the hosts, and ports that two of them want. Pure.
+
+A device that listens at 0.0.0.0 has every address of its host, and the file names few of these:
+what leads to it is known for them only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from declaration.problems import Problem, show
+from declaration.settings import Settings
+from declaration.topology import MachinePlan, Topology
+from declaration.urls import is_loopback
+from stack.checks import GATEWAY_ROLE, WEBUI_ROLE
+from stack.listening import ends, is_proxy, listens_inside, place_of, publishes
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The host of each domain, by the domain's name, and addresses of hosts that are known.
+
+    A host is the name of a member, "" where there is no cluster, or @DOMAIN where it is not known.
+    """
+
+    of: Mapping[str, str]
+    addresses: Mapping[str, Collection[str]]
+
+
+def declared_hosts(topology: Topology) -> Hosts:
+    """What the file says: which member of a group it will be, only the cluster tells."""
+    cluster = any(domain.member for domain in topology.domains)
+    unknown = {
+        domain.name
+        for domain in topology.domains
+        if cluster and (not domain.member or domain.member.startswith("@"))
+    }
+    found = {
+        domain.name: f"@{domain.name}" if domain.name in unknown else domain.member
+        for domain in topology.domains
+    }
+    return Hosts(found, {})
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a machine's device listens on its host, and the address and port that it leads to.
+
+    ``host`` is one of ``Hosts``.
+    """
+
+    machine: MachinePlan
+    device: str
+    host: str
+    address: str
+    port: int
+    to: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """All that is published, and the addresses of each host that are known."""
+
+    every: tuple[Published, ...]
+    addresses: Mapping[str, Collection[str]]
+
+    def at(self, address: str, port: int) -> Published | None:
+        """What is certainly published at an address of a host, for who asks from a machine."""
+        if is_loopback(address) or is_any(address):
+            return None  # of the machine that asks
+        for each in self.every:
+            everywhere = is_any(each.address) and address in self.addresses.get(each.host, ())
+            if each.port == port and (each.address == address or everywhere):
+                return each
+        return None
+
+
+def publishing(topology: Topology, hosts: Hosts | None = None) -> Publishing:
+    """What the proxy devices publish; without ``hosts``, as far as the file tells."""
+    hosts = hosts or declared_hosts(topology)
+    every = tuple(
+        Published(machine, name, hosts.of[machine.domain], *at, to)
+        for machine in topology.machines
+        for name, device in topology.devices_of(machine).items()
+        for at, to in publishes(device, machine)
+    )
+    # In a cluster a bridge has its address on every member: it is that of the host that asks.
+    bridges = {str(domain.gateway) for domain in topology.domains}
+    found = {host: set(some) - bridges for host, some in hosts.addresses.items()}
+    for each in every:
+        found.setdefault(each.host, set()).add(each.address)
+    for gateway in topology.with_role(GATEWAY_ROLE):
+        [bridge] = [each.gateway for each in topology.domains if each.name == gateway.domain]
+        found.setdefault(hosts.of[gateway.domain], set()).add(str(bridge))
+    return Publishing(every, found)
+
+
+def is_any(address: str) -> bool:
+    """Whether who listens there listens on every address."""
+    try:
+        return ip_address(address).is_unspecified
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """What listens on a host: ``text`` is the value at ``place``."""
+
+    place: str
+    text: str
+    machine: MachinePlan
+
+
+def port_conflicts(
+    settings: Settings, topology: Topology, hosts: Hosts, file: str
+) -> Iterator[Problem]:
+    """Proxy devices that would listen on the same port of the same host.
+
+    ``file`` is how messages call the topology.
+    """
+    taken: dict[tuple[str, str, int], dict[str, _Listener]] = {}
+    said: set[tuple[str, str]] = set()
+    for each in _listeners(settings, topology, file):
+        for protocol in ("tcp", "udp"):
+            for address, port in ends(each.text, protocol):
+                there = taken.setdefault((hosts.of[each.machine.domain], protocol, port), {})
+                key = "" if is_any(address) else address  # all of them are all addresses
+                other = next(iter(there.values()), None) if not key else None
+                other = other or there.get(key) or there.get("")
+                if other and other is not each and (each.place, other.place) not in said:
+                    said.add((each.place, other.place))
+                    yield _conflict(each, other, port)
+                there.setdefault(key, each)
+
+
+def _listeners(settings: Settings, topology: Topology, file: str) -> Iterator[_Listener]:
+    webui = topology.with_role(WEBUI_ROLE)
+    for machine in topology.machines:
+        devices = topology.devices_of(machine)
+        own = machine.machine.devices
+        if webui == [machine] and settings.webui.publish and "publish" not in own:
+            devices.pop("publish", None)  # that of the role, which has the name
+            yield _Listener("stt:webui.publish", f"tcp:{settings.webui.publish}", machine)
+        for name, device in devices.items():
+            if is_proxy(device) and not listens_inside(device):
+                place = f"{file}: {place_of(topology, machine, name)}.listen"
+                yield _Listener(place, device.get("listen", ""), machine)
+
+
+def _conflict(each: _Listener, other: _Listener, port: int) -> Problem:
+    if each.place == other.place:
+        message = (
+            f"{show(each.text)} is for {other.machine.full_name} and {each.machine.full_name}, and "
+            f"only one of them can listen on port {port} of their host. Give each machine a device "
+            "of its own, with another port or another address of the host; machines of one count "
+            "have the same devices, so remove it there, and publish the gateway before them."
+        )
+    else:
+        message = (
+            f"{show(each.text)} takes port {port} of the host, and so does {show(other.text)} of "
+            f"{other.machine.full_name} ({other.place}). Give one of them another port, or each an "
+            "address of the host of its own."
+        )
+    return Problem(each.place, message)
