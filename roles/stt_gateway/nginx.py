@@ -32,6 +32,8 @@ HEAD_SECONDS = 10
 ANSWER = "24h"
 #: Bytes of a body that stay in memory; a dictation takes less.
 IN_MEMORY = "1m"
+#: Answers of a server with which a request goes to the next one; the last one's goes to the client.
+_TRIED_ELSEWHERE = ("http_500", "http_502", "http_503", "http_504", "http_429")
 #: Errors of requests whose head could not be read.
 _UNREAD = (400, 414)
 
@@ -259,7 +261,7 @@ def _passed(gateway: Gateway) -> list[str]:
         "proxy_buffering off;",
         "proxy_buffer_size 16k;",
         "proxy_buffers 4 16k;",
-        "proxy_next_upstream error timeout http_502 http_503 http_504 http_429 non_idempotent;",
+        f"proxy_next_upstream error timeout {' '.join(_TRIED_ELSEWHERE)} non_idempotent;",
         # As many tries as the list of servers has lines.
         "proxy_next_upstream_tries 0;",
         f"proxy_next_upstream_timeout {ANSWER};",

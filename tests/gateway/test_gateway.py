@@ -171,6 +171,28 @@ def test_a_server_that_is_full_passes_it_on(running: Running, servers: list[Stan
     assert counts["full"] == counts["requests"] > 0 and counts["failed"] == 0
 
 
+def test_a_server_that_answers_500_passes_it_on(running: Running, servers: list[StandIn]) -> None:
+    """A card that is broken: it is the least busy one, and its health is good."""
+    servers[0].tell(status=500)
+    assert Counter(running.post().status_code for _ in range(20)) == {200: 20}
+    counts, totals = running.status["servers"][0], running.status["totals"]
+    assert counts["failed"] == counts["requests"] == totals["retried"] > 0
+    assert counts["serving"] and totals["failed"] == 0
+
+
+def test_where_every_server_answers_500_so_does_the_gateway(
+    running: Running, servers: list[StandIn]
+) -> None:
+    """As at a recording at which the engine fails: the server's own answer, and no more tries."""
+    for server in servers:
+        server.tell(status=500)
+    answer = running.post()
+    assert answer.status_code == 500
+    assert answer.json() == {"error": {"message": "a 500 of a server"}}
+    wait(lambda: running.status["totals"]["failed"] == 1, 5)
+    assert [each["requests"] for each in running.status["servers"]] == [2, 2]
+
+
 def test_bodies_leave_room_on_the_disk(running: Running) -> None:
     spool = running.home / "spool" / "left"
     spool.write_bytes(b"x" * (3 << 20))  # of 4 MiB, and one more would fit
