@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
 import socket
@@ -235,6 +237,33 @@ def test_errors_are_in_openai_s_form(running: Running) -> None:
         client.sendall(b"nonsense\r\n\r\n")
         said = client.recv(4096)
     assert said.startswith(b"HTTP/1.1 400 ") and b'{"error":{"message":' in said
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "status"),
+    [
+        ("GET /v1/models HTTP/1.1", f"X: {'x' * 40_000}", 400),
+        ("POST /v1/models HTTP/1.1", "Transfer-Encoding: gzip", 501),
+        ("GET /v1/models HTTP/3.7", "", 505),
+        ("GET /health HTTP/1.1", "Range: bytes=90000-", 200),
+        ("GET /health HTTP/1.1", 'If-Match: "x"', 412),
+        ("POST /health HTTP/1.1", "Content-Length: 9000000", 413),
+    ],
+)
+@pytest.mark.parametrize("key", [f"Authorization: Bearer {KEY}", "X-Other: header"])
+def test_what_nginx_refuses_by_itself_is_in_openai_s_form(
+    running: Running, first: str, more: str, status: int, key: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
+        lines = [first, "Host: x", key, *filter(None, [more]), "", ""]
+        client.sendall("\r\n".join(lines).encode())
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == status
+        assert answer.headers["Content-Type"] == "application/json"
+        said = json.loads(answer.read())
+        if status != 200:
+            assert set(said["error"]) == {"message", "type", "param", "code"}
 
 
 def test_all_servers_down_and_back(running: Running, servers: list[StandIn]) -> None:
