@@ -33,16 +33,17 @@ ANSWER = "24h"
 #: Bytes of a body that stay in memory; a dictation takes less.
 IN_MEMORY = "1m"
 #: Statuses that stay here: nginx's own, of a head that is too large and of a request without TLS at
-#: a port with it.
-_LARGE_HEAD, _NO_TLS = 494, 497
+#: a port with it, and one for a full disk.
+_LARGE_HEAD, _NO_TLS, _DISK_FULL = 494, 497, 507
 #: What clients get for them.
-_SENT_AS = {_LARGE_HEAD: 400, _NO_TLS: 400}
+_SENT_AS = {_LARGE_HEAD: 400, _NO_TLS: 400, _DISK_FULL: 503}
 #: Answers of a server with which a request goes to the next one; the last one's goes to the client.
 _TRIED_ELSEWHERE = ("http_500", "http_502", "http_503", "http_504", "http_429")
 #: Errors of requests whose head could not be read.
 _UNREAD = (400, 414, _LARGE_HEAD, 505)
 _UNREAD_PATHS = "|".join(map(str, _UNREAD))
 NO_TLS = "This port speaks HTTPS: use https://, and the address of the output stt_url."
+DISK_FULL = "The disk of the gateway is full. Try again later; if it stays full, tell its operator."
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def _errors(upload_mb: int) -> dict[int, tuple[str, str]]:
         503: (error_body(503, "No STT server works now. Try again."), again),
         504: (error_body(504, "No STT server answers in time. Try again."), again),
         505: (error_body(505, "The gateway speaks HTTP/1.1 and HTTP/1.0."), ""),
+        _DISK_FULL: (error_body(503, DISK_FULL), again),
     }
 
 
@@ -254,7 +256,9 @@ def _passed(gateway: Gateway) -> list[str]:
     home = gateway.home
     return [
         *_block(f"if (!-f {home}/health/some.json)", ["return 503;"]),
-        *_block(f"if (-f {home}/full)", ["return 429;"]),
+        # Marks of the watcher. Who only asks has no $work and keeps no body: for it there is none.
+        *_block(f"if (-f {home}/full-for-$work)", [f"return {_DISK_FULL};"]),
+        *_block(f"if (-f {home}/busy-for-$work)", ["return 429;"]),
         f"include {home}/places.conf;",
         "proxy_pass http://stt;",
         "proxy_http_version 1.1;",

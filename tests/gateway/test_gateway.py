@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from roles.stt_gateway.nginx import Gateway, keys_text, nginx_conf
+from roles.stt_gateway.nginx import DISK_FULL, Gateway, keys_text, nginx_conf
 from tests.gateway.gateway import (
     KEY,
     Running,
@@ -195,6 +196,18 @@ def test_where_every_server_answers_500_so_does_the_gateway(
     assert [each["requests"] for each in running.status["servers"]] == [2, 2]
 
 
+def test_a_full_disk_is_no_queue(tmp_path: Path, servers: list[StandIn]) -> None:
+    """It has less room than the largest upload may take."""
+    more_than_there_is = (shutil.disk_usage(tmp_path).total >> 20) + 1
+    with gateway(tmp_path, [servers[0].port], upload_mb=more_than_there_is) as running:
+        wait(lambda: running.post().status_code == 503, 10)
+        answer = running.post()
+        assert answer.json()["error"]["message"] == DISK_FULL
+        assert answer.headers["Retry-After"] == "5"
+        assert running.get("/v1/models").status_code == 200, "it keeps no body"
+        assert running.status["full"]
+
+
 def test_bodies_leave_room_on_the_disk(running: Running) -> None:
     spool = running.home / "spool" / "left"
     spool.write_bytes(b"x" * (3 << 20))  # of 4 MiB, and one more would fit
@@ -202,6 +215,7 @@ def test_bodies_leave_room_on_the_disk(running: Running) -> None:
     assert running.post().status_code == 200
     spool.write_bytes(b"x" * ((3 << 20) + 1))
     wait(lambda: running.post().status_code == 429, 10)
+    assert running.get("/v1/models").status_code == 200, "it keeps no body"
     assert running.status["full"]
     spool.unlink()
     wait(lambda: running.post().status_code == 200, 10)
