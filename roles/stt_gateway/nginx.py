@@ -32,13 +32,18 @@ HEAD_SECONDS = 10
 ANSWER = "24h"
 #: Bytes of a body that stay in memory; a dictation takes less.
 IN_MEMORY = "1m"
+#: Statuses that stay here: nginx's own, of a head that is too large and of a request without TLS at
+#: a port with it, and one for a full disk.
+_LARGE_HEAD, _NO_TLS, _DISK_FULL = 494, 497, 507
+#: What clients get for them.
+_SENT_AS = {_LARGE_HEAD: 400, _NO_TLS: 400, _DISK_FULL: 503}
+#: Answers of a server with which a request goes to the next one; the last one's goes to the client.
+_TRIED_ELSEWHERE = ("http_500", "http_502", "http_503", "http_504", "http_429")
 #: Errors of requests whose head could not be read.
-_UNREAD = (400, 414)
-
-
-#: What nginx says of a request without TLS at a port with it; a status of its own.
-_NO_TLS = 497
+_UNREAD = (400, 414, _LARGE_HEAD, 505)
+_UNREAD_PATHS = "|".join(map(str, _UNREAD))
 NO_TLS = "This port speaks HTTPS: use https://, and the address of the output stt_url."
+DISK_FULL = "The disk of the gateway is full. Try again later; if it stays full, tell its operator."
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,19 @@ def _errors(upload_mb: int) -> dict[int, tuple[str, str]]:
         403: (error_body(403, "Only Open WebUI is answered here. Use the output stt_url."), ""),
         404: (error_body(404, "There is no such route here: see /v1/models and /health."), ""),
         405: (error_body(405, "This route does not know the method."), ""),
+        412: (error_body(412, "This route knows no conditions, such as If-Match."), ""),
         413: (error_body(413, too_large, "file"), ""),
         414: (error_body(414, "The address is too long."), ""),
         429: (error_body(429, FULL, code="rate_limit_exceeded"), again),
+        _LARGE_HEAD: (error_body(400, "The head of the request is too large."), ""),
+        _NO_TLS: (error_body(400, NO_TLS), ""),
         500: (error_body(500, "The gateway cannot keep the upload. Try again."), again),
+        501: (error_body(501, "The gateway knows no Transfer-Encoding but chunked."), ""),
         502: (error_body(502, "Every STT server broke off. Try again."), again),
         503: (error_body(503, "No STT server works now. Try again."), again),
         504: (error_body(504, "No STT server answers in time. Try again."), again),
+        505: (error_body(505, "The gateway speaks HTTP/1.1 and HTTP/1.0."), ""),
+        _DISK_FULL: (error_body(503, DISK_FULL), again),
     }
 
 
@@ -138,6 +149,8 @@ def _http(gateway: Gateway) -> list[str]:
     home = gateway.home
     asks = bool(gateway.keys_file)
     plain_for = gateway.tls.plain_for if gateway.tls else ""
+    open_paths = rf'"~^0:/(health|none\.json|{_UNREAD_PATHS})$"'
+    others = rf"(?!{re.escape(plain_for)}/)[^/]+/(?!({_UNREAD_PATHS})$)"
     return [
         "server_tokens off;",
         "default_type application/json;",
@@ -165,7 +178,7 @@ def _http(gateway: Gateway) -> list[str]:
                 *_block("map $key $known", ["default 0;", f"include {gateway.keys_file};"]),
                 *_map(
                     "$known:$uri $refused",
-                    {"default": "1", '"~^1:"': "0", r'"~^0:/(health|none\.json|400|414)$"': "0"},
+                    {"default": "1", '"~^1:"': "0", open_paths: "0"},
                 ),
             ]
             if asks
@@ -173,8 +186,8 @@ def _http(gateway: Gateway) -> list[str]:
         ),
         *(
             _map(
-                '"$server_port:$remote_addr" $stranger',
-                {"default": "0", rf'"~^{gateway.plain_port}:(?!{re.escape(plain_for)}$)"': "1"},
+                '"$server_port:$remote_addr$uri" $stranger',
+                {"default": "0", f'"~^{gateway.plain_port}:{others}"': "1"},
             )
             if plain_for
             else []
@@ -188,6 +201,7 @@ def _http(gateway: Gateway) -> list[str]:
 
 def _server(gateway: Gateway) -> list[str]:
     errors = _errors(gateway.upload_mb)
+    pages = {status: f"error_page {status} = {_place(status)};" for status in errors}
     home = gateway.home
     return [
         *_listen(gateway),
@@ -195,8 +209,7 @@ def _server(gateway: Gateway) -> list[str]:
         f"client_body_buffer_size {IN_MEMORY};",
         f"client_header_timeout {HEAD_SECONDS}s;",
         f"client_body_timeout {BODY_SECONDS}s;",
-        *(f"error_page {status} = {_place(status)};" for status in errors),
-        *([f"error_page {_NO_TLS} = {_place(_NO_TLS)};"] if gateway.tls else []),
+        *pages.values(),
         *(_block("if ($stranger)", ["return 403;"]) if gateway.plain_port else []),
         # Before the body is read, and before its size is looked at.
         *(_block("if ($refused)", ["return 401;"]) if gateway.keys_file else []),
@@ -204,8 +217,9 @@ def _server(gateway: Gateway) -> list[str]:
             "location = /health",
             [
                 f"root {home}/health;",
-                f"error_page 405 = {_place(405)};",
-                "error_page 503 /none.json;",
+                "max_ranges 0;",
+                # With one of its own, a location has none of the server's.
+                *{**pages, 503: "error_page 503 /none.json;"}.values(),
                 "try_files /some.json =503;",
             ],
         ),
@@ -215,7 +229,6 @@ def _server(gateway: Gateway) -> list[str]:
         *_block("location /api/", ["return 404 $each_server;"]),
         *_block("location /", ["return 404;"]),
         *(line for status, answer in errors.items() for line in _error(status, *answer)),
-        *(_error(_NO_TLS, error_body(400, NO_TLS), "") if gateway.tls else []),
     ]
 
 
@@ -243,7 +256,9 @@ def _passed(gateway: Gateway) -> list[str]:
     home = gateway.home
     return [
         *_block(f"if (!-f {home}/health/some.json)", ["return 503;"]),
-        *_block(f"if (-f {home}/full)", ["return 429;"]),
+        # Marks of the watcher. Who only asks has no $work and keeps no body: for it there is none.
+        *_block(f"if (-f {home}/full-for-$work)", [f"return {_DISK_FULL};"]),
+        *_block(f"if (-f {home}/busy-for-$work)", ["return 429;"]),
         f"include {home}/places.conf;",
         "proxy_pass http://stt;",
         "proxy_http_version 1.1;",
@@ -259,7 +274,7 @@ def _passed(gateway: Gateway) -> list[str]:
         "proxy_buffering off;",
         "proxy_buffer_size 16k;",
         "proxy_buffers 4 16k;",
-        "proxy_next_upstream error timeout http_502 http_503 http_504 http_429 non_idempotent;",
+        f"proxy_next_upstream error timeout {' '.join(_TRIED_ELSEWHERE)} non_idempotent;",
         # As many tries as the list of servers has lines.
         "proxy_next_upstream_tries 0;",
         f"proxy_next_upstream_timeout {ANSWER};",
@@ -281,7 +296,7 @@ def _error(status: int, body: str, header: str) -> list[str]:
         [
             *(["internal;"] if status in _UNREAD else []),
             *([f"add_header {header} always;"] if header else []),
-            f"return {400 if status == _NO_TLS else status} '{body}';",
+            f"return {_SENT_AS.get(status, status)} '{body}';",
         ],
     )
 

@@ -163,6 +163,14 @@ def without_memory(server: StandIn) -> Iterator[None]:
 
 
 @contextmanager
+def failing(server: StandIn) -> Iterator[None]:
+    """It answers all work with 500, and says that it is well: its card is broken."""
+    server.tell(status=500)
+    yield
+    server.tell(seconds=WORK_SECONDS)
+
+
+@contextmanager
 def restarted(server: StandIn) -> Iterator[None]:
     """It ends, and starts again as fast as it can."""
     server.signal(signal.SIGTERM)
@@ -179,6 +187,7 @@ FAULTS: dict[Callable[[StandIn], object], tuple[float, float]] = {
     hung: (12, 16),
     unreachable: (12, 16),
     without_memory: (1, 4),
+    failing: (1, 4),
     restarted: (0, 1),
 }
 
@@ -207,7 +216,7 @@ def break_servers(
     chosen = random.Random(seed)
     kinds = kinds or list(FAULTS)
     if os.geteuid() != 0:  # who is not root ends no connections
-        kinds = [killed, without_memory, restarted]
+        kinds = [killed, without_memory, failing, restarted]
     began, rows = time.monotonic(), []
     order: list[Callable[[StandIn], object]] = []
     while len(order) < number:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -15,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from roles.stt_gateway.nginx import Gateway, keys_text, nginx_conf
+from roles.stt_gateway.nginx import DISK_FULL, Gateway, keys_text, nginx_conf
 from tests.gateway.gateway import (
     KEY,
     Running,
@@ -171,6 +174,40 @@ def test_a_server_that_is_full_passes_it_on(running: Running, servers: list[Stan
     assert counts["full"] == counts["requests"] > 0 and counts["failed"] == 0
 
 
+def test_a_server_that_answers_500_passes_it_on(running: Running, servers: list[StandIn]) -> None:
+    """A card that is broken: it is the least busy one, and its health is good."""
+    servers[0].tell(status=500)
+    assert Counter(running.post().status_code for _ in range(20)) == {200: 20}
+    counts, totals = running.status["servers"][0], running.status["totals"]
+    assert counts["failed"] == counts["requests"] == totals["retried"] > 0
+    assert counts["serving"] and totals["failed"] == 0
+
+
+def test_where_every_server_answers_500_so_does_the_gateway(
+    running: Running, servers: list[StandIn]
+) -> None:
+    """As at a recording at which the engine fails: the server's own answer, and no more tries."""
+    for server in servers:
+        server.tell(status=500)
+    answer = running.post()
+    assert answer.status_code == 500
+    assert answer.json() == {"error": {"message": "a 500 of a server"}}
+    wait(lambda: running.status["totals"]["failed"] == 1, 5)
+    assert [each["requests"] for each in running.status["servers"]] == [2, 2]
+
+
+def test_a_full_disk_is_no_queue(tmp_path: Path, servers: list[StandIn]) -> None:
+    """It has less room than the largest upload may take."""
+    more_than_there_is = (shutil.disk_usage(tmp_path).total >> 20) + 1
+    with gateway(tmp_path, [servers[0].port], upload_mb=more_than_there_is) as running:
+        wait(lambda: running.post().status_code == 503, 10)
+        answer = running.post()
+        assert answer.json()["error"]["message"] == DISK_FULL
+        assert answer.headers["Retry-After"] == "5"
+        assert running.get("/v1/models").status_code == 200, "it keeps no body"
+        assert running.status["full"]
+
+
 def test_bodies_leave_room_on_the_disk(running: Running) -> None:
     spool = running.home / "spool" / "left"
     spool.write_bytes(b"x" * (3 << 20))  # of 4 MiB, and one more would fit
@@ -178,6 +215,7 @@ def test_bodies_leave_room_on_the_disk(running: Running) -> None:
     assert running.post().status_code == 200
     spool.write_bytes(b"x" * ((3 << 20) + 1))
     wait(lambda: running.post().status_code == 429, 10)
+    assert running.get("/v1/models").status_code == 200, "it keeps no body"
     assert running.status["full"]
     spool.unlink()
     wait(lambda: running.post().status_code == 200, 10)
@@ -213,6 +251,33 @@ def test_errors_are_in_openai_s_form(running: Running) -> None:
         client.sendall(b"nonsense\r\n\r\n")
         said = client.recv(4096)
     assert said.startswith(b"HTTP/1.1 400 ") and b'{"error":{"message":' in said
+
+
+@pytest.mark.parametrize(
+    ("first", "more", "status"),
+    [
+        ("GET /v1/models HTTP/1.1", f"X: {'x' * 40_000}", 400),
+        ("POST /v1/models HTTP/1.1", "Transfer-Encoding: gzip", 501),
+        ("GET /v1/models HTTP/3.7", "", 505),
+        ("GET /health HTTP/1.1", "Range: bytes=90000-", 200),
+        ("GET /health HTTP/1.1", 'If-Match: "x"', 412),
+        ("POST /health HTTP/1.1", "Content-Length: 9000000", 413),
+    ],
+)
+@pytest.mark.parametrize("key", [f"Authorization: Bearer {KEY}", "X-Other: header"])
+def test_what_nginx_refuses_by_itself_is_in_openai_s_form(
+    running: Running, first: str, more: str, status: int, key: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
+        lines = [first, "Host: x", key, *filter(None, [more]), "", ""]
+        client.sendall("\r\n".join(lines).encode())
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert answer.status == status
+        assert answer.headers["Content-Type"] == "application/json"
+        said = json.loads(answer.read())
+        if status != 200:
+            assert set(said["error"]) == {"message", "type", "param", "code"}
 
 
 def test_all_servers_down_and_back(running: Running, servers: list[StandIn]) -> None:

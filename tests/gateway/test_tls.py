@@ -166,7 +166,7 @@ def test_open_webui_is_answered_without_tls_and_nobody_else(
     assert answer.status_code == 200
     assert httpx.get(f"{url}/v1/models").status_code == 401, "with the key, as everywhere"
     conf = running.home / "nginx.conf"
-    conf.write_text(conf.read_text().replace(":(?!127\\.0\\.0\\.1$)", ":(?!127\\.0\\.0\\.11$)"))
+    conf.write_text(conf.read_text().replace(":(?!127\\.0\\.0\\.1/)", ":(?!127\\.0\\.0\\.11/)"))
     running.nginx.send_signal(signal.SIGHUP)
 
     def refused() -> bool:
@@ -174,6 +174,8 @@ def test_open_webui_is_answered_without_tls_and_nobody_else(
         return answer.status_code == 403 and "stt_url" in answer.json()["error"]["message"]
 
     wait(refused, 10)
+    unread = httpx.get(f"{url}/v1/models", headers={"X": "x" * 40_000})
+    assert unread.status_code == 400 and set(unread.json()) == {"error"}
     assert running.get("/v1/models").status_code == 200, "with TLS it does not matter who asks"
 
 

@@ -359,7 +359,8 @@ def test_no_error_of_nginx_s_own_is_left() -> None:
     text = nginx.nginx_conf(nginx.Gateway(8000, 500, "/keys"))
     for status, (body, _) in nginx._errors(500).items():
         assert "'" not in body and "$" not in body and "\\" not in body
-        assert f"error_page {status} = " in text and f"return {status} '{body}';" in text
+        sent = nginx._SENT_AS.get(status, status)
+        assert f"error_page {status} = " in text and f"return {sent} '{body}';" in text
 
 
 SETTINGS = Settings(

@@ -167,7 +167,7 @@ class Watcher:
             await asyncio.sleep(INTERVAL)
 
     def _mark_full(self) -> None:
-        """Have nginx refuse requests where the bodies leave no room for the largest one."""
+        """Have nginx refuse work where there is no room for the largest body."""
         settings, largest = self.settings, self.settings.upload_mb << 20
         spooled = 0
         with os.scandir(settings.home / "spool") as files:
@@ -175,15 +175,17 @@ class Watcher:
                 with contextlib.suppress(FileNotFoundError):
                     spooled += file.stat().st_size
         free = shutil.disk_usage(settings.home).free
-        full = spooled + largest > settings.room or free < largest
+        marks = {"full": free < largest, "busy": spooled + largest > settings.room}
+        for name, is_so in marks.items():
+            mark = settings.home / f"{name}-for-work"
+            if is_so:
+                mark.touch()
+            else:
+                mark.unlink(missing_ok=True)
+        full = any(marks.values())
         if full != self._full:
             log.info("the disk %s", "has no room for another large body" if full else "has room")
             self._full = full
-        mark = settings.home / "full"
-        if full:
-            mark.touch()
-        else:
-            mark.unlink(missing_ok=True)
 
     # What it knows
 
