@@ -45,24 +45,23 @@ def _listed(answer: str) -> list[Mapping[str, Any]]:
 
 
 def read_sizes(answer: str) -> dict[str, int]:
-    """MiB of a card by model, from what Ollama answers: JSON, a line for each question.
+    """MiB of a card by model, by the sizes of their files: JSON, a line for each question.
 
-    A loaded model has what Ollama says (/api/ps), another what its file's size tells.
+    What a loaded one holds (/api/ps) does not count: it is another figure once it is unloaded.
     """
-    sizes: dict[str, int] = {}
-    for line in answer.splitlines():
-        for model in _listed(line):
-            loaded = "size_vram" in model
-            size = int(model["size"])
-            sizes[model["name"]] = round(size / 2**20) if loaded else ollama_memory(size)
-    return sizes
+    return {
+        model["name"]: ollama_memory(int(model["size"]))
+        for line in answer.splitlines()
+        for model in _listed(line)
+        if "size_vram" not in model
+    }
 
 
 def ollama_models(names: Sequence[str], answers: Sequence[str]) -> list[OllamaModel]:
     """The models of ``stt:ollama.models``, with what they take.
 
-    It is what Ollama says of those that it has, and of others what their names tell: a first run
-    chooses as the next one will.
+    It is what the files of those tell that Ollama has, and the names of others: a first run chooses
+    as the next one will.
     """
     sizes: dict[str, int] = {}
     for answer in answers:

@@ -386,11 +386,11 @@ def test_a_part_of_a_card_has_no_known_memory() -> None:
     assert select_cards([device], [CARD])[0].memory is None
 
 
-def test_sizes_are_ollama_s_own_where_a_model_is_loaded() -> None:
-    tags = {"models": [{"name": "a:1", "size": 2**30}, {"name": "b:1", "size": 2**30}]}
+def test_sizes_are_those_of_the_files_whatever_is_loaded() -> None:
+    tags = {"models": [{"name": "a:1", "size": 2**30}, {"name": "b:1", "size": 2**31}]}
     loaded = {"models": [{"name": "b:1", "size": 3 * 2**30, "size_vram": 2**30}]}
     found = read_sizes(f"{json.dumps(tags)}\n{json.dumps(loaded)}")
-    assert found == {"a:1": round(1024 * 1.2) + 512, "b:1": 3072}
+    assert found == {"a:1": round(1024 * 1.2) + 512, "b:1": round(2048 * 1.2) + 512}
     assert read_sizes("") == read_sizes("no json\n[]\n") == {}
 
 
