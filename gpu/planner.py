@@ -11,7 +11,7 @@ from declaration.settings import AUTO
 from engines.model_ref import ModelRef
 from engines.speech_model import Memory
 from gpu.alternatives import fitting_combinations
-from gpu.cards import Card, Holder, compute_types
+from gpu.cards import Card, Holder, compute_types, whole_number
 from gpu.memory import RESERVE, Budget, budget, stt_memory
 from gpu.ollama import OllamaModel
 from stack.checks import OLLAMA_ROLE
@@ -171,8 +171,8 @@ def _beside_ollama(service: SttService, ollama: Sequence[OllamaModel]) -> bool:
 def driver_problems(card: Card, with_ollama: bool) -> tuple[Problem, ...]:
     """What is wrong with a card's driver; one that is not known is taken to do."""
     least = OLLAMA_DRIVER if with_ollama else CUDA_12_DRIVER
-    major = card.driver.split(".")[0]
-    if not major.isdigit() or int(major) >= least:
+    major = whole_number(card.driver.split(".")[0])
+    if major is None or major >= least:
         return ()
     return (
         Problem(

@@ -21,7 +21,7 @@ from gpu.cards import Card, Holder, compute_types, parse_cards
 from gpu.devices import select_cards
 from gpu.memory import stt_memory
 from gpu.ollama import OllamaModel, ollama_models, read_sizes
-from gpu.planner import GpuPlan, plan_gpu
+from gpu.planner import GpuPlan, driver_problems, plan_gpu
 from roles import ROLES
 from stack.declare import declare
 from tests.unit.program import host_after, host_with, run
@@ -353,6 +353,14 @@ def test_cards_are_read_from_incus_and_nvidia_smi() -> None:
     # nvidia-smi's [N/A] is no figure.
     strange = parse_cards({}, "00000000:01:00.0, GPU, [N/A], [N/A], 1\n")[0]
     assert (strange.memory, strange.capability) == (None, None)
+
+
+@pytest.mark.parametrize("said", ["²", "٣", "-1", "1e4", "9" * 5000, ""])
+def test_what_is_no_figure_is_not_known(said: str) -> None:
+    """A machine may say anything of its cards."""
+    [found] = parse_cards({}, f"00000000:01:00.0, GPU, {said}, 8.{said}, {said}.1\n")
+    assert (found.memory, found.capability) == (None, None)
+    assert driver_problems(found, with_ollama=True) == ()
 
 
 @pytest.mark.parametrize(
