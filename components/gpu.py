@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pulumi
 
 from components.cards import cards_of, memory_of
+from components.command import Host
 from components.members import Placement
 from declaration.memory import limit_mib
 from declaration.problems import DeclarationError, Problem
@@ -24,7 +25,7 @@ from host.read import Live
 from roles import ROLES
 from roles.role import CardUser
 from stack.checks import STT_ROLE
-from stack.declare import Declaration
+from stack.declare import Declaration, SttService
 
 
 def obstacles(declaration: Declaration, live: Live, placement: Placement) -> list[Problem]:
@@ -46,7 +47,7 @@ def obstacles(declaration: Declaration, live: Live, placement: Placement) -> lis
     return problems
 
 
-def plan(declaration: Declaration, live: Live | None, placement: Placement) -> Declaration:
+def plan(declaration: Declaration, host: Host) -> Declaration:
     """The declaration with the compute types chosen; says what fits.
 
     What is left as it is is planned for as where the host cannot be read.
@@ -54,6 +55,7 @@ def plan(declaration: Declaration, live: Live | None, placement: Placement) -> D
     Raises:
         DeclarationError: it does not fit, or the card cannot run it, and ``stt:force`` is not set.
     """
+    live, placement = host.live, host.placement
     plans: list[GpuPlan] = []
     services: dict[str, list[Holder]] = {}
     running = holders(live.gpu_processes, _own_services(declaration)) if live else {}
@@ -71,10 +73,12 @@ def plan(declaration: Declaration, live: Live | None, placement: Placement) -> D
                 answers = list(_answers_of(service.machine, live))
             memory = limit_mib(service.machine.memory, memory_of(live, member))
             here = running if member in ("", live.answers) else {}
-            now = here.get(cards[0].pci if cards else "", [])
+            now = [*here.get(cards[0].pci if cards else "", [])]
         models = [m for user, said in answers for m in user.models(declaration.settings, said)]
         loaded = [h for user, said in answers for h in user.loaded(declaration.settings, said)]
-        made = make_plan(declaration, service, cards, models, beside, [*now, *loaded], memory)
+        now += loaded
+        former = _former_type(service, host)
+        made = make_plan(declaration, service, cards, models, beside, now, memory, former)
         plans.append(made)
         need = stt_memory(service.model, made.compute_type, service.device)
         if need and service.device == "cuda":
@@ -95,6 +99,27 @@ def plan(declaration: Declaration, live: Live | None, placement: Placement) -> D
             "a change that does not fit is refused."
         )
     return declaration.with_compute_types([made.compute_type for made in plans])
+
+
+def _former_type(service: SttService, host: Host) -> str:
+    """The compute type with which the state has a service on a card of this host; or empty.
+
+    The unit of every engine that can use a card has variables whose names end so.
+    """
+    noted = host.outputs(service.machine.resource(f"{STT_ROLE}/service")) or {}
+    try:
+        variables: Mapping[str, str] = json.loads(noted["stdin"])["spec"]["variables"]
+        here = noted["triggers"][0] == str(host.connection)
+    except (ValueError, LookupError, TypeError):
+        return ""
+    found = {
+        part: value
+        for name, value in variables.items()
+        for part in ("_COMPUTE_TYPE", "_DEVICE")
+        if name.endswith(part)
+    }
+    on_a_card = here and found.get("_DEVICE") == "cuda"
+    return found.get("_COMPUTE_TYPE", "") if on_a_card else ""
 
 
 def _own_services(declaration: Declaration) -> list[tuple[str, str]]:

@@ -96,7 +96,7 @@ def main(start: Start) -> None:
             ]
             if problems:
                 raise DeclarationError(problems)
-        declaration = gpu.plan(declaration, live, host.placement)
+        declaration = gpu.plan(declaration, host)
     except (DeclarationError, HostError) as error:
         raise fail(error) from None
     with short_stacks():

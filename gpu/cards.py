@@ -81,7 +81,7 @@ def parse_cards(resources: Mapping[str, Any], nvidia_smi: str, in_machines: str 
         cards[pci] = replace(
             card,
             name=name,
-            memory=int(memory) if memory.isdigit() else None,
+            memory=whole_number(memory),
             capability=_capability(capability) or card.capability,
             driver=driver,
         )
@@ -95,9 +95,15 @@ def _rows(nvidia_smi: str) -> dict[str, list[str]]:
     return {pci_of(values[0]): values[1:] for values in lines if len(values) == fields}
 
 
+def whole_number(text: str) -> int | None:
+    """A number such as nvidia-smi prints; None: it is none. A machine may say anything."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
 def _capability(text: str) -> tuple[int, int] | None:
     major, _, minor = text.partition(".")
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+    found = whole_number(major), whole_number(minor)
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
 def compute_types(engine: Engine, card: Card) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from declaration.settings import AUTO
 from engines.model_ref import ModelRef
 from engines.speech_model import Memory
 from gpu.alternatives import fitting_combinations
-from gpu.cards import Card, Holder, compute_types
+from gpu.cards import Card, Holder, compute_types, whole_number
 from gpu.memory import RESERVE, Budget, budget, stt_memory
 from gpu.ollama import OllamaModel
 from stack.checks import OLLAMA_ROLE
@@ -44,10 +44,12 @@ def make_plan(
     holders: Sequence[Holder] = (),
     now: Sequence[Holder] = (),
     memory: int | None = None,
+    former: str = "",
 ) -> GpuPlan:
     """The plan for an STT service.
 
-    ``memory`` is how many MiB its machine may take; None where that is not known.
+    ``memory`` is how many MiB its machine may take; None where that is not known. ``former`` is the
+    compute type that it has on its card now; empty: none.
 
     ``cards`` are those of its machine; None where the host is not known. ``holders`` hold memory
     of the first of them for good, and ``now`` are those that do at the moment: they are told, and
@@ -57,11 +59,12 @@ def make_plan(
     if service.device == "cpu" or not settings.enabled:
         return _plan_cpu(declaration, service, ollama, memory)
     if cards is None:
-        first = engine.compute_types[service.device][0]
-        kind = first if settings.quantization == AUTO else settings.quantization
+        kind: str = settings.quantization
+        if kind == AUTO:
+            kind = _unchecked(engine.compute_types[service.device], former)
         warning = f"What fits on the card was not checked; {kind} is assumed."
         return GpuPlan(kind, warnings=(warning,))
-    return plan_gpu(declaration, service, cards, ollama, holders, now)
+    return plan_gpu(declaration, service, cards, ollama, holders, now, former)
 
 
 def _plan_cpu(
@@ -112,6 +115,7 @@ def plan_gpu(
     ollama: Sequence[OllamaModel],
     holders: Sequence[Holder] = (),
     now: Sequence[Holder] = (),
+    former: str = "",
 ) -> GpuPlan:
     """Whether the STT model and Ollama's fit on the cards of a machine, the first card first."""
     settings, engine, card = declaration.settings, declaration.engine, cards[0]
@@ -131,13 +135,15 @@ def plan_gpu(
         return GpuPlan(asked, problems=(*problems, problem))
     model = service.model
     if card.memory is None:
-        first = allowed[0] if asked == AUTO else asked
+        kind = _unchecked(allowed, former) if asked == AUTO else asked
         warning = (
             f"{machine}: the memory of {card} is not known: nvidia-smi does not tell, neither on "
-            f"the host nor in a machine that has the card. Whether {model.name} in {first} fits "
+            f"the host nor in a machine that has the card. Whether {model.name} in {kind} fits "
             "was not checked"
         )
-        return GpuPlan(first, (), (warning,), problems)
+        if asked == AUTO and kind == former:
+            warning += f"; stt:quantization auto keeps {kind}, which the service has"
+        return GpuPlan(kind, (), (warning,), problems)
     room = budget(cards, ollama, holders, pinned=settings.ollama.keepAlive == "-1")
     kind, notes = asked, tuple[str, ...]()
     if asked == AUTO:
@@ -145,6 +151,8 @@ def plan_gpu(
         preferred = allowed[allowed.index(SMALL_TYPE) :] if small else allowed
         kind, why = _choose(model, preferred, room)
         why += ", beside Ollama on a card of this size" if small else ""
+        if reason := _why_kept(former, kind, model, allowed, ollama, room):
+            kind, why = former, reason
         notes = (f"stt:quantization auto: {kind}, {why}",)
     need = stt_memory(model, kind, "cuda")
     if need is None:
@@ -171,8 +179,8 @@ def _beside_ollama(service: SttService, ollama: Sequence[OllamaModel]) -> bool:
 def driver_problems(card: Card, with_ollama: bool) -> tuple[Problem, ...]:
     """What is wrong with a card's driver; one that is not known is taken to do."""
     least = OLLAMA_DRIVER if with_ollama else CUDA_12_DRIVER
-    major = card.driver.split(".")[0]
-    if not major.isdigit() or int(major) >= least:
+    major = whole_number(card.driver.split(".")[0])
+    if major is None or major >= least:
         return ()
     return (
         Problem(
@@ -197,6 +205,36 @@ def _choose(model: ModelRef, allowed: Sequence[str], room: Budget) -> tuple[str,
                 return kind, why
     known = {kind: need.mib for kind in allowed if (need := stt_memory(model, kind, "cuda"))}
     return min(known, key=lambda kind: known[kind]), "the smallest"
+
+
+def _unchecked(allowed: Sequence[str], former: str) -> str:
+    """The compute type where nothing tells what fits: that of the service, else the best."""
+    return former if former in allowed else allowed[0]
+
+
+def _why_kept(
+    former: str,
+    chosen: str,
+    model: ModelRef,
+    allowed: Sequence[str],
+    ollama: Sequence[OllamaModel],
+    room: Budget,
+) -> str:
+    """Why the service keeps the compute type that it has; empty: it gets the chosen one.
+
+    A figure that is missing at the moment is no reason to change it, and the advice for small cards
+    none to give up a better one that fits.
+    """
+    if former == chosen or former not in allowed:
+        return ""
+    need = stt_memory(model, former, "cuda")
+    mib = need.mib if need else 0
+    unknown = ", ".join(each.name for each in ollama if not each.known)
+    if unknown and mib <= room.beside_pinned:
+        return f"which the service has: what {unknown} takes is not known at the moment"
+    if mib <= room.beside_all and allowed.index(former) < allowed.index(chosen):
+        return "which the service has, and which fits"
+    return ""
 
 
 @dataclass(frozen=True)

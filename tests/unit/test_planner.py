@@ -21,7 +21,7 @@ from gpu.cards import Card, Holder, compute_types, parse_cards
 from gpu.devices import select_cards
 from gpu.memory import stt_memory
 from gpu.ollama import OllamaModel, ollama_models, read_sizes
-from gpu.planner import GpuPlan, plan_gpu
+from gpu.planner import GpuPlan, driver_problems, plan_gpu
 from roles import ROLES
 from stack.declare import declare
 from tests.unit.program import host_after, host_with, run
@@ -355,6 +355,14 @@ def test_cards_are_read_from_incus_and_nvidia_smi() -> None:
     assert (strange.memory, strange.capability) == (None, None)
 
 
+@pytest.mark.parametrize("said", ["²", "٣", "-1", "1e4", "9" * 5000, ""])
+def test_what_is_no_figure_is_not_known(said: str) -> None:
+    """A machine may say anything of its cards."""
+    [found] = parse_cards({}, f"00000000:01:00.0, GPU, {said}, 8.{said}, {said}.1\n")
+    assert (found.memory, found.capability) == (None, None)
+    assert driver_problems(found, with_ollama=True) == ()
+
+
 @pytest.mark.parametrize(
     ("device", "seen"),
     [
@@ -386,11 +394,11 @@ def test_a_part_of_a_card_has_no_known_memory() -> None:
     assert select_cards([device], [CARD])[0].memory is None
 
 
-def test_sizes_are_ollama_s_own_where_a_model_is_loaded() -> None:
-    tags = {"models": [{"name": "a:1", "size": 2**30}, {"name": "b:1", "size": 2**30}]}
+def test_sizes_are_those_of_the_files_whatever_is_loaded() -> None:
+    tags = {"models": [{"name": "a:1", "size": 2**30}, {"name": "b:1", "size": 2**31}]}
     loaded = {"models": [{"name": "b:1", "size": 3 * 2**30, "size_vram": 2**30}]}
     found = read_sizes(f"{json.dumps(tags)}\n{json.dumps(loaded)}")
-    assert found == {"a:1": round(1024 * 1.2) + 512, "b:1": 3072}
+    assert found == {"a:1": round(1024 * 1.2) + 512, "b:1": round(2048 * 1.2) + 512}
     assert read_sizes("") == read_sizes("no json\n[]\n") == {}
 
 
