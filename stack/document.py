@@ -14,7 +14,6 @@ from declaration.settings import Settings
 from declaration.stack_file import secret_command
 from engines import ENGINES
 
-
 #: The settings that README names: where it runs, and what transcribes.
 FIRST = ("connection", "engine", "model", "quantization", "language")
 
