@@ -256,9 +256,8 @@ def _passed(gateway: Gateway) -> list[str]:
     home = gateway.home
     return [
         *_block(f"if (!-f {home}/health/some.json)", ["return 503;"]),
-        # Marks of the watcher. Who only asks has no $work and keeps no body: for it there is none.
+        # The watcher's mark. A request that only asks has no $work and no body.
         *_block(f"if (-f {home}/full-for-$work)", [f"return {_DISK_FULL};"]),
-        *_block(f"if (-f {home}/busy-for-$work)", ["return 429;"]),
         f"include {home}/places.conf;",
         "proxy_pass http://stt;",
         "proxy_http_version 1.1;",

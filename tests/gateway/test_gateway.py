@@ -208,19 +208,6 @@ def test_a_full_disk_is_no_queue(tmp_path: Path, servers: list[StandIn]) -> None
         assert running.status["full"]
 
 
-def test_bodies_leave_room_on_the_disk(running: Running) -> None:
-    spool = running.home / "spool" / "left"
-    spool.write_bytes(b"x" * (3 << 20))  # of 4 MiB, and one more would fit
-    time.sleep(2)
-    assert running.post().status_code == 200
-    spool.write_bytes(b"x" * ((3 << 20) + 1))
-    wait(lambda: running.post().status_code == 429, 10)
-    assert running.get("/v1/models").status_code == 200, "it keeps no body"
-    assert running.status["full"]
-    spool.unlink()
-    wait(lambda: running.post().status_code == 200, 10)
-
-
 def test_heads_that_do_not_come_are_not_waited_for(running: Running) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=20) as client:
         client.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\n")

@@ -382,7 +382,6 @@ def test_who_is_in_the_list() -> None:
         servers = [each for each in text if each.startswith("    server ")]
         assert servers == [*(line.format(n, "") for n in first), *every]
     assert places_conf(SETTINGS) == "limit_conn work 66;\n"
-    assert SETTINGS.room == 4 * 500 << 20
 
 
 def test_requests_are_not_refused_for_what_is_old_news(

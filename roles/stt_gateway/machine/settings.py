@@ -46,11 +46,6 @@ class Settings:
         """Requests that the servers take in together: one that is worked on, and those waiting."""
         return len(self.servers) * (self.waiting + 1)
 
-    @property
-    def room(self) -> int:
-        """Bytes that bodies on the disk may take: two of the largest for each server, as there."""
-        return len(self.servers) * 2 * self.upload_mb << 20
-
 
 def read_settings(file: Path) -> Settings:
     """The settings of a file.

@@ -167,25 +167,20 @@ class Watcher:
             await asyncio.sleep(INTERVAL)
 
     def _mark_full(self) -> None:
-        """Have nginx refuse work where there is no room for the largest body."""
-        settings, largest = self.settings, self.settings.upload_mb << 20
-        spooled = 0
-        with os.scandir(settings.home / "spool") as files:
-            for file in files:
-                with contextlib.suppress(FileNotFoundError):
-                    spooled += file.stat().st_size
-        free = shutil.disk_usage(settings.home).free
-        marks = {"full": free < largest, "busy": spooled + largest > settings.room}
-        for name, is_so in marks.items():
-            mark = settings.home / f"{name}-for-work"
-            if is_so:
-                mark.touch()
-            else:
-                mark.unlink(missing_ok=True)
-        full = any(marks.values())
+        """Have nginx refuse work if there is no room for the largest body.
+
+        What is left counts, not what bodies take: nginx keeps them in files without a name.
+        """
+        home = self.settings.home
+        full = shutil.disk_usage(home).free < self.settings.upload_mb << 20
         if full != self._full:
             log.info("the disk %s", "has no room for another large body" if full else "has room")
             self._full = full
+        mark = home / "full-for-work"
+        if full:
+            mark.touch()
+        else:
+            mark.unlink(missing_ok=True)
 
     # What it knows
 
