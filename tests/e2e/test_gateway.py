@@ -180,6 +180,17 @@ def test_another_model_goes_through_them_one_by_one(project: Project) -> None:
     assert served.index((False, True)) < served.index((True, False))
 
 
+@pytest.mark.seldom
+def test_another_port_comes_to_the_first_server_first(project: Project) -> None:
+    """Then to the gateway, and then to the other server: no request is refused."""
+    project.set(port=8001)
+    with load_on(project) as load:
+        project.up()
+    assert load.wrong == [] and load.good > 10
+    assert project.outputs()["gateway_servers"]["stt"] == f"http://{SUBNET}.1:8001"
+    assert project.unchanged()
+
+
 @pytest.mark.parametrize("make", [broken_model, pytest.param(mute_model, marks=pytest.mark.seldom)])
 def test_a_bad_model_stops_at_the_first(project: Project, make: Any) -> None:
     """It goes back, and the other one was not touched."""
