@@ -114,7 +114,7 @@ def apply(machine: Machine, step: str, stack: str, text: str) -> dict[str, Any]:
     try:
         collect(machine)
     except (StepError, OSError) as error:  # the step is applied all the same
-        say(f"What is not used any more could not be removed: {error}")
+        say(f"What is no longer used could not be removed: {error}")
     return dict(applied.result)
 
 

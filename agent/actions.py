@@ -135,7 +135,7 @@ def _compare(file: Path, name: str, wanted: str) -> None:
         file.unlink(missing_ok=True)
         raise StepError(
             f"{name} has the SHA-256 {found}, and artifacts.lock has {wanted}: it was removed.",
-            resolution="Use another source, and run up again. Where its publisher has replaced it "
+            resolution="Use another source, and run up again. If its publisher has replaced it "
             "and you trust that, put the new sum into artifacts.lock (make lock).",
         )
 

@@ -165,7 +165,7 @@ def _open(path: Path, flags: int) -> BinaryIO:
     number = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise OSError(f"{path} is no regular file")
+        raise OSError(f"{path} is not a regular file")
     return os.fdopen(number, "wb" if flags & (os.O_WRONLY | os.O_RDWR) else "rb")
 
 
@@ -261,7 +261,9 @@ def _only_one(shared: Path) -> Iterator[None]:
     """
     with _open(shared / _LOCK, os.O_RDWR | os.O_CREAT) as file:
         if not flock(file.fileno()):
-            say("waiting for wheels that another machine of this domain fetches")
+            say("waiting for wheels that another machine of this domain is fetching")
             if not poll(lambda: flock(file.fileno()), _WAIT_DEADLINE):
-                raise StepError(f"another machine still works on them, after {_WAIT_DEADLINE} s.")
+                raise StepError(
+                    f"another machine is still working on them, after {_WAIT_DEADLINE} s."
+                )
         yield

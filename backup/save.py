@@ -82,7 +82,7 @@ def _one_at_a_time(stack: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise OperationError(
-                f"another backup of stack {stack} is under way. Wait for its end."
+                f"another backup of stack {stack} is under way. Wait for it to finish."
             ) from None
         yield
 

@@ -146,7 +146,7 @@ def place_passphrase(root: Path, passphrase: str) -> None:
     if current_passphrase() != passphrase:
         where = _GIVEN if _GIVEN in os.environ else os.environ[_NAMED]
         raise OperationError(
-            f"the stacks here have another passphrase ({where}) than the archive's, and one "
-            "checkout has one. Restore into a checkout of its own: git clone, then make restore "
-            "there. Nothing was changed."
+            f"the stacks here have another passphrase ({where}) than the archive's, and a checkout "
+            "has only one. Restore into a checkout of its own: git clone, then make restore there. "
+            "Nothing was changed."
         )

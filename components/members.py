@@ -45,8 +45,8 @@ class Placement:
                 if self.offline
             ),
             *(
-                f"{domain} was on {member} of a cluster, and this host is in none: it is made anew "
-                "here. If the cluster was meant, name a host of it with stt:connection."
+                f"{domain} was on {member} of a cluster, and this host is in none: it is made "
+                "again here. If the cluster was meant, name a host of it with stt:connection."
                 for domain, member in self.former.items()
             ),
         ]

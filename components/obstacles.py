@@ -126,8 +126,8 @@ def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
             Problem(
                 machine.place,
                 f"its address {address} is that of {name}, a machine that is no longer declared. "
-                f"If {machine.name} is its new name, say so with formerly: {name}. Else let one "
-                f"`make up` remove {name} first, or give {machine.name} another ip:.",
+                f"If {machine.name} is its new name, say so with formerly: {name}. Otherwise let "
+                f"one `make up` remove {name} first, or give {machine.name} another ip:.",
             )
             for machine in plan.machines
             if str(machine.address) == address

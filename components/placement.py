@@ -96,13 +96,13 @@ def _choose(plan: DomainPlan, live: Live, noted: str, load: Counter[str]) -> Mem
         if declared in every:
             return every[declared]
         hint = suggest(declared, every)
-        return f"{show(declared)} is no member of the cluster.{hint} There are: {_list(every)}."
+        return f"{show(declared)} is not a member of the cluster.{hint} There are: {_list(every)}."
     group = declared.removeprefix("@")
     fit = {name: each for name, each in every.items() if not group or group in each.groups}
     if not fit:
         groups = sorted({f"@{name}" for each in every.values() for name in each.groups})
         return (
-            f"{show(declared)} is a group without members, or no group of the cluster."
+            f"{show(declared)} is a group without members, or is not a group of the cluster."
             f"{suggest(declared, groups)} Groups with members: {', '.join(groups)}. Give it one: "
             "incus cluster group assign MEMBER default,GROUP"
         )

@@ -57,7 +57,7 @@ def _start_reading() -> Reading | HostError | None:
     except ValueError:
         return None  # what is wrong is said once all settings are checked
     if os.environ.get(UNREAD):
-        return HostError(f"The host was not read, for {UNREAD} is set.")
+        return HostError(f"The host was not read, because {UNREAD} is set.")
     try:
         return Reading(connection, raw_setting("pool", "default"))
     except HostError as error:

@@ -89,7 +89,7 @@ def _other_state(host: Host, step: Step, applied: AppliedStep, salt: str) -> lis
     if secret_names(step.text()):
         other = "(others than this stack's state has, not shown)"
         return [Difference("secrets", other, "as the state has them")]
-    return [Difference("applied", "something else than this stack's state has", "as it has it")]
+    return [Difference("applied", "something other than this stack's state has", "as it has it")]
 
 
 def noted_digest(stdin: str, salt: str) -> str:

@@ -407,7 +407,7 @@ def _check_names(
                     )
                 elif word in words[:index]:
                     problems.append(
-                        Problem(f"{where}.{index}", f"{show(word)} is there twice. Remove one.")
+                        Problem(f"{where}.{index}", f"{show(word)} is listed twice. Remove one.")
                     )
         for device in ("eth0", "root"):
             if device in machine.devices:

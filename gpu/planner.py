@@ -133,7 +133,7 @@ def plan_gpu(
     if card.memory is None:
         first = allowed[0] if asked == AUTO else asked
         warning = (
-            f"{machine}: the memory of {card} is not known: nvidia-smi does not tell, neither on "
+            f"{machine}: the memory of {card} is not known: nvidia-smi does not say, either on "
             f"the host nor in a machine that has the card. Whether {model.name} in {first} fits "
             "was not checked"
         )
@@ -227,8 +227,8 @@ def _judge(
     sizes = _sizes(service, kind, need, ollama)
     sizes += "".join(f"; {each}" for each in holders)
     unknown = tuple(
-        f"{machine}: what {each.name} takes is known once it is pulled; it is not counted. A name "
-        "with a size, such as llama3.2:3b, tells it before"
+        f"{machine}: what {each.name} takes is known only once it is pulled; it is not counted. "
+        "With a size in its name, such as llama3.2:3b, it is known before"
         for each in ollama
         if not each.mib
     )
@@ -245,7 +245,7 @@ def _judge(
     sizes += f"; now {busy}" if busy else ""
     advice = _advice(service, cards, ollama)
     if spare < 0:
-        crowded = f"{machine}: {shown}: {sizes}: fits only once some of that is gone"
+        crowded = f"{machine}: {shown}: {sizes}: fits only after some of it is freed"
         return GpuPlan(kind, advice, (*unknown, crowded))
     fits = f"{machine}: {shown}: {sizes}: fits, {spare:.1f} GiB to spare"
     return GpuPlan(kind, (fits, *advice), unknown)

@@ -143,7 +143,7 @@ class Client:
             ) from None
         except subprocess.TimeoutExpired:
             said = " ".join(words[:3])
-            raise HostError(f"incus {said} has not ended in {deadline:.0f} s.") from None
+            raise HostError(f"incus {said} did not finish within {deadline:.0f} s.") from None
 
     def call(self, *words: str, project: str = "", stdin: str = "", deadline: float = 600) -> str:
         """What ``incus WORDS`` prints.

@@ -109,7 +109,7 @@ def rules(desired: Mapping[str, Any]) -> str:
         allowed += f"\t\tip saddr {_set(each['source'])} ip daddr {_set(each['destination'])} "
         if protocol := each.get("protocol", ""):
             if protocol not in _PROTOCOLS:
-                raise ValueError(f"{protocol!r} is no protocol of DNS")
+                raise ValueError(f"{protocol!r} is not a protocol of DNS")
             allowed += f"meta l4proto {protocol} "
         allowed += "accept\n"
     return _RULES.format(
@@ -128,7 +128,7 @@ def checked(bridge: str) -> str:
         ValueError: it is none.
     """
     if not _BRIDGE.fullmatch(bridge):
-        raise ValueError(f"{bridge!r} is no name of a bridge")
+        raise ValueError(f"{bridge!r} is not a bridge name")
     return bridge
 
 
@@ -194,7 +194,7 @@ def remove_rules(connection: Connection, bridge: str, owner: str) -> dict[str, A
     found = parse_firewall(_run(connection, _REMOVE.format(**words), bridge))
     if not found.why_not:
         return {"done": "deleted"}
-    why = f"{found.why_not[0]}. Where it was set, as root: nft delete table inet {words['table']}"
+    why = f"{found.why_not[0]}. If it was set, run as root: nft delete table inet {words['table']}"
     return {"done": "left", "why": f"The {RULE} for {bridge} was not taken away: {why}"}
 
 
@@ -209,7 +209,7 @@ def _run(connection: Connection, script: str, bridge: str, stdin: str = "") -> s
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise HostError(f"The {RULE} for {bridge}: the host has not ended in 60 s.") from None
+        raise HostError(f"The {RULE} for {bridge}: the host did not finish within 60 s.") from None
     if done.returncode:
         said = done.stderr.strip() or "it said nothing"
         raise HostError(

@@ -59,7 +59,8 @@ class Egress:
         """
         with self._lock() as file:
             # Nobody closes it from here on; two who open it do the same.
-            self._wait(lambda: flock(file.fileno(), shared=True), "closes", _EDITING_DEADLINE)
+            late = _EDITING_DEADLINE
+            self._wait(lambda: flock(file.fileno(), shared=True), "is still closing", late)
             if not self.is_open():
                 self._set(opened=True)
                 self._close_later()
@@ -88,7 +89,7 @@ class Egress:
             HostError: another process has not edited them in time.
         """
         with self._lock(_EDITING) as file:
-            self._wait(lambda: flock(file.fileno()), "edits", _EDITING_DEADLINE)
+            self._wait(lambda: flock(file.fileno()), "is still editing", _EDITING_DEADLINE)
             with kept(self.connection, self.bridge):
                 yield
 
@@ -104,7 +105,7 @@ class Egress:
         end = time.monotonic() + _CLOSING_DEADLINE
         with self._lock(_CLOSING) as closing:
             late = _FETCHING_DEADLINE + 2 * _CLOSING_DEADLINE  # when the other one has given up
-            self._wait(lambda: flock(closing.fileno()), "is to close", late, _LINGER)
+            self._wait(lambda: flock(closing.fileno()), "is still waiting to close", late, _LINGER)
             while True:
                 ended = self._all_have_ended()
                 time.sleep(_LINGER)
@@ -135,11 +136,11 @@ class Egress:
         """Wait for another process of this user.
 
         Raises:
-            HostError: it still ``does`` so after ``deadline`` s.
+            HostError: it ``does`` so after ``deadline`` s.
         """
         if not poll(locked, deadline, interval):
             raise HostError(
-                f"Another process on this machine still {does} the bridge {self.bridge}, after "
+                f"Another process on this machine {does} the bridge {self.bridge}, after "
                 f"{deadline:.0f} s. See what it does (ps aux), end it if it hangs, then run up "
                 "again."
             )

@@ -42,7 +42,7 @@ done
 #: Why the rule does not hold, and the next step.
 NO_NFT = ("there is no nft on the host", "on the host: apt-get install nftables")
 NO_ROOT = (
-    "the user there is not root, and sudo asks for a password",
+    "the user there is not root, and sudo wants a password",
     "let this user run nft with sudo without a password",
 )
 NO_KERNEL = ("nft does not work there", "on the host, as root: nft list tables says why")

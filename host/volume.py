@@ -67,7 +67,7 @@ def _alone() -> Iterator[None]:
     with place.open("w") as file:
         if not poll(lambda: flock(file.fileno()), _LOCK_DEADLINE):
             raise HostError(
-                "Another run on this machine has not made its volumes ready in "
+                "Another run on this machine did not make its volumes ready within "
                 f"{_LOCK_DEADLINE:.0f} s. See what it does (ps aux), end it if it hangs, then run "
                 "up again."
             )
