@@ -99,7 +99,7 @@ class Download:
 
     @staticmethod
     def _size(machine: Machine, fetch: Sequence[str]) -> int:
-        """How many bytes there are to download; 0 where the server does not tell."""
+        """How many bytes there are to download; 0 if the server does not tell."""
         asked = machine.run([*fetch, "--head"], check=False, deadline=60).stdout.lower()
         sizes = [line.partition(":")[2] for line in asked.splitlines() if "content-length:" in line]
         return int(sizes[-1]) if sizes and sizes[-1].strip().isdigit() else 0

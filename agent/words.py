@@ -1,4 +1,4 @@
-"""Words that were heard, beside words that were said."""
+"""Words that were transcribed, compared with words that were said."""
 
 from __future__ import annotations
 

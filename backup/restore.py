@@ -1,7 +1,7 @@
 """``make restore``: what an archive holds, back on this host or on another one; then `up`.
 
 Every part can be repeated: what is there already is left as it is, so a restore that stopped goes
-on where it is run again.
+on if it is run again.
 """
 
 from __future__ import annotations

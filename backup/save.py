@@ -111,7 +111,7 @@ def _volumes(
 
 
 def _commit() -> str:
-    """The commit of this checkout; empty where git cannot say."""
+    """The commit of this checkout; empty if git cannot say."""
     words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603

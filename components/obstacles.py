@@ -115,7 +115,7 @@ def _of_the_host(plan: DomainPlan, live: Live) -> list[Problem]:
 
 
 def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
-    """Machines that are not declared any more and have an address that is needed."""
+    """Machines that are no longer declared and have an address that is needed."""
     known = {name for each in plan.machines for name in (each.name, each.machine.formerly)}
     problems: list[Problem] = []
     for (kind, project, name), found in live.objects.items():

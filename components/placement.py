@@ -20,12 +20,12 @@ from host.cluster import member_of
 from host.read import Live, Member
 from stack.declare import Declaration
 
-#: What the state has of a resource; None where it has nothing.
+#: What the state has of a resource; None if it has nothing.
 Outputs = Callable[[str], Mapping[str, Any] | None]
 
 
 def noted_member(plan: DomainPlan, outputs: Outputs) -> str:
-    """The member that the state has of a domain's machines; empty where it has none."""
+    """The member that the state has of a domain's machines; empty if it has none."""
     for machine in plan.machines:
         try:
             noted = json.loads((outputs(machine.resource("instance")) or {}).get("stdin") or "{}")

@@ -61,7 +61,7 @@ def _end(child: subprocess.Popen[bytes], name: str | Path, grace: float) -> None
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace)
-        child.terminate()  # does nothing where it has ended
+        child.terminate()  # does nothing if it has ended
         child.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         said = f"did not finish within {PATIENCE:.0f} s. Look at the process {child.pid} (ps aux)."

@@ -79,7 +79,7 @@ def own_digest(path: str) -> str:
 
 @cache
 def tracked(root: Path) -> frozenset[str]:
-    """The names of the files that git tracks below ``root``; none where git cannot say.
+    """The names of the files that git tracks below ``root``; none if git cannot say.
 
     Raises:
         DeclarationError: git does not end.

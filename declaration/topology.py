@@ -89,7 +89,7 @@ class DomainPlan:
 
     @property
     def former(self) -> str:
-        """The name before a rename (``formerly:``); the same where there was none."""
+        """The name before a rename (``formerly:``); the same if there was none."""
         return self.environment.domain(self.domain.formerly or self.written)
 
     @property
@@ -158,7 +158,7 @@ class Topology:
         return machine if machine in having else next(iter(having), None)
 
     def former_name(self, resource: str) -> str:
-        """A resource's name before a rename (``formerly:``); the same where there was none."""
+        """A resource's name before a rename (``formerly:``); the same if there was none."""
         domain, _, rest = resource.partition("/")
         plan = next((plan for plan in self.domains if plan.name == domain), None)
         if plan is None:

@@ -12,7 +12,7 @@ _MOST = 65_000
 
 
 def write_comment(forge: Forge, number: int, text: str) -> str:
-    """Write a comment on a pull request, or write it anew where it is there.
+    """Write a comment on a pull request, or rewrite the one that is there.
 
     The first line is a hidden marker: one comment for each stack.
 

@@ -37,7 +37,7 @@ def ollama_memory(file_bytes: int) -> int:
 
 
 def _listed(answer: str) -> list[Mapping[str, Any]]:
-    """The models of an answer; none where it is no answer."""
+    """The models of an answer; none if it is no answer."""
     try:
         return json.loads(answer).get("models") or []
     except (ValueError, AttributeError):

@@ -47,9 +47,9 @@ def make_plan(
 ) -> GpuPlan:
     """The plan for an STT service.
 
-    ``memory`` is how many MiB its machine may take; None where that is not known.
+    ``memory`` is how many MiB its machine may take; None if that is not known.
 
-    ``cards`` are those of its machine; None where the host is not known. ``holders`` hold memory
+    ``cards`` are those of its machine; None if the host is not known. ``holders`` hold memory
     of the first of them for good, and ``now`` are those that do at the moment: they are told, and
     change no choice, so that two previews choose the same.
     """

@@ -41,7 +41,7 @@ table inet {table} {{
 }}
 """
 #: After what empties the firewall at boot, and before the first machine starts. Whoever starts
-#: nftables.service anew empties it again: then this unit comes again too.
+#: nftables.service again empties it again: then this unit comes again too.
 _UNIT = """[Unit]
 Description=incus-stt: machines on {bridge} ask no DNS server but their bridge's
 After=nftables.service
@@ -60,7 +60,7 @@ WantedBy=multi-user.target incus.service
 #: What to do after a boot that has taken the rule away.
 _AGAIN = "After a boot, run up again."
 
-#: Sets the rules of stdin. Who may run nothing but nft with sudo has no unit for the boot.
+#: Sets the rules of stdin. A user who may run only nft with sudo has no unit for the boot.
 _SET = (
     CAN
     + """boot=
@@ -81,7 +81,7 @@ fi >&2
 """
     + READ
 )
-#: Takes them away. What is not there is no failure.
+#: Takes them away. What is missing is not a failure.
 _REMOVE = (
     CAN
     + """[ "$can" = yes ] || {{ echo "why $why"; exit 0; }}
@@ -101,7 +101,7 @@ def rules(desired: Mapping[str, Any]) -> str:
     """The table of a bridge for nft; ``desired`` is what a Command has on stdin.
 
     Raises:
-        ValueError: something in it is no bridge, address or protocol.
+        ValueError: something in it is not a bridge, address or protocol.
     """
     bridge = checked(desired["bridge"])
     allowed = ""

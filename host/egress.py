@@ -1,6 +1,6 @@
 """The way out of a domain whose bridge is closed: open while somebody fetches, then closed again.
 
-Who fetches holds a lock that others may hold too. The first one opens the bridge, and starts a
+Whoever fetches holds a lock that others may hold too. The first one opens the bridge, and starts a
 process that outlives it: once nobody has held the lock for a moment, that closes the bridge. It
 does so whatever ended who fetched, for the kernel gives up a process's locks.
 """
@@ -29,16 +29,16 @@ SUFFIX = "-install"
 CLOSED_DNS = "no-resolv"
 #: Seconds without anybody who fetches after which it is closed; the next step begins sooner.
 _LINGER = 1.0
-#: The locks: of those who fetch, of the process that closes the bridge, and of who edits the bridge
-#: or its ACL: Incus 6.0 fails, or mixes up the rules, where both happen at once.
+#: The locks: of those who fetch, of the process that closes the bridge, and of whoever edits the
+#: bridge or its ACL: Incus 6.0 fails, or mixes up the rules, if both happen at once.
 _FETCHING, _CLOSING, _EDITING = "fetching", "closing", "editing"
 #: Seconds between two looks at a lock that somebody else holds.
 _INTERVAL = 0.02
-#: Seconds for which it is tried to close it, where Incus does not answer.
+#: Seconds for which closing is tried, if Incus does not answer.
 _CLOSING_DEADLINE = 600
-#: Seconds to wait for who edits the bridge: a few calls of Incus.
+#: Seconds to wait for whoever edits the bridge: a few calls of Incus.
 _EDITING_DEADLINE = 600.0
-#: Seconds to wait for who fetches: a day. What fetches longer hangs, and the bridge is closed.
+#: Seconds to wait for whoever fetches: a day. What fetches longer hangs, and the bridge is closed.
 _FETCHING_DEADLINE = 86_400.0
 
 
@@ -96,10 +96,10 @@ class Egress:
     def close_later(self) -> None:
         """Close it once nobody has fetched for a moment.
 
-        Who fetches for more than ``_FETCHING_DEADLINE`` s is cut off.
+        Whoever fetches for more than ``_FETCHING_DEADLINE`` s is cut off.
 
         Raises:
-            HostError: Incus has not let it be closed within ``_CLOSING_DEADLINE`` s, or another
+            HostError: Incus did not let it be closed within ``_CLOSING_DEADLINE`` s, or another
                 process that is to close it has not done so.
         """
         end = time.monotonic() + _CLOSING_DEADLINE
@@ -121,7 +121,7 @@ class Egress:
             return poll(lambda: flock(file.fileno()), _FETCHING_DEADLINE)
 
     def _close(self, *, forced: bool = False) -> bool:
-        """Close it; false where somebody fetches again, unless ``forced``."""
+        """Close it; false if somebody fetches again, unless ``forced``."""
         with self._lock() as file:
             if not flock(file.fileno()) and not forced:
                 return False

@@ -25,8 +25,8 @@ _DEADLINE = 3600
 def fetch_volume(client: Client, place: Place, former: str, owner: str) -> bool:
     """Bring a volume from the project's former name, or from the pool or member where it was.
 
-    False where it stays on another member of the cluster, for a machine there has it: it comes with
-    that machine (``move_machine``).
+    False if it stays on another member of the cluster, because a machine there has it: it comes
+    with that machine (``move_machine``).
 
     Raises:
         HostError: Incus cannot move it.
@@ -181,7 +181,7 @@ def _is_to_come(client: Client, volume: Place, member: str) -> bool:
 
 
 def _copy(client: Client, volume: Place, member: str) -> None:
-    """Copy a volume to a member. What is left there of a copy that was cut off is made anew."""
+    """Copy a volume to a member. What is left there of a copy that was cut off is made again."""
     there = Place(volume.name, volume.project, volume.pool, member)
     if client.get(there.path(VOLUME)) is not None:
         _volume(client, "delete", there)

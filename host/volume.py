@@ -43,7 +43,7 @@ def apply_volume(client: Client, place: Place, desired: Mapping[str, Any]) -> di
 
 
 def _why_not(client: Client, pool: str) -> str:
-    """Why the owners of a mount cannot be translated; empty where they can."""
+    """Why the owners of a mount cannot be translated; empty if they can."""
     server = (client.get("/1.0") or {}).get("environment") or {}
     if (server.get("kernel_features") or {}).get("idmapped_mounts") != "true":
         return "its kernel has no idmapped mounts"

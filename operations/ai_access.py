@@ -101,7 +101,7 @@ def _served(access: AiAccess) -> list[DomainPlan]:
 
 
 def _let_in(declaration: Declaration, access: AiAccess) -> list[str] | None:
-    """The domains that the host lets in now; None where a bridge has no rules for it."""
+    """The domains that the host lets in now; None if a bridge has no rules for it."""
     client = Client(declaration.settings.host_connection)
     rules: list[Mapping[str, str]] = []
     for domain in _served(access):

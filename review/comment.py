@@ -33,7 +33,7 @@ _VERBS = {
     Op.REPLACE: "replaced",
     Op.DELETE: "removed",
 }
-#: What is said where nobody looked at the host.
+#: What is said if nobody looked at the host.
 _UNREAD = ("Drift was not checked.", "What fits on the card was not checked")
 #: A preview without a change.
 NONE = Preview(())

@@ -15,7 +15,7 @@ from stack.gateway import gateway_runs
 from stack.own_stt import own_stt
 from stack.role_rules import RoleRules
 
-#: Why a setting has no effect; empty where it has one.
+#: Why a setting has no effect; empty if it has one.
 Rule = Callable[[Declaration], str]
 
 

@@ -1,4 +1,4 @@
-"""Removes models that are not used any more."""
+"""Removes models that are no longer used."""
 
 from __future__ import annotations
 

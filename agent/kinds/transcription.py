@@ -18,7 +18,7 @@ from agent.words import compared
 
 #: Seconds until a server of another host has to accept a connection.
 _CONNECT_SECONDS = 10
-#: curl's exit status where it does not trust a certificate, and our word for it.
+#: curl's exit status if it does not trust a certificate, and our word for it.
 _CURL_UNTRUSTED, _UNTRUSTED = 60, "untrusted"
 
 
@@ -40,9 +40,9 @@ class Transcription(Kind):
     """``recording`` is posted to ``url`` with the header in ``header_file``; words must come back.
 
     ``words`` are those that it has, and ``error_rate`` is the word error rate that is allowed;
-    where they are empty any words will do, which proves less. ``seconds`` is the recording's
+    if they are empty any words will do, which proves less. ``seconds`` is the recording's
     length. ``device``: what the model has to run on, where ``evidence`` tells it. ``header_file``
-    is empty where the service asks for no key.
+    is empty if the service asks for no key.
     """
 
     kind = "transcription"

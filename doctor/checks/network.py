@@ -58,7 +58,7 @@ def _bridge(case: Case, domain: DomainPlan) -> Finding:
 
 
 def _addresses(case: Case, interface: str) -> list[str] | None:
-    """The IPv4 addresses of one of the host's interfaces; None where it does not exist."""
+    """The IPv4 addresses of one of the host's interfaces; None if it does not exist."""
     rows: list[dict[str, Any]] = case.answer("addresses").json or []
     row = next((row for row in rows if row.get("ifname") == interface), None)
     if row is None:
@@ -159,7 +159,7 @@ def names(case: Case) -> Iterator[Finding]:
 
 
 def _asks_others(case: Case, domain: DomainPlan) -> tuple[str, ...]:
-    """Why a domain's machines can ask other DNS servers, and what to do; empty where not."""
+    """Why a domain's machines can ask other DNS servers, and what to do; empty if not."""
     if case.remote:
         return firewall.REMOTE
     for plan in domain.machines:

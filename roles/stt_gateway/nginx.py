@@ -28,7 +28,7 @@ BODY_SECONDS = 30
 #: Seconds for the head of a request, as at the servers.
 HEAD_SECONDS = 10
 #: How long a transcription may take, and with it all tries of a request. Nobody waits for as long:
-#: of a server that does not answer any more the watcher ends the connections.
+#: of a server that no longer answers the watcher ends the connections.
 ANSWER = "24h"
 #: Bytes of a body that stay in memory; a dictation takes less.
 IN_MEMORY = "1m"
