@@ -1,5 +1,5 @@
 # The commands of incus-stt. STACK: dev, cpu, gpu … (stacks/), or one of your own there; without it,
-# the stack that is selected: that of the last command, or of `pulumi stack select`; dev where none is.
+# the stack that is selected: that of the last command, or of `pulumi stack select`; dev if none is.
 ifndef STACK
 UNNAMED = UNNAMED=1
 STACK = $(eval STACK := $(or $(shell bootstrap/selected.sh),$(error no stack is known; name it: STACK=NAME)))$(STACK)
@@ -43,7 +43,7 @@ outputs: venv ## Print the outputs as JSON (SHOW_SECRETS=1: with the key)
 env: venv ## Print what makes plain `pulumi` work: eval "$(make -s env)"
 	@bootstrap/cli.sh $(STACK)
 
-rotate-key: setup ## Make another API key; the STT service and Open WebUI restart with it (CLIENT=…: a client's)
+rotate-key: setup ## Make a new API key; the STT service and Open WebUI restart with it (CLIENT=…: a client's)
 	@set -f; targets=$$($(OPERATION) key-targets "--client=$${CLIENT:-}") || exit 1; \
 	case $$($(PULUMI) outputs) in \
 	    *stt_api_key*) $(PULUMI) up $$targets --suppress-outputs $(ARGS) && \
@@ -51,10 +51,10 @@ rotate-key: setup ## Make another API key; the STT service and Open WebUI restar
 	    *) echo "incus-stt: error: the stack has no key to rotate; \`make up\` makes one." >&2; exit 1 ;; \
 	esac
 
-status: venv ## Show what runs, since when and on what (JSON=1; fails where something does not run)
+status: venv ## Show what runs, since when and on what (JSON=1; fails if something does not run)
 	@$(OPERATION) status $(if $(JSON),--json)
 
-doctor: venv ## Say what is good, doubtful or broken, from the host to the verification (JSON=1)
+doctor: venv ## Check everything from the host to the last verification: good, doubtful or broken (JSON=1)
 	@.venv/bin/python -m doctor --stack $(STACK) $(if $(JSON),--json)
 
 updates: venv ## Install the distribution's security updates in every machine; restart what needs it
@@ -108,7 +108,7 @@ test: venv-dev setup check ## Run the tests, with a sample of the faults, on thi
 	@.venv/bin/pytest -n $(WAITING) --dist worksteal -m 'not e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
 	@.venv/bin/pytest -n auto --dist loadfile --no-loadscope-reorder -m 'e2e $(OFTEN)' $(ARGS) || [ $$? = 5 ]
 
-test-all: ## Run all tests, as CI does: those too that take long and whose programs change seldom
+test-all: ## Run all tests, as CI does, including the slow ones and those whose programs seldom change
 	@STT_FAULTS=$${STT_FAULTS:-5} $(MAKE) --no-print-directory test OFTEN=
 
 test-unit: venv-dev ## Run the tests that need neither Incus nor root, without sweeps; under a minute
@@ -126,7 +126,7 @@ setup: venv ## Set up this machine for a stack, as `up` does first: the Pulumi C
 tools: venv ## Get what `preview` and `review` need: Python's packages and the Pulumi CLI
 	@bootstrap/cli.sh >/dev/null
 
-# What only reads sets nothing up.
+# Commands that only read set nothing up.
 ready:
 	@bootstrap/venv.sh --there requirements.txt
 

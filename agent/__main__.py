@@ -114,12 +114,12 @@ def apply(machine: Machine, step: str, stack: str, text: str) -> dict[str, Any]:
     try:
         collect(machine)
     except (StepError, OSError) as error:  # the step is applied all the same
-        say(f"What is not used any more could not be removed: {error}")
+        say(f"What is no longer used could not be removed: {error}")
     return dict(applied.result)
 
 
 def _discard_stale(machine: Machine, step: str, keep: Sequence[str]) -> None:
-    """Remove the files that the step wrote earlier, and that no step writes any more."""
+    """Remove the files that the step wrote earlier, and that no step writes now."""
     kept = {path for each in record.records(machine) if each.step != step for path in each.written}
     for path in sorted(record.touched(machine, step) - kept - set(keep)):
         discard(machine, path)
@@ -144,7 +144,7 @@ def _write_known(machine: Machine, paths: set[str]) -> None:
 
 
 def collect(machine: Machine) -> list[str]:
-    """Remove what steps made earlier and no record names any more; what was removed.
+    """Remove what steps made earlier and no record names now; what was removed.
 
     A program stays as long as the service that runs it: its record names the program's path. So
     does one that a step works on right now.
@@ -219,7 +219,7 @@ def remove(machine: Machine, step: str) -> None:
     Raises:
         StepError: it could not be done.
     """
-    # Not at the top, for a check starts sooner so; but before anything changes, for the file that
+    # Not at the top, so that a check starts sooner; but before anything changes, for the file that
     # this comes from may be replaced meanwhile.
     from agent.kinds.service import abandon
 
@@ -249,7 +249,7 @@ def _take_away(machine: Machine, each: Record, locks: contextlib.ExitStack) -> N
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:
-    """Of a command line: ``verb``, ``step``, ``stack`` and ``root``; ``names`` with spaces between.
+    """From the words: ``verb``, ``step``, ``stack`` and ``root``; ``names`` with spaces between.
 
     Raises:
         SystemExit: it is none.

@@ -99,7 +99,7 @@ class Download:
 
     @staticmethod
     def _size(machine: Machine, fetch: Sequence[str]) -> int:
-        """How many bytes there are to download; 0 where the server does not tell."""
+        """How many bytes there are to download; 0 if the server does not tell."""
         asked = machine.run([*fetch, "--head"], check=False, deadline=60).stdout.lower()
         sizes = [line.partition(":")[2] for line in asked.splitlines() if "content-length:" in line]
         return int(sizes[-1]) if sizes and sizes[-1].strip().isdigit() else 0
@@ -135,7 +135,7 @@ def _compare(file: Path, name: str, wanted: str) -> None:
         file.unlink(missing_ok=True)
         raise StepError(
             f"{name} has the SHA-256 {found}, and artifacts.lock has {wanted}: it was removed.",
-            resolution="Use another source, and run up again. Where its publisher has replaced it "
+            resolution="Use another source, and run up again. If its publisher has replaced it "
             "and you trust that, put the new sum into artifacts.lock (make lock).",
         )
 

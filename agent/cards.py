@@ -1,4 +1,4 @@
-"""The cards of a machine, as NVIDIA's driver tells of them."""
+"""The cards of a machine, as NVIDIA's driver reports them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEADLINE = 10
 def ask_cards(machine: Machine) -> Callable[[], str]:
     """Ask nvidia-smi meanwhile; the result waits for what it says, a line for each card.
 
-    Empty where the machine has none, or it fails.
+    Empty if the machine has none, or it fails.
     """
     program = machine.path(NVIDIA_SMI)
     if not program.exists():

@@ -132,7 +132,7 @@ def _addresses(machine: Machine, name: str) -> list[str]:
 def _outside(machine: Machine) -> dict[str, Any]:
     """The host that the machine's packages come from: its name, addresses, and whether it answers.
 
-    Empty where no package source is known, or a proxy is between.
+    Empty if no package source is known, or a proxy is between.
     """
     if any(name in os.environ for name in ("http_proxy", "https_proxy")):
         return {}

@@ -92,7 +92,7 @@ def _chown(paths: list[Path], owner: str) -> None:
 
 
 def read(path: Path) -> str | None:
-    """A file's text; None where there is none."""
+    """A file's text; None if there is none."""
     try:
         return path.read_bytes().decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -131,7 +131,7 @@ def check(machine: Machine, file: File) -> list[Difference]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a directory, whatever it is; nothing where it is not there."""
+    """Remove a file or a directory, whatever it is; nothing if it is not there."""
     if path.is_dir() and not path.is_symlink():
         import shutil  # not at the top: a check does without, and starts sooner
 

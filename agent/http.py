@@ -39,14 +39,14 @@ class HealthRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """Status (0 where nobody answers) and body."""
+    """Status (0 if nobody answers) and body."""
 
     status: int
     body: str = ""
 
     @property
     def json(self) -> Any:
-        """The body from JSON; None where it is something else."""
+        """The body from JSON; None if it is something else."""
         try:
             return json.loads(self.body)
         except ValueError:

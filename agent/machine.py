@@ -125,7 +125,7 @@ class Machine:
                 if not isinstance(error, subprocess.TimeoutExpired):
                     raise
                 words = " ".join(argv[:3])
-                raise StepError(f"{words} … has not ended in {deadline:.0f} s.") from None
+                raise StepError(f"{words} … did not finish within {deadline:.0f} s.") from None
         done = subprocess.CompletedProcess(argv, process.returncode, out, err)
         if check and done.returncode:
             raise StepError(
@@ -170,11 +170,11 @@ class Machine:
         directory = self.path(_LOCKS)  # not /run/lock, where every user may hold one of our locks
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         late = StepError(
-            f"An earlier run still works on {name}, after {deadline:.0f} s.",
+            f"An earlier run is still working on {name}, after {deadline:.0f} s.",
             resolution="Look at it (ps aux in the machine), or restart the machine.",
             unchanged=True,
         )
-        waiting = "waiting for what an earlier run began in this machine"
+        waiting = "waiting for what an earlier run started in this machine"
         with (
             (directory / quote(name, safe="")).open("w") as file,
             self._held(name, file.fileno(), deadline, waiting, late),
@@ -195,7 +195,8 @@ class Machine:
         while not directory.is_dir() or directory.stat().st_uid != os.geteuid():
             directory = directory.parent
         late = StepError(
-            f"Another machine still works on the volume of {path}, after {VOLUME_LOCK_DEADLINE} s.",
+            f"Another machine is still working on the volume of {path}, after "
+            f"{VOLUME_LOCK_DEADLINE} s.",
             resolution="Look at the other machines of the domain (ps aux), or restart them. Then "
             "run up again.",
             unchanged=True,

@@ -57,7 +57,7 @@ def salted(machine: Machine, text: str) -> str:
 
 
 def salt(machine: Machine) -> str:
-    """The machine's salt; empty where it has none yet."""
+    """The machine's salt; empty if it has none yet."""
     return read(machine.path(SALT)) or ""
 
 

@@ -20,7 +20,7 @@ def seal_file(path: str, directory: bool) -> str:
 
 
 def manifest(path: Path) -> str:
-    """Every file below a path with its size and time, a line each; empty where it is not there.
+    """Every file below a path with its size and time, a line each; empty if it is not there.
 
     A link counts by its target's name: what the target is may change with the distribution.
     """

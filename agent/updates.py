@@ -37,8 +37,8 @@ _REPLACED = re.compile(r" /(usr|lib|lib64|bin|sbin)/.* [(]deleted[)]$", re.MULTI
 def waiting(machine: Machine) -> dict[str, Any]:
     """The security updates that wait, by the machine's package lists, and how old these are.
 
-    ``asked``: when the distribution was asked, in seconds since 1970; 0 where it never was. Empty
-    where apt does not say what waits.
+    ``asked``: when the distribution was asked, in seconds since 1970; 0 if it never was. Empty
+    if apt does not say what waits.
     """
     try:
         found = _waiting(machine)
@@ -129,7 +129,7 @@ def _restart(machine: Machine) -> tuple[list[str], list[str]]:
 
 
 def _restart_unit(machine: Machine, unit: str, service: Service | None) -> str:
-    """What does not work afterwards; empty where all does."""
+    """What does not work afterwards; empty if all does."""
     words = ["daemon-reexec"] if unit == _MANAGER else ["try-restart", unit]
     done = machine.run(["systemctl", *words], check=False, deadline=_INSTALL_DEADLINE)
     if done.returncode and (why := last_lines(done.stderr, 1)):

@@ -30,13 +30,13 @@ _METADATA = re.compile(r"[^/]+\.dist-info/WHEEL")
 class SharedWheels:
     """Install what ``directory`` has of a lock file; what it lacks is fetched into it first.
 
-    It only saves time: nothing is done where there is no such directory, and what goes wrong is
+    It only saves time: nothing is done if there is no such directory, and what goes wrong is
     said and left to the installation that follows, from the package index.
 
     No machine has to trust another one. A file is copied out of the directory, never used in it;
     pip and uv verify the copy by the lock file's hashes; no link in the directory is followed.
 
-    ``venv`` is the virtual environment that the packages are for, and ``create`` makes it anew
+    ``venv`` is the virtual environment that the packages are for, and ``create`` makes it again
     where an installation was cut short in it. ``environment`` is uv's. ``downloads``: bytes of all
     the packages, by Python and processor.
     """
@@ -81,7 +81,7 @@ class SharedWheels:
             with progress("installing wheels", lambda: on_disk(place) - before_it):
                 self._install(machine, own, packages)
         except _HalfInstalledError:
-            # It would count as installed: the virtual environment is made anew, or the step fails.
+            # It would count as installed: the virtual environment is made again, or the step fails.
             remove(machine.path(self.venv))
             machine.run(self.create, environment=self.environment)
             say("the wheels of this domain's machines could not be installed; the package index is")
@@ -165,7 +165,7 @@ def _open(path: Path, flags: int) -> BinaryIO:
     number = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise OSError(f"{path} is no regular file")
+        raise OSError(f"{path} is not a regular file")
     return os.fdopen(number, "wb" if flags & (os.O_WRONLY | os.O_RDWR) else "rb")
 
 
@@ -257,11 +257,13 @@ def _only_one(shared: Path) -> Iterator[None]:
     """Be the only machine that works in the directory.
 
     Raises:
-        StepError: another one has not ended in time.
+        StepError: another one did not finish in time.
     """
     with _open(shared / _LOCK, os.O_RDWR | os.O_CREAT) as file:
         if not flock(file.fileno()):
-            say("waiting for wheels that another machine of this domain fetches")
+            say("waiting for wheels that another machine of this domain is fetching")
             if not poll(lambda: flock(file.fileno()), _WAIT_DEADLINE):
-                raise StepError(f"another machine still works on them, after {_WAIT_DEADLINE} s.")
+                raise StepError(
+                    f"another machine is still working on them, after {_WAIT_DEADLINE} s."
+                )
         yield

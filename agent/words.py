@@ -1,4 +1,4 @@
-"""Words that were heard, beside words that were said."""
+"""Words that were transcribed, compared with words that were said."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def compared(said: str, heard: str, allowed: float) -> dict[str, Any]:
     rate = round(word_error_rate(said, heard), 3)
     if rate > allowed:
         raise ValueError(
-            f'heard "{heard[:200]}" in a recording of "{said}": a word error rate of {rate}, '
-            f"where {allowed} is allowed."
+            f'transcribed a recording of "{said}" as "{heard[:200]}": a word error rate of {rate}, '
+            f"and {allowed} is allowed."
         )
     return {"proven": True, "word_error_rate": rate}

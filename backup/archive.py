@@ -164,7 +164,7 @@ def opened(path: Path) -> Iterator[Archive]:
     try:
         tar = tarfile.open(path, "r:")  # noqa: SIM115  # closed below
     except (OSError, tarfile.TarError) as error:
-        said = getattr(error, "strerror", None) or "it is no archive of `make backup`"
+        said = getattr(error, "strerror", None) or "it is not an archive of `make backup`"
         raise OperationError(f"FILE: {shown} cannot be read: {said}. Name another one.") from None
     with tar:
         yield Archive(tar, _manifest(tar, shown), shown)
@@ -189,5 +189,5 @@ def _manifest(tar: tarfile.TarFile, shown: str) -> Manifest:
         return Manifest(**found)
     except (KeyError, TypeError, ValueError, AttributeError, tarfile.TarError):
         raise OperationError(
-            f"FILE: {shown} is no archive of `make backup`. Name another one."
+            f"FILE: {shown} is not an archive of `make backup`. Name another one."
         ) from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from backup.cli import PulumiError, scratch
 from operations.host import OperationError
 
-#: Names the file with the passphrase, where nobody is there to type it.
+#: Names the file with the passphrase, if nobody is there to type it.
 VARIABLE = "BACKUP_PASSPHRASE_FILE"
 #: Characters that it has at least.
 _LEAST = 12

@@ -1,7 +1,7 @@
 """``make restore``: what an archive holds, back on this host or on another one; then `up`.
 
 Every part can be repeated: what is there already is left as it is, so a restore that stopped goes
-on where it is run again.
+on if it is run again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def restore(file: str, name: str, connection: str, pool: str, force: bool) -> No
         manifest = source.manifest
         stack = name or manifest.stack
         if not _NAME.fullmatch(stack):
-            raise OperationError(f"STACK: {stack} is no name of a stack. Use letters and digits.")
+            raise OperationError(f"STACK: {stack} is not a stack name. Use letters and digits.")
         say(f"stack {stack}, as it was at {manifest.time}")
         here = {"connection": connection, "pool": pool}
         placed, key = _read_files(source, stack, here, Path(work))
@@ -153,8 +153,8 @@ def _bring_volumes(source: Archive, declaration: Declaration, stack: str, work: 
         volume = known.get((entry.domain, entry.name))
         if volume is None:
             raise OperationError(
-                f"the archive has the volume {entry.domain}/{entry.name}, which stack {stack} has "
-                "not. Use the topology of the archive: FORCE=1."
+                f"the archive has the volume {entry.domain}/{entry.name}, which stack {stack} does "
+                "not have. Use the topology of the archive: FORCE=1."
             )
         owner = volumes.stack_of(client, volume)
         if owner is None:
@@ -206,4 +206,4 @@ def _fetch_models(manifest: Manifest, declaration: Declaration) -> None:
                 run_program(settings.host_connection, machine, program, words, deadline=7200)
                 say(f"{machine.full_name} has Ollama's model {model} again")
             except OperationError as error:
-                say(f"{machine.full_name}: Ollama's model {model} is not there again: {error}")
+                say(f"{machine.full_name}: Ollama's model {model} could not be pulled: {error}")

@@ -82,7 +82,7 @@ def _one_at_a_time(stack: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise OperationError(
-                f"another backup of stack {stack} is under way. Wait for its end."
+                f"another backup of stack {stack} is under way. Wait for it to finish."
             ) from None
         yield
 
@@ -111,7 +111,7 @@ def _volumes(
 
 
 def _commit() -> str:
-    """The commit of this checkout; empty where git cannot say."""
+    """The commit of this checkout; empty if git cannot say."""
     words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603

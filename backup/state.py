@@ -51,7 +51,7 @@ def stack_id(state: Mapping[str, Any]) -> str:
 
 
 def kept(state: Mapping[str, Any], stack: str, former: str) -> dict[str, Any]:
-    """Of a state what belongs to no host: the stack's id, and the secrets that it made once.
+    """What in a state belongs to no host: the stack's id, and the secrets that it made once.
 
     The rest is about objects of the host that the archive came from: a state with them would
     delete these from another connection. `up` makes or takes over what there is, and records it.
@@ -75,7 +75,7 @@ def kept(state: Mapping[str, Any], stack: str, former: str) -> dict[str, Any]:
 
 
 def _there(stack: str) -> dict[str, Any] | None:
-    """The state of a stack here; None where there is no such stack."""
+    """The state of a stack here; None if there is no such stack."""
     try:
         found: dict[str, Any] = json.loads(pulumi("stack", "export", "--stack", stack))
     except PulumiError:
@@ -146,7 +146,7 @@ def place_passphrase(root: Path, passphrase: str) -> None:
     if current_passphrase() != passphrase:
         where = _GIVEN if _GIVEN in os.environ else os.environ[_NAMED]
         raise OperationError(
-            f"the stacks here have another passphrase ({where}) than the archive's, and one "
-            "checkout has one. Restore into a checkout of its own: git clone, then make restore "
-            "there. Nothing was changed."
+            f"the stacks here have another passphrase ({where}) than the archive's, and a checkout "
+            "has only one. Restore into a checkout of its own: git clone, then make restore there. "
+            "Nothing was changed."
         )

@@ -61,7 +61,7 @@ def volumes_of(declaration: Declaration) -> list[Volume]:
 
 
 def stack_of(client: Client, volume: Volume) -> str | None:
-    """The id of the stack that owns a volume, empty without one; None where there is no volume.
+    """The id of the stack that owns a volume, empty without one; None if there is no volume.
 
     Raises:
         OperationError: the host does not answer.

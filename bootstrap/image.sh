@@ -76,7 +76,7 @@ ask_server() {
 check_name() {
     case $alias in
         debian/1[2-9]* | ubuntu/2[2-9].*) ;;
-        *) die "no stand-in is made for $IMAGE: one can be used in place of images:debian/12, images:ubuntu/24.04 and their like. Check stt:image, or set it to a local image ('incus image list'), then run this again." ;;
+        *) die "no stand-in is made for $IMAGE: one can replace only images such as images:debian/12 and images:ubuntu/24.04. Check stt:image, or set it to a local image ('incus image list'), then run this again." ;;
     esac
 }
 

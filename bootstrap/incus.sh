@@ -154,7 +154,7 @@ daemon_failed() {
         from=$DAEMON_LOG
         tail -n 12 "$DAEMON_LOG" 2>/dev/null | sed 's/^/    /' >&2 || :
     fi
-    die "the Incus daemon does not come up. Its last lines are above (all of them: $from); fix that, then run this again."
+    die "the Incus daemon did not start. Its last lines are above (all of them: $from); fix that, then run this again."
 }
 
 # Half a package installation is worse than a late answer to Ctrl-C.

@@ -132,7 +132,7 @@ case "$verb $*" in
             *' --target'*) ;; # not all of it
             *)
                 pulumi stack export --stack "$stack" | .venv/bin/python -m operations removal --stack "$stack" >&2 ||
-                    say "what goes cannot be listed"
+                    say "what will be removed cannot be listed"
                 ;;
         esac
         case " $* " in *' --yes '* | *' -y '*) ;; *) confirm "Destroy stack $stack?" ;; esac

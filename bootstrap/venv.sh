@@ -37,7 +37,7 @@ fi
 # Nothing but what the lock names, which leaves out what has no wheel (overrides-vosk.txt).
 install() {
     .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps "$@" ||
-        die "pip could not install the packages (above: why). Check the network and pip's configuration, then run this again. Where the hashes do not match, the package index has other files than those that were locked: use another index."
+        die "pip could not install the packages (above: why). Check the network and pip's configuration, then run this again. If the hashes do not match, the package index has other files than those that were locked: use another index."
 }
 say "installing the pinned packages of $* into .venv"
 if ! sha256sum "$pip" | grep -qxF -f - "$stamp" 2>/dev/null; then install -r "$pip"; fi

@@ -1,7 +1,8 @@
 """The Pulumi resources: domains, machines, Incus objects and steps, each of them a Command.
 
-Drift is found here, where a Command is registered. No role and no engine is named here. This room
-may import every room below it (``roles``, ``gpu``, ``stack``, ``engines``, ``declaration``,
-``host``, ``agent``), and is the only one that imports ``pulumi``. One module speaks to
-Pulumi's provider ``command`` (``command.py``), and one reads ``pulumi.Config`` (``config.py``).
+Drift is found here, where a Command is registered. No role but the STT service's is named here,
+and no engine. This room may import every room below it (``roles``, ``gpu``, ``stack``,
+``engines``, ``declaration``, ``host``, ``agent``), and is the only one that imports ``pulumi``.
+One module speaks to Pulumi's provider ``command`` (``command.py``), and one reads
+``pulumi.Config`` (``config.py``).
 """

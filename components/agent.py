@@ -118,7 +118,7 @@ class Agent(Command):
 
 
 def agent_drift(host: Host, plan: MachinePlan) -> list[Difference]:
-    """An agent that does not answer, in a machine that runs or was made anew.
+    """An agent that does not answer, in a machine that runs or was made again.
 
     A machine that is gone has none.
     """

@@ -16,7 +16,7 @@ from stack.ai_access import HAND_OVER
 class HandOver(Command):
     """Cuts the connections of other domains to the AI services, and unloads the models.
 
-    It runs again whenever an ACL of the access is changed: once all of them let nobody in any more,
+    It runs again whenever an ACL of the access is changed: once none of them lets anybody in,
     and before they let somebody in.
     """
 

@@ -52,7 +52,7 @@ def _owner(stack: str) -> str:
 class Host:
     """The host as all Commands see it: how it is reached, how it is, what the state knows of it.
 
-    ``live`` is None where a preview cannot read the host. ``kept_id`` is the Command that has the
+    ``live`` is None if a preview cannot read the host. ``kept_id`` is the Command that has the
     stack's own id: the first objects are registered after it, also where the id is known, for the
     state may say that they depend on it. ``adopt``: somebody else's objects
     are taken over. ``former_name`` gives a resource's name before a rename. ``compared``: the
@@ -133,7 +133,7 @@ class Command(pulumi.CustomResource):
     it before that); a change of anything else runs ``create`` again. ``drift`` is where the host
     differs from what was applied: it goes into ``environment``, where the preview shows it, and
     `up` runs the command, which restores the desired state. ``late`` is drift that is known only
-    while `up` runs: it counts where there was none before. What ``after`` holds is there too: the
+    while `up` runs: it counts if there was none before. What ``after`` holds is there too: the
     command runs again when it changes. Secrets are on ``stdin``, which never appears in an error.
 
     ``here`` runs it on the machine of Pulumi, whatever the connection. ``quiet`` keeps its output
@@ -199,7 +199,7 @@ def _environment(
     drift: Sequence[Difference],
     after: Mapping[str, pulumi.Input[str]],
 ) -> dict[str, pulumi.Input[str]] | None:
-    """The drift; where there is none, what the state has, so that nothing is done about it."""
+    """The drift; if there is none, what the state has, so that nothing is done about it."""
     before = ((host.outputs(name) or {}).get("environment") or {}).get(DRIFT)
     text = "\n".join([*map(str, drift), f"@{host.now}"]) if drift else before
     return {**({DRIFT: text} if text else {}), **after} or None

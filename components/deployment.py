@@ -142,7 +142,7 @@ class Deployment:
         }
 
     def _keep_left(self) -> None:
-        """Keep the steps of machines that are left as they are and that are not declared any more.
+        """Keep the steps of machines that are left as they are and that are no longer declared.
 
         They go once their machine can be reached.
         """

@@ -13,7 +13,7 @@ def warnings(declaration: Declaration, live: Live) -> list[str]:
     if not sized or live.pools.get(pool) != "dir":
         return []
     return [
-        f"{', '.join(sized)}: the storage pool {pool} is a directory (dir), where Incus holds to "
+        f"{', '.join(sized)}: the storage pool {pool} is a directory (dir), where Incus enforces "
         "`disk` only if its file system is mounted with project quotas (prjquota), and otherwise "
-        "takes no notice of it. A pool on btrfs, lvm or zfs holds to it (stt:pool)."
+        "ignores it. A pool on btrfs, lvm or zfs enforces it (stt:pool)."
     ]

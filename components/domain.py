@@ -24,7 +24,7 @@ from stack.flows import Border
 class Machine(pulumi.ComponentResource):
     """A container with its agent; the roles' steps are its children.
 
-    ``way_out`` is the bridge where `up` opens it to install something; empty where it does not.
+    ``way_out`` is the bridge where `up` opens it to install something; empty if it does not.
     ``late`` is what the agent says once `up` has started a machine that did not answer before, or
     has moved it.
     """

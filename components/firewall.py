@@ -45,7 +45,7 @@ def name_of(domain: str) -> str:
 
 
 def _noted(host: Host, name: str) -> Mapping[str, str]:
-    """What the host showed of the rule once it was set; empty where it could not be set."""
+    """What the host showed of the rule once it was set; empty if it could not be set."""
     try:
         said = json.loads((host.outputs(name) or {}).get("stdout") or "{}")
     except ValueError:
@@ -57,7 +57,7 @@ def is_within_reach(host: Host, domain: str) -> bool:
     """Whether the rule can be where the domain's machines are.
 
     Through a remote of Incus there is only Incus' API. Of a cluster's members only the one that
-    answers is reached; where none was asked, it is as it was.
+    answers is reached; if none was asked, it is as it was.
     """
     if host.connection.kind == "incus":
         return False
@@ -112,7 +112,7 @@ def warnings(declaration: Declaration, host: Host) -> list[str]:
 
 
 def _why_not(host: Host, domain: str) -> tuple[str, ...]:
-    """Why the rule does not hold, and what to do; empty where it does, or nobody knows."""
+    """Why the rule does not hold, and what to do; empty if it does, or nobody knows."""
     if host.connection.kind == "incus":
         return firewall.REMOTE
     live: Live | None = host.live

@@ -80,7 +80,7 @@ def warnings(declaration: Declaration, live: Live) -> list[str]:
         elif volumes := _not_shifted(plan, live):
             why = f"the owners of {', '.join(volumes)} are to be translated for it ({SHIFTED})"
         if why:
-            away = "Its services are away for some seconds."
+            away = "Its services are down for some seconds."
             found.append(f"{plan.full_name} restarts: {why}. {away}{more}")
     return found
 

@@ -101,7 +101,7 @@ def _owner(host: Host, name: str, actual: Mapping[str, Any]) -> list[Difference]
 def is_another(host: Host, name: str, actual: Mapping[str, Any]) -> bool:
     """Whether a container is not the one that the resource ``name`` has set up, but bears its name.
 
-    A run that was cut off has made it anew, or somebody else has, or it was rebuilt from another
+    A run that was cut off has made it again, or somebody else has, or it was rebuilt from another
     image: nothing is in it.
     """
     if is_rebuilt(actual):
@@ -111,7 +111,7 @@ def is_another(host: Host, name: str, actual: Mapping[str, Any]) -> bool:
 
 
 def _recorded(host: Host, name: str, output: str) -> Mapping[str, Any] | None:
-    """An object of JSON among the outputs of the last run; None where it is none."""
+    """An object of JSON among the outputs of the last run; None if it is none."""
     try:
         found = json.loads((host.outputs(name) or {}).get(output) or "null")
     except ValueError:

@@ -10,7 +10,7 @@ from host.read import Member
 
 @dataclass(frozen=True)
 class Placement:
-    """The member of each domain, by the domain's name; nothing where there is no cluster.
+    """The member of each domain, by the domain's name; nothing if there is no cluster.
 
     ``left``: domains that `up` leaves as they are, each with its member, which is not online.
     ``offline``: a member that does not answer, and ``closed`` the other domains whose bridges open
@@ -25,11 +25,11 @@ class Placement:
     closed: Sequence[str] = ()
 
     def of(self, domain: str) -> str:
-        """The member of a domain; empty where there is no cluster."""
+        """The member of a domain; empty if there is no cluster."""
         return self.members.get(domain, "")
 
     def warnings(self) -> list[str]:
-        """What was left out, and why; what is made anew on a host that is in no cluster."""
+        """What was left out, and why; what is made again on a host that is in no cluster."""
         return [
             *(
                 f"{domain} is left as it is: its machines are on {member.name}, which is "
@@ -45,8 +45,8 @@ class Placement:
                 if self.offline
             ),
             *(
-                f"{domain} was on {member} of a cluster, and this host is in none: it is made anew "
-                "here. If the cluster was meant, name a host of it with stt:connection."
+                f"{domain} was on {member} of a cluster, and this host is in none: it is made "
+                "again here. If the cluster was meant, name a host of it with stt:connection."
                 for domain, member in self.former.items()
             ),
         ]

@@ -115,7 +115,7 @@ def _of_the_host(plan: DomainPlan, live: Live) -> list[Problem]:
 
 
 def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
-    """Machines that are not declared any more and have an address that is needed."""
+    """Machines that are no longer declared and have an address that is needed."""
     known = {name for each in plan.machines for name in (each.name, each.machine.formerly)}
     problems: list[Problem] = []
     for (kind, project, name), found in live.objects.items():
@@ -126,8 +126,8 @@ def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
             Problem(
                 machine.place,
                 f"its address {address} is that of {name}, a machine that is no longer declared. "
-                f"If {machine.name} is its new name, say so with formerly: {name}. Else let one "
-                f"`make up` remove {name} first, or give {machine.name} another ip:.",
+                f"If {machine.name} is its new name, say so with formerly: {name}. Otherwise let "
+                f"one `make up` remove {name} first, or give {machine.name} another ip:.",
             )
             for machine in plan.machines
             if str(machine.address) == address

@@ -23,12 +23,12 @@ from stack.declare import Declaration
 from stack.gateway import server_problems
 from stack.published import Hosts, port_conflicts, publishing
 
-#: What the state has of a resource; None where it has nothing.
+#: What the state has of a resource; None if it has nothing.
 Outputs = Callable[[str], Mapping[str, Any] | None]
 
 
 def noted_member(plan: DomainPlan, outputs: Outputs) -> str:
-    """The member that the state has of a domain's machines; empty where it has none."""
+    """The member that the state has of a domain's machines; empty if it has none."""
     for machine in plan.machines:
         try:
             noted = json.loads((outputs(machine.resource("instance")) or {}).get("stdin") or "{}")
@@ -99,13 +99,13 @@ def _choose(plan: DomainPlan, live: Live, noted: str, load: Counter[str]) -> Mem
         if declared in every:
             return every[declared]
         hint = suggest(declared, every)
-        return f"{show(declared)} is no member of the cluster.{hint} There are: {_list(every)}."
+        return f"{show(declared)} is not a member of the cluster.{hint} There are: {_list(every)}."
     group = declared.removeprefix("@")
     fit = {name: each for name, each in every.items() if not group or group in each.groups}
     if not fit:
         groups = sorted({f"@{name}" for each in every.values() for name in each.groups})
         return (
-            f"{show(declared)} is a group without members, or no group of the cluster."
+            f"{show(declared)} is a group without members, or is not a group of the cluster."
             f"{suggest(declared, groups)} Groups with members: {', '.join(groups)}. Give it one: "
             "incus cluster group assign MEMBER default,GROUP"
         )

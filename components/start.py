@@ -27,7 +27,7 @@ DEBUG = "STT_DEBUG"
 class Start:
     """What was begun.
 
-    ``reading`` is the read of the host under way; an error of it; None where the settings do not
+    ``reading`` is the read of the host under way; an error of it; None if the settings do not
     say what to read. ``state`` is the state before this run, ``kept_id`` what has the stack's id.
     """
 
@@ -37,7 +37,7 @@ class Start:
 
 
 def start() -> Start:
-    """Begin. Of the settings only these are used, and nothing on the host is changed."""
+    """Begin. Only these settings are used, and nothing on the host is changed."""
     reading = _start_reading()
     if not os.environ.get(DEBUG):
         pulumi.log.debug = _ignore
@@ -57,7 +57,7 @@ def _start_reading() -> Reading | HostError | None:
     except ValueError:
         return None  # what is wrong is said once all settings are checked
     if os.environ.get(UNREAD):
-        return HostError(f"The host was not read, for {UNREAD} is set.")
+        return HostError(f"The host was not read, because {UNREAD} is set.")
     try:
         return Reading(connection, raw_setting("pool", "default"))
     except HostError as error:

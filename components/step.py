@@ -89,13 +89,13 @@ def _other_state(host: Host, step: Step, applied: AppliedStep, salt: str) -> lis
     if secret_names(step.text()):
         other = "(others than this stack's state has, not shown)"
         return [Difference("secrets", other, "as the state has them")]
-    return [Difference("applied", "something else than this stack's state has", "as it has it")]
+    return [Difference("applied", "something other than this stack's state has", "as it has it")]
 
 
 def noted_digest(stdin: str, salt: str) -> str:
     """The digest that a machine has of a step, once it has applied what the state has as stdin.
 
-    Empty where it is not known: of secrets, without the machine's salt.
+    Empty if it is not known: of secrets, without the machine's salt.
     """
     try:
         data = json.loads(stdin)
@@ -108,7 +108,7 @@ def noted_digest(stdin: str, salt: str) -> str:
 
 
 def _without_answer(host: Host, plan: MachinePlan) -> list[Difference]:
-    """A machine that is gone or was made anew has lost its steps; one that is stopped has them."""
+    """A machine that is gone or was made again has lost its steps; one that is stopped has them."""
     instance = host.live.find("instance", plan.name, plan.domain) if host.live else None
     if instance is None:
         return [Difference(f"machine {plan.name}", "not there", "there")]
@@ -141,7 +141,7 @@ def remove_command(host: Host, plan: MachinePlan, step: Step, here: bool) -> str
 class StepCommand(Command):
     """A step. ``result`` is what it says came of it; ``late`` is drift that `up` finds late.
 
-    One that fetches something has the bridge ``way_out`` open meanwhile, where there is one.
+    One that fetches something has the bridge ``way_out`` open meanwhile, if there is one.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ def read_after(
     plan: MachinePlan,
     earlier: pulumi.Output[MachineState | None] | None = None,
 ) -> pulumi.Output[MachineState | None]:
-    """What the machine's agent says once a Command has run; None where it does not answer.
+    """What the machine's agent says once a Command has run; None if it does not answer.
 
     It is not asked again where it has answered ``earlier``.
     """

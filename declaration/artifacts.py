@@ -57,7 +57,7 @@ class Lock:
     """The whole file. ``packages``: bytes that a pip lock downloads, by Python and processor.
 
     What a program's own uv.lock downloads is there too, by the program's package URL.
-    ``licences`` are those of the packages of pip locks, by their package URLs; empty where a
+    ``licences`` are those of the packages of pip locks, by their package URLs; empty if a
     package does not name its own.
     """
 
@@ -99,7 +99,7 @@ def locked() -> Lock:
 
 
 def known_sums(name: str, version: str = "") -> dict[str, str]:
-    """The SHA-256 of an artifact's files, by their names; empty where none is known.
+    """The SHA-256 of an artifact's files, by their names; empty if none is known.
 
     Without ``version``: of the version that the lock file has, if it has the artifact at all.
 
@@ -116,7 +116,7 @@ def known_sums(name: str, version: str = "") -> dict[str, str]:
 
 
 def locked_version(name: str) -> str:
-    """The version of an artifact: of a model its revision; empty where none is known."""
+    """The version of an artifact: of a model its revision; empty if none is known."""
     found = locked().artifacts.get(name)
     return found.version if found else ""
 
@@ -129,7 +129,7 @@ def hub_name(repository: str) -> str:
 def download_sizes(lock: Path | Artifact) -> dict[str, int]:
     """Bytes that a pip lock downloads, by Python and processor: ``{"3.12 x86_64": …}``.
 
-    Of a program with a uv.lock of its own: by processor only, for it has one Python.
+    For a program with a uv.lock of its own: by processor only, because it has one Python.
     """
     name = lock.purl if isinstance(lock, Artifact) else lock.as_posix()
     return dict(locked().packages.get(name, {}))

@@ -39,7 +39,7 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 def check_text(value: Any) -> Any:
     """A text, where the field takes something else as well."""
     if not isinstance(value, str):
-        raise ValueError(f"{show(value)} is not a text. Write it in quotes")
+        raise ValueError(f"{show(value)} is not text. Write it in quotes")
     return value
 
 

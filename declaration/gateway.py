@@ -57,8 +57,8 @@ class Gateway(StrictModel):
         list[Annotated[Text, AfterValidator(_check_server)]], AfterValidator(check_unique)
     ] = setting(
         [],
-        "STT servers outside this stack, beside those of the gateway's domain. They have to take "
-        "the same key: set `stt:apiKey` to one value in both stacks",
+        "STT servers outside this stack, in addition to those of the gateway's domain. They must "
+        "take the same key: set `stt:apiKey` to one value in both stacks",
         allowed="a list of addresses without a path, such as `[http://192.168.1.20:8000]`",
     )
     tls: Tls = tls_setting("gateway_ca")

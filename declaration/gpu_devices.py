@@ -54,7 +54,7 @@ def normalized(device: Mapping[str, str]) -> dict[str, str]:
 
 
 def vendor_of(device: Mapping[str, str]) -> Vendor:
-    """Whose card a device means; NVIDIA's where it does not say."""
+    """Whose card a device means; NVIDIA's if it does not say."""
     return VENDOR_IDS.get(device.get("vendorid", "").lower(), "nvidia")
 
 

@@ -73,13 +73,13 @@ def _member(value: str) -> str:
 
 def _disk(value: str) -> str:
     if not size_bytes(value):
-        raise ValueError(f"{show(value)} is no size of a disk. Use one such as 20GiB")
+        raise ValueError(f"{show(value)} is not a disk size. Use one such as 20GiB")
     return value
 
 
 def _text(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError(f"{show(value)} is not a text. Write it in quotes")
+        raise ValueError(f"{show(value)} is not text. Write it in quotes")
     return value
 
 
@@ -126,7 +126,7 @@ class Addressing(_Model):
 def _environments(names: list[str]) -> list[str]:
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise ValueError(f"{show(name)} is there twice. Remove one")
+            raise ValueError(f"{show(name)} is listed twice. Remove one")
     return names
 
 
@@ -258,7 +258,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(
-                None, None, "a key is not a text", key_node.start_mark
+                None, None, "a key is not text", key_node.start_mark
             )
         key = loader.construct_object(key_node)
         if key in seen:

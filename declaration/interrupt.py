@@ -16,7 +16,7 @@ from typing import Any
 
 #: What shells report of a program that Ctrl-C ended.
 STATUS = 130
-#: Seconds in which a program ends that heard of Ctrl-C; then it is asked again, with SIGTERM.
+#: Grace period after Ctrl-C, in seconds; then the program is asked again, with SIGTERM.
 _GRACE = 2.0
 #: Seconds that it may take after that: a package manager is not cut off.
 PATIENCE = 1800.0
@@ -61,10 +61,10 @@ def _end(child: subprocess.Popen[bytes], name: str | Path, grace: float) -> None
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace)
-        child.terminate()  # does nothing where it has ended
+        child.terminate()  # does nothing if it has ended
         child.wait(PATIENCE)
     except subprocess.TimeoutExpired:
-        said = f"has not ended in {PATIENCE:.0f} s. Look at the process {child.pid} (ps aux)."
+        said = f"did not finish within {PATIENCE:.0f} s. Look at the process {child.pid} (ps aux)."
         print(f"incus-stt: {name} {said}", file=sys.stderr)
     finally:
         signal.signal(signal.SIGINT, before)

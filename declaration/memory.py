@@ -13,7 +13,7 @@ DEFAULT = "90%"
 
 
 def limit_mib(limit: str, total: int) -> int | None:
-    """A limit in MiB on a host with ``total`` bytes, or 0 where that is not known.
+    """A limit in MiB on a host with ``total`` bytes, or 0 if that is not known.
 
     None: it is a part of what is not known, or nothing that Incus takes.
     """

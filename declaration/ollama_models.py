@@ -17,7 +17,7 @@ _MORE, _BASE = 1.07, 300_000_000
 def estimated_bytes(name: str) -> int | None:
     """About what a model such as ``llama3.1:8b`` or ``qwen3:4b-q8_0`` is to download; bytes.
 
-    None where its name does not tell. Held against the sizes in Ollama's README (0.9.6), of which
+    None if its name does not tell. Held against the sizes in Ollama's README (0.9.6), of which
     none is further off than 30 %.
     """
     tag = name.rpartition("/")[2].partition(":")[2].lower()

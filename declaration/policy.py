@@ -113,7 +113,7 @@ def _flow(
 def _end(
     name: str, ends: Mapping[str, list[IPv4Network]], place: str, problems: list[Problem]
 ) -> list[IPv4Network] | None:
-    """A domain, a machine, an address or a network; None where it is none of these."""
+    """A domain, a machine, an address or a network; None if it is none of these."""
     if name in ends:
         return ends[name]
     try:

@@ -85,7 +85,7 @@ class Check(StrictModel):
     words: Text | None = setting(
         None,
         "The words of the recording. Empty: any words will do, and `stt_check` and `webui_check` "
-        "say that nothing is proven; not set: those of the recording that is empty, where the "
+        "say that nothing is proven; not set: the words of the built-in recording, if the "
         "model and `stt:language` allow English",
         allowed="words, or not set",
     )
@@ -99,12 +99,12 @@ class Limits(StrictModel):
     )
     uploadMB: Annotated[int, Field(ge=1, le=10_000, strict=True)] = setting(  # noqa: N815
         500,
-        "MiB that a request may have (413). All that wait may take twice as much of the disk; "
-        "then large ones are asked to come again (429)",
+        "Size of a request in MiB; a larger one is refused (413). Waiting requests may take twice "
+        "as much of the disk in all; then large ones are told to try again (429)",
     )
     waiting: Annotated[int, Field(ge=1, le=1000, strict=True)] = setting(
         32,
-        "Requests that may wait while one is transcribed; more are asked to come again (429)",
+        "Requests that may wait while one is transcribed; further ones are told to try again (429)",
     )
 
 
@@ -158,7 +158,7 @@ class Sources(StrictModel):
     )
     python: Source | None = setting(
         None,
-        "The Python 3.12 for Speaches, where the machine has none",
+        "The Python 3.12 for Speaches, if the machine has none",
         allowed="a mirror for `uv` (URL) or an archive (file); not set: `uv`'s own place",
     )
     vosk: Source | None = setting(
@@ -192,15 +192,13 @@ class Settings(StrictModel):
     )
     language: Annotated[Text, AfterValidator(check_language)] = setting(
         "",
-        "Language where a request names none; empty: it is detected",
+        "Language if a request names none; empty: it is detected",
         allowed="a language code of Whisper, such as `en`, `fr`, `de`, or empty",
     )
     keepAlive: Duration = setting(  # noqa: N815  # Pulumi's case
         "5m", "How long an idle STT model stays loaded", allowed=DURATION
     )
-    limits: Limits = setting(
-        Limits(), "What the STT service takes from its clients, all of them together"
-    )
+    limits: Limits = setting(Limits(), "What the STT service accepts from all its clients together")
     check: Check = setting(Check(), "What proves that the STT service transcribes")
     force: Flag = setting(
         False, "`true` tries what the planner says does not fit on the card, with a warning"
@@ -225,8 +223,8 @@ class Settings(StrictModel):
     )
     aiAccess: Text = setting(  # noqa: N815
         "",
-        "With `ai_access: exclusive` in the topology: the domain that reaches the STT and Ollama "
-        "services of another one now; empty: `ai_access_default`",
+        "With `ai_access: exclusive` in the topology: the domain that may reach another "
+        "domain's STT and Ollama services now; empty: `ai_access_default`",
         allowed="a domain that `policy` lets reach them, by its name in the topology; `nobody`; or "
         "empty",
     )
@@ -237,7 +235,7 @@ class Settings(StrictModel):
     )
     image: Annotated[Text, AfterValidator(check_image)] = setting(
         "images:ubuntu/24.04",
-        "Image of the machines; where no image server is reached, one of the host's own "
+        "Image of the machines; if no image server can be reached, one of the host's own "
         "distribution stands in",
         allowed="an image that Incus knows, such as `images:debian/12`",
     )
@@ -270,7 +268,7 @@ class Settings(StrictModel):
     updates: Literal["daily", "weekly", "monthly", "off"] = setting(
         "weekly",
         "How often you run `make updates`, for the distribution's security updates in the "
-        "machines; `make doctor` says where that is longer ago",
+        "machines; `make doctor` says if that is longer ago",
     )
     protect: Flag = setting(
         False, "`true` refuses `destroy`, and every change that would delete something"
@@ -290,8 +288,8 @@ class Settings(StrictModel):
         list[Annotated[Text, AfterValidator(check_client)]], AfterValidator(check_unique)
     ] = setting(
         [],
-        "Clients with a key of their own, beside that of `stt:apiKey`: each is made once, and is "
-        "refused once its line is gone",
+        "Clients with a key of their own, in addition to that of `stt:apiKey`: each key is made "
+        "once, and is refused once its line is removed",
         allowed="a list of names of `a-z 0-9 -`, such as `[phone, home-assistant]`",
     )
     adminPassword: Annotated[Text, AfterValidator(check_password)] = setting(  # noqa: N815

@@ -14,7 +14,7 @@ _UNITS: dict[str, int] = {
 
 
 def size_bytes(text: str) -> int | None:
-    """A size in bytes; None where it is nothing that Incus takes."""
+    """A size in bytes; None if it is nothing that Incus takes."""
     found = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text.strip())
     if found is None or found[2] not in _UNITS:
         return None

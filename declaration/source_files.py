@@ -79,7 +79,7 @@ def own_digest(path: str) -> str:
 
 @cache
 def tracked(root: Path) -> frozenset[str]:
-    """The names of the files that git tracks below ``root``; none where git cannot say.
+    """The names of the files that git tracks below ``root``; none if git cannot say.
 
     Raises:
         DeclarationError: git does not end.
@@ -96,8 +96,8 @@ def tracked(root: Path) -> frozenset[str]:
     except subprocess.TimeoutExpired:
         # Another list would be another digest, and machines would be changed for nothing.
         problem = (
-            f"git has not listed its files in {_GIT_DEADLINE:.0f} s. See why 'git ls-files' hangs "
-            "there, then run this again."
+            f"git did not list its files within {_GIT_DEADLINE:.0f} s. See why 'git ls-files' "
+            "hangs there, then run this again."
         )
         raise DeclarationError([Problem(str(root), problem)]) from None
     except (OSError, subprocess.CalledProcessError):

@@ -131,5 +131,5 @@ def _server_context(certificate: str, key: str) -> ssl.SSLContext:
 
 
 def private_key(path: str) -> str:
-    """The operator's own key, as it is in its file; empty where none is named."""
+    """The operator's own key, as it is in its file; empty if none is named."""
     return Path(path).read_text(encoding="utf-8") if path else ""

@@ -90,7 +90,7 @@ class DomainPlan:
 
     @property
     def former(self) -> str:
-        """The name before a rename (``formerly:``); the same where there was none."""
+        """The name before a rename (``formerly:``); the same if there was none."""
         return self.environment.domain(self.domain.formerly or self.written)
 
     @property
@@ -159,7 +159,7 @@ class Topology:
         return machine if machine in having else next(iter(having), None)
 
     def former_name(self, resource: str) -> str:
-        """A resource's name before a rename (``formerly:``); the same where there was none."""
+        """A resource's name before a rename (``formerly:``); the same if there was none."""
         domain, _, rest = resource.partition("/")
         plan = next((plan for plan in self.domains if plan.name == domain), None)
         if plan is None:
@@ -414,7 +414,7 @@ def _check_names(
                     )
                 elif word in words[:index]:
                     problems.append(
-                        Problem(f"{where}.{index}", f"{show(word)} is there twice. Remove one.")
+                        Problem(f"{where}.{index}", f"{show(word)} is listed twice. Remove one.")
                     )
         for device in ("eth0", "root"):
             if device in machine.devices:

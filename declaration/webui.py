@@ -48,7 +48,7 @@ def _check_listen(value: str) -> str:
     except ValueError:
         raise ValueError(
             f"{show(value)} is not an address and port of the host. Use one such as 127.0.0.1:3000 "
-            "(only the host), 0.0.0.0:443 (all that reach the host), or leave it empty"
+            "(only the host), 0.0.0.0:443 (everyone who can reach the host), or leave it empty"
         ) from None
     return value
 
@@ -70,10 +70,10 @@ class Webui(StrictModel):
     certificateKey: PemFile = key_setting()  # noqa: N815
     publish: Annotated[Text, AfterValidator(_check_listen)] = setting(
         "127.0.0.1:3000",
-        "Address and port of the host on which browsers reach Open WebUI (the HTTPS proxy, where "
+        "Address and port of the host on which browsers reach Open WebUI (the HTTPS proxy, if "
         "there is one); empty: it is not published",
         allowed="an IPv4 address and a port, such as `127.0.0.1:3000` (only the host) or "
-        "`0.0.0.0:443` (all that reach the host), or empty",
+        "`0.0.0.0:443` (everyone who can reach the host), or empty",
     )
     signup: Flag = setting(False, "Whether anybody may create an account")
     adminEmail: Annotated[Text, AfterValidator(_check_email)] = setting(  # noqa: N815

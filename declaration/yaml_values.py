@@ -124,7 +124,7 @@ def _mapping(node: yaml.MappingNode, within: tuple[yaml.Node, ...]) -> dict[str,
     own: dict[str, Any] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            raise YamlError("has a key that is not a text.", _line(key_node))
+            raise YamlError("has a key that is not text.", _line(key_node))
         value = _value(value_node, within)
         if key_node.tag == _PLAIN and key_node.value == "<<":
             # The first of several wins.

@@ -1,6 +1,6 @@
 """python -m doctor --stack NAME [--json]: the screen of ``make doctor``.
 
-Exit status: 0 where nothing is broken, 1 where something is, 2 where it could not look. (`make`
+Exit status: 0 if nothing is broken, 1 where something is, 2 where it could not look. (`make`
 itself makes 2 of both; with ``--json`` the ``state`` tells: ``unknown`` where it could not look.)
 """
 

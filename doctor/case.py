@@ -50,7 +50,7 @@ class Answer:
 
     @cached_property
     def json(self) -> Any:
-        """What it said as JSON, behind what the client may say before; None where it is none."""
+        """What it said as JSON, behind what the client may say before; None if it is none."""
         lines = self.text.splitlines(keepends=True)
         start = next((n for n, line in enumerate(lines) if line[:1] in "[{"), len(lines))
         try:
@@ -79,7 +79,7 @@ class Case:
     """One stack and its host.
 
     ``built`` are the machines that the stack's state has, by full name, and ``identity`` is the
-    stack's id there; empty where this checkout has no state of it.
+    stack's id there; empty if this checkout has no state of it.
     """
 
     stack: str
@@ -89,7 +89,7 @@ class Case:
     identity: str = ""
 
     def answer(self, name: str) -> Answer:
-        """What the host said; of what was not asked, that it is not there."""
+        """What the host said, or, for what was not asked, that it is not there."""
         return self.facts.answers.get(name, Answer())
 
     def other_owner(self, found: Mapping[str, Any]) -> tuple[str, str, str] | None:
@@ -118,7 +118,7 @@ class Case:
 
     @cached_property
     def server(self) -> Mapping[str, Any] | None:
-        """What Incus says of itself; None where it does not answer."""
+        """What Incus says of itself; None if it does not answer."""
         found = self.answer("server").json
         return found if isinstance(found, dict) else None
 
@@ -129,7 +129,7 @@ class Case:
 
     @cached_property
     def members(self) -> dict[str, str]:
-        """The members of the cluster with their states; none where there is no cluster."""
+        """The members of the cluster with their states; none if there is no cluster."""
         every = self.answer("members").json or []
         return {str(each["server_name"]): str(each["status"]) for each in every}
 
@@ -146,7 +146,7 @@ class Case:
         return LATER_UP if there else FIRST_UP
 
     def instance(self, plan: MachinePlan) -> Mapping[str, Any] | None:
-        """A machine as Incus has it; None where it does not."""
+        """A machine as Incus has it; None if it does not."""
         place = (plan.domain, plan.name)
         every = self.answer("instances").json or []
         return next((each for each in every if (each["project"], each["name"]) == place), None)
@@ -161,12 +161,12 @@ class Case:
         return not self.members or instance.get("location", "none") in ("none", here)
 
     def examined(self, plan: MachinePlan) -> Mapping[str, Any]:
-        """What a machine's agent said; empty where it did not answer."""
+        """What a machine's agent said; empty if it did not answer."""
         found = self.facts.machines.get(plan.full_name, {})
         return found if isinstance(found, Mapping) else {}
 
     def names_of(self, plan: MachinePlan, other: MachinePlan) -> list[str]:
-        """How a machine may call another one of its domain; none where it is of another domain.
+        """How a machine may call another one of its domain; none if it is of another domain.
 
         Of itself it knows its bare name without asking anybody.
         """

@@ -19,7 +19,7 @@ class Mark(Enum):
 class Finding:
     """One line: what was looked at (``subject``), what was ``found``, and the ``next`` step.
 
-    ``next`` is empty where all is good.
+    ``next`` is empty if all is good.
     """
 
     subject: str

@@ -16,7 +16,7 @@ class ModelDirectory:
 
     ``name`` is its last component with links resolved. ``complete`` says whether it contains the
     engine's ``model_file``. ``weights`` is the size of CTranslate2's ``model.bin`` in bytes; None
-    where there is none.
+    if there is none.
     """
 
     name: str
@@ -50,10 +50,10 @@ class ModelRef:
 
     @property
     def download(self) -> int:
-        """What fetching it downloads, in MB; 0 where that is not known."""
+        """What fetching it downloads, in MB; 0 if that is not known."""
         return self.known.download if self.known else 0
 
     @property
     def weights(self) -> int | None:
-        """The size of CTranslate2's weights in a directory, in bytes, where there are any."""
+        """The size of CTranslate2's weights in a directory, in bytes, if there are any."""
         return self.found.weights if self.found else None

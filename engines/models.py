@@ -21,7 +21,7 @@ def is_path(name: str) -> bool:
 def resolve_model(name: str, engine: Engine, found: ModelDirectory | None = None) -> ModelRef:
     """The model that a short name, a Hugging Face id, or a directory stands for.
 
-    ``found`` is what the disk has under this name; None where it is not a directory.
+    ``found`` is what the disk has under this name; None if it is not a directory.
 
     Raises:
         ValueError: the engine does not have such a model.

@@ -9,7 +9,7 @@ from engines import ENGINES
 
 
 def last_restart(said: object) -> float | None:
-    """The seconds of a service's last start, as its step has said them; None where it has not."""
+    """The seconds of a service's last start, as its step has said them; None if it has not."""
     try:
         return float(json.loads(str(said).strip().splitlines()[-1])["took"]["restart"])
     except (ValueError, KeyError, TypeError, IndexError):

@@ -26,7 +26,7 @@ MODELS = f"{VOLUME}/stt"
 ETC = "/etc/incus-stt/stt_server"
 #: The key as a file of its own, as a header for curl, and as an environment file for systemd.
 KEY, AUTHORIZATION, KEY_ENVIRONMENT = f"{ETC}/api-key", f"{ETC}/authorization", f"{ETC}/api-key.env"
-#: The keys of single clients by their names, as JSON: there where there are any.
+#: The keys of single clients by their names, as JSON: there if there are any.
 CLIENT_KEYS = f"{ETC}/client-keys.json"
 #: OpenAI's name of a model, for clients with a fixed one: every engine answers to it.
 MODEL_ALIAS = "whisper-1"
@@ -74,7 +74,7 @@ class EngineContext:
 
     @property
     def client_keys_file(self) -> str:
-        """The file with the keys of single clients, where there are any; empty: none is asked."""
+        """The file with the keys of single clients, if there are any; empty: none is asked."""
         return CLIENT_KEYS if self.settings.asks_key else ""
 
     @property

@@ -34,7 +34,7 @@ class SpeechModel:
 
     ``parameters`` is in millions (0: not published); ``download`` is the size of the files that are
     fetched, in MB. ``gpu`` and ``cpu`` give the memory by compute type. ``accuracy`` is the word of
-    the service's document for it; empty where the document does not list the model.
+    the service's document for it; empty if the document does not list the model.
     """
 
     parameters: int

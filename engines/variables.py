@@ -16,7 +16,7 @@ from engines.model_ref import ModelRef
 from engines.service import CLIENT_KEYS, KEY, EngineContext
 from engines.speech_model import SpeechModel
 
-#: The key of the row for a machine's ``gpu``, which is no setting.
+#: The key of the row for a machine's ``gpu``, which is not a setting.
 GPU = "gpu"
 
 

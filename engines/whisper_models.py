@@ -19,7 +19,7 @@ from engines.speech_model import Memory, Source, SpeechModel
 #: Cantonese is new in large-v3 and the models made from it.
 BEFORE_V3 = LANGUAGES - {"yue"}
 ENGLISH = frozenset({"en"})
-#: The models of ``stt:model`` where it is empty.
+#: The models of ``stt:model`` if it is empty.
 DEFAULT_MODELS = {"cuda": "large-v3-turbo", "cpu": "small"}
 
 #: Working memory beside the weights on a CPU in faster-whisper's batches of 8, in MiB per unit of

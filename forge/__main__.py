@@ -18,13 +18,13 @@ from forge.api import Forge, ForgeError, read_forge
 
 def _stack(text: str) -> str:
     if not re.fullmatch(r"[\w.-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no stack's name")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a stack name")
     return text
 
 
 def _commit(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{40,64}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no commit's whole hash")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a full commit hash")
     return text
 
 

@@ -12,7 +12,7 @@ _MOST = 65_000
 
 
 def write_comment(forge: Forge, number: int, text: str) -> str:
-    """Write a comment on a pull request, or write it anew where it is there.
+    """Write a comment on a pull request, or rewrite the one that is there.
 
     The first line is a hidden marker: one comment for each stack.
 
@@ -21,13 +21,13 @@ def write_comment(forge: Forge, number: int, text: str) -> str:
     """
     marker = text.partition("\n")[0].strip()
     if not _MARKER.fullmatch(marker) or len(text) > _MOST:
-        raise ForgeError("the text is no comment of `make review`. Give its output on stdin.")
+        raise ForgeError("the text is not a comment of `make review`. Give its output on stdin.")
     for entry in forge.every(f"issues/{number}/comments"):
         if forge.is_own(entry) and str(entry.get("body", "")).startswith(marker):
             forge.call("PATCH", f"issues/comments/{entry['id']}", {"body": text})
-            return f"comment {entry['id']} is written anew"
+            return f"comment {entry['id']} is rewritten"
     made = forge.call("POST", f"issues/{number}/comments", {"body": text})
-    return f"comment {made['id']} is new"
+    return f"comment {made['id']} was created"
 
 
 def _context(stack: str) -> str:
@@ -103,13 +103,13 @@ def report_drift(forge: Forge, stack: str, report: str) -> str:
     lines = report.strip().splitlines()
     shown = "\n".join(lines)[: _MOST - 2000]
     body = (
-        f"{marker}\nSomebody changed by hand what the stack `{stack}` manages. `make up` takes it "
-        f"back; what shall stay belongs into the stack or the topology.\n\n{_code(shown)}"
+        f"{marker}\nSomebody changed by hand what the stack `{stack}` manages. `make up` "
+        f"reverts it; what you want to keep belongs in the stack or the topology.\n\n{_code(shown)}"
     )
     count = f"{len(lines)} difference{'s' if len(lines) > 1 else ''}"
     content = {"title": f"Drift on {stack}: {count}", "body": body}
     if number is None:
         made = forge.call("POST", "issues", content)
-        return f"issue {made['number']} is new"
+        return f"issue {made['number']} was created"
     forge.call("PATCH", f"issues/{number}", content)
-    return f"issue {number} is written anew"
+    return f"issue {number} is rewritten"

@@ -13,7 +13,7 @@ from engines import Engine
 
 @dataclass(frozen=True)
 class Card:
-    """A card. ``memory`` (MiB) and ``capability`` (CUDA's) are None where they are not known.
+    """A card. ``memory`` (MiB) and ``capability`` (CUDA's) are None if they are not known.
 
     ``pci`` is the address as ``gpu_devices.pci_of`` writes it; ``drm`` is what Incus calls ``id``;
     ``vendor_id`` and ``product_id`` are in lower case.

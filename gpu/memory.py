@@ -17,7 +17,7 @@ RESERVE = 512
 
 
 def stt_memory(model: ModelRef, compute_type: str, device: str) -> Memory | None:
-    """What the STT model takes in a compute type; None where it is not known."""
+    """What the STT model takes in a compute type; None if it is not known."""
     if model.known:
         return model.known.memory(device).get(compute_type)
     if model.weights is None:

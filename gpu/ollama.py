@@ -44,7 +44,7 @@ def ollama_memory(file_bytes: int) -> int:
 
 
 def _listed(answer: str) -> list[Mapping[str, Any]] | None:
-    """The models of an answer; None where it is no answer."""
+    """The models of an answer; None if it is not an answer."""
     try:
         return json.loads(answer)["models"] or []
     except (ValueError, TypeError, KeyError):

@@ -48,10 +48,10 @@ def make_plan(
 ) -> GpuPlan:
     """The plan for an STT service.
 
-    ``memory`` is how many MiB its machine may take; None where that is not known. ``former`` is the
+    ``memory`` is how many MiB its machine may take; None if that is not known. ``former`` is the
     compute type that it has on its card now; empty: none.
 
-    ``cards`` are those of its machine; None where the host is not known. ``holders`` hold memory
+    ``cards`` are those of its machine; None if the host is not known. ``holders`` hold memory
     of the first of them for good, and ``now`` are those that do at the moment: they are told, and
     change no choice, so that two previews choose the same.
     """
@@ -137,8 +137,8 @@ def plan_gpu(
     if card.memory is None:
         kind = _unchecked(allowed, former) if asked == AUTO else asked
         warning = (
-            f"{machine}: the memory of {card} is not known: nvidia-smi does not tell, neither on "
-            f"the host nor in a machine that has the card. Whether {model.name} in {kind} fits "
+            f"{machine}: the memory of {card} is not known: nvidia-smi does not say, either on "
+            f"the host or in a machine that has the card. Whether {model.name} in {kind} fits "
             "was not checked"
         )
         if asked == AUTO and kind == former:
@@ -265,8 +265,8 @@ def _judge(
     sizes = _sizes(service, kind, need, ollama)
     sizes += "".join(f"; {each}" for each in holders)
     unknown = tuple(
-        f"{machine}: what {each.name} takes is known once it is pulled; it is not counted. A name "
-        "with a size, such as llama3.2:3b, tells it before"
+        f"{machine}: what {each.name} takes is known only once it is pulled; it is not counted. "
+        "With a size in its name, such as llama3.2:3b, it is known before"
         for each in ollama
         if not each.mib
     )
@@ -283,7 +283,7 @@ def _judge(
     sizes += f"; now {busy}" if busy else ""
     advice = _advice(service, cards, ollama)
     if spare < 0:
-        crowded = f"{machine}: {shown}: {sizes}: fits only once some of that is gone"
+        crowded = f"{machine}: {shown}: {sizes}: fits only after some of it is freed"
         return GpuPlan(kind, advice, (*unknown, crowded))
     fits = f"{machine}: {shown}: {sizes}: fits, {spare:.1f} GiB to spare"
     return GpuPlan(kind, (fits, *advice), unknown)

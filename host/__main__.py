@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         if verb == "apply":
             words.add_argument("--image", default="", help="of an instance")
             words.add_argument("--rules", default="add", choices=["add", "remove", "exact"])
-            words.add_argument("--former", default="", help="the project's name before")
+            words.add_argument("--former", default="", help="the project's previous name")
     for verb in ("close", "open"):
         words = verbs.add_parser(verb, help="an ACL gets the rules of stdin, and has no others")
         words.add_argument("name")
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     words.add_argument("do", choices=["run", "close-later"])
     words.add_argument("bridge")
     words.add_argument("command", nargs="?", default="", help="shell text, of run")
-    words.add_argument("--unless", default="", help="shell text; where it succeeds, nothing opens")
+    words.add_argument("--unless", default="", help="shell text; if it succeeds, nothing opens")
     words = verbs.add_parser("firewall", help="whom a bridge's machines may ask for names")
     words.add_argument("do", choices=["set", "remove"])
     words.add_argument("name", nargs="?", default="", help="the bridge, of remove")

@@ -75,7 +75,7 @@ def incus_words(connection: Connection, words: Sequence[str], project: str = "")
 #: What Incus 6.0 says where something else is going on at the same moment: another bridge of the
 #: host goes while it looks through all of them for what is attached to this one; a container that
 #: it deletes has just been stopped, by the same command; a volume is given to two containers;
-#: another ACL goes while it looks who has this one; another bridge's rules are written anew.
+#: another ACL goes while it looks who has this one; another bridge's rules are written again.
 _RACES = (
     "Failed to delete bridge children interfaces",
     "A matching non-reusable operation has now succeeded",
@@ -143,7 +143,7 @@ class Client:
             ) from None
         except subprocess.TimeoutExpired:
             said = " ".join(words[:3])
-            raise HostError(f"incus {said} has not ended in {deadline:.0f} s.") from None
+            raise HostError(f"incus {said} did not finish within {deadline:.0f} s.") from None
 
     def call(self, *words: str, project: str = "", stdin: str = "", deadline: float = 600) -> str:
         """What ``incus WORDS`` prints.
@@ -157,7 +157,7 @@ class Client:
         return done.stdout
 
     def get(self, path: str, deadline: float = 600) -> Any:
-        """An object of Incus' API; None where there is none.
+        """An object of Incus' API; None if there is none.
 
         Raises:
             HostError: the client failed otherwise: no daemon, no permission, no answer in time.

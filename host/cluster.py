@@ -10,7 +10,7 @@ from host.client import Client, HostError
 
 
 def members(client: Client) -> list[str]:
-    """The members of the host's cluster that answer; none where there is no cluster.
+    """The members of the host's cluster that answer; none if there is no cluster.
 
     Raises:
         HostError: the host does not answer.
@@ -23,7 +23,7 @@ def members(client: Client) -> list[str]:
 
 
 def member_of(state: Mapping[str, Any]) -> str:
-    """The member of a cluster that an object is on; empty where there is no cluster."""
+    """The member of a cluster that an object is on; empty if there is no cluster."""
     return str(state.get("location") or "none").removeprefix("none")
 
 

@@ -1,7 +1,7 @@
 """The host's connection tracking: an ACL lets through the answers of connections that it knows.
 
 The kernel tracks connections only while a rule asks for it. Incus deletes a bridge's rules and
-writes them anew, one by one; where these are the only such rules on the host, what is opened in
+writes them again, one by one; where these are the only such rules on the host, what is opened in
 between is not tracked, and its answers are dropped afterwards (seen with Incus 6.0.4, Linux 6.18).
 """
 
@@ -46,7 +46,7 @@ def cut(connection: Connection, source: str, destinations: Sequence[str]) -> Non
 
 @contextlib.contextmanager
 def kept(connection: Connection, bridge: str) -> Iterator[None]:
-    """Have connections tracked meanwhile, while Incus writes a bridge's rules anew.
+    """Have connections tracked meanwhile, while Incus writes a bridge's rules again.
 
     One at a time for each bridge. Without root or ``nft`` on the host, and through a remote of
     Incus, answers can be lost as before.

@@ -41,7 +41,7 @@ table inet {table} {{
 }}
 """
 #: After what empties the firewall at boot, and before the first machine starts. Whoever starts
-#: nftables.service anew empties it again: then this unit comes again too.
+#: nftables.service again empties it again: then this unit comes again too.
 _UNIT = """[Unit]
 Description=incus-stt: machines on {bridge} ask no DNS server but their bridge's
 After=nftables.service
@@ -60,7 +60,7 @@ WantedBy=multi-user.target incus.service
 #: What to do after a boot that has taken the rule away.
 _AGAIN = "After a boot, run up again."
 
-#: Sets the rules of stdin. Who may run nothing but nft with sudo has no unit for the boot.
+#: Sets the rules of stdin. A user who may run only nft with sudo has no unit for the boot.
 _SET = (
     CAN
     + """boot=
@@ -81,7 +81,7 @@ fi >&2
 """
     + READ
 )
-#: Takes them away. What is not there is no failure.
+#: Takes them away. What is missing is not a failure.
 _REMOVE = (
     CAN
     + """[ "$can" = yes ] || {{ echo "why $why"; exit 0; }}
@@ -101,7 +101,7 @@ def rules(desired: Mapping[str, Any]) -> str:
     """The table of a bridge for nft; ``desired`` is what a Command has on stdin.
 
     Raises:
-        ValueError: something in it is no bridge, address or protocol.
+        ValueError: something in it is not a bridge, address or protocol.
     """
     bridge = checked(desired["bridge"])
     allowed = ""
@@ -109,7 +109,7 @@ def rules(desired: Mapping[str, Any]) -> str:
         allowed += f"\t\tip saddr {_set(each['source'])} ip daddr {_set(each['destination'])} "
         if protocol := each.get("protocol", ""):
             if protocol not in _PROTOCOLS:
-                raise ValueError(f"{protocol!r} is no protocol of DNS")
+                raise ValueError(f"{protocol!r} is not a protocol of DNS")
             allowed += f"meta l4proto {protocol} "
         allowed += "accept\n"
     return _RULES.format(
@@ -128,7 +128,7 @@ def checked(bridge: str) -> str:
         ValueError: it is none.
     """
     if not _BRIDGE.fullmatch(bridge):
-        raise ValueError(f"{bridge!r} is no name of a bridge")
+        raise ValueError(f"{bridge!r} is not a bridge name")
     return bridge
 
 
@@ -194,7 +194,7 @@ def remove_rules(connection: Connection, bridge: str, owner: str) -> dict[str, A
     found = parse_firewall(_run(connection, _REMOVE.format(**words), bridge))
     if not found.why_not:
         return {"done": "deleted"}
-    why = f"{found.why_not[0]}. Where it was set, as root: nft delete table inet {words['table']}"
+    why = f"{found.why_not[0]}. If it was set, run as root: nft delete table inet {words['table']}"
     return {"done": "left", "why": f"The {RULE} for {bridge} was not taken away: {why}"}
 
 
@@ -209,7 +209,7 @@ def _run(connection: Connection, script: str, bridge: str, stdin: str = "") -> s
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise HostError(f"The {RULE} for {bridge}: the host has not ended in 60 s.") from None
+        raise HostError(f"The {RULE} for {bridge}: the host did not finish within 60 s.") from None
     if done.returncode:
         said = done.stderr.strip() or "it said nothing"
         raise HostError(

@@ -1,6 +1,6 @@
 """The way out of a domain whose bridge is closed: open while somebody fetches, then closed again.
 
-Who fetches holds a lock that others may hold too. The first one opens the bridge, and starts a
+Whoever fetches holds a lock that others may hold too. The first one opens the bridge, and starts a
 process that outlives it: once nobody has held the lock for a moment, that closes the bridge. It
 does so whatever ended who fetched, for the kernel gives up a process's locks.
 """
@@ -31,16 +31,16 @@ SUFFIX = "-install"
 CLOSED_DNS = "no-resolv"
 #: Seconds without anybody who fetches after which it is closed; the next step begins sooner.
 _LINGER = 1.0
-#: The locks: of those who fetch, of the process that closes the bridge, and of who edits the bridge
-#: or its ACL: Incus 6.0 fails, or mixes up the rules, where both happen at once.
+#: The locks: of those who fetch, of the process that closes the bridge, and of whoever edits the
+#: bridge or its ACL: Incus 6.0 fails, or mixes up the rules, if both happen at once.
 _FETCHING, _CLOSING, _EDITING = "fetching", "closing", "editing"
 #: Seconds between two looks at a lock that somebody else holds.
 _INTERVAL = 0.02
-#: Seconds for which it is tried to close it, where Incus does not answer.
+#: Seconds for which closing is tried, if Incus does not answer.
 _CLOSING_DEADLINE = 600
-#: Seconds to wait for who edits the bridge: a few calls of Incus.
+#: Seconds to wait for whoever edits the bridge: a few calls of Incus.
 _EDITING_DEADLINE = 600.0
-#: Seconds to wait for who fetches: a day. What fetches longer hangs: it is killed, and the bridge
+#: Seconds to wait for whoever fetches: a day. What fetches longer hangs: it is killed, and the bridge
 #: closed.
 _FETCHING_DEADLINE = 86_400.0
 #: Seconds to wait for who only asks whether there is something to fetch.
@@ -64,7 +64,8 @@ class Egress:
         """
         with self._lock() as file:
             # Nobody closes it from here on; two who open it do the same.
-            self._wait(lambda: flock(file.fileno(), shared=True), "closes", _EDITING_DEADLINE)
+            late = _EDITING_DEADLINE
+            self._wait(lambda: flock(file.fileno(), shared=True), "is still closing", late)
             if not self.is_open():
                 self._set(opened=True)
                 self._close_later()
@@ -93,23 +94,23 @@ class Egress:
             HostError: another process has not edited them in time.
         """
         with self._lock(_EDITING) as file:
-            self._wait(lambda: flock(file.fileno()), "edits", _EDITING_DEADLINE)
+            self._wait(lambda: flock(file.fileno()), "is still editing", _EDITING_DEADLINE)
             with kept(self.connection, self.bridge):
                 yield
 
     def close_later(self) -> None:
         """Close it once nobody has fetched for a moment.
 
-        Who fetches for more than ``_FETCHING_DEADLINE`` s is cut off.
+        Whoever fetches for more than ``_FETCHING_DEADLINE`` s is cut off.
 
         Raises:
-            HostError: Incus has not let it be closed within ``_CLOSING_DEADLINE`` s, or another
+            HostError: Incus did not let it be closed within ``_CLOSING_DEADLINE`` s, or another
                 process that is to close it has not done so.
         """
         end = time.monotonic() + _CLOSING_DEADLINE
         with self._lock(_CLOSING) as closing:
             late = _FETCHING_DEADLINE + 2 * _CLOSING_DEADLINE  # when the other one has given up
-            self._wait(lambda: flock(closing.fileno()), "is to close", late, _LINGER)
+            self._wait(lambda: flock(closing.fileno()), "is still waiting to close", late, _LINGER)
             while True:
                 ended = self._all_have_ended()
                 time.sleep(_LINGER)
@@ -125,7 +126,7 @@ class Egress:
             return poll(lambda: flock(file.fileno()), _FETCHING_DEADLINE)
 
     def _close(self, *, forced: bool = False) -> bool:
-        """Close it; false where somebody fetches again, unless ``forced``."""
+        """Close it; false if somebody fetches again, unless ``forced``."""
         with self._lock() as file:
             if not flock(file.fileno()) and not forced:
                 return False
@@ -140,11 +141,11 @@ class Egress:
         """Wait for another process of this user.
 
         Raises:
-            HostError: it still ``does`` so after ``deadline`` s.
+            HostError: it ``does`` so after ``deadline`` s.
         """
         if not poll(locked, deadline, interval):
             raise HostError(
-                f"Another process on this machine still {does} the bridge {self.bridge}, after "
+                f"Another process on this machine {does} the bridge {self.bridge}, after "
                 f"{deadline:.0f} s. See what it does (ps aux), end it if it hangs, then run up "
                 "again."
             )

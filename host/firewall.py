@@ -42,7 +42,7 @@ done
 #: Why the rule does not hold, and the next step.
 NO_NFT = ("there is no nft on the host", "on the host: apt-get install nftables")
 NO_ROOT = (
-    "the user there is not root, and sudo asks for a password",
+    "the user there is not root, and sudo wants a password",
     "let this user run nft with sudo without a password",
 )
 NO_KERNEL = ("nft does not work there", "on the host, as root: nft list tables says why")
@@ -67,7 +67,7 @@ def on_another(member: str, answers: str) -> tuple[str, str]:
 class Firewall:
     """What is set on a host.
 
-    ``why_not`` says why nothing can be read or set, and the next step; empty where it can.
+    ``why_not`` says why nothing can be read or set, and the next step; empty if it can.
     ``tables`` are the rules by bridge as nft shows them, ``files`` the digests of files by path.
     """
 
@@ -104,9 +104,9 @@ def parse_firewall(said: str) -> Firewall:
 
 
 def drift(bridge: str, noted: Mapping[str, str], now: Firewall) -> list[Difference]:
-    """Where a bridge has something else than what was set; ``noted`` is empty where nothing was.
+    """Where a bridge has something else than what was set; ``noted`` is empty if nothing was.
 
-    Of a host that tells nothing any more nothing is known.
+    Nothing is known of a host that no longer says anything.
     """
     if now.why_not:
         return []

@@ -15,5 +15,5 @@ RAISE = f"echo {LIMIT}=1024 > /etc/sysctl.d/60-incus.conf && sysctl --system"
 
 
 def too_few(limit: str, containers: int) -> bool:
-    """Whether so many containers need more than the limit; False where it is not known."""
+    """Whether so many containers need more than the limit; False if it is not known."""
     return limit.strip().isdigit() and containers * EACH > int(limit)

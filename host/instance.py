@@ -145,7 +145,7 @@ def _users(state: Mapping[str, Any]) -> list[str]:
 
 
 def _put(client: Client, place: Place, state: Mapping[str, Any]) -> str:
-    """What Incus says against an edit; empty where it did it."""
+    """What Incus says against an edit; empty if it did it."""
     done = client.run("config", "edit", place.name, project=place.project, stdin=json.dumps(state))
     return done.stderr.strip() if done.returncode else ""
 
@@ -188,7 +188,7 @@ def stop(client: Client, place: Place) -> None:
 def _wait_for_address(client: Client, place: Place, address: str) -> None:
     """Wait until a container has its address, which its DHCP client asks for while it boots.
 
-    The bridge's DNS and DHCP server starts anew whenever the bridge is edited: what was asked at
+    The bridge's DNS and DHCP server starts again whenever the bridge is edited: what was asked at
     that moment is asked again seconds later. An image that asks nobody is not waited for for ever.
     """
     end = time.monotonic() + ADDRESS_DEADLINE

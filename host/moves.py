@@ -29,8 +29,8 @@ _LOCK_DEADLINE = 6 * _DEADLINE
 def fetch_volume(client: Client, place: Place, former: str, owner: str) -> bool:
     """Bring a volume from the project's former name, or from the pool or member where it was.
 
-    False where it stays on another member of the cluster, for a machine there has it: it comes with
-    that machine (``bring_machine``).
+    False if it stays on another member of the cluster, because a machine there has it: it comes
+    with that machine (``bring_machine``).
 
     Raises:
         HostError: Incus cannot move it.
@@ -115,7 +115,7 @@ def bring_machine(
         HostError: Incus refuses it, a volume that is not a copy of its own is there already, or
             another machine has not moved in time.
     """
-    with alone(f"moves-{place.project}", _LOCK_DEADLINE, f"moved a machine of {place.project}"):
+    with alone(f"moves-{place.project}", _LOCK_DEADLINE, f"move a machine of {place.project}"):
         if member_of(actual) not in ("", member):
             _move_machine(client, place, actual, member)
             actual = client.get(place.path(INSTANCE)) or actual
@@ -197,7 +197,7 @@ def _is_to_come(client: Client, volume: Place, member: str) -> bool:
 
 
 def _copy(client: Client, volume: Place, member: str) -> None:
-    """Copy a volume to a member. What is left there of a copy that was cut off is made anew."""
+    """Copy a volume to a member. What is left there of a copy that was cut off is made again."""
     there = Place(volume.name, volume.project, volume.pool, member)
     if client.get(there.path(VOLUME)) is not None:
         _volume(client, "delete", there)

@@ -124,7 +124,7 @@ class Place:
 
 
 def owner_of(state: Mapping[str, Any]) -> str:
-    """The owner that an object names; empty where nobody has noted one."""
+    """The owner that an object names; empty if nobody has noted one."""
     return str((state.get("config") or {}).get(OWNER, ""))
 
 
@@ -188,7 +188,7 @@ def apply_object(
 
 def _rules(wanted: Sequence[Any], had: Sequence[Any], change: RuleChange) -> list[Any]:
     if change == "add":
-        # What is not allowed any more goes when all is changed (set_rules): until then, and where
+        # What is no longer allowed goes when all is changed (set_rules): until then, and where
         # a change fails, services are where they were.
         return [*wanted, *(rule for rule in had if rule not in wanted)]
     if change == "exact":

@@ -49,7 +49,7 @@ class MachineState:
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a cluster; ``resources`` are empty where it did not answer."""
+    """A member of a cluster; ``resources`` are empty if it did not answer."""
 
     name: str
     status: str
@@ -86,7 +86,7 @@ class Live:
     pools: Mapping[str, str]
     #: Network interfaces of the host that Incus does not manage.
     interfaces: Sequence[str] = ()
-    #: The host's own IPv4 addresses with their prefixes, by interface; empty where not known.
+    #: The host's own IPv4 addresses with their prefixes, by interface; empty if not known.
     addresses: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: Every object by type, project and name.
     objects: Mapping[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
@@ -98,12 +98,12 @@ class Live:
     user_ids: str = ""
     #: How many instances of inotify the host's kernel allows (``host.inotify``); empty: not known.
     inotify_instances: str = ""
-    #: What its firewall has for the bridges of this program; None where that was not read.
+    #: What its firewall has for the bridges of this program; None if that was not read.
     firewall: Firewall | None = None
     #: Whether the host's firewall sees what goes from one machine of a bridge to another; None
-    #: where that is not known.
+    #: if that is not known.
     filters_bridges: bool | None = None
-    #: The members of the cluster by name; none where there is no cluster. And the one that answers.
+    #: The members of the cluster by name; none if there is no cluster. And the one that answers.
     members: Mapping[str, Member] = field(default_factory=dict)
     answers: str = ""
 
@@ -112,7 +112,7 @@ class Live:
         return member in ("", self.answers)
 
     def find(self, type_: str, name: str, project: str, member: str = "") -> Any:
-        """An object, where there is one; of a cluster's volumes, that of a member."""
+        """An object, if there is one; of a cluster's volumes, that of a member."""
         if member:
             name = _on(name, member)
         return self.objects.get((type_, project, name))
@@ -161,7 +161,7 @@ def parse_live(texts: Mapping[str, str]) -> Live:
 
 
 def _json(text: str | None) -> Any:
-    """An answer; an empty object where there is none."""
+    """An answer; an empty object if there is none."""
     try:
         return json.loads(text or "{}")
     except ValueError:
@@ -197,7 +197,7 @@ def _addresses(said: str) -> dict[str, list[str]]:
 
 
 def machine_state(text: str) -> MachineState | None:
-    """What an agent said; None where it did not answer."""
+    """What an agent said; None if it did not answer."""
     try:
         said = json.loads(text)
         steps = {

@@ -179,7 +179,7 @@ def read_live(connection: Connection, pool: str) -> Live:
 
 
 def read_machine(connection: Connection, project: str, name: str) -> MachineState | None:
-    """What one machine's agent says; None where it does not answer."""
+    """What one machine's agent says; None if it does not answer."""
     words = ["exec", name, "--", *AGENT_WORDS, "check"]
     try:
         done = Client(connection).run(*words, project=project, deadline=MACHINE_DEADLINE)

@@ -54,7 +54,7 @@ def upload(
         finally:
             watchdog.cancel()
         if late.is_set():
-            raise HostError(f"{source} has not arrived in {DEADLINE} s.")
+            raise HostError(f"{source} did not arrive within {DEADLINE} s.")
         if status:
             failure.seek(0)
             raise HostError(failure.read().decode(errors="replace").strip())

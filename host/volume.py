@@ -39,14 +39,14 @@ def apply_volume(client: Client, place: Place, desired: Mapping[str, Any]) -> di
     if actual is None:
         return apply_object(client, VOLUME, place, desired)
     with (
-        alone("volumes", _LOCK_DEADLINE, "made its volumes ready"),
+        alone("volumes", _LOCK_DEADLINE, "make its volumes ready"),
         _stopped(client, place, actual),
     ):
         return apply_object(client, VOLUME, place, desired)
 
 
 def _why_not(client: Client, pool: str) -> str:
-    """Why the owners of a mount cannot be translated; empty where they can."""
+    """Why the owners of a mount cannot be translated; empty if they can."""
     server = (client.get("/1.0") or {}).get("environment") or {}
     if (server.get("kernel_features") or {}).get("idmapped_mounts") != "true":
         return "its kernel has no idmapped mounts"
@@ -63,14 +63,14 @@ def alone(what: str, deadline: float, done: str) -> Iterator[None]:
     """Be the only one on this machine that works on ``what``, a word.
 
     Raises:
-        HostError: another run has not ``done`` it in time.
+        HostError: another run does not finish in time.
     """
     place = user_cache() / f"{what}.lock"
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with place.open("w") as file:
         if not poll(lambda: flock(file.fileno()), deadline):
             raise HostError(
-                f"Another run on this machine has not {done} in {deadline:.0f} s. See what it does "
+                f"Another run on this machine did not {done} within {deadline:.0f} s. See what it does "
                 "(ps aux), end it if it hangs, then run up again."
             )
         yield

@@ -59,7 +59,7 @@ def pinned() -> dict[str, Package]:
 def licences(known: Mapping[str, str]) -> dict[str, str]:
     """The licence of every package; of those that are not ``known``, pip fetches a wheel.
 
-    Empty: its metadata does not name one. Of what has no wheel here, nothing is known either.
+    Empty: its metadata does not name one. Nothing is known either of what has no wheel here.
     """
     every = pinned()
     found = {name: known.get(name, "") for name in every}
@@ -121,7 +121,7 @@ def licence(metadata: RawMetadata) -> str:
 
 
 def expression(text: str) -> str:
-    """An expression of SPDX as it is written there; empty where the text is none."""
+    """An expression of SPDX as it is written there; empty if the text is none."""
     try:
         return str(canonicalize_license_expression(text))
     except InvalidLicenseExpression:

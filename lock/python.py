@@ -193,7 +193,7 @@ def _tags(python: str, processor: str) -> dict[Tag, int]:
 
 
 def _size(listed: Sequence[Mapping[str, Any]], python: str, processor: str) -> int:
-    """All bytes; 0 where something is not there for these, or the index tells no size."""
+    """All bytes; 0 if something is not there for these, or the index tells no size."""
     tags, total = _tags(python, processor), 0
     for package in listed:
         if not installed(package.get("marker", ""), python, processor):

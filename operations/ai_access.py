@@ -84,7 +84,7 @@ def targets(declaration: Declaration, stack: str, domain: str) -> list[str]:
     allowed = [*access.candidates, NOBODY]
     if domain not in allowed:
         raise OperationError(
-            f"DOMAIN: {show(domain)} is no domain that may get the AI access."
+            f"DOMAIN: {show(domain)} is not a domain that may get the AI access."
             f"{suggest(domain, allowed)} Allowed: {', '.join(allowed)}."
         )
     if _let_in(declaration, access) is None:
@@ -101,7 +101,7 @@ def _served(access: AiAccess) -> list[DomainPlan]:
 
 
 def _let_in(declaration: Declaration, access: AiAccess) -> list[str] | None:
-    """The domains that the host lets in now; None where a bridge has no rules for it."""
+    """The domains that the host lets in now; None if a bridge has no rules for it."""
     client = Client(declaration.settings.host_connection)
     rules: list[Mapping[str, str]] = []
     for domain in _served(access):
@@ -133,7 +133,7 @@ def hand_over(declaration: Declaration) -> list[str]:
     lines, free = flush(declaration, restart=True)
     if not free:
         raise OperationError(
-            f"no other domain is let in now, for a service kept its model: {'; '.join(lines)}. "
+            f"no other domain is let in now, because a service kept its model: {'; '.join(lines)}. "
             "Once it works again (make status), run make up."
         )
     return lines
@@ -151,7 +151,7 @@ def verify(declaration: Declaration) -> tuple[list[str], bool]:
         has_it = name == access.holder
         asked = _asked(declaration, access, name, flows)
         if not asked:
-            lines.append(f"  {name}: not verified, for no machine runs that its rules are about")
+            lines.append(f"  {name}: not verified: no machine named in its rules is running")
         for machine, ends in asked:
             said = _try(declaration, machine, ends, has_it)
             wrong = [end for end, how in said.items() if (how == "silent") == has_it]

@@ -30,9 +30,9 @@ class OperationError(Exception):
 
 
 def other_owner(found: Mapping[str, Any], stack: str, identity: str) -> tuple[str, str, str] | None:
-    """Project, stack and id of another stack that owns an object; None where none does.
+    """Project, stack and id of another stack that owns an object; None if none does.
 
-    ``identity`` is the id of the stack that this is about; where it is empty, names decide.
+    ``identity`` is the id of the stack that this is about; if it is empty, names decide.
     """
     owner = split_owner(owner_of(found))
     project, other, theirs = owner
@@ -130,7 +130,7 @@ def run_program(
 
 
 def not_running(client: Client, machine: MachinePlan) -> str:
-    """Why nothing can be asked in a machine, and what to do; empty where it runs.
+    """Why nothing can be asked in a machine, and what to do; empty if it runs.
 
     Empty too where Incus does not answer: what it said of the command is then all there is.
     """

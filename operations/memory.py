@@ -99,7 +99,7 @@ def _stt(said: dict[str, Any], keep_alive: str) -> str:
     if not said["answers"]:
         return "does not answer"
     if said["models"] is None:
-        return "does not tell what it has loaded"
+        return "does not say what it has loaded"
     if not said["models"]:
         return "nothing loaded"
     unloads = "never unloads" if keep_alive == "-1" else f"unloads {keep_alive} after its last use"
@@ -126,7 +126,7 @@ _FLUSHED = {
     "cannot": "cannot unload: restart its service in the machine to free its memory",
     "busy": "is busy and kept its model: try again",
     "stays": "kept a model: try again",
-    "restarted": "was restarted, for it did not unload",
+    "restarted": "was restarted, because it did not unload",
 }
 
 

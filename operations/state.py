@@ -16,7 +16,7 @@ _ID = "stack/id"
 
 
 def saved_resources(stack: str) -> list[dict[str, Any]]:
-    """The resources of a stack; none where this checkout has no state, or keeps it elsewhere."""
+    """The resources of a stack; none if this checkout has no state, or keeps it elsewhere."""
     if not os.environ.get("PULUMI_BACKEND_URL", "file://./state").endswith("/state"):
         return []
     try:
@@ -39,5 +39,5 @@ def stack_id(resources: Sequence[Mapping[str, Any]]) -> str:
 
 
 def known_id(stack: str) -> str:
-    """The id of a stack that this checkout has built; empty where it has no state of it."""
+    """The id of a stack that this checkout has built; empty if it has no state of it."""
     return stack_id(saved_resources(stack))

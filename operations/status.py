@@ -129,7 +129,7 @@ def gateway_lines(gateway: dict[str, Any], colour: bool) -> list[str]:
         f"{totals[key]} {words}"
         for key, words in (
             ("retried", "given to another server"),
-            ("refused", "refused: too many wait"),
+            ("refused", "refused: too many waiting"),
             ("failed", "failed"),
         )
         if totals[key]

@@ -66,7 +66,7 @@ def _update(client: Client, machine: MachinePlan) -> dict[str, Any] | str:
     try:
         done = client.run(*words, project=machine.domain, deadline=_DEADLINE)
         if "not known. Known:" in done.stderr:
-            return "its agent is of another version; make up brings this one's"
+            return "its agent is another version; make up installs this one's"
         if done.returncode:
             return done.stderr.strip() or "it said nothing"
         found: dict[str, Any] = json.loads(done.stdout)
@@ -91,5 +91,5 @@ def lines(machine: MachinePlan, said: dict[str, Any] | str) -> list[str]:
     found += [f"  restarted: {', '.join(said['restarted'])}"] if said["restarted"] else []
     if old := said["old"]:
         again = f"incus restart {machine.name} --project {machine.domain}"
-        found.append(f"  still with the old files: {', '.join(old)}; when it suits: {again}")
+        found.append(f"  still using old files: {', '.join(old)}; restart when convenient: {again}")
     return [*found, *(f"  does not work: {each}" for each in said["broken"])]

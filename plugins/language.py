@@ -108,7 +108,7 @@ def run(host: LanguageHost, request: language_pb2.RunRequest) -> language_pb2.Ru
     os.chdir(directory)
     sys.argv = [program, *request.args]
     sys.path[0] = directory
-    # Tasks that an error leaves behind are no news; the error is told.
+    # Tasks that an error leaves behind are not news; the error is reported.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

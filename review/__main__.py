@@ -213,7 +213,7 @@ def _diff(tree: Tree) -> str:
     try:
         return tree.diff()
     except ReviewError as error:
-        return f"It could not be had: {error}"
+        return f"It could not be obtained: {error}"
 
 
 def _remarks(before: _Look, after: _Look) -> Iterator[str]:
@@ -222,7 +222,7 @@ def _remarks(before: _Look, after: _Look) -> Iterator[str]:
     for look in (before, after):
         if not look.same_packages:
             yield (
-                f"The {look.name} commit's requirements.txt is another than that of the checkout, "
+                f"The {look.name} commit's requirements.txt differs from that of the checkout, "
                 "whose packages were used."
             )
 

@@ -49,7 +49,7 @@ class Change:
     """What happens to a resource.
 
     ``name`` is the resource's, such as ``ai-tools/gpu-server/stt_server/service``. ``kind`` is that
-    of the step (``service``) or of the Incus object (``instance``), where it is one. ``drift``:
+    of the step (``service``) or of the Incus object (``instance``), if it is one. ``drift``:
     what somebody changed on the host and `up` restores. ``kept``: it stays on the host although
     the stack gives it up. ``seconds``: what the last start of its role's service took, where that
     service stays what it is.

@@ -33,7 +33,7 @@ _VERBS = {
     Op.REPLACE: "replaced",
     Op.DELETE: "removed",
 }
-#: What is said where nobody looked at the host.
+#: What is said if nobody looked at the host.
 _UNREAD = ("Drift was not checked.", "What fits on the card was not checked")
 #: A preview without a change.
 NONE = Preview(())
@@ -126,7 +126,7 @@ def headline(review: Review) -> str:
     new = [each for each in changes if each.op is Op.CREATE and is_service(each)]
     words += [f"{_count(len(new), 'service')} new"] if new else []
     if drifted := sum(bool(change.drift) for change in changes):
-        words.append(f"drift in {_count(drifted, 'place')} is taken back")
+        words.append(f"drift in {_count(drifted, 'place')} is reverted")
     if spare := [found[1] for note in review.preview.notes if (found := _SPARE.search(note))]:
         least = min(spare, key=lambda text: float(text.split()[0]))
         words.append(f"fits on the card with {least} to spare")
@@ -267,7 +267,7 @@ def _drift(review: Review) -> list[str]:
         for change in review.preview.changes
         for line in change.drift
     ]
-    return _list("**Changed on the host by hand; `up` takes it back:**", lines)
+    return _list("**Changed on the host by hand; `up` reverts it:**", lines)
 
 
 def _card(review: Review) -> list[str]:

@@ -23,7 +23,7 @@ class Weight(IntEnum):
 #: The services by their role: what clients notice of a restart.
 _RESTARTS = {
     "ollama_server": "Ollama restarts: answers that it is writing are cut off",
-    "open_webui": "Open WebUI restarts: its page is away for about ten seconds",
+    "open_webui": "Open WebUI restarts: its page is down for about ten seconds",
     "webui_proxy": "the HTTPS proxy restarts: its connections are cut off",
 }
 #: What an Incus object, or a value that is made once, is called.
@@ -78,7 +78,7 @@ def _of_value(change: Change) -> tuple[Weight, str]:
 
 def _of_hand_over(change: Change) -> tuple[Weight, str]:
     if change.op is Op.DELETE:
-        return Weight.NOTHING, "the AI access changes hands no more"
+        return Weight.NOTHING, "the AI access no longer changes hands"
     text = "other domains' connections to STT and Ollama are cut, and the models are unloaded"
     return Weight.IN_PLACE, f"{text}: the next request waits until its model is loaded"
 
@@ -95,14 +95,14 @@ def _of_object(change: Change, what: str) -> tuple[Weight, str]:
         case Op.CREATE:
             return Weight.IN_PLACE, f"{what} is made"
         case Op.UPDATE if machine and any(_is_of_users(each) for each in change.fields):
-            text = "restarts, with other users on the host: its services are away for some seconds"
+            text = "restarts, with other users on the host: its services are down for some seconds"
             return Weight.RESTART, f"{what} {text}"
         case Op.UPDATE:
             kept = any(each.path == "at destroy" for each in change.fields)
             more = "; `destroy` treats it differently from then on" if kept else ""
             return Weight.IN_PLACE, f"{what} is changed in place{more}"
         case Op.REPLACE if machine:
-            text = "deleted and made again: its services are away until all is installed; its "
+            text = "deleted and made again: its services are down until all is installed; its "
             return Weight.REPLACEMENT, f"{what} is {text}address and its volumes stay"
         case Op.REPLACE if change.kept:
             return Weight.REPLACEMENT, f"{what} stays where it is, and a new, empty one is made"

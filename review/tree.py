@@ -26,7 +26,7 @@ class ReviewError(Exception):
 
 
 def git(root: Path, *words: str, index: Path | None = None) -> bytes:
-    """What git says; with an ``index`` of its own, where it needs one.
+    """What git says; with an ``index`` of its own, if it needs one.
 
     Raises:
         ReviewError: it failed.

@@ -28,7 +28,7 @@ def own_certificate(
 ) -> SecretFiles:
     """An operator's certificate, a file here, and its key, a secret, in two places of a machine.
 
-    Both are written before ``service`` starts anew: one without the other fits nothing.
+    Both are written before ``service`` starts again: one without the other fits nothing.
     """
     certificate = SecretFile(places[0], Path(public).read_text(encoding="utf-8"), owner=owner)
     return SecretFiles([certificate, SecretFile(places[1], key, owner=owner)], service)

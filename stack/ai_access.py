@@ -54,7 +54,7 @@ class AiAccess:
 
 
 def ai_access(settings: Settings, topology: Topology) -> AiAccess | None:
-    """Who has the access; None where it is open to all."""
+    """Who has the access; None if it is open to all."""
     if topology.ai_access != "exclusive":
         return None
     return AiAccess(topology, settings.aiAccess or topology.ai_access_default)
@@ -67,7 +67,7 @@ def ai_machines(domain: DomainPlan) -> list[MachinePlan]:
 
 
 def source_of(flow: Flow, topology: Topology) -> DomainPlan | None:
-    """The domain from whose machines a flow comes; None where it is of none, or of several."""
+    """The domain from whose machines a flow comes; None if it is of none, or of several."""
     return next((each for each in topology.domains if within(flow.sources, each)), None)
 
 

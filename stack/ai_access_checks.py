@@ -60,7 +60,7 @@ def _names(access: AiAccess, settings: Settings, file: str) -> Iterator[Problem]
 
 def _no_candidate(name: str, candidates: list[str], allowed: str) -> str:
     hint = suggest(name, candidates)
-    return f"{show(name)} is no domain that may get the AI access.{hint} {allowed}"
+    return f"{show(name)} is not a domain that may get the AI access.{hint} {allowed}"
 
 
 def _beside(settings: Settings, topology: Topology, file: str) -> Iterator[Problem]:

@@ -183,7 +183,7 @@ def _model(name: str, settings: Settings, engine: Engine) -> tuple[ModelRef, lis
 
 
 def read_directory(name: str, engine: Engine) -> ModelDirectory | None:
-    """What the disk has under a model's name; None where it is not a directory.
+    """What the disk has under a model's name; None if it is not a directory.
 
     A relative name is relative to the directory in which Pulumi runs.
     """

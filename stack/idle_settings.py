@@ -15,7 +15,7 @@ from stack.gateway import gateway_runs
 from stack.own_stt import own_stt
 from stack.role_rules import RoleRules
 
-#: Why a setting has no effect; empty where it has one.
+#: Why a setting has no effect; empty if it has one.
 Rule = Callable[[Declaration], str]
 
 
@@ -62,7 +62,7 @@ def _has_either(declaration: Declaration) -> bool:
 
 
 def _others_are_tried(declaration: Declaration) -> bool:
-    """Whether something else than this stack's own STT servers is tried with the recording."""
+    """Whether something other than this stack's own STT servers is tried with the recording."""
     elsewhere = bool(declaration.settings.webui.stt_url)
     return _has_gateway(declaration) or (elsewhere and _has_webui(declaration))
 
@@ -97,7 +97,7 @@ def _engine_limits(declaration: Declaration) -> str:
 
 
 def _custom(declaration: Declaration) -> str:
-    return "" if declaration.settings.engine == "custom" else "it is of the engine custom"
+    return "" if declaration.settings.engine == "custom" else "it applies only to the engine custom"
 
 
 def _webui_names(declaration: Declaration) -> str:

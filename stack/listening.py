@@ -51,7 +51,7 @@ class Listening:
         return bool({(address, port), (_ANY, port)} & (own | self.proxies))
 
     def missed(self, address: str, port: int) -> Service | None:
-        """The service that has the port, where it does not listen on the address."""
+        """The service that has the port, if it does not listen on the address."""
         return None if self.reached(address, port) else self.services.get(port)
 
 

@@ -19,7 +19,7 @@ from stack.gateway import gateway_runs
 
 
 def own_stt(settings: Settings, topology: Topology, url: str) -> bool | None:
-    """Whether the STT service of this stack at a URL runs; None where none of it is there.
+    """Whether the STT service of this stack at a URL runs; None if none of it is there.
 
     It is a server or a gateway. The path does not count: there is one service on a port.
     """

@@ -120,7 +120,7 @@ def _instead(scheme: str, service: Service, *, near: bool) -> str:
 
 
 def _port(url: str) -> int | None:
-    """The port of a URL; None where it has no valid one."""
+    """The port of a URL; None if it has no valid one."""
     try:
         parts = urlsplit(url)
         return parts.port or WEB_PORTS.get(parts.scheme)

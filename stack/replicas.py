@@ -19,7 +19,7 @@ def replica_conflicts(topology: Topology) -> list[Problem]:
         if machine.machine.count > 1 and not topology.with_role(GATEWAY_ROLE, machine.domain):
             message = (
                 f"makes {machine.machine.count} STT servers, and no machine of the domain has the "
-                f"role {GATEWAY_ROLE}, which puts one address before them. Give it to one, or "
+                f"role {GATEWAY_ROLE}, which puts one address in front of them. Give it to one, or "
                 "remove count."
             )
             problems.append(Problem(f"{machine.place}.count", message))

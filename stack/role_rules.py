@@ -46,7 +46,7 @@ class RoleRules(Protocol):
 
     @property
     def listens(self) -> Callable[[Settings], Mapping[str, int]]:
-        """Its TCP ports by the setting that chooses each; none where it is switched off."""
+        """Its TCP ports by the setting that chooses each; none if it is switched off."""
         ...
 
     @property

@@ -34,8 +34,8 @@ class Unencrypted:
         if self.trusted:
             return f"{said}, over {self.trusted}, which global.trusted_networks names."
         return (
-            f"{said}: whoever is on the way can read recordings and keys. Use https where the "
-            "service has it, or, where you trust the network between the hosts, name it in "
+            f"{said}: whoever is on the way can read recordings and keys. Use https if the "
+            "service has it, or, if you trust the network between the hosts, name it in "
             "global.trusted_networks."
         )
 

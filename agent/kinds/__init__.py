@@ -14,7 +14,7 @@ __all__ = ["Applied", "Kind", "kind_named", "kinds"]
 
 
 def kind_named(name: str) -> type[Kind] | None:
-    """A kind by its name in a spec; None where there is none. No other kind is imported."""
+    """A kind by its name in a spec; None if there is none. No other kind is imported."""
     if name.isidentifier():
         try:
             import_module(f"{__name__}.{name}")

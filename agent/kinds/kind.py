@@ -34,7 +34,7 @@ class Kind:
     """
 
     kind: ClassVar[str]
-    #: Whether a spec may hold secrets. Of such a step the record has only what was ``made``, and
+    #: Whether a spec may hold secrets. The record of such a step has only what was ``made``, and
     #: ``check`` and ``remove`` make do with that.
     takes_secrets: ClassVar[bool] = False
     #: Whether the step restarts when what it needs was restored.
@@ -84,9 +84,9 @@ class Kind:
         """Take away what the step made, except what others may use and data."""
 
     def written(self) -> Sequence[str]:
-        """Files that go once the step does not write them any more."""
+        """Files that go once the step no longer writes them."""
         return []
 
     def paths(self) -> list[str]:
-        """Directories and files of the step that go once no record names them any more."""
+        """Directories and files of the step that go once no record names them now."""
         return []

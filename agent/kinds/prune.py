@@ -1,4 +1,4 @@
-"""Removes models that are not used any more."""
+"""Removes models that are no longer used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Prune(Kind):
             # One that a step works on right now is left to a later run.
             inside = f"/{path.relative_to(machine.root)}"
             with contextlib.suppress(StepError), machine.lock(inside, deadline=0):
-                say(f"removing {name}, a model that is not used any more")
+                say(f"removing {name}, a model that is no longer used")
                 remove(path)
                 removed.append(name)
         return removed

@@ -24,7 +24,7 @@ class Run(Kind):
 
     ``environment_files`` are read by systemd, as a service's are. ``script`` is a shell script,
     run by ``sh -eu``. ``creates`` is a path that is there afterwards; ``check_argv`` is a program
-    that prints a JSON list of ``[field, found, wanted]`` where something differs. ``values`` are
+    that prints a JSON list of ``[field, found, wanted]`` if something differs. ``values`` are
     not used: another value runs the program again. Only they may be secrets, since everybody in
     the machine sees a program's arguments. ``shown``: what it says on stderr goes to the operator
     as it comes.
@@ -48,7 +48,7 @@ class Run(Kind):
     shown: bool = False
     #: Whether it needs the internet.
     online: bool = False
-    #: About what it downloads, for who reads the preview; MB, 0: not known.
+    #: About what it downloads, for whoever reads the preview; MB, 0: not known.
     download: int = 0
     #: How long it may take; s.
     deadline: int = 3600

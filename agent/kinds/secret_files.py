@@ -52,7 +52,7 @@ class SecretFiles(Kind):
         return [secret.path for secret in self.secrets]
 
     def apply(self, machine: Machine, step: str) -> Applied:
-        """Write them; where one changed, restart the service if it runs."""
+        """Write them; if one changed, restart the service if it runs."""
         mine = [secret.file() for secret in self.secrets]
         changed = any(files.read(machine.path(file.path)) != file.content for file in mine)
         for file in mine:

@@ -169,7 +169,7 @@ class Service(Kind):
                 previous.start(machine, previous.deadline)
             raise StepError(
                 f"{step}: the new files could not be written: {error}.",
-                resolution="The files before were put back. Make room, then run up again.",
+                resolution="The previous files were restored. Make room, then run up again.",
                 unchanged=True,
             ) from None
         if stale and self.socket:  # its socket starts this one from now on, and not the one before
@@ -299,11 +299,11 @@ class Service(Kind):
             back = str(error)
         if previous or unknown:
             brief = (
-                f"The new configuration of {step} did not come up healthy ({failure}); the one "
-                "before was put back."
+                f"The new configuration of {step} did not come up healthy ({failure}); the "
+                "previous one was restored."
             )
         else:
-            brief = f"{step} did not come up healthy ({failure}); it was taken away again."
+            brief = f"{step} did not come up healthy ({failure}); it was removed again."
         if back:
             brief += f" That did not work either: {back}."
         lines = "\n".join(f"  {line}" for line in said.splitlines())

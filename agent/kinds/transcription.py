@@ -18,7 +18,7 @@ from agent.words import compared
 
 #: Seconds until a server of another host has to accept a connection.
 _CONNECT_SECONDS = 10
-#: curl's exit status where it does not trust a certificate, and our word for it.
+#: curl's exit status if it does not trust a certificate, and our word for it.
 _CURL_UNTRUSTED, _UNTRUSTED = 60, "untrusted"
 
 
@@ -40,9 +40,9 @@ class Transcription(Kind):
     """``recording`` is posted to ``url`` with the header in ``header_file``; words must come back.
 
     ``words`` are those that it has, and ``error_rate`` is the word error rate that is allowed;
-    where they are empty any words will do, which proves less. ``seconds`` is the recording's
+    if they are empty any words will do, which proves less. ``seconds`` is the recording's
     length. ``device``: what the model has to run on, where ``evidence`` tells it. ``header_file``
-    is empty where the service asks for no key.
+    is empty if the service asks for no key.
     """
 
     kind = "transcription"
@@ -77,7 +77,7 @@ class Transcription(Kind):
         took = round(time.monotonic() - began, 3)
         if not text:
             raise StepError(
-                f"{self.url} transcribed nothing in a recording of spoken words.",
+                f"{self.url} returned no text for a recording of spoken words.",
                 resolution="Is it the right model (stt:model)?",
             )
         try:
@@ -106,8 +106,8 @@ class Transcription(Kind):
     def _text(self, machine: Machine) -> str:
         """What comes back."""
         look = (
-            "It is one of stt:gateway.servers. See there whether it works and whether this machine "
-            "reaches it, or remove it from the setting."
+            "It is one of stt:gateway.servers. Check there whether it works and whether this "
+            "machine reaches it, or remove it from the setting."
             if self.elsewhere
             else f"See journalctl -u {self.unit} in the machine."
         )
@@ -142,7 +142,7 @@ class Transcription(Kind):
                 resolution="Set stt:authentication and stt:apiKey to the same in both stacks.",
             )
         return StepError(
-            f"{self.url} refuses this stack's key (HTTP status 401): its own is another one.",
+            f"{self.url} refuses this stack's key (HTTP status 401): its own is different.",
             resolution="Set stt:apiKey to one value in both stacks (pulumi config set --secret "
             "stt:apiKey), and run make up in both.",
         )

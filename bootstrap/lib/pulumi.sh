@@ -183,7 +183,7 @@ file_has() { grep -q "^$2:" "stacks/Pulumi.$1.yaml" 2>/dev/null; }
 # this user gets into it.
 make_state() {
     mkdir -p -m 700 state
-    chmod go-rwx state 2>/dev/null || say "state/ belongs to another user, and its files may be read by everybody"
+    chmod go-rwx state 2>/dev/null || say "state/ belongs to another user, and everybody may be able to read its files"
 }
 
 # Makes ready what Pulumi needs for a stack's state.
@@ -202,7 +202,7 @@ find_state() {
         die "there is no passphrase here, and stack $1 is shared: all its operators need the same. $ways docs/team.md says how a team makes its first."
     fi
     if file_has "$1" encryptionsalt || has_stack "$1"; then
-        die "stack $1 has secrets of a passphrase that is not here. $ways Where it is lost: docs/team.md, \"A lost passphrase\"."
+        die "stack $1 has secrets of a passphrase that is not here. $ways If it is lost: docs/team.md, \"A lost passphrase\"."
     fi
     [ -z "$READ_ONLY" ] || return 0
     (umask 077; head -c 32 /dev/urandom | base64 >"$PULUMI_CONFIG_PASSPHRASE_FILE")
@@ -219,5 +219,5 @@ is_selected() {
 select_stack() {
     ! is_selected "$1" || return 0
     pulumi stack select "$1" 2>/dev/null || pulumi stack init "$1" ||
-        die "Pulumi has no stack $1 and cannot make it (above: why). Where the passphrase is wrong: name the right one in PULUMI_CONFIG_PASSPHRASE_FILE. Where it is lost: docs/team.md, \"A lost passphrase\"."
+        die "Pulumi has no stack $1 and cannot make it (above: why). If the passphrase is wrong, name the right one in PULUMI_CONFIG_PASSPHRASE_FILE. If it is lost: docs/team.md, \"A lost passphrase\"."
 }

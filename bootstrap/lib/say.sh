@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Talking, failing, and doing things as root: shared by incus.sh and image.sh.
+# Messages, errors, and doing things as root: shared by the scripts of bootstrap/.
 # STT_ROOT is a prefix for the host's own files; only the tests set it.
 
 ROOT=${STT_ROOT:-}
@@ -55,7 +55,7 @@ as_root() {
     fi
 }
 
-# The same for long commands: the output goes to LOG, and a line now and then tells that it lives.
+# The same for long commands: the output goes to LOG, and a progress line is printed now and then.
 as_root_long() {
     why=$1
     shift
@@ -93,7 +93,7 @@ long() {
     return "$rc"
 }
 
-# Ends the long command that runs and all that it started; SIGKILL where nothing needs a last word.
+# Ends the long command that runs and all that it started; SIGKILL if nothing needs to clean up.
 stop_child() {
     [ -n "$child" ] || return 0
     # In this form only: dash does not understand -TERM together with --.
@@ -124,12 +124,12 @@ EOF"
     fi
 }
 
-# take_lock WHO: locks the open file 9; where it is locked, it waits for WHO.
+# take_lock WHO: locks the open file 9; if it is locked, it waits for WHO.
 take_lock() {
     flock -n 9 && return 0
     say "$1, waiting for it"
     flock -w "$LOCK_DEADLINE" 9 ||
-        die "$1, and has not ended in $LOCK_DEADLINE s. See what it does ('ps aux'), end it if it hangs, then run this again."
+        die "$1, and did not finish within $LOCK_DEADLINE s. See what it does ('ps aux'), end it if it hangs, then run this again."
 }
 
 # append_line WHY FILE LINE
@@ -151,7 +151,7 @@ open_log() {
     : >"$LOG"
 }
 
-# failed_step WHAT NEXT: the reason from the log where it is a known one, else its last lines.
+# failed_step WHAT NEXT: the reason from the log if it is a known one, else its last lines.
 failed_step() {
     if grep -qi 'no space left' "$LOG"; then
         die "$1: the disk is full. Free some space ($(df -hP "$ROOT/var" | awk 'NR == 2 { print $4 " free on " $6 }')) and run this again. Log: $LOG"
@@ -166,7 +166,7 @@ failed_step() {
     die "$1. $2 Log: $LOG"
 }
 
-# need_root COMMAND: ends the script where something was left for root.
+# need_root COMMAND: ends the script if something was left for root.
 need_root() {
     [ -n "$plan" ] || return 0
     say "this needs root. Either run:  sudo $1"

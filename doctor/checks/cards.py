@@ -24,7 +24,7 @@ def card(case: Case) -> Iterator[Finding]:
             where = (case.instance(plan) or {}).get("location")
             yield doubtful(
                 "card",
-                f"{plan.name} is on {where}, whose cards are not looked at",
+                f"{plan.name} is on {where}, whose cards are not checked",
                 f"{case.make('doctor')} with stt:connection leading to {where}",
             )
     if not owners:
@@ -78,7 +78,7 @@ def driver(case: Case) -> Iterator[Finding]:
         yield broken(
             "driver",
             f"nvidia-smi fails: {said.last}",
-            "restart the host where the driver was just updated; else install it again",
+            "if the driver was just updated, restart the host; otherwise install it again",
         )
     else:
         with_ollama = bool(case.declaration.topology.with_role(OLLAMA_ROLE))

@@ -24,8 +24,8 @@ def system(case: Case) -> Iterator[Finding]:
     if case.remote:
         yield doubtful(
             "host",
-            f"Incus runs at {case.connection}: of that host only Incus' API is looked at. Not "
-            "looked at: system, clock, disks, NVIDIA driver and toolkit, firewall, routes",
+            f"Incus runs at {case.connection}: only that host's Incus API is checked. Not "
+            "checked: system, clock, disks, NVIDIA driver and toolkit, firewall, routes",
             f"in a checkout on that host: {case.make('doctor')} with stt:connection local",
         )
         return

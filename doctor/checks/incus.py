@@ -61,7 +61,7 @@ def certificate(case: Case) -> Iterator[Finding]:
         end,
         case.facts.ended,
         "on the host: remove /var/lib/incus/server.crt and server.key, restart Incus, and add it "
-        "again where it is a remote (of a cluster: incus cluster update-certificate)",
+        "again if it is a remote (of a cluster: incus cluster update-certificate)",
     )
 
 
@@ -76,7 +76,7 @@ def cluster(case: Case) -> Iterator[Finding]:
     states = case.members
     away = [f"{name} ({state})" for name, state in states.items() if state != "Online"]
     if not states:
-        yield doubtful("cluster", "its members are not told", "see incus cluster list")
+        yield doubtful("cluster", "its members cannot be listed", "see incus cluster list")
     elif [state for state in states.values() if state not in ("Online", "Evacuated")]:
         yield broken(
             "cluster", f"not there: {', '.join(away)}", "start them; see incus cluster list"
@@ -115,7 +115,7 @@ def storage(case: Case) -> Iterator[Finding]:
         return
     space = (case.answer("pool").json or {}).get("space") or {}
     if not space.get("total"):
-        yield good("storage", f"pool {pool} ({pools[pool]['driver']}); it tells no size")
+        yield good("storage", f"pool {pool} ({pools[pool]['driver']}); its size is not known")
         return
     nodes = (case.answer("pool").json or {}).get("inodes") or {}
     share = 1 - nodes.get("used", 0) / nodes["total"] if nodes.get("total") else 1.0

@@ -58,7 +58,7 @@ def _bridge(case: Case, domain: DomainPlan) -> Finding:
 
 
 def _addresses(case: Case, interface: str) -> list[str] | None:
-    """The IPv4 addresses of one of the host's interfaces; None where it does not exist."""
+    """The IPv4 addresses of one of the host's interfaces; None if it does not exist."""
     rows: list[dict[str, Any]] = case.answer("addresses").json or []
     row = next((row for row in rows if row.get("ifname") == interface), None)
     if row is None:
@@ -79,7 +79,7 @@ def subnet(case: Case) -> Iterator[Finding]:
                 f"give {domain.place} another subnet: in {case.declaration.settings.infra}",
             )
         elif case.server or not case.remote:
-            yield good("subnet", f"{domain.subnet} is nobody else's")
+            yield good("subnet", f"{domain.subnet} is not in use elsewhere")
 
 
 def _others(case: Case, domain: DomainPlan) -> list[str]:
@@ -107,7 +107,7 @@ def isolation(case: Case) -> Iterator[Finding]:
     if case.remote or not names:
         return
     if case.answer("bridge_filter").text.strip() == "1":
-        yield good("isolation", "of each other, machines reach the services only")
+        yield good("isolation", "machines reach only the services of each other")
         return
     yield doubtful(
         "isolation",
@@ -128,7 +128,7 @@ def connections(case: Case) -> Iterator[Finding]:
     if root and not missing:
         yield good("connections", "those through a bridge that closes are cut, others are kept")
         return
-    why = f"{' and '.join(missing)} not there" if missing else "not root, and sudo asks"
+    why = f"{' and '.join(missing)} not there" if missing else "not root, and sudo wants a password"
     todo = (
         f"on the host: apt-get install {' '.join('nftables' if m == 'nft' else m for m in missing)}"
         if missing
@@ -159,7 +159,7 @@ def names(case: Case) -> Iterator[Finding]:
 
 
 def _asks_others(case: Case, domain: DomainPlan) -> tuple[str, ...]:
-    """Why a domain's machines can ask other DNS servers, and what to do; empty where not."""
+    """Why a domain's machines can ask other DNS servers, and what to do; empty if not."""
     if case.remote:
         return firewall.REMOTE
     for plan in domain.machines:
@@ -195,7 +195,7 @@ def forwarding(case: Case) -> Iterator[Finding]:
         why = nft.last if nft.there else iptables.last if iptables.there else "no nft, no iptables"
         yield doubtful(
             "forwarding",
-            f"the firewall cannot be looked at: {why}",
+            f"the firewall cannot be examined: {why}",
             "as root on the host: nft list ruleset, or iptables -S FORWARD",
         )
         return

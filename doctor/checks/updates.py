@@ -30,8 +30,9 @@ def updates(case: Case, plan: MachinePlan) -> Iterator[Finding]:
     if waits:
         more = f" and {len(waits) - _NAMED} more" if len(waits) > _NAMED else ""
         names = f"{', '.join(waits[:_NAMED])}{more}"
-        yield doubtful(subject, f"{len(waits)} for security wait: {names}; {when}", todo)
+        noun = "security update is" if len(waits) == 1 else "security updates are"
+        yield doubtful(subject, f"{len(waits)} {noun} waiting: {names}; {when}", todo)
     elif wanted != "off" and since > _DAYS[wanted] * _DAY:
         yield doubtful(subject, f"{when}, and stt:updates is {wanted}", todo)
     else:
-        yield good(subject, f"none for security waits; {when}")
+        yield good(subject, f"no security updates are waiting; {when}")

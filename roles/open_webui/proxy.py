@@ -96,7 +96,7 @@ def _service(context: Context) -> Service:
 
 
 def steps(context: Context) -> list[Step]:
-    """Caddy, the operator's own certificate where there is one, the service."""
+    """Caddy, the operator's own certificate if there is one, the service."""
     user = Step(context.part(f"{NAME}/user"), User(USER, UID, HOME))
     packages = Step(
         context.part(f"{NAME}/packages"),

@@ -110,7 +110,7 @@ _CLEANING = Files(
 
 
 def links(context: Context) -> tuple[str, str]:
-    """The URLs of every Ollama, by semicolons, and of the STT service; empty where there is none.
+    """The URLs of every Ollama, by semicolons, and of the STT service; empty if there is none.
 
     They are those of the domain. Where it has a gateway, that is the STT service; of several
     servers without one it is the machine's own, or the first. One of this stack that is switched

@@ -28,7 +28,7 @@ BODY_SECONDS = 30
 #: Seconds for the head of a request, as at the servers.
 HEAD_SECONDS = 10
 #: How long a transcription may take, and with it all tries of a request. Nobody waits for as long:
-#: of a server that does not answer any more the watcher ends the connections.
+#: of a server that no longer answers the watcher ends the connections.
 ANSWER = "24h"
 #: Bytes of a body that stay in memory; a dictation takes less.
 IN_MEMORY = "1m"
@@ -106,15 +106,15 @@ def _errors(upload_mb: int) -> dict[int, tuple[str, str]]:
     again = f"Retry-After {RETRY_AFTER}"
     too_large = TOO_LARGE.format(upload_mb)
     return {
-        400: (error_body(400, "This is no request that can be read."), ""),
+        400: (error_body(400, "The request could not be parsed."), ""),
         401: (
             error_body(401, WRONG_KEY, code="invalid_api_key"),
             "WWW-Authenticate Bearer",
         ),
         403: (error_body(403, "Only Open WebUI is answered here. Use the output stt_url."), ""),
         404: (error_body(404, "There is no such route here: see /v1/models and /health."), ""),
-        405: (error_body(405, "This route does not know the method."), ""),
-        412: (error_body(412, "This route knows no conditions, such as If-Match."), ""),
+        405: (error_body(405, "This route does not allow the method."), ""),
+        412: (error_body(412, "This route takes no conditions, such as If-Match."), ""),
         413: (error_body(413, too_large, "file"), ""),
         414: (error_body(414, "The address is too long."), ""),
         429: (error_body(429, FULL, code="rate_limit_exceeded"), again),
@@ -266,7 +266,7 @@ def _passed(gateway: Gateway) -> list[str]:
         "proxy_set_header Connection $upgrade_or_close;",
         # The body is whole before a server gets it, and stays until one has answered.
         "proxy_request_buffering on;",
-        # A host's firewall can forget connections while it is written anew: then a server's answer
+        # A host's firewall can forget connections while it is rewritten: then a server's answer
         # comes through only once something was sent to that server again (``service.KEEPALIVE``).
         "proxy_socket_keepalive on;",
         # What a server says goes on at once: server-sent events.

@@ -248,7 +248,7 @@ def _nginx(context: Context) -> Service:
         files=[File(CONFIGURATION, nginx_conf(conf))],
         host=conf.host,
         port=port,
-        # nginx works where no server does, too; the verification asks for one.
+        # nginx works even if no server does; the verification asks for one.
         health=[health],
         deadline=_DEADLINE,
         socket=SOCKET,

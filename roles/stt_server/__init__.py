@@ -70,7 +70,7 @@ def steps(context: Context) -> list[Step]:
     )
     keys = [secrets] if context.settings.asks_key else []
     if context.settings.asks_key and context.declaration.engine.client_keys:
-        # Where there are no clients too: the server would take keys that somebody puts there.
+        # Even if there are no clients: the server would take keys that somebody puts there.
         clients = client_keys_file(context.settings)
         keys.append(Step(context.part(f"{SERVICE}/clients"), clients, [user.name]))
     place, recording = recording_step(context, SERVICE)

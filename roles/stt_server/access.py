@@ -21,7 +21,7 @@ CLIENT_KEY = "stt_server/client/"
 
 
 def api_key(settings: Settings) -> dict[str, str]:
-    """The stack's own key, by its name; none where none is asked for."""
+    """The stack's own key, by its name; none if none is asked for."""
     return {API_KEY: settings.apiKey} if settings.asks_key else {}
 
 

@@ -35,7 +35,7 @@ def recording_step(context: Context, role: str, source: str = "") -> tuple[str, 
     """Where the recording is in the machine, and the step that brings it.
 
     Each role has its own: what one takes away with itself stays there for the other. ``source`` is
-    that of ``stt:check`` where it is empty.
+    that of ``stt:check`` if it is empty.
     """
     source = source or recording_file(context)
     part = "recording" if source == recording_file(context) else "own-recording"
@@ -54,7 +54,7 @@ def duration(recording: str) -> float:
 def expected_words(settings: Settings, service: SttService | None) -> str:
     """What the recording has to come back as; empty: any words will do.
 
-    ``service`` is None where it is somebody else's, whose model is not known.
+    ``service`` is None if it is somebody else's, whose model is not known.
     """
     if settings.check.words is not None:
         return settings.check.words

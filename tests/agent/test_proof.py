@@ -38,7 +38,7 @@ def proof(agent: Any, text: str) -> Transcription:
 
 
 @pytest.mark.parametrize(
-    ("model", "why"), [("MUTE", "transcribed nothing"), ("WRONG", 'heard "no" in a recording')]
+    ("model", "why"), [("MUTE", "returned no text"), ("WRONG", ' as "no": a word error rate')]
 )
 def test_one_that_does_not_transcribe_gives_way_to_the_one_before(
     agent: Any, model: str, why: str
@@ -47,7 +47,7 @@ def test_one_that_does_not_transcribe_gives_way_to_the_one_before(
     agent.apply(STEP, agent.service("a", proof=wanted))
     with pytest.raises(StepError) as caught:
         agent.apply(STEP, agent.service(model, proof=wanted))
-    assert why in caught.value.brief and "the one before was put back" in caught.value.brief
+    assert why in caught.value.brief and "the previous one was restored" in caught.value.brief
     assert caught.value.resolution.startswith("Is it the right model (stt:model)")
     assert caught.value.unchanged
     assert 'MODEL="a"' in agent.systemd.running("engine")
@@ -55,7 +55,7 @@ def test_one_that_does_not_transcribe_gives_way_to_the_one_before(
 
 
 def test_a_first_one_that_does_not_transcribe_is_taken_away(agent: Any) -> None:
-    with pytest.raises(StepError, match="it was taken away again"):
+    with pytest.raises(StepError, match="it was removed again"):
         agent.apply(STEP, agent.service("MUTE", proof=proof(agent, "one")))
     assert agent.systemd.active() == []
 
@@ -101,7 +101,7 @@ def test_it_leaves_the_turn_until_it_has_proven_itself(agent: Any, server: _Serv
     assert server.requests == 0  # it has waited for them
     assert not agent.path(DRAINING).exists()
     server.requests = 1
-    with pytest.raises(StepError, match="the one before was put back"):
+    with pytest.raises(StepError, match="the previous one was restored"):
         agent.apply(STEP, agent.service("MUTE", proof=wanted, drain=drain))
     assert not agent.path(DRAINING).exists()
     assert 'MODEL="b"' in agent.systemd.running("engine") and agent.drift() == []

@@ -90,7 +90,7 @@ def test_a_port_that_is_held_stays_so_while_the_service_restarts(agent: Any) -> 
     agent.apply(STEP, agent.service("b", socket="port"))
     assert changes(agent) == ["restart engine.service"]
     # So it does where the new one does not work, and the old one comes back.
-    with pytest.raises(StepError, match="the one before was put back"):
+    with pytest.raises(StepError, match="the previous one was restored"):
         agent.apply(STEP, agent.service("DIES", socket="port"))
     assert changes(agent) == ["restart engine.service"] * 2
     assert 'MODEL="b"' in agent.systemd.running("engine") and agent.drift() == []
@@ -127,7 +127,7 @@ def test_a_port_stays_held_where_another_service_takes_the_place(agent: Any) -> 
     agent.apply(STEP, agent.service("b", unit="other", socket="port"))
     assert changes(agent) == ["stop engine.service", "restart other.service"]
     assert agent.systemd.active() == agent.systemd.enabled() == ["other.service", "port.socket"]
-    with pytest.raises(StepError, match="the one before was put back"):
+    with pytest.raises(StepError, match="the previous one was restored"):
         agent.apply(STEP, agent.service("DIES", socket="port"))
     assert changes(agent) == [
         *("stop other.service", "restart engine.service", "stop engine.service"),
@@ -138,7 +138,7 @@ def test_a_port_stays_held_where_another_service_takes_the_place(agent: Any) -> 
 
 
 def test_a_first_one_that_holds_its_port_is_taken_away_with_it(agent: Any) -> None:
-    with pytest.raises(StepError, match="it was taken away again"):
+    with pytest.raises(StepError, match="it was removed again"):
         agent.apply(STEP, agent.service("DIES", socket="port"))
     assert agent.systemd.active() == agent.systemd.enabled() == []
     agent.apply(STEP, agent.service("a", socket="port"))
@@ -196,7 +196,7 @@ def test_a_change_that_does_not_work_is_taken_back(agent: Any, word: str, why: s
     with pytest.raises(StepError) as failed:
         agent.apply(STEP, bad)
     message = str(failed.value)
-    assert why in message and "the one before was put back" in message
+    assert why in message and "the previous one was restored" in message
     assert "ValueError: no such model" in message
     assert agent.tree() == before
     assert 'MODEL="a"' in agent.systemd.running("engine")
@@ -205,7 +205,7 @@ def test_a_change_that_does_not_work_is_taken_back(agent: Any, word: str, why: s
 
 def test_a_first_one_that_does_not_work_is_taken_away(agent: Any) -> None:
     (agent.systemd.state / "journal").write_text("bind: Address already in use\n")
-    with pytest.raises(StepError, match="it was taken away again") as failed:
+    with pytest.raises(StepError, match="it was removed again") as failed:
         agent.apply(STEP, agent.service("DIES"))
     assert "Choose another port" in str(failed.value)
     assert agent.tree() == {} and agent.check() == {}
@@ -251,7 +251,7 @@ def test_another_engine_stops_the_old_unit_and_removes_its_files(agent: Any) -> 
 def test_another_engine_that_does_not_work_brings_the_old_unit_back(agent: Any) -> None:
     agent.apply(STEP, agent.service("a"))
     before = agent.tree()
-    with pytest.raises(StepError, match="the one before was put back"):
+    with pytest.raises(StepError, match="the previous one was restored"):
         agent.apply(STEP, agent.service("DIES", unit="other"))
     assert agent.systemd.active() == ["engine.service"] == agent.systemd.enabled()
     assert agent.tree() == before and agent.drift() == []
@@ -273,7 +273,7 @@ def test_without_a_record_the_unit_that_was_there_comes_back(agent: Any) -> None
     agent.apply(STEP, agent.service("a"))
     for record in agent.path("/var/lib/incus-stt/steps").glob("*.json"):
         record.write_text('{"step": "from another time"')
-    with pytest.raises(StepError, match="the one before was put back"):
+    with pytest.raises(StepError, match="the previous one was restored"):
         agent.apply(STEP, agent.service("DIES"))
     assert 'MODEL="a"' in agent.systemd.running("engine")
 
@@ -316,7 +316,7 @@ def test_cut_off_twice_it_still_goes_back_to_what_worked_last(agent: Any) -> Non
         back()
         if agent.cut(number, lambda: agent.apply(STEP, agent.service("a"))) == "done":
             break
-        with pytest.raises(StepError, match="the one before was put back"):
+        with pytest.raises(StepError, match="the previous one was restored"):
             agent.apply(STEP, agent.service("DIES"))
         assert written() == worked and 'MODEL="a"' in agent.systemd.running("engine")
     assert number > 15
@@ -344,11 +344,11 @@ def test_a_version_that_does_not_come_up_leaves_the_database_as_it_was(agent: An
     agent.systemd.starts = starts
     data = ["/srv/engine/data.db", "/srv/engine/data.db-wal"]
     agent.apply("stt/service", agent.service("one", data=data, version="1"))
-    with pytest.raises(StepError, match="the one before was put back"):
+    with pytest.raises(StepError, match="the previous one was restored"):
         agent.apply("stt/service", agent.service("SICK", data=data, version="2", deadline=1))
     assert database.read_text() == "old" and not rest.exists()
     assert 'MODEL="one"' in agent.systemd.running("engine") and agent.drift() == []
     # Another setting of the same version keeps no copy: a database can be large.
-    with pytest.raises(StepError, match="the one before was put back"):
+    with pytest.raises(StepError, match="the previous one was restored"):
         agent.apply("stt/service", agent.service("SICK", data=data, version="1", deadline=1))
     assert database.read_text() == "migrated"

@@ -403,7 +403,7 @@ def test_a_daemon_that_ends_shows_its_log(host: Host) -> None:
     host.daemon("echo database is broken; exit 1")
     done = host.run("incus.sh")
     assert done.returncode == 1
-    assert "    database is broken" in done.stderr and "does not come up" in done.stderr
+    assert "    database is broken" in done.stderr and "did not start" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -296,8 +296,8 @@ def test_who_waits_for_another_build_waits_with_a_deadline(checkout: Checkout) -
         1,
         [
             "incus-stt: another process is getting the Pulumi CLI, waiting for it",
-            "incus-stt: error: another process is getting the Pulumi CLI, and has not ended in "
-            "1 s. See what it does ('ps aux'), end it if it hangs, then run this again.",
+            "incus-stt: error: another process is getting the Pulumi CLI, and did not finish "
+            "within 1 s. See what it does ('ps aux'), end it if it hangs, then run this again.",
         ],
     )
 

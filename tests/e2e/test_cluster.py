@@ -133,11 +133,12 @@ def test_bad_input_is_found_before_anything_is_touched(
     project.write()
     said = refused(project)
     why = (
-        '"nod2" is no member of the cluster. Did you mean "node2"? There are: node1, node2, node3.'
+        '"nod2" is not a member of the cluster. Did you mean "node2"? There are: node1, node2, '
+        "node3."
     )
     assert said.pop(f"{place}.member") == why
     [why] = said.values()
-    assert why.startswith('"@empty" is a group without members, or no group of the cluster.')
+    assert why.startswith('"@empty" is a group without members, or is not a group of the cluster.')
 
     server["member"], aside["member"] = "node2", "@gpu"
     project.machines["other"] = {"member": "node1"}

@@ -232,7 +232,7 @@ def test_a_state_that_was_restored_is_brought_back(small: Project) -> None:
     step = "gpu-server/stt_server"
     others = "(others than this stack's state has, not shown) -> as the state has them"
     assert f"{step}/secrets: secrets: {others}" in small.drift()
-    newer = "something else than this stack's state has -> as it has it"
+    newer = "something other than this stack's state has -> as it has it"
     assert f"{step}/service: applied: {newer}" in small.drift()
     small.up()
     assert key(small) == old and small.transcribe("hello_world").status == 200

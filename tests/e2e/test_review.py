@@ -123,7 +123,7 @@ def test_what_is_removed_and_what_drifted(branch: Project) -> None:
         branch.inside("cp", "-p", "/root/custom.env", variable)
     assert "**1 machine replaced or deleted**" in said
     assert f"- instance <code>{DOMAIN}/other/instance</code>\n" in said
-    assert "**Changed on the host by hand; `up` takes it back:**" in said
+    assert "**Changed on the host by hand; `up` reverts it:**" in said
     assert "BY_HAND" in said
     assert f"- instance <code>{DOMAIN}/other/instance</code>\n" in comment(branch, **NOTHING)
 

@@ -418,7 +418,7 @@ def test_a_version_that_does_not_come_up_leaves_users_and_chats(settled: Project
         said = settled.fails()
     finally:
         module.write_text(before)
-    assert "the one before was put back" in said
+    assert "the previous one was restored" in said
     assert admin.call(f"api/v1/chats/{made}").json["title"] == "before the upgrade"
     assert settled.unchanged()
 

@@ -168,11 +168,11 @@ NAT = {
         (
             {"default": "hom"},
             {},
-            '"hom" is no domain that may get the AI access. Did you mean "hom',
+            '"hom" is not a domain that may get the AI access. Did you mean "hom',
         ),
         ({"default": "ai"}, {}, "ai_access_default: "),
         ({"default": ""}, {}, "global.ai_access_default: is missing: with global.ai_access excl"),
-        ({}, {"aiAccess": "wrk"}, 'stt:aiAccess: "wrk" is no domain that may get the AI access. D'),
+        ({}, {"aiAccess": "wrk"}, 'stt:aiAccess: "wrk" is not a domain that may get the AI acc'),
         ({}, {"aiAccess": "ai"}, "Allowed, by the rules of policy: home, work; or nobody."),
         ({"access": "open"}, {}, 'ai_access_default: is "home", and has no effect: global.ai_a'),
         ({"access": "exclusiv"}, {}, "global.ai_access"),

@@ -181,7 +181,7 @@ def test_without_a_machine_that_runs_it_is_said(
     lines, right = ai_access.verify(declaration)
     assert right
     assert lines[1:] == [
-        f"  {name}: not verified, for no machine runs that its rules are about"
+        f"  {name}: not verified: no machine named in its rules is running"
         for name in ("home", "work")
     ]
 

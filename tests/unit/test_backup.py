@@ -94,11 +94,11 @@ def test_a_cut_off_archive_is_refused(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (None, "cannot be read: No such file"),
-        ("no archive", r"cannot be read: it is no archive of `make backup`"),
+        ("no archive", r"cannot be read: it is not an archive of `make backup`"),
         ({"format": 2, "commit": "abc"}, "has the format 2, and this version reads 1.*commit abc"),
-        ({}, r"is no archive of `make backup`"),
-        ({"format": 1}, r"is no archive of `make backup`"),
-        ([], r"is no archive of `make backup`"),
+        ({}, r"is not an archive of `make backup`"),
+        ({"format": 1}, r"is not an archive of `make backup`"),
+        ([], r"is not an archive of `make backup`"),
     ],
 )
 def test_another_file_is_refused(content: Any, said: str, tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ def test_models_that_the_stack_does_not_name_are_fetched(
     ]
     said = capsys.readouterr().err
     assert "lab/one has Ollama's model qwen3:4b again" in said
-    assert "Ollama's model own is not there again: own: pull model manifest" in said
+    assert "Ollama's model own could not be pulled: own: pull model manifest" in said
 
 
 # Restoring.
@@ -504,7 +504,7 @@ def test_a_restore_names_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match="make restore FILE=…"):
         restore.restore("", "", "", "", force=False)
     target = written(tmp_path)
-    with pytest.raises(OperationError, match="no name of a stack"):
+    with pytest.raises(OperationError, match="is not a stack name"):
         restore.restore(str(target), "../x", "", "", force=False)
 
 

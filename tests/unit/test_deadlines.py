@@ -84,19 +84,19 @@ def way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Egress:
 
 
 def test_who_opens_a_bridge_waits_for_who_closes_it(way: Egress) -> None:
-    said = r"still closes the bridge net-a, after 0 s\. See what it does \(ps aux\)"
+    said = r"is still closing the bridge net-a, after 0 s\. See what it does \(ps aux\)"
     with held(way._file("fetching")), pytest.raises(HostError, match=said), way.open():
         pass
 
 
 def test_who_edits_a_bridge_waits_for_who_edits_it(way: Egress) -> None:
-    said = r"still edits the bridge net-a, after 0 s\. See what it does \(ps aux\)"
+    said = r"is still editing the bridge net-a, after 0 s\. See what it does \(ps aux\)"
     with held(way._file("editing")), pytest.raises(HostError, match=said), way.editing():
         pass
 
 
 def test_who_closes_a_bridge_waits_for_who_closes_it(way: Egress) -> None:
-    said = r"still is to close the bridge net-a, after 0 s\. See what it does \(ps aux\)"
+    said = r"is still waiting to close the bridge net-a, after 0 s\. See what it does \(ps aux\)"
     with held(way._file("closing")), pytest.raises(HostError, match=said):
         way.close_later()
 
@@ -120,11 +120,11 @@ def test_who_edits_volumes_or_moves_machines_waits_for_another_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with alone("moves-lab", 0.1, "moved a machine of lab"):
-        said = r"has not moved a machine of lab in 0 s\. See what it does \(ps aux\)"
+    with alone("moves-lab", 0.1, "move a machine of lab"):
+        said = r"did not move a machine of lab within 0 s\. See what it does \(ps aux\)"
         with (
             pytest.raises(HostError, match=said),
-            alone("moves-lab", 0.1, "moved a machine of lab"),
+            alone("moves-lab", 0.1, "move a machine of lab"),
         ):
             pass
         with alone("moves-other", 0.1, "moved a machine of other"):
@@ -152,6 +152,6 @@ def test_git_that_hangs_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(source_files, "_GIT_DEADLINE", 0.2)
     begun = time.monotonic()
-    with pytest.raises(DeclarationError, match=r"git has not listed its files in 0 s\. See why"):
+    with pytest.raises(DeclarationError, match=r"git did not list its files within 0 s\. See why"):
         source_files.tracked(tmp_path)
     assert time.monotonic() - begun < 30

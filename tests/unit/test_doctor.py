@@ -100,7 +100,7 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         Mark.BROKEN,
         "no inodes",
     ),
-    ({"pool": {}}, "storage", Mark.GOOD, "it tells no size"),
+    ({"pool": {}}, "storage", Mark.GOOD, "its size is not known"),
     ({"networks": []}, "network", Mark.DOUBTFUL, "no bridge net-ai-tools yet"),
     (
         {"networks": [{"name": "net-ai-tools", "managed": False}]},
@@ -133,7 +133,12 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         Mark.BROKEN,
         "10.120.0.0/24 is taken: route 10.120.0.0/16 dev tun0",
     ),
-    ({"routes": [{"dst": "10.120.0.0/24", "dev": "net-ai-tools"}]}, "subnet", Mark.GOOD, "else's"),
+    (
+        {"routes": [{"dst": "10.120.0.0/24", "dev": "net-ai-tools"}]},
+        "subnet",
+        Mark.GOOD,
+        "elsewhere",
+    ),
     ({"inotify": "128"}, "containers", Mark.GOOD, "room for about 12"),
     (
         {"inotify": "19"},
@@ -151,7 +156,7 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         "on the host: apt-get install conntrack",
     ),
     ({"nft": None}, "connections", Mark.DOUBTFUL, "on the host: apt-get install nftables"),
-    ({"user": "1000"}, "connections", Mark.DOUBTFUL, "(not root, and sudo asks)"),
+    ({"user": "1000"}, "connections", Mark.DOUBTFUL, "and sudo wants a password)"),
     ({"user": "1000", "sudo": ""}, "connections", Mark.GOOD, "a bridge that closes are cut"),
     ({}, "DNS", Mark.GOOD, "machines ask no other bridge's DNS server"),
     (
@@ -174,7 +179,7 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         {"nft": Answer(1, "Operation not permitted (you must be root)")},
         "forwarding",
         Mark.DOUBTFUL,
-        "cannot be looked at: Operation not permitted",
+        "cannot be examined: Operation not permitted",
     ),
     ({"nft": None}, "forwarding", Mark.DOUBTFUL, "no nft, no iptables"),
     (
@@ -257,7 +262,7 @@ def _cluster(**states: str) -> dict[str, Any]:
         ({"a": "Online", "b": "Online"}, Mark.GOOD, "2 members online: a, b"),
         ({"a": "Online", "b": "Evacuated"}, Mark.DOUBTFUL, "taken out: b (Evacuated)"),
         ({"a": "Online", "b": "Offline"}, Mark.BROKEN, "not there: b (Offline)"),
-        ({}, Mark.DOUBTFUL, "its members are not told"),
+        ({}, Mark.DOUBTFUL, "its members cannot be listed"),
     ],
 )
 def test_a_cluster(states: dict[str, str], mark: Mark, said: str) -> None:
@@ -334,7 +339,7 @@ def test_what_is_gone_after_it_was_built_is_broken() -> None:
     [
         ("ssh:me@box", "Incus", Mark.BROKEN, "that host has no incus client"),
         ("ssh:me@box", "storage", Mark.BROKEN, "ssh me@box incus storage create default dir"),
-        ("incus:box", "host", Mark.DOUBTFUL, "only Incus' API is looked at. Not looked at: system"),
+        ("incus:box", "host", Mark.DOUBTFUL, "Incus API is checked. Not checked: system"),
     ],
 )
 def test_another_host(connection: str, subject: str, mark: Mark, said: str) -> None:

@@ -68,7 +68,7 @@ def test_who_updates_otherwise_is_not_told_when() -> None:
     case = within(good_case(declared(updates="off")), SERVER, "updates", "asked", value=0)
     assert one(case, "gpu-server updates").mark is Mark.GOOD
     case = within(case, SERVER, "updates", "packages", value=["openssl"])
-    assert "1 for security wait: openssl; never asked" in one(case, "gpu-server updates").found
+    assert "1 security update is waiting: openssl" in one(case, "gpu-server updates").found
     # apt does not say.
     case = within(case, SERVER, "updates", value={})
     assert not [each for each in findings(case) if each.subject == "gpu-server updates"]
@@ -92,11 +92,11 @@ MACHINE_LINES: list[tuple[tuple[str, ...], Any, str, Mark, str]] = [
     (("programs", "base_system/uv"), {"directory": "/x", "description": "uv 0.1"}, "versions",
      Mark.DOUBTFUL, "differs: uv 0.1 (this checkout has uv "),
     (("updates", "packages"), list("abcdefg"), "updates", Mark.DOUBTFUL,
-     "7 for security wait: a, b, c, d, e and 2 more; asked 1 s ago"),
+     "7 security updates are waiting: a, b, c, d, e and 2 more; asked 1 s ago"),
     (("updates", "asked"), NOW - 9 * DAYS, "updates", Mark.DOUBTFUL,
      "asked 9 d 0 h ago, and stt:updates is weekly"),
     (("updates", "asked"), 0, "updates", Mark.DOUBTFUL, "never asked, and stt:updates is weekly"),
-    (("updates", "asked"), NOW - 7 * DAYS, "updates", Mark.GOOD, "none for security waits; asked"),
+    (("updates", "asked"), NOW - 7 * DAYS, "updates", Mark.GOOD, "no security updates are waiting"),
     (("programs",), {}, "versions", Mark.DOUBTFUL, "not there: uv "),
     ((*KEY, "with"), 401, "key", Mark.BROKEN, "refuses the machine's key (401)"),
     ((*KEY, "without"), 200, "key", Mark.BROKEN, "answers without a key too (200)"),

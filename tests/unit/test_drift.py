@@ -386,7 +386,7 @@ def test_what_was_applied_from_a_newer_state_is_drift() -> None:
         assert found.drift[name] == [f"secrets: {others}"], name
     for name in (f"{stt}/service", f"{webui}/service"):
         assert found.drift[name] == [
-            "applied: something else than this stack's state has -> as it has it"
+            "applied: something other than this stack's state has -> as it has it"
         ]
     assert "key-of" not in str(found.drift) + str(found.log)
     # An agent that does not tell its salt is one of an earlier version.

@@ -152,7 +152,7 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
     for environment in ("", "staging"):
         found = problem(tmp_path, lab(subnet="10.7.0.0/16"), environment=environment)
         assert 'subnet: "10.7.0.0/16" is not a /24' in found
-    assert "is there twice" in problem(tmp_path, lab(["a", "a"]))
+    assert "is listed twice" in problem(tmp_path, lab(["a", "a"]))
     assert "at most 8" in problem(tmp_path, lab([f"e{n}" for n in range(9)]))
     long = lab()
     long["domains"] = {"eleven-char": long["domains"]["lab"]}

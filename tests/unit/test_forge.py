@@ -64,7 +64,7 @@ def test_somebody_else_s_comment_is_not_ours_whatever_it_says(
 
 @pytest.mark.parametrize("text", ["", "words", f"words\n{MARKER}", f"{MARKER}\n" + "x" * 70_000])
 def test_only_a_review_is_posted(forge: ForgeServer, run: Run, text: str) -> None:
-    with pytest.raises(SystemExit, match="no comment of `make review`"):
+    with pytest.raises(SystemExit, match="not a comment of `make review`"):
         run("comment", "7", text=text)
     assert not forge.comments
 

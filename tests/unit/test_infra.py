@@ -111,7 +111,7 @@ BAD = {
     ),
     "role twice": (
         "domains:\n" + domain(rest=MACHINES + "{roles: [base_system, base_system]}\n"),
-        "is there twice",
+        "is listed twice",
     ),
     "unknown profile": (
         "domains:\n" + domain(rest=MACHINES + "{profiles: [default, gpu]}\n"),
@@ -176,7 +176,7 @@ BAD = {
         "its subnet 172.60.0.0/24, which follows from global.addressing, is not private. Change "
         "base_octet",
     ),
-    "key is a list": ("domains: {? [a]: b}\n", "a key is not a text"),
+    "key is a list": ("domains: {? [a]: b}\n", "a key is not text"),
     "deep": ("domains: " + "[" * 3000, "more than 50 levels deep"),
     "no character": ('domains: "\\ud800"\n', "an escape that names no character"),
     "no character at all": ('domains: "\\UFFFFFFFF"\n', "an escape that names no character"),

@@ -264,7 +264,7 @@ def test_open_webui_that_hears_other_words_fails(imitation: Imitation, heard: st
     imitation.answers = {SIGN_IN: (200, {"token": "t"}), TRANSCRIBE: (200, {"text": heard})}
     done = program(VERIFY, imitation.url, RECORDING, environment=GIVEN)
     assert (done.returncode, done.stdout) == (1, "")
-    said = f'Open WebUI\'s STT service heard "{heard}" in a recording of "one two three": a word'
+    said = f'Open WebUI\'s STT service transcribed a recording of "one two three" as "{heard}": a'
     assert done.stderr.startswith(said) and "stt:webui.stt_url" in done.stderr
     # Where the words are not known, nothing is proven.
     done = program(VERIFY, imitation.url, RECORDING, environment=GIVEN | {"STT_WORDS": ""})

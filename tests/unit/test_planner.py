@@ -135,7 +135,7 @@ def test_the_advice_is_there_where_the_card_is_full_now() -> None:
         service = declaration.services[0]
         now = [Holder("a game", (gib - 1) * 1024)]
         found = plan_gpu(declaration, service, [card(gib)], [LLAMA], now=now)
-        assert "fits only once some of that is gone" in " ".join(found.warnings)
+        assert "fits only after some of it is freed" in " ".join(found.warnings)
         assert ("do not run a large language model" in " ".join(found.notes)) == told
 
 
@@ -153,7 +153,7 @@ def test_what_is_on_the_card_now_counts_by_name() -> None:
     state = host.machines["ai-tools", "gpu-server"]
     machines = {**host.machines, ("ai-tools", "gpu-server"): replace(state, answers={"ps": ps})}
     log = "\n".join(run("gpu", replace(host, machines=machines), first).log)
-    assert "now Ollama's huge:latest holds 20.0 GiB: fits only once some of that is gone" in log
+    assert "now Ollama's huge:latest holds 20.0 GiB: fits only after some of it is freed" in log
     inside = "0::/lxc.payload.ai-tools_gpu-server/system.slice"
     lines = (
         f"00000000:01:00.0, 10, 5000, {inside}/ollama.service",

@@ -142,7 +142,8 @@ def test_servers_without_a_gateway_are_refused(tmp_path: Path) -> None:
     [said] = problems(declared, tmp_path, {"stt": {"count": 2, "roles": STT}})
     assert said == (
         "domains.lab.machines.stt.count: makes 2 STT servers, and no machine of the domain has the "
-        "role stt_gateway, which puts one address before them. Give it to one, or remove count."
+        "role stt_gateway, which puts one address in front of them. Give it to one, or remove "
+        "count."
     )
 
 

@@ -316,7 +316,7 @@ def test_headlines() -> None:
         "**1 volume deleted, with data**, no services restart, **1 machine replaced or deleted**"
     )
     drifted = Change(SERVICE, Op.UPDATE, "service", drift=("port: 1, not 2",))
-    assert "drift in 1 place is taken back" in headline(reviewed(drifted))
+    assert "drift in 1 place is reverted" in headline(reviewed(drifted))
     assert headline(reviewed(failed="no")) == "the preview fails"
     removed = Change(SERVICE, Op.DELETE, "service")
     assert headline(reviewed(removed, webui)) == (

@@ -121,7 +121,7 @@ def test_a_card_that_two_services_share_is_counted_once(infra: Any) -> None:
 def test_what_ollama_holds_of_a_shared_card_counts_wherever_it_is(infra: Any) -> None:
     machines = {"one": {"roles": STT, **GPU}, "two": {"roles": OLLAMA, **GPU}}
     program = run("gpu", infra=infra(machines, "shared"), ollama={"models": ["mistral"]})
-    assert any("what mistral takes is known once it is pulled" in each for each in program.log)
+    assert any("what mistral takes is known only once it is pulled" in each for each in program.log)
 
 
 def test_another_machine_does_not_replace_the_first(infra: Any) -> None:

@@ -230,7 +230,7 @@ def test_an_upload_ends(
     (tmp_path / "bin" / "incus").write_text(f"#!/bin/sh\n{script}\n")
     monkeypatch.setattr("host.upload.DEADLINE", 1 if "sleep" in script else 60)
     if "sleep" in script:
-        with pytest.raises(HostError, match="has not arrived in 1 s"):
+        with pytest.raises(HostError, match="did not arrive within 1 s"):
             upload(Connection("local"), "lab", "box", AGENT, directory)
     else:
         assert upload(Connection("local"), "lab", "box", AGENT, directory) == ""

@@ -70,7 +70,7 @@ def test_each_machine_is_updated_while_the_bridge_is_open(monkeypatch: pytest.Mo
         "ai-tools/gpu-server: 1 security update",
         "  openssl 1 -> 2",
         "  restarted: speaches.service",
-        "  still with the old files: dbus.service; when it suits: incus restart gpu-server "
+        "  still using old files: dbus.service; restart when convenient: incus restart gpu-server "
         "--project ai-tools",
         "  does not work: speaches.service: it is failed",
         "ai-tools/webui: no security updates",
@@ -125,7 +125,7 @@ def test_a_machine_that_fails_does_not_keep_the_others(monkeypatch: pytest.Monke
         "  E: no network",
         "  Check it.",
         "ai-tools/webui: not updated",
-        "  its agent is of another version; make up brings this one's",
+        "  its agent is another version; make up installs this one's",
     ]
     assert not updates.works("E: no network")
 

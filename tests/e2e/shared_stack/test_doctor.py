@@ -286,4 +286,4 @@ def test_security_updates(project: Project) -> None:
         assert project.inside(*process) != before
         assert project.transcribe("one_two_three").json["text"] == "one two three"
         found = Screen(project).line(subject, "good")
-        assert "none for security waits; asked " in found
+        assert "no security updates are waiting; asked " in found

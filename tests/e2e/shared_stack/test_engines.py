@@ -65,7 +65,7 @@ def test_an_engine_with_a_directory_of_the_operator_s(project: Project, engine: 
     tiny_model(project, engine)
     project.set(engine=engine, model=f"./models/tiny-{engine}", quantization=None, check=None)
     # Its weights are random.
-    assert 'in a recording of "one two three": a word error rate of' in project.fails()
+    assert 'transcribed a recording of "one two three" as' in project.fails()
     project.set(check={"words": ""})
     with under_load(project, "") as load:
         assert "any words will do" in project.up()
@@ -170,9 +170,9 @@ def test_an_engine_of_the_operator_s_own(project: Project) -> None:
     # One that does not come up leaves the old one there.
     unit = engine / "engine.service"
     unit.write_text(unit.read_text().replace("engine.py", "nowhere.py"))
-    assert "the one before was put back" in project.fails()
+    assert "the previous one was restored" in project.fails()
     assert project.health()["STT_MODEL"] == "mine"
-    assert "does not tell what it has loaded" in project.operation("vram")
+    assert "does not say what it has loaded" in project.operation("vram")
 
 
 def test_back_to_the_light_engine_and_the_old_models_are_gone(project: Project) -> None:
@@ -191,7 +191,7 @@ def test_back_to_the_light_engine_and_the_old_models_are_gone(project: Project) 
 def test_a_recording_of_the_operator_s_own_has_to_come_back_as_its_words(project: Project) -> None:
     shutil.copy(project.root / "recordings/hello_world.wav", project.root / "mine.wav")
     project.set(check={"recording": "mine.wav", "words": "four five six"})
-    assert 'heard "hello world" in a recording of "four five six"' in project.fails()
+    assert 'transcribed a recording of "four five six" as "hello world"' in project.fails()
     project.set(check={"recording": "mine.wav", "words": "Hello, world!"})
     project.up()
     check = project.outputs()["stt_check"]
@@ -219,7 +219,7 @@ def test_a_model_that_transcribes_nothing_does_not_replace_the_old_one(project: 
     mute = mute_model(project)
     project.set(model=mute)
     said = project.fails()
-    assert "transcribed nothing" in said and "the one before was put back" in said
+    assert "returned no text" in said and "the previous one was restored" in said
     assert any(model.startswith("tiny-digits-") for model in models(project))
     assert project.health()["model"] == "./models/tiny-digits"
     outputs = project.outputs()

@@ -43,7 +43,7 @@ def test_what_each_change_loses(
             said = project.fails()
     finally:
         file.write_text(text)
-    assert "STT_LANGAUGE" in said and "the one before was put back" in said
+    assert "STT_LANGAUGE" in said and "the previous one was restored" in said
     tell(capsys, "a service that fails at its start", load)
     assert load.failed == 0
     assert load.outage < good + 10
@@ -56,7 +56,7 @@ def test_what_each_change_loses(
     with under_load(project) as load:
         said = project.fails()
     project.inside("systemctl", "stop", "squatter")
-    assert "the one before was put back" in said
+    assert "the previous one was restored" in said
     assert "ddress already in use" in said  # the journal's words
     tell(capsys, "a port that is taken at the last moment", load)
     assert load.answers[-1][1]
