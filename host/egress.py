@@ -40,8 +40,8 @@ _INTERVAL = 0.02
 _CLOSING_DEADLINE = 600
 #: Seconds to wait for whoever edits the bridge: a few calls of Incus.
 _EDITING_DEADLINE = 600.0
-#: Seconds to wait for whoever fetches: a day. What fetches longer hangs: it is killed, and the bridge
-#: closed.
+#: Seconds to wait for whoever fetches: a day. What fetches longer hangs: it is killed, and the
+#: bridge closed.
 _FETCHING_DEADLINE = 86_400.0
 #: Seconds to wait for who only asks whether there is something to fetch.
 _ASKING_DEADLINE = 600.0

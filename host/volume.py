@@ -59,8 +59,8 @@ def _why_not(client: Client, pool: str) -> str:
 
 
 @contextlib.contextmanager
-def alone(what: str, deadline: float, done: str) -> Iterator[None]:
-    """Be the only one on this machine that works on ``what``, a word.
+def alone(what: str, deadline: float, work: str) -> Iterator[None]:
+    """Be the only one on this machine that works on ``what``, a word; ``work`` is what is done.
 
     Raises:
         HostError: another run does not finish in time.
@@ -70,8 +70,8 @@ def alone(what: str, deadline: float, done: str) -> Iterator[None]:
     with place.open("w") as file:
         if not poll(lambda: flock(file.fileno()), deadline):
             raise HostError(
-                f"Another run on this machine did not {done} within {deadline:.0f} s. See what it does "
-                "(ps aux), end it if it hangs, then run up again."
+                f"Another run on this machine did not {work} within {deadline:.0f} s. See what it "
+                "does (ps aux), end it if it hangs, then run up again."
             )
         yield
 

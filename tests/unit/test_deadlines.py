@@ -127,9 +127,9 @@ def test_who_edits_volumes_or_moves_machines_waits_for_another_one(
             alone("moves-lab", 0.1, "move a machine of lab"),
         ):
             pass
-        with alone("moves-other", 0.1, "moved a machine of other"):
+        with alone("moves-other", 0.1, "move a machine of other"):
             pass
-    with alone("moves-lab", 0.1, "moved a machine of lab"):
+    with alone("moves-lab", 0.1, "move a machine of lab"):
         pass
 
 
