@@ -129,6 +129,8 @@ def server_problems(settings: Settings, topology: Topology, there: Publishing) -
         for url in settings.gateway.servers:
             address, its_port = server_address(url)
             end = leads_to(url, there)
+            if is_loopback(address) and STT_ROLE not in gateway.roles:
+                continue  # role_rules says that no server is there
             if is_loopback(address) or is_any(address):
                 end = str(gateway.address), its_port
             if what := taken.get(end):

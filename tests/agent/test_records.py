@@ -366,7 +366,7 @@ def test_the_packed_agent_works(
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    assert call("check") == {"steps": {}, "answers": {}, "salt": ""}
+    assert call("check") == {"steps": {}, "answers": {}, "salt": "", "cards": ""}
     data = {"kind": "files", "spec": encode(Files([File("/etc/ä", "ö\n")]))}
     line = json.dumps(data, ensure_ascii=False).encode()
     assert call("apply", "base/files", "--stack", "mine", text=line) == {}
