@@ -130,7 +130,7 @@ def server_problems(settings: Settings, topology: Topology, there: Publishing) -
             address, its_port = server_address(url)
             end = leads_to(url, there)
             if is_loopback(address) and STT_ROLE not in gateway.roles:
-                continue  # role_rules says that no server is there
+                continue  # stack/asked.py says that no server is there
             if is_loopback(address) or is_any(address):
                 end = str(gateway.address), its_port
             if what := taken.get(end):
