@@ -91,7 +91,7 @@ NASTY = 'x"; flush ruleset; #'
     ],
 )
 def test_nothing_but_names_addresses_and_protocols_gets_to_nft(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"is no |4 octets|Only decimal"):
+    with pytest.raises(ValueError, match=r"is not a |4 octets|Only decimal"):
         rules({**DESIRED, **wrong})
 
 

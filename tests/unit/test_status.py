@@ -88,7 +88,7 @@ def test_a_gateway() -> None:
     shown = lines(answers(gateway=gateway), colour=False)
     assert shown[2:5] == [
         "    12 requests of clients, 1.5 s each, 3 given to another server, 1 refused: too many "
-        "wait",
+        "waiting",
         "    fast (http://10.0.0.1:8000): gets requests for 1 min 1 s, 9 tried, 2 too full for",
         "    slow (http://10.0.0.1:8000): gets none for 5 s (answers 503), 9 tried, 3 failed",
     ]
