@@ -326,7 +326,7 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     )
     needs = [recording.name, context.part(f"{NAME}/administrator"), *last]
     after = [context.part(f"{NAME}/service")]
-    # Another model or key is tried here too.
+    # Another model is tried here too.
     needs += [machine.resource(f"{role}/verify") for machine, role in asked]
     after += [machine.resource(f"{role}/service") for machine, role in asked]
     return [recording, Step(context.part(f"{NAME}/verify"), verify, needs, after)]

@@ -82,7 +82,7 @@ def _verification(context: Context) -> tuple[Step, Step, Transcription]:
     after = [context.part(f"{service.NAME}/{part}") for part in ("watcher", "service")]
     if settings.gateway.tls == "files":
         after.append(context.part(f"{service.NAME}/certificate"))
-    # Another model or key is tried here too.
+    # Another model is tried here too.
     after += [machine.resource(f"{STT_ROLE}/service") for machine in machines]
     step = Step(context.part(f"{service.NAME}/verify"), verify, needs, after)
     return recording, step, verify
