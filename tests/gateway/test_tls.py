@@ -30,6 +30,7 @@ from tests.gateway.gateway import (
     stand_ins,
     start_nginx,
 )
+from tests.hanging import hanging
 from tests.server.server import wait
 
 pytestmark = needs_nginx
@@ -309,10 +310,7 @@ def test_openssl_that_hangs_is_ended(
 ) -> None:
     """The watcher goes on with the certificate that it has, and tries again later."""
     authority.renew()
-    hangs = tmp_path / "openssl"
-    hangs.write_text("#!/bin/sh\nexec sleep 60\n")
-    hangs.chmod(0o755)
-    monkeypatch.setattr(module, "_PROGRAM", str(hangs))
+    monkeypatch.setattr(module, "_PROGRAM", str(hanging(tmp_path / "openssl")))
     monkeypatch.setattr(module, "_DEADLINE", 0.2)
     began = time.monotonic()
     with pytest.raises(OSError, match=r"openssl x509 has not ended in 0 s\. See what keeps the"):

@@ -22,6 +22,7 @@ from host.client import HostError
 from host.egress import Egress
 from host.volume import alone
 from roles.ollama_server.machine import models
+from tests.hanging import hanging
 
 NOT_OURS = {"tests", ".venv", ".git"}
 
@@ -146,9 +147,7 @@ def test_who_pulls_models_waits_for_another_machine(
 
 def test_git_that_hangs_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What counts without git is another list, and so another digest."""
-    git = tmp_path / "git"
-    git.write_text("#!/bin/sh\nexec sleep 60\n")
-    git.chmod(0o755)
+    hanging(tmp_path / "git")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(source_files, "_GIT_DEADLINE", 0.2)
     begun = time.monotonic()
