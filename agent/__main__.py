@@ -193,8 +193,8 @@ def check(machine: Machine) -> dict[str, Any]:
     for step in record.unfinished(machine):
         entry = steps.setdefault(step, {"stack": "", "digest": "", "differences": []})
         entry["differences"].append(vars(Difference("last change", "not finished", "finished")))
-    said = {"steps": steps, "answers": answers, "salt": record.salt(machine)}
-    return {**said, "cards": cards()}
+    salt = record.salt(machine)
+    return {"steps": steps, "answers": answers, "salt": salt, "cards": cards()}
 
 
 def _checked(machine: Machine, each: Record) -> tuple[Kind | None, list[Difference]]:

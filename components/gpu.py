@@ -73,12 +73,12 @@ def plan(declaration: Declaration, host: Host) -> Declaration:
                 answers = list(_answers_of(service.machine, live))
             memory = limit_mib(service.machine.memory, memory_of(live, member))
             here = running if member in ("", live.answers) else {}
-            now = [*here.get(cards[0].pci if cards else "", [])]
+            now = here.get(cards[0].pci if cards else "", [])
         models = [m for user, said in answers for m in user.models(declaration.settings, said)]
         loaded = [h for user, said in answers for h in user.loaded(declaration.settings, said)]
-        now += loaded
+        busy = [*now, *loaded]
         former = _former_type(service, host)
-        made = make_plan(declaration, service, cards, models, beside, now, memory, former)
+        made = make_plan(declaration, service, cards, models, beside, busy, memory, former)
         plans.append(made)
         need = stt_memory(service.model, made.compute_type, service.device)
         if need and service.device == "cuda":
