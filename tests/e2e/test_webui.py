@@ -173,7 +173,7 @@ def test_somebody_dictates_in_a_browser(settled: Project) -> None:
         make_tiny_llm(settled)
     with browser("hello_world") as page:
         enter(page, settled)
-        dictate(page, settled, seconds=3)
+        dictate(page, seconds=3)
         page.wait_for_function("document.querySelector('#chat-input').innerText.trim()")
         assert page.inner_text("#chat-input").strip() == "hello world"
         keep(page, "3-words")
@@ -481,7 +481,7 @@ def test_what_goes_wrong_is_said(settled: Project, tmp_path: Path) -> None:
         with browser("hello_world") as page:
             enter(page, settled)
             page.fill("#chat-input", "written before")
-            dictate(page, settled, seconds=3)
+            dictate(page, seconds=3)
             page.get_by_text("Server Connection Error").first.wait_for()
             page.wait_for_timeout(700)  # it slides in
             keep(page, "5-no-service")
@@ -572,7 +572,7 @@ def test_open_webui_and_the_proxy_call_nobody(project: Project) -> None:
         if CHROMIUM:
             with browser("four_five_six", project.outputs()["webui_ca"]) as page:
                 enter(page, project)
-                dictate(page, project, seconds=3)
+                dictate(page, seconds=3)
                 page.wait_for_function("document.querySelector('#chat-input').innerText.trim()")
     recorder.assert_nobody_was_called()
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from tests.e2e.project import RECORDINGS, ROOT, Answer, Project, post_recording,
 CHROMIUM = shutil.which("chromium") or ""
 #: Screenshots, kept from the last run.
 ARTIFACTS = ROOT / "artifacts"
+#: Chromium gives up what it loads, and what it sends over HTTP/2, whenever a network interface of
+#: the host comes or goes, as those of other tests' machines do.
+INTERFACES_CHANGED = "net::ERR_NETWORK_CHANGED"
 
 
 @dataclass
@@ -67,13 +71,20 @@ def sign_in(project: Project, email: str = "", password: str = "") -> Account:
 def browser(recording: str, certificate: str = "") -> Iterator[Page]:
     """A page of a Chromium whose microphone is a recording; it trusts a CA where one is given."""
     with tempfile.TemporaryDirectory() as home:
+        microphone = Path(home, "microphone.wav")
+        with wave.open(str(RECORDINGS / f"{recording}.wav")) as words:
+            told, frames = words.getparams(), words.readframes(words.getnframes())
+        with wave.open(str(microphone), "wb") as sound:
+            sound.setparams(told)
+            # Somebody waits a moment too; a busy machine starts to record late.
+            sound.writeframes(bytes(told.framerate * told.sampwidth // 2) + frames)
         if certificate:
             store = Path(home, ".pki", "nssdb")
             store.mkdir(parents=True)
             (store / "ca.crt").write_text(certificate)
-            for words in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "incus-stt", "-i"]):
-                file = [str(store / "ca.crt")] if "-i" in words else []
-                done = run("certutil", "-d", f"sql:{store}", *words, *file)
+            for order in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "incus-stt", "-i"]):
+                file = [str(store / "ca.crt")] if "-i" in order else []
+                done = run("certutil", "-d", f"sql:{store}", *order, *file)
                 assert done.returncode == 0, done.stderr
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(
@@ -85,7 +96,7 @@ def browser(recording: str, certificate: str = "") -> Iterator[Page]:
                     "--host-resolver-rules=MAP webui.test 127.0.0.1",
                     "--use-fake-device-for-media-stream",
                     "--use-fake-ui-for-media-stream",  # the person who says yes to the microphone
-                    f"--use-file-for-fake-audio-capture={RECORDINGS / recording}.wav%noloop",
+                    f"--use-file-for-fake-audio-capture={microphone}%noloop",
                 ],
             )
             page = chromium.new_page(viewport={"width": 1200, "height": 700})
@@ -110,8 +121,7 @@ def enter(page: Page, project: Project) -> None:
     page.add_locator_handler(news, lambda button: button.click())
     for _ in range(4):
         page.goto(outputs["webui_url"])
-        # Chromium gives up what it loads whenever a network interface of the host comes or goes,
-        # as those of other tests' machines do; a page without one of its scripts stays empty.
+        # A page without one of its scripts (INTERFACES_CHANGED) stays empty.
         with suppress(PlaywrightTimeoutError):
             page.wait_for_selector("#email, #voice-input-button", timeout=20_000)
             if page.is_visible("#email"):
@@ -124,9 +134,14 @@ def enter(page: Page, project: Project) -> None:
     raise AssertionError(f"{outputs['webui_url']} has shown no microphone button in four tries")
 
 
-def dictate(page: Page, project: Project, seconds: float) -> None:
-    """Press the microphone button, let the recording play, confirm."""
-    page.click("#voice-input-button")
-    page.wait_for_timeout(seconds * 1000)
-    keep(page, "2-listening")
-    page.click("#confirm-recording-button")
+def dictate(page: Page, seconds: float) -> None:
+    """Press the microphone button, let the recording play, confirm, and wait for an answer."""
+    for _ in range(10):
+        page.click("#voice-input-button")
+        page.wait_for_timeout(seconds * 1000)
+        keep(page, "2-listening")
+        with page.expect_request("**/audio/transcriptions") as sent:
+            page.click("#confirm-recording-button")
+        if sent.value.response() or sent.value.failure != INTERFACES_CHANGED:
+            return
+    raise AssertionError(f"{page.url}: Chromium gave up ten dictations: {INTERFACES_CHANGED}")
