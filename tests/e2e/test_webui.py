@@ -46,7 +46,7 @@ from tests.e2e.project import (
     run,
     wait_until,
 )
-from tests.e2e.webui import CHROMIUM, browser, dictate, enter, keep, sign_in
+from tests.e2e.webui import CHROMIUM, browser, dictate, enter, keep, sign_in, visit
 
 DOMAIN, SUBNET, PORT = "stt-e2e-u", "10.213.50", 28150
 UNIT = "open-webui"
@@ -551,7 +551,7 @@ def test_https_with_a_ca_of_its_own(project: Project) -> None:
     assert project.outputs()["webui_check"]["text"] == "one two three"
     if CHROMIUM and run("which", "certutil").returncode == 0:
         with browser("four_five_six", outputs["webui_ca"]) as page:
-            page.goto(f"https://localhost:{PORT}")  # a page that is not trusted is an error
+            visit(page, f"https://localhost:{PORT}")
             assert page.evaluate("window.isSecureContext") is True
             assert page.evaluate("navigator.mediaDevices !== undefined") is True
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
@@ -113,6 +114,18 @@ def keep(page: Page, name: str) -> None:
     page.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
+def visit(page: Page, url: str) -> None:
+    """Open a page; its certificate must be trusted."""
+    for _ in range(10):
+        try:
+            page.goto(url)
+            return
+        except PlaywrightError as error:
+            if INTERFACES_CHANGED not in error.message:
+                raise
+    raise AssertionError(f"{url}: Chromium gave up ten tries: {INTERFACES_CHANGED}")
+
+
 def enter(page: Page, project: Project) -> None:
     """Sign in on the published page, where nobody is yet, and wait for the microphone button."""
     outputs = project.outputs()
@@ -120,7 +133,7 @@ def enter(page: Page, project: Project) -> None:
     news = page.get_by_role("button", name="Okay, Let's Go!")
     page.add_locator_handler(news, lambda button: button.click())
     for _ in range(4):
-        page.goto(outputs["webui_url"])
+        visit(page, outputs["webui_url"])
         # A page without one of its scripts (INTERFACES_CHANGED) stays empty.
         with suppress(PlaywrightTimeoutError):
             page.wait_for_selector("#email, #voice-input-button", timeout=20_000)
