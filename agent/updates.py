@@ -121,9 +121,9 @@ def _restart(machine: Machine) -> tuple[list[str], list[str]]:
     units = [unit for unit in sorted(using_replaced(machine)) if not _NEVER.match(unit)]
     broken: list[str] = []
     for unit in sorted(units, key=lambda name: (name in ours, name)):
-        drain = ours[unit].drain if unit in ours else None
-        with drain.out_of_turn(machine, runs=True) if drain else contextlib.nullcontext():
-            why = _restart_unit(machine, unit, ours.get(unit))
+        service = ours.get(unit)
+        with service.out_of_turn(machine) if service else contextlib.nullcontext():
+            why = _restart_unit(machine, unit, service)
         broken += [f"{unit}: {why}"] if why else []
     return units, broken
 

@@ -76,8 +76,10 @@ class SecretFiles(Kind):
                 machine.run(words, check=False)
             elif systemd.show(machine, service.unit_name).get("ActiveState") == "active":
                 words = ["systemctl", "restart", service.unit_name]
-                machine.run(words, deadline=service.deadline)
-                if failure := service.wait(machine, service.deadline):
+                with service.out_of_turn(machine):
+                    machine.run(words, deadline=service.deadline)
+                    failure = service.wait(machine, service.deadline)
+                if failure:
                     raise StepError(
                         f"{service.unit_name} does not work with its new secrets: {failure}.",
                         resolution=f"See journalctl -u {service.unit} in the machine.",

@@ -125,6 +125,12 @@ class Service(Kind):
         with running.out_of_turn(machine, runs=previous is not None):
             return self._change(machine, step, previous)
 
+    def out_of_turn(self, machine: Machine) -> contextlib.AbstractContextManager[None]:
+        """While it restarts, a gateway gives it no requests; those that it has are waited for."""
+        if self.drain is None:
+            return contextlib.nullcontext()
+        return self.drain.out_of_turn(machine, runs=True)
+
     def _change(self, machine: Machine, step: str, previous: Service | None) -> Applied:
         record = load(machine, step)
         change = Transaction(machine, step)

@@ -93,7 +93,7 @@ def _servers_elsewhere(
 ) -> tuple[list[Step], list[Step]]:
     """The key for them, and a transcription at each of ``stt:gateway.servers``, past the gateway.
 
-    The watcher asks without a key, so one with another key would get its share of the clients.
+    One with another key, or another problem, is named by `up`; the watcher would only leave it out.
     Servers of this stack, whose own machines publish them, are among these: they change first.
     """
     settings, topology = context.settings, context.declaration.topology

@@ -70,7 +70,7 @@ ARTIFACT = Artifact(
 def steps(context: Context, tried: Sequence[str]) -> list[Step]:
     """User, packages, program, keys, watcher, nginx.
 
-    ``tried`` are the steps that try servers, which come before the watcher has them.
+    ``tried`` are the steps that try servers, which come before the watcher has them and their key.
     """
     tls = context.settings.gateway.tls
     directories = [Directory(AUTHORITY, "0700")] if tls == "internal" else []
@@ -91,7 +91,9 @@ def steps(context: Context, tried: Sequence[str]) -> list[Step]:
     )
     found = [user, packages, program, network]
     if context.settings.asks_key:
-        found.append(Step(context.part(f"{NAME}/secrets"), _secrets(context), [user.name]))
+        secrets = context.part(f"{NAME}/secrets")
+        # Another key has to come to a server first: until then every one has the former.
+        found.append(Step(secrets, _secrets(context), [user.name], follows=tried))
     if tls == "files":
         # The watcher sees another one, and nobody waits.
         files = own_certificate(
@@ -118,7 +120,7 @@ def _secrets(context: Context) -> SecretFiles:
     return SecretFiles(
         [
             SecretFile(KEYS, keys_text(tokens), owner=f"{USER}:{USER}"),
-            authorization(AUTHORIZATION),
+            authorization(AUTHORIZATION, f"{USER}:{USER}"),
         ]
     )
 
@@ -160,7 +162,7 @@ def _watcher(context: Context, place: str) -> Service:
     settings = context.settings
     servers = gateway_servers(settings, context.declaration.topology, context.machine)
     authority = _authority(context)
-    files = [KEYS] if settings.asks_key else []
+    files = [KEYS, AUTHORIZATION] if settings.asks_key else []
     if settings.gateway.tls == "files":
         files += [CERTIFICATE, KEY]
     told = {
@@ -171,6 +173,7 @@ def _watcher(context: Context, place: str) -> Service:
         "files": files,
         "port": WATCHER_PORT,
         **({"authority": authority} if authority else {}),
+        **({"authorization": AUTHORIZATION} if settings.asks_key else {}),
     }
     sections = hardened_unit(
         description="Which STT servers the gateway gives requests to",

@@ -48,9 +48,9 @@ def secret_files(service: str) -> SecretFiles:
     )
 
 
-def authorization(path: str) -> SecretFile:
+def authorization(path: str, owner: str = "root:root") -> SecretFile:
     """The stack's own key as a header for curl."""
-    return SecretFile(path, f"Authorization: Bearer {secret(API_KEY)}\n")
+    return SecretFile(path, f"Authorization: Bearer {secret(API_KEY)}\n", owner=owner)
 
 
 def client_keys_file(settings: Settings) -> SecretFiles:

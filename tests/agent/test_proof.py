@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.drain import DRAINING, Drain
+from agent.kinds.secret_files import SecretFile, SecretFiles
 from agent.kinds.transcription import Transcription
 from agent.machine import StepError
 from stt_server import ready
@@ -105,6 +106,21 @@ def test_it_leaves_the_turn_until_it_has_proven_itself(agent: Any, server: _Serv
         agent.apply(STEP, agent.service("MUTE", proof=wanted, drain=drain))
     assert not agent.path(DRAINING).exists()
     assert 'MODEL="b"' in agent.systemd.running("engine") and agent.drift() == []
+
+
+def test_it_leaves_the_turn_for_another_key_too(agent: Any, server: _Server) -> None:
+    agent.apply(STEP, agent.service("a", drain=Drain(server.url, notice=0, deadline=9)))
+
+    def key(value: str) -> SecretFiles:
+        return SecretFiles([SecretFile("/etc/key", value, owner=agent.owner)], STEP)
+
+    agent.apply("stt/secrets", key("one"), secret=True)
+    assert server.requests == 0  # it has waited for them
+    server.requests = 2
+    agent.apply("stt/secrets", key("one"), secret=True)
+    assert server.requests == 2, "nothing restarts"
+    agent.apply("stt/secrets", key("two"), secret=True)
+    assert server.requests == 0 and not agent.path(DRAINING).exists()
 
 
 def test_requests_that_do_not_end_are_not_waited_for_for_ever(agent: Any, server: _Server) -> None:

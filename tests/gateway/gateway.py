@@ -215,6 +215,8 @@ def gateway(
     keys = home / "keys.conf" if key else None
     if keys:
         keys.write_text(keys_text([key, *more_keys]))
+        authorization = home / "authorization"
+        authorization.write_text(f"Authorization: Bearer {key}\n")
     port, watcher_port = free_port(), free_port()
     servers = [
         {"name": f"server-{number}", "address": "127.0.0.1", "port": each, "health": health}
@@ -225,14 +227,15 @@ def gateway(
         "waiting": waiting,
         "upload_mb": upload_mb,
         "home": str(home),
-        "files": [str(keys)] if keys else [],
+        "files": [str(keys), str(authorization)] if keys else [],
+        "authorization": str(authorization) if keys else None,
         "authority": None,
         "port": watcher_port,
     }
     if authority:
         settings["authority"] = {**vars(authority), "directory": str(authority.directory)}
     elif tls:
-        settings["files"] = [tls.certificate, tls.key]
+        settings["files"] = [*settings["files"], tls.certificate, tls.key]  # type: ignore[misc]
     (home / "settings.json").write_text(json.dumps(settings))
     (home / "program").mkdir()
     (home / "program" / "stt_gateway").symlink_to(SOURCE)

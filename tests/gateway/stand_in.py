@@ -2,7 +2,8 @@
 
 CONTROL is a file with JSON, which it reads for every answer: ``health`` (a status), ``path`` (the
 only one that tells it; others are unknown, as with an engine of one's own), ``working`` (s),
-``status`` of its answers to work, ``seconds`` that they take, ``seen`` events of a stream.
+``status`` of its answers to work, ``seconds`` that they take, ``seen`` events of a stream, ``key``
+that it asks for.
 ``GET /v1/stream`` sends events, each once the one before was seen, and ``GET /v1/realtime`` is a
 WebSocket that sends back what it gets.
 """
@@ -51,9 +52,19 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def _refuses(self) -> bool:
+        """Whether it asks for another key than the one that was sent, and says so."""
+        key = control().get("key")
+        if key is None or self.headers["Authorization"] == f"Bearer {key}":
+            return False
+        self._answer(401, {"error": {"message": "the key"}})
+        return True
+
     def do_GET(self) -> None:
         """Health, events, a WebSocket, and what it was sent."""
         asked = control()
+        if self.path.startswith("/v1/") and self.path != asked.get("path") and self._refuses():
+            return
         if self.path in ("/ready", "/health") and "path" in asked:
             self._answer(404, {})
         elif self.path in ("/ready", "/health", asked.get("path")):
@@ -114,6 +125,8 @@ class Handler(BaseHTTPRequestHandler):
                 assert isinstance(parts, list)
                 file = next(p for p in parts if p.get_filename())  # type: ignore[union-attr]
                 body = file.get_payload(decode=True)  # type: ignore[union-attr, assignment]
+            if self._refuses():
+                return
             text = hashlib.sha256(body).hexdigest()
             time.sleep(max(0.0, end - time.monotonic()))
             status = asked.get("status", 200)

@@ -115,6 +115,60 @@ def test_a_new_key_is_taken_without_a_restart(running: Running) -> None:
     wait(lambda: status() == 401, 10)
 
 
+def test_a_server_with_another_key_gets_nothing(running: Running, servers: list[StandIn]) -> None:
+    """As one whose host was away while the key changed: no client is told that its key is wrong."""
+    servers[0].kill()
+    running.wait_for("server-1")
+    servers[0].tell(key="the-former-one")
+    servers[0].start()
+    why = "does not accept the key of this stack"
+    wait(lambda: running.status["servers"][0]["why"] == why, 20)
+    assert {running.post().status_code for _ in range(20)} == {200}
+    servers[1].kill()  # now there is no other one
+    assert running.post().status_code in (502, 503)
+    servers[0].tell(key=KEY)
+    running.wait_for("server-0")
+    assert running.post().status_code == 200
+
+
+def test_another_key_of_a_server_that_works_is_noticed(
+    running: Running, servers: list[StandIn]
+) -> None:
+    servers[0].tell(key="changed-by-somebody")
+    running.wait_for("server-1")
+    servers[0].tell()
+    running.wait_for("server-0", "server-1")
+
+
+def test_another_key_of_the_stack_comes_with_the_servers_that_have_it(
+    running: Running, servers: list[StandIn]
+) -> None:
+    """`up` changes a server, then the gateway, then the others: nobody gets a server's 401."""
+    other = {"Authorization": "Bearer another-key"}
+    servers[0].tell(key="another-key")
+    servers[1].tell(key=KEY)
+    running.wait_for("server-1")
+    assert {running.post().status_code for _ in range(10)} == {200}
+
+    def status() -> int:
+        url = f"{running.url}/v1/audio/transcriptions"
+        return httpx.post(url, content=b"x", headers=other, timeout=30).status_code
+
+    assert status() == 401
+    for name, text in (
+        ("authorization", "Authorization: Bearer another-key\n"),
+        ("keys.conf", keys_text(["another-key"])),
+    ):
+        part = running.home / f"{name}.part"
+        part.write_text(text)
+        part.replace(running.home / name)
+    wait(lambda: status() == 200, 10)
+    assert {status() for _ in range(20)} == {200}
+    running.wait_for("server-0")
+    servers[1].tell(key="another-key")
+    running.wait_for("server-0", "server-1")
+
+
 def test_without_keys_none_is_asked_for(tmp_path: Path, servers: list[StandIn]) -> None:
     with gateway(tmp_path, [servers[0].port], key="") as running:
         assert running.post().status_code == 200

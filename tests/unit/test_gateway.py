@@ -163,6 +163,7 @@ def test_a_change_of_all_servers_comes_to_the_first_one_first(tmp_path: Path) ->
         "lab/two/stt_server/secrets": "lab/one/stt_server/verify",
         "lab/two/stt_server/service": "lab/one/stt_server/verify",
         "lab/front/stt_gateway/watcher": "lab/one/stt_server/verify",
+        "lab/front/stt_gateway/secrets": "lab/one/stt_server/verify",
         "lab/webui/open_webui/service": "lab/front/stt_gateway/service",
     }
     for later, first in before.items():
@@ -171,7 +172,7 @@ def test_a_change_of_all_servers_comes_to_the_first_one_first(tmp_path: Path) ->
 
 
 def test_a_server_elsewhere_is_tried_before_the_watcher_has_it(tmp_path: Path) -> None:
-    """Past the gateway, with this stack's key: the watcher asks without one."""
+    """Past the gateway, with this stack's key."""
     servers = ["http://192.168.1.20:8001", "http://192.168.1.21"]
     found = program(tmp_path, gateway={"servers": servers})
     tried = [f"lab/front/stt_gateway/server-192.168.1.{n}" for n in ("20-8001", "21-80")]
@@ -382,6 +383,9 @@ def test_who_is_in_the_list() -> None:
         text = servers_conf(SETTINGS, serving).splitlines()
         servers = [each for each in text if each.startswith("    server ")]
         assert servers == [*(line.format(n, "") for n in first), *every]
+    refused = servers_conf(SETTINGS, [two], [one])
+    assert line.format(1, "") not in refused and line.format(1, " backup") not in refused
+    assert servers_conf(SETTINGS, [], [one, two]) == servers_conf(SETTINGS, [])
     assert places_conf(SETTINGS) == "limit_conn work 66;\n"
 
 
@@ -486,6 +490,18 @@ def test_one_answer_is_not_enough(answers: list[Answer], serving: bool) -> None:
     assert found.serving is serving
     assert bool(found.why) is not serving
     assert found.usable is (answers[-1] is GOOD)
+
+
+def test_one_that_refuses_the_key_gets_nothing_however_well_it_is() -> None:
+    found = state(GOOD, GOOD)
+    found.take_key(False, 2)
+    assert (found.serving, found.usable, found.may_answer(2), found.since) == (False,) * 3 + (2,)
+    assert "key" in found.why
+    found.take_key(False, 3)
+    found.observe(GOOD, 3)
+    assert (found.since, found.to_cut(100)) == (2, False)
+    found.take_key(True, 4)
+    assert (found.serving, found.why, found.since) == (True, "", 4)
 
 
 def test_one_that_comes_and_goes_is_left_alone_for_longer() -> None:

@@ -19,6 +19,8 @@ SECONDS = 2.0
 STALL_SECONDS = 600
 #: What servers say to ``/ready`` that are not this project's: an engine of the operator's own.
 _NOT_KNOWN = (401, 403, 404, 405)
+#: What is asked with the key, and what servers say to one that they do not accept.
+_WITH_KEY, _KEY_REFUSED = "/v1/models", (401, 403)
 #: Bytes of an answer that are read.
 _LIMIT = 1 << 16
 
@@ -62,11 +64,23 @@ async def ask(server: Server, seconds: float = SECONDS) -> Answer:
         return Answer(Kind.REFUSED, f"cannot be reached: {why}")
 
 
-async def _get(server: Server, path: str) -> tuple[int, bytes]:
+async def accepts(server: Server, authorization: str, seconds: float = SECONDS) -> bool | None:
+    """Whether a server accepts the key of a header; None: it did not say."""
+    try:
+        async with asyncio.timeout(seconds):
+            status, _ = await _get(server, _WITH_KEY, authorization)
+    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return None
+    # Other errors are not about the key; an engine of the operator's own may not know the path.
+    return None if status >= 500 else status not in _KEY_REFUSED
+
+
+async def _get(server: Server, path: str, authorization: str = "") -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection(server.address, server.port, limit=_LIMIT)
     try:
-        head = f"GET {path} HTTP/1.1\r\nHost: {server.place}\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode())
+        head = f"GET {path} HTTP/1.1\r\nHost: {server.place}\r\nConnection: close\r\n"
+        header = f"{authorization}\r\n" if authorization else ""
+        writer.write(f"{head}{header}\r\n".encode())
         status = (await reader.readline()).split(b" ", 2)
         if len(status) < 2 or not status[0].startswith(b"HTTP/"):
             raise ValueError

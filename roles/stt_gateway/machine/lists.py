@@ -8,22 +8,26 @@ from collections.abc import Collection
 from .settings import Server, Settings
 
 
-def servers_conf(settings: Settings, serving: Collection[Server]) -> str:
+def servers_conf(
+    settings: Settings, serving: Collection[Server], refusing: Collection[Server] = ()
+) -> str:
     """The servers, those in ``serving`` first: they get the requests, the least busy one first.
 
     Every server stands there once more as ``backup``: a request that all of the first have failed
     goes there. So one that works since a minute ago has its servers even where the list that it
     was accepted with has become wrong, and may go to a server twice that has come back. nginx marks
     none as failed by itself (``max_fails=0``): it would call all of them dead after one bad moment.
+    Those in ``refusing`` refuse the key: they get nothing while there is another one.
     """
-    first = [each for each in settings.servers if each in serving] or settings.servers
+    every = [each for each in settings.servers if each not in refusing] or settings.servers
+    first = [each for each in every if each in serving] or every
     lines = [
         "# Made by the watcher of the gateway, again and again.",
         "upstream stt {",
         "    zone stt 256k;",
         "    least_conn;",
         *(f"    server {each.place} max_fails=0;" for each in first),
-        *(f"    server {each.place} max_fails=0 backup;" for each in settings.servers),
+        *(f"    server {each.place} max_fails=0 backup;" for each in every),
         "}",
         "map $host $each_server {",
         f"    default '{_each_server(settings)}';",

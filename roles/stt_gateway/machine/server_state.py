@@ -26,8 +26,10 @@ class ServerState:
     """A server in the watcher's eyes; all times are seconds of one clock."""
 
     def __init__(self, now: float) -> None:
-        #: Whether it is in the list; before its first answer it is not known.
-        self.serving = False
+        #: By its answers; before the first one it is not known.
+        self._works = False
+        #: Whether it refuses the stack's key, and so everything that the gateway passes on.
+        self.refuses_key = False
         self.since = now
         self.last = Answer(Kind.SILENT, "was not asked yet")
         self._known = self._changed = False
@@ -51,24 +53,34 @@ class ServerState:
         if not self._known:
             self._known = True
             self._turn(good, now)
-        elif self.serving and self._bad >= _BAD:
+        elif self._works and self._bad >= _BAD:
             if not self._changed:
                 self._falls.append(now)
             self._turn(False, now)
-        elif not self.serving and self._good >= self._needed(now):
+        elif not self._works and self._good >= self._needed(now):
             self._turn(True, now)
 
-    def _turn(self, serving: bool, now: float) -> None:
-        self.serving, self.since = serving, now
+    def take_key(self, accepted: bool, now: float) -> None:
+        """Take into account whether it accepts the stack's key."""
+        if self.refuses_key == accepted:
+            self.refuses_key, self.since = not accepted, now
+
+    def _turn(self, works: bool, now: float) -> None:
+        self._works, self.since = works, now
 
     def _needed(self, now: float) -> int:
         self._falls = [fall for fall in self._falls if now - fall < _RECENT]
         return min(_GOOD << max(len(self._falls) - 1, 0), _MOST_GOOD)
 
     @property
+    def serving(self) -> bool:
+        """Whether it is in the list."""
+        return self._works and not self.refuses_key
+
+    @property
     def usable(self) -> bool:
         """Whether it may be asked where no other one is left: its last answer was good."""
-        return self.last.kind is Kind.GOOD
+        return self.last.kind is Kind.GOOD and not self.refuses_key
 
     def may_answer(self, now: float) -> bool:
         """Whether requests are let in for it, if no other server works.
@@ -77,12 +89,14 @@ class ServerState:
         ``up`` changes one after the other. Or ``up`` changes this one: requests wait at its port,
         which systemd holds.
         """
+        if self.refuses_key:
+            return False
         changes = self._changed and now - self._drained < _CHANGE
         return changes or now - self._was_good < _NEWS
 
     def to_cut(self, now: float) -> bool:
         """Whether its connections are to be ended: nothing will come of them."""
-        if self.serving:
+        if self._works:
             return False
         if self.last.kind is Kind.STALLED:
             return True
@@ -93,4 +107,6 @@ class ServerState:
         """Why it gets nothing; empty where it does."""
         if self.serving:
             return ""
+        if self._works:
+            return "does not accept the key of this stack"
         return self.last.why or "has just come back"

@@ -31,6 +31,8 @@ class Settings:
     ``waiting``: requests that may wait at each server. ``upload_mb``: MiB that a request may have.
     ``home`` is nginx's directory, ``files`` are what it has to read again after a change, ``port``
     is where the watcher answers on the loopback. ``authority`` makes nginx's certificate, if any.
+    ``authorization`` has the header with the stack's key, which every server has to accept; None:
+    no key is asked for.
     """
 
     servers: tuple[Server, ...]
@@ -40,6 +42,7 @@ class Settings:
     files: tuple[Path, ...]
     port: int
     authority: Authority | None = None
+    authorization: Path | None = None
 
     @property
     def places(self) -> int:
@@ -60,7 +63,11 @@ def read_settings(file: Path) -> Settings:
         home, files = Path(data.pop("home")), tuple(map(Path, data.pop("files")))
         if told := data.pop("authority", None):
             told = Authority(Path(told.pop("directory")), **told)
-        settings = Settings(servers=servers, home=home, files=files, authority=told, **data)
+        if header := data.pop("authorization", None):
+            header = Path(header)
+        settings = Settings(
+            servers, home=home, files=files, authority=told, authorization=header, **data
+        )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file} is not a file of settings: {error}") from None
     if not servers:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .counts import Counts
-from .health import ask
+from .health import Kind, accepts, ask
 from .lists import places_conf, servers_conf
 from .server_state import INTERVAL, ServerState
 from .settings import Server, Settings
@@ -25,6 +26,8 @@ from .settings import Server, Settings
 log = logging.getLogger("stt_gateway")
 #: Seconds between two looks at the certificate.
 RENEWAL = 3600.0
+#: Seconds between two looks at whether a server that works accepts the key.
+KEY_INTERVAL = 10.0
 #: Seconds that the end of a server's connections may take; meanwhile nobody asks the server.
 _CUT_SECONDS = 10.0
 
@@ -38,6 +41,7 @@ class Watcher:
         now = time.monotonic()
         self.states = {server: ServerState(now) for server in settings.servers}
         self.counts = Counts(server.place for server in settings.servers)
+        self._key_asked = dict.fromkeys(settings.servers, -math.inf)
         self._written: dict[str, str] = {}
         self._versions: dict[Path, tuple[int, int, int]] = {}
         self._full = False
@@ -76,11 +80,27 @@ class Watcher:
     async def _ask(self, server: Server) -> None:
         answer = await ask(server)
         state = self.states[server]
-        before = state.serving
+        before, was = state.serving, state.last.kind
+        if answer.kind is Kind.GOOD:
+            late = time.monotonic() - self._key_asked[server] >= KEY_INTERVAL
+            # Before one that comes back gets anything.
+            if state.refuses_key or was is not Kind.GOOD or late:
+                await self._ask_with_key(server)
         state.observe(answer, time.monotonic())
         if state.serving != before:
             said = "gets requests" if state.serving else f"gets no requests: it {state.why}"
             log.info("%s (%s) %s", server.name, server.place, said)
+
+    async def _ask_with_key(self, server: Server) -> None:
+        """Whether it accepts the stack's key: it would answer 401 to its share of the clients."""
+        if self.settings.authorization is None:
+            return
+        with contextlib.suppress(OSError):  # it is not written yet
+            header = self.settings.authorization.read_text(encoding="utf-8").strip()
+            accepted = await accepts(server, header)
+            self._key_asked[server] = time.monotonic()
+            if accepted is not None:
+                self.states[server].take_key(accepted, time.monotonic())
 
     # What nginx reads
 
@@ -96,7 +116,9 @@ class Watcher:
         self._put(home / f"health/{there}.json", said + "\n")
         (home / f"health/{gone}.json").unlink(missing_ok=True)
         self._written.pop(f"{gone}.json", None)
-        changed = self._put(home / "servers.conf", servers_conf(self.settings, serving or usable))
+        refusing = [server for server, state in self.states.items() if state.refuses_key]
+        servers = servers_conf(self.settings, serving or usable, refusing)
+        changed = self._put(home / "servers.conf", servers)
         if self._put(home / "places.conf", places_conf(self.settings)) or changed:
             self._reload()
 
@@ -162,6 +184,9 @@ class Watcher:
             if versions != self._versions:
                 log.info("the keys or the certificate have changed")
                 self._versions = versions
+                # With the new keys nginx gets the servers that accept them.
+                await asyncio.gather(*(self._ask_with_key(server) for server in self.states))
+                self.write()
                 self._reload()
             self._mark_full()
             await asyncio.sleep(INTERVAL)
