@@ -34,6 +34,7 @@ from stack.checks import (
     topology_conflicts,
     unknown_engine,
 )
+from stack.device_names import device_name_problems
 from stack.gateway import gateway_problems
 from stack.published import declared_hosts, port_conflicts
 from stack.reach import reach_problems
@@ -132,6 +133,7 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
         problems += own_loopbacks(settings, topology)
         problems += gateway_problems(settings, topology)
         problems += role_conflicts(settings, topology, roles)
+        problems += device_name_problems(settings, topology, roles, str(file))
         problems += reach_problems(settings, topology, roles, str(file))
         problems += port_conflicts(settings, topology, declared_hosts(topology), str(file))
         problems += replica_conflicts(topology)

@@ -140,9 +140,7 @@ def _listeners(settings: Settings, topology: Topology, file: str) -> Iterator[_L
     webui = topology.with_role(WEBUI_ROLE)
     for machine in topology.machines:
         devices = topology.devices_of(machine)
-        own = machine.machine.devices
-        if webui == [machine] and settings.webui.publish and "publish" not in own:
-            devices.pop("publish", None)  # that of the role, which has the name
+        if webui == [machine] and settings.webui.publish:
             yield _Listener("stt:webui.publish", f"tcp:{settings.webui.publish}", machine)
         for name, device in devices.items():
             if is_proxy(device) and not listens_inside(device):

@@ -40,6 +40,11 @@ class RoleRules(Protocol):
         ...
 
     @property
+    def caches(self) -> Mapping[str, str]:
+        """The same for those that several machines share."""
+        ...
+
+    @property
     def data(self) -> Collection[str]:
         """Its volumes that hold what cannot be fetched again."""
         ...

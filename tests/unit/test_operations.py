@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
+from declaration.stack_file import read_stack_file
 from host.client import Client, HostError
 from operations import memory, stack, status
 from operations.host import OperationError
 from operations.measure import measure, models_to_measure, table
 from operations.targets import key_targets, stt_targets
-from tests.unit.values import STACKS, declared
+from roles import ROLES
+from stack.declare import declare
+from tests.unit.program import run
+from tests.unit.values import DEFAULTS, STACKS, declared
 
 
 @pytest.fixture
@@ -58,6 +63,24 @@ def test_make_stt_is_about_the_role_and_what_it_needs() -> None:
         stt_targets(declared(enabled=False))
     assert "**::stt_server/key" not in stt_targets(declared(authentication="none"))
     assert "**::stt_server/client/tv" in stt_targets(declared(clients=["tv"]))
+
+
+@pytest.mark.parametrize("name", [path.suffixes[0][1:] for path in STACKS.glob("Pulumi.*.yaml")])
+def test_make_stt_names_whatever_its_targets_need(name: str, root: Path) -> None:
+    """Pulumi refuses targets that depend on what is new and no target."""
+    shutil.copytree(STACKS, root / "stacks", dirs_exist_ok=True)
+    values = {**DEFAULTS, **read_stack_file(root, name).values}
+    declaration = declare(values, ROLES, ROOT)
+    targets = [each.removeprefix("**::") for each in stt_targets(declaration)]
+    program = run(name)
+
+    def is_target(name: str) -> bool:
+        return any(fnmatch(name, target) for target in targets)
+
+    assert any(map(is_target, program.commands))
+    for each, command in program.commands.items():
+        if is_target(each):
+            assert not [need for need in command.dependencies if not is_target(need)], each
 
 
 def test_a_key_of_the_operator_s_own_is_not_rotated(root: Path) -> None:
