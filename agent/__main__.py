@@ -252,7 +252,7 @@ def _options(words: Sequence[str]) -> dict[str, str]:
     """From the words: ``verb``, ``step``, ``stack`` and ``root``; ``names`` with spaces between.
 
     Raises:
-        SystemExit: it is none.
+        SystemExit: the words are not a call of the agent.
     """
     options, rest = {"stack": "", "root": "/"}, list(words)
     for name in options:  # argparse takes 4 ms to import

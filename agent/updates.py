@@ -108,7 +108,7 @@ def _apt(machine: Machine, words: Sequence[str], what: str) -> None:
         raise StepError(
             f"apt-get could not {what}.",
             details=last_lines(done.stderr or done.stdout, 5),
-            resolution="Check that the machine reaches its package sources, then again.",
+            resolution="Check that the machine reaches its package sources, then run this again.",
         )
 
 

@@ -131,7 +131,9 @@ class Archive:
         except (OSError, tarfile.TarError) as error:
             raise _damaged(self._shown, str(error)) from None
         if known is None or stream is None:
-            raise OperationError(f"{self._shown} lacks {name}: use a whole copy of the archive.")
+            raise OperationError(
+                f"{self._shown} is incomplete: {name} is missing. Use a complete copy."
+            )
         total = hashlib.sha256()
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file, stream:

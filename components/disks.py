@@ -7,7 +7,7 @@ from stack.declare import Declaration
 
 
 def warnings(declaration: Declaration, live: Live) -> list[str]:
-    """Sizes in a pool that may take no notice of them, and says nothing then (Incus 6.0)."""
+    """Disk sizes that the pool may silently ignore (Incus 6.0)."""
     pool = declaration.settings.pool
     sized = [plan.full_name for plan in declaration.topology.machines if plan.machine.disk]
     if not sized or live.pools.get(pool) != "dir":

@@ -50,7 +50,7 @@ def obstacles(declaration: Declaration, live: Live, placement: Placement) -> lis
 def plan(declaration: Declaration, host: Host) -> Declaration:
     """The declaration with the compute types chosen; says what fits.
 
-    What is left as it is is planned for as where the host cannot be read.
+    Services that are left alone are planned as if the host could not be read.
 
     Raises:
         DeclarationError: it does not fit, or the card cannot run it, and ``stt:force`` is not set.

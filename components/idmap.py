@@ -147,6 +147,6 @@ def _disks(plan: MachinePlan) -> str:
     if not kept:
         return ""
     return (
-        f" Files of the host in its devices {', '.join(kept)} keep their owners, who are nobody in "
-        "it then: give the devices shift: true (docs/security.md)."
+        f" Files of the host in its devices {', '.join(kept)} keep their owners, and in it "
+        "they belong to nobody: give the devices shift: true (docs/security.md)."
     )

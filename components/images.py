@@ -26,6 +26,6 @@ def warnings(declaration: Declaration, host: Host) -> Iterator[str]:
             image = config.get("image.description") or "an image that does not say its name"
             yield (
                 f"{plan.full_name} is taken over as it is, made from {image}: stt:image "
-                f"({settings.image}) is for machines that are made. To have it made again: "
+                f"({settings.image}) applies only to machines that `up` creates. To recreate it: "
                 f"incus delete --force --project {plan.domain} {plan.name}"
             )

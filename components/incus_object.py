@@ -45,7 +45,7 @@ def egress_command(host: Host, bridge: str, *options: str) -> str:
 
 
 def _without_fetching(host: Host, bridge: str, found: list[Difference]) -> list[Difference]:
-    """The drift of a bridge without its being open because somebody fetches something now."""
+    """The drift of a bridge, apart from its being open while something is fetched."""
     way_out = ("config.raw.dnsmasq", "config.security.acls")
     rest = [each for each in found if each.field not in way_out]
     if len(rest) == len(found):
@@ -92,7 +92,7 @@ def find_drift(
 
 
 def _owner(host: Host, name: str, actual: Mapping[str, Any]) -> list[Difference]:
-    """Another owner than the stack has noted; an object from before there was one has none."""
+    """The owner, if it is not the recorded one; objects older than owner marks have none."""
     ours = host.known_owner if host.state.stack else "this stack"
     noted = "--owner" in (host.outputs(name) or {"create": "--owner"}).get("create", "")
     return compare("owner", ours, owner_of(actual)) if noted else []

@@ -33,8 +33,8 @@ class Placement:
         return [
             *(
                 f"{domain} is left as it is: its machines are on {member.name}, which is "
-                f"{member.condition}. {member.way_back} What has changed meanwhile comes with the "
-                "next up."
+                f"{member.condition}. {member.way_back} The next up applies what has changed in "
+                "the meantime."
                 for domain, member in self.left.items()
             ),
             *(

@@ -39,7 +39,7 @@ def _has_figure(engine: str) -> bool:
 
 
 def _restarts(host: Host, step: Step, steps: Sequence[Step], before: Mapping[str, Any]) -> bool:
-    """Whether it differs from what the state has, or its machine does, or its secrets there."""
+    """Whether the step, its machine or its secrets differ from the state."""
     if host.is_left(step.name):
         return False
     drifted = any(

@@ -201,7 +201,8 @@ class Settings(StrictModel):
     limits: Limits = setting(Limits(), "What the STT service accepts from all its clients together")
     check: Check = setting(Check(), "What proves that the STT service transcribes")
     force: Flag = setting(
-        False, "`true` tries what the planner says does not fit on the card, with a warning"
+        False,
+        "`true` tries what does not fit on the card according to the planner; the preview warns",
     )
     custom: Custom = setting(Custom(), "An engine of your own, for `stt:engine: custom`")
     host: Annotated[IPv4Address, BeforeValidator(check_text)] = setting(
@@ -268,7 +269,7 @@ class Settings(StrictModel):
     updates: Literal["daily", "weekly", "monthly", "off"] = setting(
         "weekly",
         "How often you run `make updates`, for the distribution's security updates in the "
-        "machines; `make doctor` says if that is longer ago",
+        "machines; `make doctor` says when it is overdue",
     )
     protect: Flag = setting(
         False, "`true` refuses `destroy`, and every change that would delete something"

@@ -61,9 +61,9 @@ class Webui(StrictModel):
     names: Names = names_setting()
     origins: list[Annotated[Text, AfterValidator(_check_origin)]] = setting(
         [],
-        "Further addresses under which browsers reach Open WebUI. From others it refuses the "
-        "connection on which answers come. It knows those of its machine, `localhost`, `publish` "
-        "and, with HTTPS, `names`",
+        "Further addresses under which browsers reach Open WebUI. Pages at any other address do "
+        "not get the connection that carries answers. It knows those of its machine, `localhost`, "
+        "`publish` and, with HTTPS, `names`",
         allowed="a list of addresses without a path, such as `[http://192.168.1.5:3000]`",
     )
     certificate: PemFile = certificate_setting()

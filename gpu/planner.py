@@ -157,8 +157,8 @@ def plan_gpu(
     need = stt_memory(model, kind, "cuda")
     if need is None:
         warning = (
-            f"{machine}: it is not known what {model.name} takes of {card}; whether it fits was "
-            "not checked. `make vram` shows it once it runs"
+            f"{machine}: how much memory {model.name} needs on {card} is not known, so whether it "
+            "fits was not checked. `make vram` shows it once it runs"
         )
         return GpuPlan(kind, (*notes, *_advice(service, cards, ollama)), (warning,), problems)
     asking = _Asking(declaration, service, kind, need, allowed, now)
@@ -266,7 +266,7 @@ def _judge(
     sizes += "".join(f"; {each}" for each in holders)
     unknown = tuple(
         f"{machine}: what {each.name} takes is known only once it is pulled; it is not counted. "
-        "With a size in its name, such as llama3.2:3b, it is known before"
+        "If its name has a size, as llama3.2:3b does, that is known beforehand"
         for each in ollama
         if not each.mib
     )

@@ -125,7 +125,7 @@ def checked(bridge: str) -> str:
     """A bridge's name.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not the name of a bridge.
     """
     if not _BRIDGE.fullmatch(bridge):
         raise ValueError(f"{bridge!r} is not a bridge name")

@@ -136,8 +136,8 @@ def connections(case: Case) -> Iterator[Finding]:
     )
     yield doubtful(
         "connections",
-        f"what a machine opened while its bridge was open stays so ({why}), and answers can be "
-        "lost while up opens a bridge",
+        f"connections that a machine opened while its bridge was open stay open ({why}), and "
+        "answers can be lost while up opens a bridge",
         f"{todo} (docs/security.md)",
     )
 

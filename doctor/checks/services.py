@@ -50,14 +50,14 @@ def _service(
         return broken(subject, f"does not run: {state}{error}", todo)
     if not healthy:
         todo = f"{journal}; then {case.make('up')}, or restart it"
-        return broken(subject, f"runs, and does not answer on port {each['port']}{error}", todo)
+        return broken(subject, f"runs, but does not answer on port {each['port']}{error}", todo)
     model = f", {each['model']}" if each.get("model") else ""
     kind = f" in {each['compute_type']}" if each.get("compute_type") else ""
     device = each.get("device") or ""
     shown = f"{model}{kind}{f' on {device}' if device else ''}"
     if device == "cpu" and step.startswith(f"{STT_ROLE}/") and _declared(case, plan) == "cuda":
         todo = f"{case.into(plan, 'nvidia-smi')}; docs/troubleshooting.md, The GPU is not used"
-        return broken(subject, f"runs on the CPU, and the card is declared{error}", todo)
+        return broken(subject, f"runs on the CPU, although a card is declared{error}", todo)
     if each.get("restarts"):
         count = "once" if each["restarts"] == 1 else f"{each['restarts']} times"
         times = f"systemd has started it again {count}"

@@ -152,7 +152,7 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         {"conntrack": None},
         "connections",
         Mark.DOUBTFUL,
-        "stays so (conntrack not there), and answers can be lost while up opens a bridge -> "
+        "stay open (conntrack not there), and answers can be lost while up opens a bridge -> "
         "on the host: apt-get install conntrack",
     ),
     ({"nft": None}, "connections", Mark.DOUBTFUL, "on the host: apt-get install nftables"),

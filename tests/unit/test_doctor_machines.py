@@ -206,7 +206,9 @@ def test_an_engine_that_fell_back_to_the_cpu() -> None:
     case = replace(case, declaration=replace(case.declaration, services=(service,)))
     case = within(case, SERVER, *SERVICE, "device", value="cpu")
     found = one(case, "gpu-server speaches")
-    assert found.mark is Mark.BROKEN and "runs on the CPU, and the card is declared" in found.found
+    assert (
+        found.mark is Mark.BROKEN and "runs on the CPU, although a card is declared" in found.found
+    )
 
 
 def test_a_certificate_of_the_operators_own_is_renewed_by_hand(tmp_path: Path) -> None:

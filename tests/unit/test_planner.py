@@ -142,7 +142,7 @@ def test_the_advice_is_there_where_the_card_is_full_now() -> None:
 def test_the_advice_is_there_where_the_model_s_size_is_unknown() -> None:
     for gib, told in ((12, True), (16, False)):
         found = plan(card(gib), model="someone/some-model")
-        assert "it is not known what" in found.warnings[0]
+        assert "is not known, so whether it fits" in found.warnings[0]
         assert ("do not run a large language model" in " ".join(found.notes)) == told
 
 
@@ -277,7 +277,7 @@ def test_a_refusal_names_what_would_fit_the_nearest_first() -> None:
 
 def test_a_model_that_nobody_knows_is_not_guessed(tmp_path: Path) -> None:
     found = plan(card(4), model="someone/some-model")
-    assert not found.problems and "it is not known what" in found.warnings[0]
+    assert not found.problems and "is not known, so whether it fits" in found.warnings[0]
     (tmp_path / "model.bin").write_bytes(b"")
     with (tmp_path / "model.bin").open("r+b") as file:
         file.truncate(3_000_000_000)
