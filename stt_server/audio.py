@@ -29,6 +29,8 @@ CONTAINERS = (
 )
 #: Hz and bytes. A few kB at a rate of a few Hz are hours of sound, all in one packet.
 _LEAST_RATE, _MOST_PACKET = 4000, 4 << 20
+#: Samples of a channel that come out of a packet: silence may be packed a thousand to a byte.
+_MOST_SAMPLES = 1 << 21
 
 
 class AudioError(Exception):
@@ -108,6 +110,7 @@ def _open(file: BinaryIO) -> InputContainer:
     if not container.streams.audio:
         container.close()
         raise AudioError("The file has no audio.")
+    container.streams.audio[0].codec_context.options = {"max_samples": str(_MOST_SAMPLES)}
     return container
 
 

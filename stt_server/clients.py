@@ -91,3 +91,17 @@ def name_in_log(scope: MutableMapping[str, Any], name: str) -> None:
     """
     host, port = scope.get("client") or ("unknown", 0)
     scope["client"] = (f"{name}@{host}", port)
+
+
+def keep_queries_out() -> None:
+    """Have Uvicorn's lines end a path at its query: clients send keys there too."""
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logging.getLogger(name).addFilter(_without_query)
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            each.partition("?")[0] if isinstance(each, str) else each for each in record.args
+        )
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -15,6 +16,7 @@ from stt_server.settings import Settings
 
 #: Seconds after which a client that is refused may try again.
 RETRY_AFTER = "5"
+NOT_UTF_8 = "The form's text cannot be read. Send it in UTF-8."
 WRONG_KEY = "The API key is missing or wrong. Send it as: Authorization: Bearer KEY."
 #: What a form may hold: files, fields, and bytes in a field (``Request.form``). OpenAI's API has
 #: about ten short fields.
@@ -30,13 +32,18 @@ class RequestError(Exception):
 
 
 def require_form(content_type: str) -> None:
-    """See that a request is a form that may hold a file.
+    """See that a request is a form that may hold a file, and that its text is in UTF-8.
+
+    Some of Python's other encodings take seconds for a field, or make what is no text.
 
     Raises:
         RequestError: it is not.
     """
-    if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
+    kind, told = parse_options_header(content_type)
+    if kind.strip().lower() != b"multipart/form-data":
         raise RequestError(400, "The request is not a form. Send it as multipart/form-data.")
+    if told.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+        raise RequestError(400, NOT_UTF_8)
 
 
 def announced(headers: Mapping[bytes, bytes]) -> int:
@@ -50,7 +57,7 @@ class UploadLimit:
 
     def __init__(self, megabytes: int) -> None:
         self._limit = megabytes << 20
-        self._error = RequestError(413, f"The upload is larger than {megabytes} MiB.", "file")
+        self._message = f"The upload is larger than {megabytes} MiB."
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:
         """See what a request says of its size.
@@ -59,7 +66,7 @@ class UploadLimit:
             RequestError: it is too large.
         """
         if announced(headers) > self._limit:
-            raise self._error
+            raise self._error()
 
     def counted(self, receive: Receive) -> Receive:
         """How the body is received; it raises RequestError once it is too large."""
@@ -70,10 +77,14 @@ class UploadLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                raise self._error
+                raise self._error()
             return message
 
         return receive_counted
+
+    def _error(self) -> RequestError:
+        """A new one each time: an exception keeps what it was raised in, each time it is."""
+        return RequestError(413, self._message, "file")
 
 
 class Guard:

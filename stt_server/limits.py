@@ -59,16 +59,19 @@ class Limits:
         return self._admission.requests
 
     def before(self, app: ASGIApp) -> ASGIApp:
-        """An application whose transcriptions have these limits."""
+        """An application whose requests with a body have these limits.
+
+        What has none, such as loading and unloading, takes no place in the queue.
+        """
 
         async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or not scope["path"].startswith("/v1/audio/"):
+            if scope["type"] != "http" or not _has_body(scope):
                 await app(scope, receive, send)
                 return
             headers = dict(scope["headers"])
             try:
                 self._upload.check(headers)
-                if scope["method"] == "POST" and scope["path"] != "/v1/audio/speech":
+                if scope["method"] == "POST" and _takes_form(scope["path"]):
                     require_form(headers.get(b"content-type", b"").decode("latin-1"))
                 counted, size = self._upload.counted(receive), announced(headers)
                 with self._admission.admit(counted, size) as admitted:
@@ -136,6 +139,17 @@ class Limits:
             if request.left:
                 raise StoppedError
             request.has_turn = self._turns.acquire(timeout=_LOOK)
+
+
+def _has_body(scope: Scope) -> bool:
+    """Whether a request may have one: HTTP requires a header that says so (RFC 9112, 6)."""
+    names = {name for name, value in scope["headers"] if value != b"0"}
+    audio = scope["path"].startswith("/v1/audio/")
+    return audio or bool(names & {b"content-length", b"transfer-encoding"})
+
+
+def _takes_form(path: str) -> bool:
+    return path.startswith("/v1/audio/") and path != "/v1/audio/speech"
 
 
 class Body:

@@ -24,11 +24,13 @@ from starlette.types import ASGIApp
 
 from stt_server.admission import Admission
 from stt_server.audio import AudioError, StoppedError
+from stt_server.clients import keep_queries_out
 from stt_server.formats import FORMATS, Transcript
 from stt_server.guard import (
     LARGEST_FIELD,
     MOST_FIELDS,
     MOST_FILES,
+    NOT_UTF_8,
     Guard,
     RequestError,
     announced,
@@ -321,7 +323,7 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
             max_files=MOST_FILES, max_fields=MOST_FIELDS, max_part_size=LARGEST_FIELD
         )
     except UnicodeError as error:
-        raise RequestError(400, "The form's text cannot be read. Send it in UTF-8.") from error
+        raise RequestError(400, NOT_UTF_8) from error
     except OSError as error:
         log.error("an upload cannot be kept: %s", error)
         raise RequestError(503, "The upload cannot be kept now. Try again.") from error
@@ -358,4 +360,5 @@ def create_app(service: Service) -> ASGIApp:
         exception_handlers=dict.fromkeys(errors, on_error),
         lifespan=service.lifespan,
     )
+    keep_queries_out()
     return with_ready(Guard(app, service.settings), lambda: service.admission.requests)

@@ -37,6 +37,44 @@ def hours_in_a_packet() -> bytes:
     return wav(np.clip(samples / 4, -1, 1), rate=4)
 
 
+def hour_in_a_packet() -> bytes:
+    """17 kB of ALAC: 70 minutes of silence, 2^24 samples, come out of one packet."""
+    most = 1 << 24
+    bits: list[int] = []
+
+    def put(value: int, width: int) -> None:
+        bits.extend(value >> place & 1 for place in range(width - 1, -1, -1))
+
+    # An element of one channel: compressed, without a shift, no prediction, one run of zeros after
+    # the other (the format's reference decoder: ag_dec.c).
+    for value, width in ((0, 3), (0, 4), (0, 12), (0, 1), (0, 2), (0, 1), (0, 8), (0, 8)):
+        put(value, width)
+    for value, width in ((0, 4), (9, 4), (4, 3), (0, 5)):
+        put(value, width)
+    for _ in range(most >> 16):
+        for value, width in ((0, 1), (0x1FF, 9), (0xFFFF, 16)):
+            put(value, width)
+    put(7, 3)
+    bits += [0] * (-len(bits) % 8)
+    packet = np.packbits(np.array(bits, np.uint8)).tobytes()
+    file, given = io.BytesIO(), []
+    noise = np.random.default_rng(1).integers(-(2**14), 2**14, (2, 1, 4096), np.int16)
+    with av.open(file, "w", format="mov") as out:
+        stream = out.add_stream("alac", rate=4000, layout="mono", format="s16p")
+        assert isinstance(stream, av.AudioStream)
+        for number, part in enumerate(noise):
+            frame = av.AudioFrame.from_ndarray(part, format="s16p", layout="mono")
+            frame.sample_rate, frame.pts = 4000, number * 4096
+            for made in (*stream.encode(frame), *(stream.encode(None) if number else [])):
+                given.append(bytes(made))
+                out.mux(made)
+    whole = file.getvalue().replace(given[0], packet.ljust(len(given[0]), b"\0"), 1)
+    # The samples of a packet, as the file states them.
+    head, found, tail = whole.rpartition(b"alac\0\0\0\0\0\0\x10\0")
+    assert found and len(packet) < len(given[0])
+    return head + found[:8] + most.to_bytes(4, "big") + tail
+
+
 def encoded(container: str, codec: str, parts: Iterator[Any]) -> bytes:
     """Samples at 16 kHz as a file."""
     file = io.BytesIO()

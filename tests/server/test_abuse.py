@@ -8,6 +8,7 @@ import resource
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,6 +25,7 @@ from openai import OpenAI, RateLimitError
 
 from stt_server import audio, protocol
 from stt_server.audio import SAMPLING_RATE, SEARCH, SLICE, AudioError, StoppedError, slices
+from stt_server.guard import RequestError, UploadLimit
 from tests.server import attacks
 from tests.server.attacks import idle_connections, silence, talk
 from tests.server.server import NAME, SPEECH, Running, running, served, settings, speech, wav
@@ -89,6 +91,16 @@ def test_a_few_kilobytes_that_claim_hours(strict: Running) -> None:
     assert answer.status_code == 400
     assert "4 samples a second, too few for speech" in answer.json()["error"]["message"]
     assert attacks.memory(strict, "VmHWM") - before < 50
+
+
+def test_an_hour_of_silence_in_one_packet(server: Running) -> None:
+    """This server takes four hours."""
+    before = attacks.begin(server)
+    answer = server.post(attacks.hour_in_a_packet())
+    assert answer.status_code == 400
+    assert "not audio that can be decoded" in answer.json()["error"]["message"]
+    assert attacks.memory(server, "VmHWM") - before < 250
+    assert server.post().status_code == 200
 
 
 def test_the_length_is_a_setting(strict: Running) -> None:
@@ -317,11 +329,50 @@ def test_a_disk_without_room_is_said(tmp_path: Path) -> None:
         assert "Traceback" not in server.log
 
 
-@pytest.mark.parametrize("charset", ["undefined", "punycode", "idna", "utf-16", "base64", "x"])
+CHARSETS = ["undefined", "punycode", "idna", "utf-16", "utf-7", "unicode_escape", "base64", "x"]
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
 def test_a_strange_charset(strict: Running, charset: str) -> None:
     kind = f"multipart/form-data; boundary={attacks.BOUNDARY}; charset={charset}"
     form = attacks.PART % b'"\xff\xfe"' + b"\xff\xff\xd8" + attacks.END
     assert attacks.send(strict, form, kind) == 400
+
+
+@pytest.mark.parametrize(
+    ("charset", "fields"),
+    [
+        ("punycode", {"model": "x-", **{f"x{n}-": "-" + "c" * 65_000 for n in range(30)}}),  # slow
+        ("unicode_escape", {"prompt": r"\ud800"}),  # no text
+        ("utf-7", {"prompt": "+2AA-"}),
+    ],
+)
+def test_a_charset_that_python_knows(strict: Running, charset: str, fields: dict[str, str]) -> None:
+    assert attacks.send(strict, *form_in(charset, **fields), seconds=10) == 400
+    assert "Traceback" not in strict.log
+
+
+def form_in(charset: str, **fields: str) -> tuple[bytes, str]:
+    """A good form with further fields, and its Content-Type with a charset."""
+    kind = f"multipart/form-data; boundary={attacks.BOUNDARY}"
+    data = {"model": NAME, **fields}
+    files = {"file": SPEECH.read_bytes()}
+    request = httpx.Request("POST", "/", data=data, files=files, headers={"Content-Type": kind})
+    return request.read(), f"{kind}; charset={charset}"
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF-8", '"utf8"'])
+def test_a_charset_that_says_utf_8(strict: Running, charset: str) -> None:
+    assert attacks.send(strict, *form_in(charset)) == 200
+
+
+def test_what_is_refused_leaves_nothing_behind() -> None:
+    """An exception that is raised again keeps all frames that it has ever passed."""
+    limit, headers = UploadLimit(1), {b"content-length": b"99999999"}
+    for _ in range(100):
+        with pytest.raises(RequestError) as refused:
+            limit.check(headers)
+    assert len(traceback.extract_tb(refused.value.__traceback__)) < 5
 
 
 # Connections

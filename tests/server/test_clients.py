@@ -13,8 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from stt_server.clients import ClientKeys
+from tests.server import attacks
 from tests.server.server import KEY, ROOT, Running, running
 
 APP = ROOT / "engines" / "speaches" / "machine" / "speaches_app.py"
@@ -32,6 +35,15 @@ class App:
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
             return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+            return
+        body, more = b"", scope["path"] == "/v1/chat/completions"
+        while more:  # all of it is in memory before the key is looked at
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
         given = dict(scope["headers"]).get(b"authorization", b"").decode()
         right = given == "Bearer " + os.environ["API_KEY"]
         status = 200 if right else 403
@@ -62,6 +74,10 @@ def status(server: Running, key: str) -> int:
     # What a client says of its address must not stand in the log: it would name another one.
     forged = {"Authorization": f"Bearer {key}", "X-Forwarded-For": "phone@10.0.0.9"}
     return httpx.get(url, headers=forged).status_code
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
 
 
 @pytest.fixture
@@ -140,17 +156,18 @@ def wrapped(tmp_path: Path, keys: Path) -> Iterator[Running]:
         )
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
     try:
-        yield Running(url, process, log)
+        server = Running(url, process, log)
+        end = time.monotonic() + 60
+        while "startup complete" not in server.log:  # the socket is held: who asks earlier waits
+            assert process.poll() is None and time.monotonic() < end, server.log
+            time.sleep(0.05)
+        yield server
     finally:
         process.kill()
         process.wait()
 
 
 def test_speaches_takes_a_client_s_key_for_its_own(wrapped: Running, keys: Path) -> None:
-    end = time.monotonic() + 60
-    while "startup complete" not in wrapped.log:  # the socket is held: who asks earlier waits
-        assert wrapped.process.poll() is None and time.monotonic() < end, wrapped.log
-        time.sleep(0.05)
     assert [status(wrapped, key) for key in (KEY, PHONE, TV, "x")] == [200, 200, 401, 401]
     write(keys, {"tv": TV})
     assert [status(wrapped, key) for key in (KEY, PHONE, TV)] == [200, 401, 200]
@@ -163,3 +180,36 @@ def test_speaches_takes_a_client_s_key_for_its_own(wrapped: Running, keys: Path)
     wrapped.key = "x"
     refused = wrapped.post(bytes(2 << 20))
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_speaches_reads_no_body_without_the_key(wrapped: Running) -> None:
+    """Whatever the route, and with the key no larger one than the limit."""
+    url = f"{wrapped.url}/v1/chat/completions"
+    before = attacks.begin(wrapped)
+    for path in ("/v1/chat/completions", "/v1/realtime", "/anything"):
+        answer = httpx.post(f"{wrapped.url}{path}", content=bytes(50 << 20), headers=bearer("x"))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert httpx.post(url, content=bytes(2 << 20), headers=bearer(KEY)).status_code == 413
+    parts = (bytes(1 << 16) for _ in range(800))
+    assert httpx.post(url, content=parts, headers=bearer(KEY)).status_code == 413
+    assert attacks.memory(wrapped, "VmHWM") - before < 20
+    assert httpx.post(url, content=b"{}", headers=bearer(KEY)).status_code == 200
+    assert httpx.get(f"{wrapped.url}/health").text == "done"  # the stand-in's own answer
+
+
+def test_a_key_in_an_address_is_not_logged(wrapped: Running) -> None:
+    """A browser's WebSocket has no headers of its own, so Speaches takes the key there."""
+    url = f"ws{wrapped.url.removeprefix('http')}/v1/realtime?api_key={KEY}&model=whisper-1"
+    with connect(url, proxy=None) as channel, pytest.raises(ConnectionClosed):
+        channel.recv(timeout=10)
+    httpx.get(f"{wrapped.url}/v1/models?api_key={KEY}", headers=bearer(KEY))
+    wrapped.wait_for_log('"WebSocket /v1/realtime" [accepted]', 10)
+    wrapped.wait_for_log('"GET /v1/models HTTP/1.1"', 10)
+    assert KEY not in wrapped.log
+
+
+def test_a_key_in_an_address_is_not_logged_by_the_server(tmp_path: Path) -> None:
+    with running(tmp_path, key=KEY) as server:
+        assert httpx.get(f"{server.url}/v1/models?api_key={KEY}").status_code == 401
+        server.wait_for_log('"GET /v1/models HTTP/1.1" 401', 10)
+        assert KEY not in server.log

@@ -166,7 +166,9 @@ def test_words_are_those_of_today() -> None:
 
 
 def test_another_language_model_as_the_readme_has_it() -> None:
-    words = r"another of Ollama's \(`(stt:ollama): \{(models): \[\.\.\.\]\}` in `(stacks/[\w.]+)`"
+    words = (
+        r"any other Ollama model \(`(stt:ollama): \{(models): \[\.\.\.\]\}` in `(stacks/[\w.]+)`"
+    )
     found = re.search(words, (ROOT / "README.md").read_text())
     assert found, "the README has other words for it"
     declared = yaml.safe_load((ROOT / found[3]).read_text())["config"][found[1]]

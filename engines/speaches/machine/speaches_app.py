@@ -31,7 +31,7 @@ import starlette.formparsers
 import starlette.requests
 import uvicorn
 
-from stt_server.clients import ClientKeys, bearer_key, name_in_log
+from stt_server.clients import ClientKeys, bearer_key, keep_queries_out, name_in_log
 from stt_server.guard import LARGEST_FIELD, MOST_FIELDS, MOST_FILES, WRONG_KEY, error_response
 from stt_server.limits import Limits, until_left
 from stt_server.protocol import Protocol
@@ -151,6 +151,11 @@ logging.getLogger("speaches.routers.stt").addFilter(
 )
 
 
+#: It logs what is said in a chat.
+for _name in ("speaches.routers.chat", "speaches.routers.realtime_rtc"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
 class Gate:
     """An unload waits for the transcriptions that run, and new ones wait for it.
 
@@ -206,13 +211,14 @@ def create_app() -> App:
     def with_own_key(scope: Scope) -> Scope | None:
         """As Speaches is to see a request; None where the key is wrong.
 
-        Speaches would say so only once the whole of the upload was there.
+        Speaches would say so only once the whole of the body was there, in memory.
         """
         given = b"" if scope["type"] == "lifespan" else bearer_key(scope)
         client = keys.name_of(given)
         if not client:
             wrong = own_key and not hmac.compare_digest(given, own_key)
-            return None if wrong and scope.get("path", "").startswith("/v1/audio/") else scope
+            asks = scope["type"] == "http" and scope["path"] != "/health"
+            return None if wrong and asks else scope
         name_in_log(scope, client)
         others = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
         return {**scope, "headers": [*others, (b"authorization", b"Bearer " + own_key)]}
@@ -231,6 +237,7 @@ def create_app() -> App:
             await limited(known, receive, send_status)
 
     limited = LIMITS.before(app)
+    keep_queries_out()  # /v1/realtime takes the key there too
     return with_ready(with_status, lambda: LIMITS.requests)
 
 
