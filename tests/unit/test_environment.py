@@ -70,7 +70,7 @@ def test_an_environment_has_names_and_addresses_of_its_own(
 
 
 def test_what_is_pinned_moves_too() -> None:
-    listen = {"type": "proxy", "listen": "tcp:0.0.0.0:80,8000-8002", "connect": "tcp:127.0.0.1:1"}
+    listen = {"type": "proxy", "listen": "tcp:0.0.0.0:80,8000-8002", "connect": "tcp:10.7.3.9:1"}
     inner = {"type": "proxy", "bind": "instance", "listen": "tcp:127.0.0.1:9000", "connect": "x"}
     devices = {"out": listen, "in": inner, "socket": {**listen, "listen": "unix:/run/x"}}
     data = lab(
@@ -83,11 +83,61 @@ def test_what_is_pinned_moves_too() -> None:
     assert (str(domain.subnet), str(domain.machines[0].address)) == ("10.7.67.0/24", "10.7.67.9")
     found = domain.machines[0].machine.devices
     assert found["out"]["listen"] == "tcp:0.0.0.0:280,8200-8202"
+    assert found["out"]["connect"] == "tcp:10.7.67.9:1"
     assert (found["in"], found["socket"]["listen"]) == (inner, "unix:/run/x")
     assert domain.profiles["port"].devices["out"]["listen"] == "tcp:0.0.0.0:280,8200-8202"
     assert (domain.former, domain.former_bridge) == ("old-dev", "net2-old")
     names = topology(data, "dev")
     assert names.former_name("lab-dev/box/instance") == "old-dev/box/instance"
+
+
+@pytest.mark.parametrize("subnet", [None, "10.7.3.0/24"])
+def test_a_proxy_leads_to_the_machines_of_its_own_environment(subnet: str | None) -> None:
+    """Also where the address follows from the trust level, and in another domain of the file."""
+    net = (subnet or "10.120.0.0/24").removesuffix("0/24")
+    ends = {
+        "own": f"tcp:{net}1:8000",
+        "host": f"udp:{net}254:53,80-81",
+        "other": "tcp:10.110.0.1:8000",
+        "loopback": "tcp:127.0.0.1:8000",
+        "lan": "tcp:192.168.1.5:8000",
+        "near": "tcp:10.7.4.1:8000",
+        "six": "tcp:[::1]:8000",
+        "odd": f"tcp:{net}1111:8000",
+        "socket": "unix:/run/x",
+    }
+    devices = {
+        name: {"type": "proxy", "bind": "instance", "listen": end, "connect": end}
+        for name, end in ends.items()
+    }
+    devices["out"] = {"type": "proxy", "listen": f"tcp:{net}254:80", "connect": ends["own"]}
+    devices["disk"] = {"type": "disk", "connect": ends["own"]}
+    data = lab(
+        subnet=subnet,
+        profiles={"all": {"devices": devices}},
+        machines={"box": {"devices": devices}},
+    )
+    data["domains"]["more"] = {"trust_level": "trusted", "machines": {"box": {}}}
+
+    def found(environment: str) -> dict[str, Any]:
+        plan = next(each for each in topology(data, environment).domains if each.written == "lab")
+        assert dict(plan.profiles["all"].devices) == plan.machines[0].machine.devices
+        return plan.machines[0].machine.devices
+
+    assert found("production") == found("") == devices
+    staging = found("staging")
+    third = int(net.split(".")[2]) + 32
+    there = net.rsplit(".", 2)[0] + f".{third}."
+    moved = {
+        "own": f"tcp:{there}1:8000",
+        "host": f"udp:{there}254:53,80-81",
+        "other": "tcp:10.110.32.1:8000",
+    }
+    for name, end in {**ends, **moved}.items():
+        assert (staging[name]["connect"], staging[name]["listen"]) == (end, end)
+    assert staging["out"]["listen"] == f"tcp:{there}254:180"
+    assert staging["out"]["connect"] == moved["own"]
+    assert staging["disk"] == devices["disk"]
 
 
 def test_open_webui_is_published_on_a_port_of_its_own() -> None:
@@ -152,6 +202,15 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
     for environment in ("", "staging"):
         found = problem(tmp_path, lab(subnet="10.7.0.0/16"), environment=environment)
         assert 'subnet: "10.7.0.0/16" is not a /24' in found
+    out = {"type": "proxy", "listen": "tcp:0.0.0.0:1,65500", "connect": "tcp:127.0.0.1:80"}
+    boxes = {"box": {"devices": {"out": out}}}
+    assert declared(tmp_path, lab(NAMES[:1], machines=boxes))
+    for environment in ("", "production", "staging"):
+        assert problem(tmp_path, lab(machines=boxes), environment=environment) == (
+            'x.yml: domains.lab.machines.box.devices.out.listen: "tcp:0.0.0.0:1,65500" leaves no '
+            "room for other environments: each adds 100 to the port, which would be 65600 in "
+            "staging, and the last port is 65535. Use a port of at most 65335."
+        )
     assert "is listed twice" in problem(tmp_path, lab(["a", "a"]))
     assert "at most 8" in problem(tmp_path, lab([f"e{n}" for n in range(9)]))
     long = lab()
@@ -204,5 +263,5 @@ def test_environments_never_meet(domains: dict[str, Any]) -> None:
 
 
 def test_the_default_ports_of_environments_do_not_meet() -> None:
-    ports = {Environment(str(n), n, 8).port(port) for n in range(8) for port in (3000, 8000)}
+    ports = {Environment(str(n), n).port(port) for n in range(8) for port in (3000, 8000)}
     assert len(ports) == 16 and PORTS > 1
