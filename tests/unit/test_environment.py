@@ -18,6 +18,7 @@ from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology
 from roles import ROLES
 from stack.declare import declare
+from stack.published import environment_conflicts
 from tests.unit.program import KEPT, plain, run
 from tests.unit.values import CPU
 
@@ -220,6 +221,83 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
         "x.yml: domains.eleven-char: its bridge net2-eleven-char in the environment dev would have "
         "16 characters, and an interface name has at most 15. Use a name of at most 10 characters."
     )
+
+
+def published(*listen: str, **keys: Any) -> dict[str, Any]:
+    """Machines that publish at these; the first has ``keys``."""
+    return {
+        f"box{number}": {
+            "devices": {"out": {"type": "proxy", "listen": each, "connect": "tcp:127.0.0.1:80"}},
+            **({} if number else keys),
+        }
+        for number, each in enumerate(listen)
+    }
+
+
+def shared_ports(root: Path, machines: dict[str, Any], **settings: Any) -> list[str]:
+    """What the preview says of ports of several environments."""
+    found = declared(root, lab(settings.pop("listed", None), machines=machines), **settings)
+    said = environment_conflicts(found.settings, found.topology, found.settings.infra)
+    return [str(each) for each in said]
+
+
+@pytest.mark.parametrize("environment", ["", *NAMES])
+def test_a_port_that_two_environments_would_have_is_named_in_each(
+    tmp_path: Path, environment: str
+) -> None:
+    """It is a warning: they may be on hosts of their own."""
+    place = "x.yml: domains.lab.machines.{}.devices.out.listen"
+    machines = published("tcp:0.0.0.0:8100", "tcp:192.168.1.5:8000")
+    assert shared_ports(tmp_path, machines, environment=environment) == [
+        f'{place.format("box1")}: "tcp:192.168.1.5:8100" in staging takes port 8100 of the host, '
+        f'and so does "tcp:0.0.0.0:8100" in production ({place.format("box0")}): each environment '
+        "adds 100. On one host only one of them can listen there. Give them ports that differ in "
+        "their last two digits, or the environments hosts of their own (stt:connection)."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "named"),
+    [
+        (("tcp:0.0.0.0:8000", "tcp:0.0.0.0:8200"), 1),  # production's and dev's
+        (("tcp:0.0.0.0:8000", "tcp:0.0.0.0:8300"), 0),  # there are three
+        (("tcp:0.0.0.0:8000", "tcp:0.0.0.0:8101"), 0),
+        (("tcp:192.168.1.5:8000", "tcp:192.168.1.6:8100"), 0),
+        (("tcp:192.168.1.5:8000", "udp:192.168.1.5:8100"), 0),
+        (("udp:0.0.0.0:8000", "udp:192.168.1.5:8100"), 1),
+        (("tcp:0.0.0.0:8000-8100",), 1),
+        (("tcp:10.120.0.254:8000-8100",), 0),  # each environment has a bridge of its own
+    ],
+)
+def test_ports_of_environments_that_meet(
+    tmp_path: Path, listen: tuple[str, ...], named: int
+) -> None:
+    assert len(shared_ports(tmp_path, published(*listen))) == named
+    assert shared_ports(tmp_path, published(*listen), listed=[]) == []
+    assert shared_ports(tmp_path, published(*listen), listed=["production"]) == []
+
+
+def test_ports_of_environments_meet_open_webui_s(tmp_path: Path) -> None:
+    """Its port is in each stack's file: in the others it is taken to be the default, if here."""
+    roles = {"roles": ["base_system", "stt_server", "open_webui"]}
+    lan = published("tcp:0.0.0.0:3100", **roles)
+    for environment in NAMES:
+        [said] = shared_ports(tmp_path, lan, environment=environment)
+        assert said.startswith('stt:webui.publish: "tcp:127.0.0.1:3100" in staging takes port 3100')
+    web = {"publish": "127.0.0.1:3001"}
+    assert shared_ports(tmp_path, lan, environment="staging", webui=web) == []
+    web = {"publish": "127.0.0.1:3300"}
+    [said] = shared_ports(tmp_path, lan, webui=web)
+    assert 'listen: "tcp:0.0.0.0:3300" in dev takes port 3300' in said
+    assert '"tcp:127.0.0.1:3300" in production (stt:webui.publish)' in said
+
+
+def test_the_preview_warns_of_ports_that_environments_share(tmp_path: Path) -> None:
+    data = lab(machines=published("tcp:0.0.0.0:8100", "tcp:0.0.0.0:8000"))
+    (tmp_path / "x.yml").write_text(yaml.safe_dump(data))
+    found = run("cpu", infra=str(tmp_path / "x.yml"), environment="dev")
+    assert len([line for line in found.log if "takes port 8100 of the host" in line]) == 1
+    assert found.commands
 
 
 def test_without_a_list_a_topology_may_have_256_subnets_of_a_level() -> None:
