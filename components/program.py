@@ -25,6 +25,7 @@ from host.reading import Reading
 from roles import ROLES
 from stack.declare import Declaration, declare
 from stack.idle_settings import idle_settings
+from stack.published import environment_conflicts
 from stack.replicas import separate_services
 from stack.unencrypted import unencrypted
 
@@ -70,7 +71,10 @@ def main(start: Start) -> None:
         declaration = declare(read_config(), ROLES, ROOT)
         locked()  # before anything is registered: what is installed comes from it
         topology, settings = declaration.topology, declaration.settings
-        for problem in idle_settings(declaration, ROLES):
+        for problem in [
+            *idle_settings(declaration, ROLES),
+            *environment_conflicts(settings, topology, settings.infra),
+        ]:
             pulumi.log.warn(str(problem))
         live = read_host(start.reading)
         host = Host(

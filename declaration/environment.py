@@ -7,26 +7,30 @@ without ``stt:environment``. What the others have follows from their place in th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
-from declaration.infra import BRIDGE_PREFIX, INTERFACE_NAME_MAX, SUBNETS, Domain, Infra, Machine
+from declaration.infra import BRIDGE_PREFIX, INTERFACE_NAME_MAX, SUBNETS, Domain, Infra
 from declaration.problems import DeclarationError, Problem, show, suggest
 from declaration.settings import Settings
 
 #: What each environment adds to published ports.
 PORTS = 100
+_LAST_PORT = 65535
 _LISTEN = re.compile(r"(?P<address>(?:tcp|udp):.*:)(?P<ports>[\d,-]+)")
+#: An end of a proxy device with an IPv4 address.
+_END = re.compile(r"(?P<protocol>(?:tcp|udp):)(?P<address>\d+(?:\.\d+){3})(?P<ports>:.*)")
+_Devices = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment; ``number`` is its place in the list, and ``listed`` the list's length."""
+    """An environment; ``number`` is its place in the list of names, ``listed``."""
 
     name: str = ""
     number: int = 0
-    listed: int = 0
+    listed: tuple[str, ...] = ()
 
     @property
     def subnets(self) -> range:
@@ -82,16 +86,15 @@ class Environment:
             )
             problems.append(Problem(f"{place}.subnet", message))
             return domain
-        return domain.model_copy(
-            update={
-                "subnet": self._subnet(subnet) if subnet else None,
-                "profiles": {
-                    key: each.model_copy(update={"devices": self._devices(each.devices)})
-                    for key, each in domain.profiles.items()
-                },
-                "machines": {key: self._machine(each) for key, each in domain.machines.items()},
-            }
+        moved = _with_devices(
+            domain, place, lambda devices, where: self._devices(devices, where, problems)
         )
+        machines = {
+            key: each.model_copy(update={"ip": self._moved(each.ip) if each.ip else None})
+            for key, each in moved.machines.items()
+        }
+        update = {"subnet": self._subnet(subnet) if subnet else None, "machines": machines}
+        return moved.model_copy(update=update)
 
     def _subnet(self, subnet: IPv4Network) -> IPv4Network:
         if subnet.prefixlen != 24:
@@ -101,20 +104,35 @@ class Environment:
     def _moved(self, address: IPv4Address) -> IPv4Address:
         return address + (self._added << 8)
 
-    def _machine(self, machine: Machine) -> Machine:
-        address = self._moved(machine.ip) if machine.ip else None
-        return machine.model_copy(update={"ip": address, "devices": self._devices(machine.devices)})
-
-    def _devices(self, devices: Mapping[str, Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+    def _devices(
+        self, devices: _Devices, place: str, problems: list[Problem]
+    ) -> dict[str, Mapping[str, str]]:
         """Proxies that listen on the host get ports of their own."""
-        return {
-            name: {**device, "listen": self._listen(device["listen"])}
-            if device.get("type") == "proxy"
-            and device.get("bind", "host") == "host"
-            and "listen" in device
-            else device
-            for name, device in devices.items()
-        }
+        found: dict[str, Mapping[str, str]] = {}
+        for name, device in devices.items():
+            found[name] = device
+            if _is_published(device):
+                problems += self._without_room(device["listen"], f"{place}.{name}.listen")
+                found[name] = {**device, "listen": self._listen(device["listen"])}
+        return found
+
+    def _without_room(self, listen: str, place: str) -> list[Problem]:
+        """Ports that are too high for one of the environments.
+
+        That is said in all of them: who adds a device sees it in the first preview.
+        """
+        found = _LISTEN.fullmatch(listen)
+        highest = max(map(int, re.findall(r"\d+", found["ports"])), default=0) if found else 0
+        room = _LAST_PORT - PORTS * max(len(self.listed) - 1, 0)
+        if not room < highest <= _LAST_PORT:
+            return []
+        number = (_LAST_PORT - highest) // PORTS + 1
+        message = (
+            f"{show(listen)} leaves no room for other environments: each adds {PORTS} to the port, "
+            f"which would be {highest + number * PORTS} in {self.listed[number]}, and the last "
+            f"port is {_LAST_PORT}. Use a port of at most {room}."
+        )
+        return [Problem(place, message)]
 
     def _listen(self, listen: str) -> str:
         found = _LISTEN.fullmatch(listen)
@@ -122,6 +140,51 @@ class Environment:
             return listen
         ports = re.sub(r"\d+", lambda port: str(self.port(int(port[0]))), found["ports"])
         return found["address"] + ports
+
+    def at_home(self, domain: Domain, subnets: Collection[IPv4Network]) -> Domain:
+        """A domain with the ends of its proxies in this environment's ``subnets``.
+
+        The file has addresses in those of the first one. Others are left as they are.
+        """
+        if not self.number:
+            return domain
+        written = [self._away(-self.number)._subnet(each) for each in subnets]
+
+        def move(devices: _Devices, _: str) -> dict[str, Mapping[str, str]]:
+            return {
+                name: {
+                    key: self._end(value, written) if key in ("listen", "connect") else value
+                    for key, value in device.items()
+                }
+                if device.get("type") == "proxy"
+                else device
+                for name, device in devices.items()
+            }
+
+        return _with_devices(domain, "", move)
+
+    def _end(self, end: str, subnets: Collection[IPv4Network]) -> str:
+        """An end of a proxy device, moved if its address is in one of the subnets."""
+        found = _END.fullmatch(end)
+        try:
+            address = IPv4Address(found["address"]) if found else None
+        except ValueError:
+            return end
+        if not found or not address or not any(address in each for each in subnets):
+            return end
+        return f"{found['protocol']}{self._moved(address)}{found['ports']}"
+
+    def listen_in(self, number: int, listen: str, subnets: Collection[IPv4Network]) -> str:
+        """What listens on the host in this environment, as it does in another one.
+
+        ``subnets`` are this one's.
+        """
+        there = self._away(number - self.number)
+        return there._end(there._listen(listen), subnets)
+
+    def _away(self, places: int) -> Environment:
+        """What moves something by so many places in the list, back where it is negative."""
+        return replace(self, number=places)
 
     def port(self, port: int) -> int:
         """A port of the host."""
@@ -140,15 +203,37 @@ class Environment:
         return settings.model_copy(update={"webui": published})
 
 
+def _with_devices(
+    domain: Domain, place: str, change: Callable[[_Devices, str], _Devices]
+) -> Domain:
+    """A domain with other devices; ``change`` gets them and where the file has them."""
+    update = {
+        kind: {
+            key: each.model_copy(
+                update={"devices": change(each.devices, f"{place}.{kind}.{key}.devices")}
+            )
+            for key, each in having.items()
+        }
+        for kind, having in (("profiles", domain.profiles), ("machines", domain.machines))
+    }
+    return domain.model_copy(update=update)
+
+
+def _is_published(device: Mapping[str, str]) -> bool:
+    """Whether it is a proxy that listens on the host."""
+    at_host = device.get("bind", "host") == "host"
+    return device.get("type") == "proxy" and at_host and "listen" in device
+
+
 def environment_of(name: str, infra: Infra, shown: str) -> Environment:
     """The environment of ``stt:environment``.
 
     Raises:
         DeclarationError: the topology does not list it.
     """
-    listed = infra.global_.environments
+    listed = tuple(infra.global_.environments)
     if not name:
-        return Environment(listed=len(listed))
+        return Environment(listed=listed)
     if name not in listed:
         message = f"{show(name)} is not an environment of {shown}."
         if listed:
@@ -156,4 +241,4 @@ def environment_of(name: str, infra: Infra, shown: str) -> Environment:
         else:
             message += " List it there, as in global.environments: [production, staging]."
         raise DeclarationError([Problem("stt:environment", message)])
-    return Environment(name, listed.index(name), len(listed))
+    return Environment(name, listed.index(name), listed)

@@ -84,7 +84,8 @@ class Check(StrictModel):
     )
     words: Text | None = setting(
         None,
-        "The words of the recording. Empty: any words will do, and `stt_check` and `webui_check` "
+        "The words of the recording; without numbers, unless they are English, as a model may "
+        "write digits. Empty: any words will do, and `stt_check` and `webui_check` "
         "say that nothing is proven; not set: the words of the built-in recording, if the "
         "model and `stt:language` allow English",
         allowed="words, or not set",

@@ -198,6 +198,7 @@ def plan_topology(
     domains: list[DomainPlan] = []
     infra = environment.apply(infra, shown)
     used = {domain.subnet for domain in infra.domains.values() if domain.subnet}
+    subnets: dict[str, IPv4Network] = {}
     for name, domain in infra.domains.items():
         place = f"{shown}: domains.{name}"
         _check_names(domain, roles, place, problems)
@@ -213,8 +214,12 @@ def plan_topology(
             problems.append(_not_private(subnet, domain, place))
         elif subnet is not None:
             used.add(subnet)
-            machines = _addresses(name, environment, domain, subnet, place, problems)
-            domains.append(DomainPlan(name, environment, subnet, domain, machines))
+            subnets[name] = subnet
+    for name, subnet in subnets.items():
+        domain = environment.at_home(infra.domains[name], subnets.values())
+        place = f"{shown}: domains.{name}"
+        machines = _addresses(name, environment, domain, subnet, place, problems)
+        domains.append(DomainPlan(name, environment, subnet, domain, machines))
     _check_overlaps(domains, shown, problems)
     _check_members(domains, shown, problems)
     _check_gpus(infra, domains, shown, problems)

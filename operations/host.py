@@ -126,7 +126,7 @@ def run_program(
     except HostError as error:
         said = error.user_message.strip().splitlines() or ["it said nothing"]
         why = not_running(client, machine) or said[-1]
-        raise OperationError(f"{machine.name}: {why}") from None
+        raise OperationError(f"{machine.full_name}: {why}") from None
 
 
 def not_running(client: Client, machine: MachinePlan) -> str:

@@ -49,7 +49,7 @@ def _machines(declaration: Declaration, restart: bool) -> Iterator[tuple[Machine
 
 
 def ask(declaration: Declaration, verb: str, *, restart: bool = False) -> dict[str, Any]:
-    """What each machine answers to ``status`` or ``flush``, by its name.
+    """What each machine answers to ``status`` or ``flush``, by its full name.
 
     With ``restart`` a service that does not unload is restarted.
 
@@ -58,7 +58,7 @@ def ask(declaration: Declaration, verb: str, *, restart: bool = False) -> dict[s
     """
     connection = declaration.settings.host_connection
     return {
-        machine.name: json.loads(run_program(connection, machine, PROGRAM, [verb, asked]))
+        machine.full_name: json.loads(run_program(connection, machine, PROGRAM, [verb, asked]))
         for machine, asked in _machines(declaration, restart)
     }
 

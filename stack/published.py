@@ -6,16 +6,19 @@ what leads to it is known for them only.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from declaration.environment import PORTS
 from declaration.problems import Problem, show
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
 from declaration.urls import is_loopback
 from stack.checks import GATEWAY_ROLE, WEBUI_ROLE
 from stack.listening import ends, is_proxy, listens_inside, place_of, publishes
+
+_PUBLISH = "stt:webui.publish"
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,15 @@ def is_any(address: str) -> bool:
 
 @dataclass(frozen=True)
 class _Listener:
-    """What listens on a host: ``text`` is the value at ``place``."""
+    """What listens on a host: ``text`` is the value at ``place``.
+
+    ``environment`` is the place in their list, where several are compared.
+    """
 
     place: str
     text: str
     machine: MachinePlan
+    environment: int = 0
 
 
 def port_conflicts(
@@ -121,18 +128,54 @@ def port_conflicts(
 
     ``file`` is how messages call the topology.
     """
+    for each, other, port in _clashes(_listeners(settings, topology, file), hosts):
+        yield _conflict(each, other, port)
+
+
+def environment_conflicts(settings: Settings, topology: Topology, file: str) -> Iterator[Problem]:
+    """Ports that devices of two environments would have, if these are on one host.
+
+    They may be on hosts of their own, and a stack knows only its own connection: nothing is wrong
+    for certain. What stt:webui.publish is in the other stacks is not known either: it is taken to
+    be the default there, if it is that here.
+    """
+    environment = topology.domains[0].environment
+    subnets = [domain.subnet for domain in topology.domains]
+    default = settings.model_copy(update={"webui": type(settings.webui)()})
+    same = settings.webui.publish == environment.publish(default).webui.publish
+    every = [
+        replace(
+            each,
+            text=environment.listen_in(number, each.text, subnets),
+            environment=number,
+        )
+        for number in range(len(environment.listed))
+        for each in _listeners(settings, topology, file)
+        if same or number == environment.number or each.place != _PUBLISH
+    ]
+    for each, other, port in _clashes(every, declared_hosts(topology)):
+        if each.environment != other.environment:
+            yield _across(each, other, port, environment.listed)
+
+
+def _clashes(
+    listeners: Iterable[_Listener], hosts: Hosts
+) -> Iterator[tuple[_Listener, _Listener, int]]:
+    """Who would listen where another one does, that one, and the port; once for two values."""
     taken: dict[tuple[str, str, int], dict[str, _Listener]] = {}
-    said: set[tuple[str, str]] = set()
-    for each in _listeners(settings, topology, file):
+    said: set[frozenset[str]] = set()
+    for each in listeners:
         for protocol in ("tcp", "udp"):
             for address, port in ends(each.text, protocol):
                 there = taken.setdefault((hosts.of[each.machine.domain], protocol, port), {})
                 key = "" if is_any(address) else address  # all of them are all addresses
                 other = next(iter(there.values()), None) if not key else None
                 other = other or there.get(key) or there.get("")
-                if other and other is not each and (each.place, other.place) not in said:
-                    said.add((each.place, other.place))
-                    yield _conflict(each, other, port)
+                if other and other is not each:
+                    both = frozenset((each.place, other.place))
+                    if both not in said:
+                        yield each, other, port
+                    said.add(both)
                 there.setdefault(key, each)
 
 
@@ -141,7 +184,7 @@ def _listeners(settings: Settings, topology: Topology, file: str) -> Iterator[_L
     for machine in topology.machines:
         devices = topology.devices_of(machine)
         if webui == [machine] and settings.webui.publish:
-            yield _Listener("stt:webui.publish", f"tcp:{settings.webui.publish}", machine)
+            yield _Listener(_PUBLISH, f"tcp:{settings.webui.publish}", machine)
         for name, device in devices.items():
             if is_proxy(device) and not listens_inside(device):
                 place = f"{file}: {place_of(topology, machine, name)}.listen"
@@ -162,4 +205,14 @@ def _conflict(each: _Listener, other: _Listener, port: int) -> Problem:
             f"{other.machine.full_name} ({other.place}). Give one of them another port, or each an "
             "address of the host of its own."
         )
+    return Problem(each.place, message)
+
+
+def _across(each: _Listener, other: _Listener, port: int, names: Sequence[str]) -> Problem:
+    message = (
+        f"{show(each.text)} in {names[each.environment]} takes port {port} of the host, and so "
+        f"does {show(other.text)} in {names[other.environment]} ({other.place}): each environment "
+        f"adds {PORTS}. On one host only one of them can listen there. Give them ports that differ "
+        "in their last two digits, or the environments hosts of their own (stt:connection)."
+    )
     return Problem(each.place, message)

@@ -749,10 +749,45 @@ def test_the_words_have_to_come_back(agent: Any) -> None:
         ("c'est l'été", "C'EST L'ÉTÉ!", 0.0),
         ("Grüße, Welt", "grüsse welt", 0.0),
         ("один два", "Один, два.", 0.0),
+        # Another way to write the same.
+        ("cafe\u0301 noir", "caf\u00e9 noir", 0.0),
+        ("l'eau", "l\u2019eau", 0.0),
+        ("m'ap pale", "m\u02bcap pale", 0.0),
+        ("\uff2f\uff2b go", "ok go", 0.0),
+        ("one \u2764\ufe0f two", "one two", 0.0),
+        ("nai\u0308ve\u00adte", "na\u00efvete", 0.0),
+        # Numbers.
+        ("ten", "10", 0.0),
+        ("10", "ten", 0.0),
+        ("one zero", "10", 0.0),
+        ("eleven twenty forty-two", "11, 20, 42", 0.0),
+        ("\u0967 \u0968", "1 2", 0.0),
+        ("ten", "11", 1.0),
+        ("ten", "100", 3.0),
+        ("un deux trois", "1, 2, 3", 1.0),
+        # Marks are a part of a word.
+        ("नमस्ते दुनिया", "नमस्ते, दुनिया।", 0.0),
+        ("नमस्ते दुनिया", "नमस्ते दुनियो", 0.5),
+        ("안녕하세요 세계", "안녕하세요 나무", 0.5),
+        # Without spaces: by characters.
+        ("你好世界", "你好\uff0c世界\u3002", 0.0),
+        ("你好世界", "你好,世界。", 0.0),
+        ("你好 世界", "你好世界", 0.0),
+        ("今天天气很好", "今天天氣很好", round(1 / 6, 3)),
+        ("你好世界", "谢谢观看", 1.0),
+        ("コーヒーです", "ｺｰﾋｰです。", 0.0),
+        ("ありがとう", "さようなら", 1.0),
+        ("สวัสดีครับ", "สวัสดี ครับ", 0.0),
+        ("สวัสดีครับ", "ลาก่อน", 1.0),
+        ("ສະບາຍດີ", "ສະບາຍ ດີ", 0.0),
+        ("សួស្តី ពិភពលោក", "សួស្តីពិភពលោក។", 0.0),
+        ("မင်္ဂလာပါ", "မင်္ဂလာ ပါ။", 0.0),
+        ("我用iPhone", "我用 iphone。", 0.0),
+        ("我用iPhone", "我用 android", round(1 / 3, 3)),
     ],
 )
 def test_the_word_error_rate(said: str, heard: str, rate: float) -> None:
-    assert word_error_rate(said, heard) == rate
+    assert round(word_error_rate(said, heard), 3) == rate
 
 
 @pytest.mark.parametrize(

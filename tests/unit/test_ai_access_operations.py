@@ -13,9 +13,10 @@ import pytest
 
 import operations.__main__
 from declaration.topology import MachinePlan
-from operations import ai_access
+from operations import ai_access, memory
 from operations.host import OperationError
 from stack.declare import Declaration
+from tests.unit import three_domains
 from tests.unit.three_domains import topology
 from tests.unit.values import declared
 
@@ -138,6 +139,37 @@ def test_connections_are_cut_before_the_models_are_unloaded(
     said[:] = [["gpu-server: STT is busy and kept its model: try again"], False]
     with pytest.raises(OperationError, match=r"no other domain is let in.* kept its model: gpu"):
         ai_access.hand_over(declaration)
+
+
+def test_a_machine_of_another_domain_with_the_same_name_has_to_forget_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer counts, and `make vram` and `make flush` show each."""
+    roles = ["base_system", "stt_server"]
+    more = {"trust_level": "trusted", "machines": {"gpu-server": {"roles": roles}}}
+    rule = {"from": "work", "to": "also/gpu-server", "ports": [8000]}
+    file = three_domains.topology(tmp_path, three_domains.HOME, rule, also=more)
+    declaration = declared(infra=file)
+    answers = {"ai": "busy", "also": "unloaded"}
+    loaded = {"ai": ["small"], "also": []}
+
+    def run_program(_: Any, machine: MachinePlan, program: Path, words: list[str]) -> str:
+        assert program == memory.PROGRAM
+        if words[0] == "flush":
+            return json.dumps({"stt": answers[machine.domain]})
+        stt = {"answers": True, "models": loaded[machine.domain]}
+        return json.dumps({"stt": stt, "ollama": None})
+
+    monkeypatch.setattr(ai_access, "cut", lambda *_: None)
+    monkeypatch.setattr(memory, "run_program", run_program)
+    monkeypatch.setattr(memory, "on_host", lambda *_: "")
+    with pytest.raises(OperationError, match="ai/gpu-server: STT is busy and kept its model"):
+        ai_access.hand_over(declaration)
+    lines, free = memory.flush(declaration)
+    assert not free and lines[1] == "also/gpu-server: STT unloaded"
+    shown = memory.report(declaration)[1:]
+    assert [line.partition(": STT")[0] for line in shown] == ["ai/gpu-server", "also/gpu-server"]
+    assert "small loaded" in shown[0] and shown[1].endswith("nothing loaded")
 
 
 HOLDER, OTHER = ("10.110.0.1:8000", "10.110.0.1:11434"), ("10.110.0.1:8000",)

@@ -18,6 +18,7 @@ from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology
 from roles import ROLES
 from stack.declare import declare
+from stack.published import environment_conflicts
 from tests.unit.program import KEPT, plain, run
 from tests.unit.values import CPU
 
@@ -70,7 +71,7 @@ def test_an_environment_has_names_and_addresses_of_its_own(
 
 
 def test_what_is_pinned_moves_too() -> None:
-    listen = {"type": "proxy", "listen": "tcp:0.0.0.0:80,8000-8002", "connect": "tcp:127.0.0.1:1"}
+    listen = {"type": "proxy", "listen": "tcp:0.0.0.0:80,8000-8002", "connect": "tcp:10.7.3.9:1"}
     inner = {"type": "proxy", "bind": "instance", "listen": "tcp:127.0.0.1:9000", "connect": "x"}
     devices = {"out": listen, "in": inner, "socket": {**listen, "listen": "unix:/run/x"}}
     data = lab(
@@ -83,11 +84,61 @@ def test_what_is_pinned_moves_too() -> None:
     assert (str(domain.subnet), str(domain.machines[0].address)) == ("10.7.67.0/24", "10.7.67.9")
     found = domain.machines[0].machine.devices
     assert found["out"]["listen"] == "tcp:0.0.0.0:280,8200-8202"
+    assert found["out"]["connect"] == "tcp:10.7.67.9:1"
     assert (found["in"], found["socket"]["listen"]) == (inner, "unix:/run/x")
     assert domain.profiles["port"].devices["out"]["listen"] == "tcp:0.0.0.0:280,8200-8202"
     assert (domain.former, domain.former_bridge) == ("old-dev", "net2-old")
     names = topology(data, "dev")
     assert names.former_name("lab-dev/box/instance") == "old-dev/box/instance"
+
+
+@pytest.mark.parametrize("subnet", [None, "10.7.3.0/24"])
+def test_a_proxy_leads_to_the_machines_of_its_own_environment(subnet: str | None) -> None:
+    """Also where the address follows from the trust level, and in another domain of the file."""
+    net = (subnet or "10.120.0.0/24").removesuffix("0/24")
+    ends = {
+        "own": f"tcp:{net}1:8000",
+        "host": f"udp:{net}254:53,80-81",
+        "other": "tcp:10.110.0.1:8000",
+        "loopback": "tcp:127.0.0.1:8000",
+        "lan": "tcp:192.168.1.5:8000",
+        "near": "tcp:10.7.4.1:8000",
+        "six": "tcp:[::1]:8000",
+        "odd": f"tcp:{net}1111:8000",
+        "socket": "unix:/run/x",
+    }
+    devices = {
+        name: {"type": "proxy", "bind": "instance", "listen": end, "connect": end}
+        for name, end in ends.items()
+    }
+    devices["out"] = {"type": "proxy", "listen": f"tcp:{net}254:80", "connect": ends["own"]}
+    devices["disk"] = {"type": "disk", "connect": ends["own"]}
+    data = lab(
+        subnet=subnet,
+        profiles={"all": {"devices": devices}},
+        machines={"box": {"devices": devices}},
+    )
+    data["domains"]["more"] = {"trust_level": "trusted", "machines": {"box": {}}}
+
+    def found(environment: str) -> dict[str, Any]:
+        plan = next(each for each in topology(data, environment).domains if each.written == "lab")
+        assert dict(plan.profiles["all"].devices) == plan.machines[0].machine.devices
+        return plan.machines[0].machine.devices
+
+    assert found("production") == found("") == devices
+    staging = found("staging")
+    third = int(net.split(".")[2]) + 32
+    there = net.rsplit(".", 2)[0] + f".{third}."
+    moved = {
+        "own": f"tcp:{there}1:8000",
+        "host": f"udp:{there}254:53,80-81",
+        "other": "tcp:10.110.32.1:8000",
+    }
+    for name, end in {**ends, **moved}.items():
+        assert (staging[name]["connect"], staging[name]["listen"]) == (end, end)
+    assert staging["out"]["listen"] == f"tcp:{there}254:180"
+    assert staging["out"]["connect"] == moved["own"]
+    assert staging["disk"] == devices["disk"]
 
 
 def test_open_webui_is_published_on_a_port_of_its_own() -> None:
@@ -152,6 +203,15 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
     for environment in ("", "staging"):
         found = problem(tmp_path, lab(subnet="10.7.0.0/16"), environment=environment)
         assert 'subnet: "10.7.0.0/16" is not a /24' in found
+    out = {"type": "proxy", "listen": "tcp:0.0.0.0:1,65500", "connect": "tcp:127.0.0.1:80"}
+    boxes = {"box": {"devices": {"out": out}}}
+    assert declared(tmp_path, lab(NAMES[:1], machines=boxes))
+    for environment in ("", "production", "staging"):
+        assert problem(tmp_path, lab(machines=boxes), environment=environment) == (
+            'x.yml: domains.lab.machines.box.devices.out.listen: "tcp:0.0.0.0:1,65500" leaves no '
+            "room for other environments: each adds 100 to the port, which would be 65600 in "
+            "staging, and the last port is 65535. Use a port of at most 65335."
+        )
     assert "is listed twice" in problem(tmp_path, lab(["a", "a"]))
     assert "at most 8" in problem(tmp_path, lab([f"e{n}" for n in range(9)]))
     long = lab()
@@ -161,6 +221,83 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
         "x.yml: domains.eleven-char: its bridge net2-eleven-char in the environment dev would have "
         "16 characters, and an interface name has at most 15. Use a name of at most 10 characters."
     )
+
+
+def published(*listen: str, **keys: Any) -> dict[str, Any]:
+    """Machines that publish at these; the first has ``keys``."""
+    return {
+        f"box{number}": {
+            "devices": {"out": {"type": "proxy", "listen": each, "connect": "tcp:127.0.0.1:80"}},
+            **({} if number else keys),
+        }
+        for number, each in enumerate(listen)
+    }
+
+
+def shared_ports(root: Path, machines: dict[str, Any], **settings: Any) -> list[str]:
+    """What the preview says of ports of several environments."""
+    found = declared(root, lab(settings.pop("listed", None), machines=machines), **settings)
+    said = environment_conflicts(found.settings, found.topology, found.settings.infra)
+    return [str(each) for each in said]
+
+
+@pytest.mark.parametrize("environment", ["", *NAMES])
+def test_a_port_that_two_environments_would_have_is_named_in_each(
+    tmp_path: Path, environment: str
+) -> None:
+    """It is a warning: they may be on hosts of their own."""
+    place = "x.yml: domains.lab.machines.{}.devices.out.listen"
+    machines = published("tcp:0.0.0.0:8100", "tcp:192.168.1.5:8000")
+    assert shared_ports(tmp_path, machines, environment=environment) == [
+        f'{place.format("box1")}: "tcp:192.168.1.5:8100" in staging takes port 8100 of the host, '
+        f'and so does "tcp:0.0.0.0:8100" in production ({place.format("box0")}): each environment '
+        "adds 100. On one host only one of them can listen there. Give them ports that differ in "
+        "their last two digits, or the environments hosts of their own (stt:connection)."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "named"),
+    [
+        (("tcp:0.0.0.0:8000", "tcp:0.0.0.0:8200"), 1),  # production's and dev's
+        (("tcp:0.0.0.0:8000", "tcp:0.0.0.0:8300"), 0),  # there are three
+        (("tcp:0.0.0.0:8000", "tcp:0.0.0.0:8101"), 0),
+        (("tcp:192.168.1.5:8000", "tcp:192.168.1.6:8100"), 0),
+        (("tcp:192.168.1.5:8000", "udp:192.168.1.5:8100"), 0),
+        (("udp:0.0.0.0:8000", "udp:192.168.1.5:8100"), 1),
+        (("tcp:0.0.0.0:8000-8100",), 1),
+        (("tcp:10.120.0.254:8000-8100",), 0),  # each environment has a bridge of its own
+    ],
+)
+def test_ports_of_environments_that_meet(
+    tmp_path: Path, listen: tuple[str, ...], named: int
+) -> None:
+    assert len(shared_ports(tmp_path, published(*listen))) == named
+    assert shared_ports(tmp_path, published(*listen), listed=[]) == []
+    assert shared_ports(tmp_path, published(*listen), listed=["production"]) == []
+
+
+def test_ports_of_environments_meet_open_webui_s(tmp_path: Path) -> None:
+    """Its port is in each stack's file: in the others it is taken to be the default, if here."""
+    roles = {"roles": ["base_system", "stt_server", "open_webui"]}
+    lan = published("tcp:0.0.0.0:3100", **roles)
+    for environment in NAMES:
+        [said] = shared_ports(tmp_path, lan, environment=environment)
+        assert said.startswith('stt:webui.publish: "tcp:127.0.0.1:3100" in staging takes port 3100')
+    web = {"publish": "127.0.0.1:3001"}
+    assert shared_ports(tmp_path, lan, environment="staging", webui=web) == []
+    web = {"publish": "127.0.0.1:3300"}
+    [said] = shared_ports(tmp_path, lan, webui=web)
+    assert 'listen: "tcp:0.0.0.0:3300" in dev takes port 3300' in said
+    assert '"tcp:127.0.0.1:3300" in production (stt:webui.publish)' in said
+
+
+def test_the_preview_warns_of_ports_that_environments_share(tmp_path: Path) -> None:
+    data = lab(machines=published("tcp:0.0.0.0:8100", "tcp:0.0.0.0:8000"))
+    (tmp_path / "x.yml").write_text(yaml.safe_dump(data))
+    found = run("cpu", infra=str(tmp_path / "x.yml"), environment="dev")
+    assert len([line for line in found.log if "takes port 8100 of the host" in line]) == 1
+    assert found.commands
 
 
 def test_without_a_list_a_topology_may_have_256_subnets_of_a_level() -> None:
@@ -204,5 +341,5 @@ def test_environments_never_meet(domains: dict[str, Any]) -> None:
 
 
 def test_the_default_ports_of_environments_do_not_meet() -> None:
-    ports = {Environment(str(n), n, 8).port(port) for n in range(8) for port in (3000, 8000)}
+    ports = {Environment(str(n), n).port(port) for n in range(8) for port in (3000, 8000)}
     assert len(ports) == 16 and PORTS > 1

@@ -177,5 +177,5 @@ def test_a_machine_that_cannot_be_asked_is_named_with_what_to_do(
     for verb in (memory.report, memory.flush):
         with pytest.raises(OperationError) as error:
             verb(declared())
-        assert str(error.value) == f"gpu-server: {told}"
+        assert str(error.value) == f"ai-tools/gpu-server: {told}"
     assert {each["error"] for each in status.ask(declared()).values()} == {told}
