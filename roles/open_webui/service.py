@@ -118,21 +118,24 @@ def links(context: Context) -> tuple[str, str]:
     """
     settings, topology = context.settings, context.declaration.topology
     ollamas = topology.with_role(OLLAMA_ROLE, context.machine.domain)
-    gateway = topology.nearest(GATEWAY_ROLE, context.machine)
-    stt = topology.nearest(STT_ROLE, context.machine)
     ollama_link, stt_link = settings.webui.ollama_url, settings.webui.stt_url
     if ollama_link is None:
         ollama_link = ";".join(ollama_url(settings, machine) for machine in ollamas)
     if stt_link is None:
-        stt_link = stt_url(settings, stt) if stt else ""
-        stt_link = gateway_plain_url(settings, gateway) if gateway else stt_link
-    return ollama_link, "" if own_stt(settings, topology, stt_link) is False else stt_link
+        stt_link = next((_url(settings, *each) for each in _asked(context)), "")
+    own = own_stt(settings, topology, stt_link, context.machine)
+    return ollama_link, "" if own and not own.runs else stt_link
+
+
+def _url(settings: Settings, machine: MachinePlan, role: str) -> str:
+    """Where Open WebUI asks an STT service of its domain."""
+    return (gateway_plain_url if role == GATEWAY_ROLE else stt_url)(settings, machine)
 
 
 def stt_key(context: Context) -> str:
     """The key that the STT service is sent: this stack's goes to its own services only."""
     settings, url = context.settings, context.settings.webui.stt_url
-    if not url or own_stt(settings, context.declaration.topology, url) is not None:
+    if not url or own_stt(settings, context.declaration.topology, url, context.machine):
         return secret(API_KEY) if settings.asks_key else ""
     return secret(STT_KEY) if settings.webui.sttKey else ""
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
@@ -21,6 +22,17 @@ from tests.unit.program import KEPT, Program, run, steps_of
 from tests.unit.values import CPU, declared
 
 WEBUI, PROXY = "ai-tools/webui/open_webui", "ai-tools/webui/webui_proxy"
+BASE, STT = "base_system", ["base_system", "stt_server"]
+
+
+def topology(root: Path, **domains: dict[str, Any]) -> str:
+    """The file of a topology with these domains' machines."""
+    data = {
+        name: {"trust_level": "semi-trusted", "machines": each} for name, each in domains.items()
+    }
+    file = root / "infra.yml"
+    file.write_text(yaml.safe_dump({"domains": data}, sort_keys=False))
+    return str(file)
 
 
 def program(**webui: Any) -> Program:
@@ -182,12 +194,23 @@ def test_certificates_that_do_not_work_are_refused(webui: dict[str, Any], said: 
         ({"stt_url": "https://api.example.com/v1"}, ""),
         ({"stt_url": "https://api.example.com/v1", "sttKey": "key-of-theirs"}, "key-of-theirs"),
         ({"sttKey": "key-of-theirs"}, KEPT["stt_server/key"]),
+        # By its machine's names.
+        ({"stt_url": "http://gpu-server:8000/v1"}, KEPT["stt_server/key"]),
+        ({"stt_url": "http://gpu-server.incus:8000/v1"}, KEPT["stt_server/key"]),
+        ({"stt_url": "http://gpu-server.incus.:8000/v1"}, KEPT["stt_server/key"]),
+        ({"stt_url": "http://gpu-server:8001/v1", "sttKey": "key-of-theirs"}, None),
+        ({"stt_url": "http://gpu-server.example:8000/v1"}, ""),
+        ({"stt_url": "http://gpu-server.:8000/v1"}, ""),
     ],
 )
 def test_the_key_of_this_service_goes_to_this_service_only(
-    webui: dict[str, Any], sent: str
+    webui: dict[str, Any], sent: str | None
 ) -> None:
-    assert sent_key(webui=webui) == sent
+    if sent is None:
+        with pytest.raises(pulumi.RunError, match="nothing listens on port 8001"):
+            sent_key(webui=webui)
+    else:
+        assert sent_key(webui=webui) == sent
 
 
 @pytest.mark.parametrize(
@@ -196,6 +219,8 @@ def test_the_key_of_this_service_goes_to_this_service_only(
         ("https://api.example.com/v1", True),
         ("http://10.120.0.1:8000/v1", False),
         ("http://10.120.0.1:8000/v1/", False),
+        ("http://gpu-server:8000/v1", False),
+        ("http://gpu-server.incus:8000/v1", False),
     ],
 )
 def test_a_service_of_others_stays_wired_while_this_one_is_off(url: str, wired: bool) -> None:
@@ -214,6 +239,27 @@ def sent_key(**settings: Any) -> str:
     [file] = made.spec["secrets"]
     key: str = file["variables"]["AUDIO_STT_OPENAI_API_KEY"]
     return key
+
+
+def test_the_key_goes_where_a_proxy_device_publishes_the_service(tmp_path: Path) -> None:
+    key = KEPT["stt_server/key"]
+    for listen, sent in (("10.120.0.254", key), ("0.0.0.0", key), ("192.168.1.5", "")):
+        lan = {"type": "proxy", "listen": f"tcp:{listen}:8100", "connect": "tcp:127.0.0.1:8000"}
+        server = {"roles": STT, "devices": {"lan": lan}}
+        machines = {"gpu-server": server, "webui": {"roles": [BASE, "open_webui"]}}
+        settings: dict[str, Any] = {
+            "infra": topology(tmp_path, **{"ai-tools": machines}),
+            "webui": {"stt_url": "http://10.120.0.254:8100/v1"},
+        }
+        assert sent_key(**settings) == sent
+        assert sent_key(**settings, host="127.0.0.1") == sent
+
+
+def test_a_bare_name_is_of_the_own_domain(tmp_path: Path) -> None:
+    webui = {"roles": [BASE, "open_webui"]}
+    infra = topology(tmp_path, more={"stt": {"roles": STT}}, **{"ai-tools": {"webui": webui}})
+    for host, sent in (("10.120.0.1", KEPT["stt_server/key"]), ("stt", ""), ("stt.incus", "")):
+        assert sent_key(infra=infra, webui={"stt_url": f"http://{host}:8000/v1"}) == sent
 
 
 def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
