@@ -22,6 +22,8 @@ from tests.unit.program import KEPT, Program, run, steps_of
 from tests.unit.values import CPU, declared
 
 WEBUI, PROXY = "ai-tools/webui/open_webui", "ai-tools/webui/webui_proxy"
+WEB = "open_webui"
+VOSK = {"engine": "vosk", "quantization": "auto", "model": "vosk-model-small-de-0.15"}
 BASE, STT = "base_system", ["base_system", "stt_server"]
 
 
@@ -262,6 +264,59 @@ def test_a_bare_name_is_of_the_own_domain(tmp_path: Path) -> None:
         assert sent_key(infra=infra, webui={"stt_url": f"http://{host}:8000/v1"}) == sent
 
 
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        (None, "ai-tools/one/stt_server"),
+        ("http://two:8000/v1", "ai-tools/two/stt_server"),
+        ("http://10.120.0.2:8000/v1/", "ai-tools/two/stt_server"),
+        ("http://10.120.1.1:8000/v1", "more/stt/stt_server"),
+        ("http://10.120.1.1:8000", "more/stt/stt_server"),
+        ("https://api.example.com/v1", ""),
+        ("", ""),
+    ],
+)
+def test_open_webui_follows_the_service_that_it_asks(
+    tmp_path: Path, url: str | None, asked: str
+) -> None:
+    machines = {"one": {"roles": STT}, "two": {"roles": STT}, "webui": {"roles": [BASE, WEB]}}
+    infra = topology(tmp_path, **{"ai-tools": machines}, more={"stt": {"roles": STT}})
+    made = run("cpu", infra=infra, webui={"stt_url": url}).commands
+    for step, part in (("service", "service"), ("verify", "verify")):
+        before = made[f"{WEBUI}/{step}"].dependencies
+        found = {each for each in before if each.endswith(f"/stt_server/{part}")}
+        assert found == ({f"{asked}/{part}"} if asked else set())
+    place = asked.removesuffix("/stt_server").removeprefix("ai-tools/")
+    resolution = made[f"{WEBUI}/verify"].spec["resolution"]
+    assert resolution.endswith(f"STT service in {place}." if asked else "in webui.")
+
+
+@pytest.mark.parametrize(
+    "end", ["http://10.120.1.2:9146/v1/", "https://10.120.1.2:8000/v1", "https://stt.test:8000/v1"]
+)
+def test_open_webui_follows_a_gateway_of_another_domain(tmp_path: Path, end: str) -> None:
+    more = {"stt": {"roles": STT}, "front": {"roles": [BASE, "stt_gateway"]}}
+    infra = topology(tmp_path, **{"ai-tools": {"webui": {"roles": [BASE, WEB]}}}, more=more)
+    gateway = {"tls": "internal", "names": ["stt.test"]}
+    settings: dict[str, Any] = {"infra": infra, "gateway": gateway, "webui": {"stt_url": end}}
+    before = run("cpu", **settings).commands[f"{WEBUI}/verify"].dependencies
+    assert {"more/front/stt_gateway/verify", "more/stt/stt_server/verify"} <= set(before)
+    assert sent_key(**settings) == KEPT["stt_server/key"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8000/v1", "http://127.0.0.1:8000/v1/", "http://box.incus:8000/v1"]
+)
+def test_the_service_of_the_same_machine_is_known(tmp_path: Path, url: str) -> None:
+    infra = topology(tmp_path, **{"ai-tools": {"box": {"roles": [*STT, WEB]}}})
+    settings: dict[str, Any] = {**VOSK, "infra": infra, "webui": {"stt_url": url}}
+    made = run("cpu", **settings).commands["ai-tools/box/open_webui/verify"]
+    assert made.spec["environment"]["STT_WORDS"] == ""
+    assert "ai-tools/box/stt_server/verify" in made.dependencies
+    off = run("cpu", **settings, enabled=False).commands["ai-tools/box/open_webui/service"]
+    assert OFF in off.spec["variables"]["AUDIO_STT_OPENAI_API_BASE_URL"]
+
+
 def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
     assert sent_key(authentication="none") == ""
     theirs = {"stt_url": "https://api.example.com/v1", "sttKey": "key-of-theirs"}
@@ -280,6 +335,11 @@ def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
         ({"webui": {"stt_url": "http://10.120.0.1:8000/v1"}}, "one two three"),
         ({"webui": {"stt_url": "https://api.example.com/v1"}}, "one two three"),
         ({"webui": {"stt_url": "https://api.example.com/v1"}, "language": "de"}, ""),
+        # Its model knows no English, whatever the URL is written like.
+        *(
+            ({**VOSK, "webui": {"stt_url": f"http://{end}"}}, "")
+            for end in ("10.120.0.1:8000/v1", "10.120.0.1:8000/v1/", "gpu-server:8000/v1")
+        ),
         ({"webui": {"stt_url": ""}}, None),
         ({"enabled": False}, None),
     ],
@@ -292,7 +352,8 @@ def test_the_words_that_open_webui_has_to_hear(settings: dict[str, Any], words: 
     assert verify.get("environment") == expected
     assert len(verify["argv"]) == (3 if words is None else 4)
     # A service elsewhere has no journal here.
-    assert ("gpu-server" in verify["resolution"]) == (words is not None and "webui" not in settings)
+    elsewhere = "example.com" in settings.get("webui", {}).get("stt_url", "")
+    assert ("gpu-server" in verify["resolution"]) == (words is not None and not elsewhere)
     if words is not None and "webui" not in settings:
         own = made["ai-tools/gpu-server/stt_server/verify"].spec
         assert (own.get("words", ""), own["error_rate"]) == (words, 0.34)
