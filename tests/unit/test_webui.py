@@ -317,6 +317,42 @@ def test_the_service_of_the_same_machine_is_known(tmp_path: Path, url: str) -> N
     assert OFF in off.spec["variables"]["AUDIO_STT_OPENAI_API_BASE_URL"]
 
 
+@pytest.mark.parametrize(
+    ("key", "url", "told"),
+    [
+        ("stt_url", "https://stt.example.com/v1", "Use an IP address, one that its certificate is"),
+        ("stt_url", "http://stt.example.com/v1", 'Use an IP address or set egress to "open" ('),
+        ("ollama_url", "http://nas:11434", "cannot look it up unless a container there has the n"),
+        ("stt_url", "http://stt.incus:8000/v1", "Use its address, 10.120.1.1 (more/stt)."),
+        ("stt_url", "http://one:8000/v1", ""),
+        ("ollama_url", "http://one.incus:11434", ""),
+        ("stt_url", "https://192.168.1.9/v1", ""),
+        ("ollama_url", None, ""),
+    ],
+)
+def test_a_name_that_cannot_be_looked_up_is_told(
+    tmp_path: Path, key: str, url: str | None, told: str
+) -> None:
+    """The DNS of a bridge that is closed knows the machines of its domain only."""
+    machines = {"one": {"roles": [*STT, "ollama_server"]}, "webui": {"roles": [BASE, WEB]}}
+    infra = topology(tmp_path, **{"ai-tools": machines}, more={"stt": {"roles": STT}})
+    settings: dict[str, Any] = {"infra": infra, "webui": {key: url}}
+
+    def lines(egress: str) -> list[str]:
+        data = yaml.safe_load(Path(infra).read_text())
+        data["domains"]["ai-tools"]["egress"] = egress
+        Path(infra).write_text(yaml.safe_dump(data, sort_keys=False))
+        return [line for line in run("cpu", **settings).log if "cannot look it up" in line]
+
+    for egress in ("install", "closed"):
+        found = lines(egress)
+        assert len(found) == bool(told)
+        for line in found:
+            assert line.startswith(f'stt:webui.{key}: "{url}" has a name, and webui of the domain ')
+            assert f'its egress is "{egress}"' in line and told in line
+    assert lines("open") == []
+
+
 def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
     assert sent_key(authentication="none") == ""
     theirs = {"stt_url": "https://api.example.com/v1", "sttKey": "key-of-theirs"}
