@@ -25,6 +25,7 @@ from host.reading import Reading
 from roles import ROLES
 from stack.declare import Declaration, declare
 from stack.idle_settings import idle_settings
+from stack.outside_names import outside_names
 from stack.published import environment_conflicts
 from stack.replicas import separate_services
 from stack.unencrypted import unencrypted
@@ -107,6 +108,7 @@ def main(start: Start) -> None:
         deployment = Deployment(declaration, host)
     for warning in [
         *deployment.warnings(),
+        *outside_names(settings, topology),
         *images.warnings(declaration, host),
         *_unfiltered(declaration, live),
         *firewall.warnings(declaration, host),

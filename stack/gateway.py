@@ -11,6 +11,7 @@ from declaration.tls import is_for
 from declaration.topology import MachinePlan, Topology
 from declaration.urls import gateway_host, is_loopback, stt_host
 from stack.checks import GATEWAY_ROLE, STT_ROLE
+from stack.leads import leads_to
 from stack.listening import publishes
 from stack.published import Publishing, is_any, publishing
 
@@ -47,19 +48,10 @@ def gateway_servers(
     there = publishing(topology)
     for url in settings.gateway.servers:
         address, port = server_address(url)
-        known = health if leads_to(url, there) in here else GatewayServer.health
+        end = leads_to(url, gateway, topology, there)
+        known = health if end in here else GatewayServer.health
         found.append(GatewayServer(f"{address}:{port}", address, port, known))
     return found
-
-
-def leads_to(url: str, there: Publishing) -> tuple[str, int]:
-    """The address and the port that one of ``stt:gateway.servers`` leads to.
-
-    They are those of a machine where a proxy device is known to publish it, else the URL's own.
-    """
-    end = server_address(url)
-    found = there.at(*end)
-    return found.to if found else end
 
 
 def gateways_before(
@@ -128,11 +120,9 @@ def server_problems(settings: Settings, topology: Topology, there: Publishing) -
         taken |= {(str(each.address), port): itself.format(each.full_name) for each in gateways}
         for url in settings.gateway.servers:
             address, its_port = server_address(url)
-            end = leads_to(url, there)
+            end = leads_to(url, gateway, topology, there)
             if is_loopback(address) and STT_ROLE not in gateway.roles:
                 continue  # stack/asked.py says that no server is there
-            if is_loopback(address) or is_any(address):
-                end = str(gateway.address), its_port
             if what := taken.get(end):
                 by = there.at(address, its_port)
                 where = (

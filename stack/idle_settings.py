@@ -12,7 +12,7 @@ from declaration.settings import Settings, Sources
 from stack.checks import BASE_ROLE, GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
 from stack.declare import Declaration
 from stack.gateway import gateway_runs
-from stack.own_stt import own_stt
+from stack.own_stt import OwnStt, own_stt
 from stack.role_rules import RoleRules
 
 #: Why a setting has no effect; empty if it has one.
@@ -114,10 +114,18 @@ def _gateway_names(declaration: Declaration) -> str:
     return "" if declaration.settings.gateway.secure else "stt:gateway.tls is none"
 
 
+def _own_services(declaration: Declaration) -> list[OwnStt | None]:
+    """The STT service of this stack that each Open WebUI finds at ``stt:webui.stt_url``."""
+    settings, topology = declaration.settings, declaration.topology
+    url = settings.webui.stt_url or ""
+    return [own_stt(settings, topology, url, each) for each in topology.with_role(WEBUI_ROLE)]
+
+
 def _stt_url(declaration: Declaration) -> str:
     settings, topology = declaration.settings, declaration.topology
     url = settings.webui.stt_url
-    if url and own_stt(settings, topology, url) is False:
+    own = _own_services(declaration)
+    if url and all(each and not each.runs for each in own):
         return "it names a service of this stack, and stt:enabled is false"
     webuis = topology.with_role(WEBUI_ROLE)
     served = any(
@@ -137,9 +145,7 @@ def _ollama_url(declaration: Declaration) -> str:
 
 
 def _stt_key(declaration: Declaration) -> str:
-    settings = declaration.settings
-    url = settings.webui.stt_url
-    if url and own_stt(settings, declaration.topology, url) is None:
+    if declaration.settings.webui.stt_url and not all(_own_services(declaration)):
         return ""
     return "stt:webui.stt_url names no other service"
 

@@ -1,42 +1,45 @@
-"""The URLs of this stack's own STT services, and which of these run. Pure."""
+"""Which of this stack's own STT services a URL leads to, and whether it runs. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from declaration.settings import Settings
-from declaration.topology import Topology
-from declaration.urls import (
-    WEB_PORTS,
-    gateway_plain_url,
-    gateway_url,
-    is_loopback,
-    stt_base_url,
-    stt_url,
-)
-from stack.checks import GATEWAY_ROLE, STT_ROLE, WEBUI_ROLE
+from declaration.topology import MachinePlan, Topology
+from declaration.urls import GATEWAY_PLAIN
+from stack.checks import GATEWAY_ROLE, STT_ROLE
 from stack.gateway import gateway_runs
+from stack.leads import leads_to
+from stack.published import publishing
 
 
-def own_stt(settings: Settings, topology: Topology, url: str) -> bool | None:
-    """Whether the STT service of this stack at a URL runs; None if none of it is there.
+@dataclass(frozen=True)
+class OwnStt:
+    """An STT service of this stack: a gateway or a server, by its role."""
 
-    It is a server or a gateway. The path does not count: there is one service on a port.
+    machine: MachinePlan
+    role: str
+    runs: bool
+
+
+def own_stt(settings: Settings, topology: Topology, url: str, asking: MachinePlan) -> OwnStt | None:
+    """The STT service of this stack that a URL leads to, asked from a machine; None: no such one.
+
+    The path does not count: there is one service on a port.
     """
-    found: dict[tuple[str, str, int], bool] = {}
+    scheme = urlsplit(url).scheme
+    end = leads_to(url, asking, topology, publishing(topology))
+    gateway = settings.gateway
+    for machine in topology.with_role(GATEWAY_ROLE):
+        address = str(machine.address)
+        hosts = [address, *(gateway.names if gateway.secure else [])]
+        ends = {(gateway.scheme, (host, gateway.port)) for host in hosts}
+        if gateway.secure:
+            ends.add(("http", (address, GATEWAY_PLAIN)))
+        if (scheme, end) in ends:
+            return OwnStt(machine, GATEWAY_ROLE, gateway_runs(settings))
     for machine in topology.with_role(STT_ROLE):
-        found[_end(stt_url(settings, machine))] = settings.enabled
-        if WEBUI_ROLE in machine.roles:
-            found[_end(stt_base_url(settings))] = settings.enabled
-    for gateway in topology.with_role(GATEWAY_ROLE):
-        for address in (gateway_url, gateway_plain_url):
-            found[_end(address(settings, gateway))] = gateway_runs(settings)
-    return found.get(_end(url))
-
-
-def _end(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port; every loopback is the same one."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or WEB_PORTS.get(parts.scheme, 0)
-    return parts.scheme, "localhost" if is_loopback(host) else host, port
+        if (scheme, end) == ("http", (str(machine.address), settings.port)):
+            return OwnStt(machine, STT_ROLE, settings.enabled)
+    return None

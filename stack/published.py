@@ -94,9 +94,9 @@ def publishing(topology: Topology, hosts: Hosts | None = None) -> Publishing:
     found = {host: set(some) - bridges for host, some in hosts.addresses.items()}
     for each in every:
         found.setdefault(each.host, set()).add(each.address)
-    for gateway in topology.with_role(GATEWAY_ROLE):
-        [bridge] = [each.gateway for each in topology.domains if each.name == gateway.domain]
-        found.setdefault(hosts.of[gateway.domain], set()).add(str(bridge))
+    for asking in (*topology.with_role(GATEWAY_ROLE), *topology.with_role(WEBUI_ROLE)):
+        [bridge] = [each.gateway for each in topology.domains if each.name == asking.domain]
+        found.setdefault(hosts.of[asking.domain], set()).add(str(bridge))
     return Publishing(every, found)
 
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
-from urllib.parse import urlsplit
 
 from declaration.policy import Flow
 from declaration.problems import Problem, show
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
-from declaration.urls import WEB_PORTS, is_loopback
+from declaration.urls import is_loopback
 from stack.asked import Asked, asked_services
+from stack.leads import address_from, port_of
 from stack.listening import (
     Listening,
     Service,
-    address_of,
     connects,
     is_proxy,
     listening,
@@ -45,7 +44,8 @@ def reach_problems(
     for asked in asked_services(settings, topology):
         switched_off = not roles[asked.role].listens(settings)
         for machine in asked.by:
-            problems += _of_url(asked, machine, there, switched_off=switched_off)
+            end = address_from(machine, asked.host, topology), port_of(asked.url)
+            problems += _of_url(asked, machine, end, there, switched_off=switched_off)
     return list(dict.fromkeys(problems))  # once for all that `count` makes
 
 
@@ -88,9 +88,14 @@ def _of_devices(
 
 
 def _of_url(
-    asked: Asked, machine: MachinePlan, there: Mapping[str, Listening], *, switched_off: bool
+    asked: Asked,
+    machine: MachinePlan,
+    end: tuple[str, int | None],
+    there: Mapping[str, Listening],
+    *,
+    switched_off: bool,
 ) -> Iterator[Problem]:
-    address, port = address_of(asked.host), _port(asked.url)
+    address, port = end
     inside = is_loopback(address)
     to = there.get(str(machine.address) if inside else address)
     if to is None or port is None or to.reached(address, port):
@@ -117,12 +122,3 @@ def _instead(scheme: str, service: Service, *, near: bool) -> str:
     if near or not is_loopback(address):
         return f'Use "{scheme}{address}:{service.port}", or {remedy}.'
     return f"{remedy[0].upper()}{remedy[1:]}."
-
-
-def _port(url: str) -> int | None:
-    """The port of a URL; None if it has no valid one."""
-    try:
-        parts = urlsplit(url)
-        return parts.port or WEB_PORTS.get(parts.scheme)
-    except ValueError:
-        return None

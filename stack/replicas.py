@@ -8,7 +8,8 @@ from declaration.problems import Problem
 from declaration.settings import Settings
 from declaration.topology import MachinePlan, Topology
 from stack.checks import GATEWAY_ROLE, STT_ROLE
-from stack.gateway import gateways_before, leads_to
+from stack.gateway import gateways_before
+from stack.leads import leads_to
 from stack.published import publishing
 
 
@@ -35,8 +36,8 @@ def different_models(
     """
     problems: list[Problem] = []
     there = publishing(topology)
-    named = {leads_to(url, there) for url in settings.gateway.servers}
     for gateway in topology.with_role(GATEWAY_ROLE):
+        named = {leads_to(url, gateway, topology, there) for url in settings.gateway.servers}
         own: dict[str, MachinePlan] = {}
         for each, name in models:
             if each.domain == gateway.domain or (str(each.address), settings.port) in named:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from urllib.parse import urlsplit
 
-from declaration.gateway import server_address
 from declaration.settings import Settings
 from declaration.topology import Topology
 from declaration.urls import is_loopback
 from stack.asked import asked_services
+from stack.leads import address_from, port_of
 from stack.published import Publishing, publishing
 
 
@@ -46,17 +46,18 @@ def unencrypted(settings: Settings, topology: Topology) -> Iterator[Unencrypted]
     for asked in asked_services(settings, topology):
         if urlsplit(asked.url).scheme != "http":
             continue
-        address = _address(asked.host)
-        if is_loopback(asked.host) or (address and _is_here(address, topology)):
+        hosts = {address_from(machine, asked.host, topology) for machine in asked.by}
+        if all(_is_here(host, topology) for host in hosts):
             continue
+        address = _address(asked.host)
         networks = (each for each in topology.trusted_networks if address and address in each)
-        by = _by(asked.url, there) if address else ""
+        by = _by(asked.host, port_of(asked.url) or 0, there)
         yield Unencrypted(asked.setting, asked.url, next(networks, None), by)
 
 
-def _by(url: str, there: Publishing) -> str:
+def _by(address: str, port: int, there: Publishing) -> str:
     """The machine that publishes it, and its member as the file has it."""
-    found = there.at(*server_address(url))
+    found = there.at(address, port)
     if not found:
         return ""
     member = found.machine.machine.member
@@ -70,6 +71,9 @@ def _address(host: str) -> IPv4Address | None:
         return None  # a name: nobody knows where it leads
 
 
-def _is_here(address: IPv4Address, topology: Topology) -> bool:
-    """Whether it is of a bridge of this stack."""
-    return any(address in domain.subnet for domain in topology.domains)
+def _is_here(host: str, topology: Topology) -> bool:
+    """Whether it is the machine that asks, or of a bridge of this stack."""
+    address = _address(host)
+    return is_loopback(host) or any(
+        address in domain.subnet for domain in topology.domains if address
+    )

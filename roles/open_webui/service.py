@@ -24,7 +24,6 @@ from declaration.topology import MachinePlan
 from declaration.unit import hardened_unit
 from declaration.urls import (
     gateway_plain_url,
-    gateway_url,
     ollama_url,
     stt_url,
     webui_origins,
@@ -41,7 +40,7 @@ from roles.stt_server.verification import (
 )
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE
 from stack.gateway import gateway_runs
-from stack.own_stt import own_stt
+from stack.own_stt import OwnStt, own_stt
 
 VERSION = "0.12.4"
 NAME = "open_webui"
@@ -118,21 +117,24 @@ def links(context: Context) -> tuple[str, str]:
     """
     settings, topology = context.settings, context.declaration.topology
     ollamas = topology.with_role(OLLAMA_ROLE, context.machine.domain)
-    gateway = topology.nearest(GATEWAY_ROLE, context.machine)
-    stt = topology.nearest(STT_ROLE, context.machine)
     ollama_link, stt_link = settings.webui.ollama_url, settings.webui.stt_url
     if ollama_link is None:
         ollama_link = ";".join(ollama_url(settings, machine) for machine in ollamas)
     if stt_link is None:
-        stt_link = stt_url(settings, stt) if stt else ""
-        stt_link = gateway_plain_url(settings, gateway) if gateway else stt_link
-    return ollama_link, "" if own_stt(settings, topology, stt_link) is False else stt_link
+        stt_link = next((_url(settings, *each) for each in _asked(context)), "")
+    own = own_stt(settings, topology, stt_link, context.machine)
+    return ollama_link, "" if own and not own.runs else stt_link
+
+
+def _url(settings: Settings, machine: MachinePlan, role: str) -> str:
+    """Where Open WebUI asks an STT service of its domain."""
+    return (gateway_plain_url if role == GATEWAY_ROLE else stt_url)(settings, machine)
 
 
 def stt_key(context: Context) -> str:
     """The key that the STT service is sent: this stack's goes to its own services only."""
     settings, url = context.settings, context.settings.webui.stt_url
-    if not url or own_stt(settings, context.declaration.topology, url) is not None:
+    if not url or own_stt(settings, context.declaration.topology, url, context.machine):
         return secret(API_KEY) if settings.asks_key else ""
     return secret(STT_KEY) if settings.webui.sttKey else ""
 
@@ -312,8 +314,10 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     asked = _asked(context) if stt_link else []
     expected = {"STT_WORDS": _words(context), "STT_ERROR_RATE": str(ERROR_RATE)}
     look = f"See journalctl -u open-webui in {context.machine.name}"
-    if asked and context.settings.webui.stt_url is None:
-        look += f", and that of the STT service in {asked[0][0].name}"
+    if asked:
+        machine, _ = asked[0]
+        near = machine.domain == context.machine.domain
+        look += f", and that of the STT service in {machine.name if near else machine.full_name}"
     verify = _as_webui(
         [
             "verify.py",
@@ -334,27 +338,35 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
 
 def _words(context: Context) -> str:
     """What the recording has to come back as through Open WebUI; empty: any words will do."""
-    settings, declaration = context.settings, context.declaration
-    url, topology = settings.webui.stt_url, declaration.topology
-    if url is None:
-        machines = [machine for machine, _ in _asked(context)]
-        heard_by = [each for each in declaration.services if each.machine in machines]
-        return common_words(settings, heard_by)
-    for gateway in topology.with_role(GATEWAY_ROLE):
-        if url in (gateway_url(settings, gateway), gateway_plain_url(settings, gateway)):
-            domain = gateway.domain
-            behind = [each for each in declaration.services if each.machine.domain == domain]
-            return common_words(settings, behind)
-    own = [each for each in declaration.services if stt_url(settings, each.machine) == url]
-    return expected_words(settings, own[0] if own else None)
+    settings, asked = context.settings, _asked(context)
+    if settings.webui.stt_url is not None and not asked:
+        return expected_words(settings, None)  # somebody else's
+    machines = [machine for machine, _ in asked]
+    heard_by = [each for each in context.declaration.services if each.machine in machines]
+    return common_words(settings, heard_by)
 
 
 def _asked(context: Context) -> list[tuple[MachinePlan, str]]:
-    """What answers to dictation, by machine and role: a gateway with its servers, or a server."""
+    """What answers to dictation, by machine and role: a gateway with its servers, or a server.
+
+    It is what ``stt:webui.stt_url`` leads to, or without it the service of the domain; none where
+    it is not this stack's, or is switched off.
+    """
     settings, topology = context.settings, context.declaration.topology
-    gateway = topology.nearest(GATEWAY_ROLE, context.machine)
-    servers = topology.with_role(STT_ROLE, context.machine.domain) if settings.enabled else []
-    if gateway and gateway_runs(settings):
-        return [(gateway, GATEWAY_ROLE), *((server, STT_ROLE) for server in servers)]
+    url = settings.webui.stt_url
+    own = _nearest(context) if url is None else own_stt(settings, topology, url, context.machine)
+    if not own or not own.runs:
+        return []
+    servers: list[MachinePlan] = []
+    if own.role == GATEWAY_ROLE and settings.enabled:
+        servers = topology.with_role(STT_ROLE, own.machine.domain)
+    return [(own.machine, own.role), *((server, STT_ROLE) for server in servers)]
+
+
+def _nearest(context: Context) -> OwnStt | None:
+    """The STT service of the domain: its gateway, or the machine's own server, or the first."""
+    settings, topology = context.settings, context.declaration.topology
+    if gateway := topology.nearest(GATEWAY_ROLE, context.machine):
+        return OwnStt(gateway, GATEWAY_ROLE, gateway_runs(settings))
     server = topology.nearest(STT_ROLE, context.machine)
-    return [(server, STT_ROLE)] if server in servers else []
+    return OwnStt(server, STT_ROLE, settings.enabled) if server else None

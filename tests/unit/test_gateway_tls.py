@@ -138,7 +138,7 @@ def test_the_private_key_is_secret(tmp_path: Path) -> None:
     assert public["content"] == (tmp_path / "c.pem").read_text()
     assert secret["content"] == key and secret["owner"] == "stt-gateway:stt-gateway"
     assert step.spec.get("service", "") == "", "the watcher sees a change, and nothing restarts"
-    assert told(found)["files"][1:] == [public["path"], secret["path"]]
+    assert told(found)["files"][2:] == [public["path"], secret["path"]]
     for file in (public["path"], secret["path"]):
         assert f" {file};" in conf(found)
     assert "gateway_ca" not in found.outputs and "--cacert" not in found.outputs["stt_curl"]

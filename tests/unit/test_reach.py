@@ -190,6 +190,22 @@ def test_open_webui_is_not_pointed_at_a_port_where_nothing_listens(tmp_path: Pat
     assert problems(tmp_path, lab(**WEBUI), webui=web, enabled=False) == []
 
 
+@pytest.mark.parametrize("name", ["server", "server.incus"])
+def test_a_machine_s_name_leads_where_its_address_does(name: str, tmp_path: Path) -> None:
+    url = f"http://{name}:8000/v1"
+    found = problems(tmp_path, lab(**WEBUI), host=LOOPBACK, webui={"stt_url": url})
+    lead = "is asked from webui and leads to server, where"
+    assert found == [f'stt:webui.stt_url: "{url}" {lead} {only(LOOPBACK)}']
+    assert problems(tmp_path, lab(**WEBUI), webui={"stt_url": url}) == []
+    for key in ("stt_url", "ollama_url"):
+        [said] = problems(tmp_path, lab(**WEBUI), webui={key: f"http://{name}:9000"})
+        assert f"{lead} nothing listens on port 9000." in said
+    # Names of other domains are not known there.
+    infra = lab()
+    infra["domains"]["office"]["machines"] |= WEBUI
+    assert problems(tmp_path, infra, host=LOOPBACK, webui={"stt_url": url}) == []
+
+
 def test_a_machine_of_the_operator_s_may_serve_at_any_port(tmp_path: Path) -> None:
     web = {"stt_url": "http://10.120.0.3:9000/v1"}
     mine = {"mine": {"roles": [BASE], "ip": "10.120.0.3"}}

@@ -71,6 +71,9 @@ def test_a_server_of_this_stack_that_is_published_elsewhere(tmp_path: Path) -> N
         ("ollama_url", "http://192.168.1.9:11434", True),
         ("stt_url", "https://192.168.1.9:8000/v1", False),
         ("stt_url", "http://10.120.0.1:8000/v1", False),  # of this stack: the gateway
+        ("stt_url", "http://stt:8000/v1", False),
+        ("stt_url", "http://gateway.incus:8000/v1", False),
+        ("ollama_url", "http://nas:11434", True),
     ],
 )
 def test_what_open_webui_asks(tmp_path: Path, setting: str, url: str, told: bool) -> None:

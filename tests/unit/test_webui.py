@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
@@ -21,6 +22,19 @@ from tests.unit.program import KEPT, Program, run, steps_of
 from tests.unit.values import CPU, declared
 
 WEBUI, PROXY = "ai-tools/webui/open_webui", "ai-tools/webui/webui_proxy"
+WEB = "open_webui"
+VOSK = {"engine": "vosk", "quantization": "auto", "model": "vosk-model-small-de-0.15"}
+BASE, STT = "base_system", ["base_system", "stt_server"]
+
+
+def topology(root: Path, **domains: dict[str, Any]) -> str:
+    """The file of a topology with these domains' machines."""
+    data = {
+        name: {"trust_level": "semi-trusted", "machines": each} for name, each in domains.items()
+    }
+    file = root / "infra.yml"
+    file.write_text(yaml.safe_dump({"domains": data}, sort_keys=False))
+    return str(file)
 
 
 def program(**webui: Any) -> Program:
@@ -182,12 +196,23 @@ def test_certificates_that_do_not_work_are_refused(webui: dict[str, Any], said: 
         ({"stt_url": "https://api.example.com/v1"}, ""),
         ({"stt_url": "https://api.example.com/v1", "sttKey": "key-of-theirs"}, "key-of-theirs"),
         ({"sttKey": "key-of-theirs"}, KEPT["stt_server/key"]),
+        # By its machine's names.
+        ({"stt_url": "http://gpu-server:8000/v1"}, KEPT["stt_server/key"]),
+        ({"stt_url": "http://gpu-server.incus:8000/v1"}, KEPT["stt_server/key"]),
+        ({"stt_url": "http://gpu-server.incus.:8000/v1"}, KEPT["stt_server/key"]),
+        ({"stt_url": "http://gpu-server:8001/v1", "sttKey": "key-of-theirs"}, None),
+        ({"stt_url": "http://gpu-server.example:8000/v1"}, ""),
+        ({"stt_url": "http://gpu-server.:8000/v1"}, ""),
     ],
 )
 def test_the_key_of_this_service_goes_to_this_service_only(
-    webui: dict[str, Any], sent: str
+    webui: dict[str, Any], sent: str | None
 ) -> None:
-    assert sent_key(webui=webui) == sent
+    if sent is None:
+        with pytest.raises(pulumi.RunError, match="nothing listens on port 8001"):
+            sent_key(webui=webui)
+    else:
+        assert sent_key(webui=webui) == sent
 
 
 @pytest.mark.parametrize(
@@ -196,6 +221,8 @@ def test_the_key_of_this_service_goes_to_this_service_only(
         ("https://api.example.com/v1", True),
         ("http://10.120.0.1:8000/v1", False),
         ("http://10.120.0.1:8000/v1/", False),
+        ("http://gpu-server:8000/v1", False),
+        ("http://gpu-server.incus:8000/v1", False),
     ],
 )
 def test_a_service_of_others_stays_wired_while_this_one_is_off(url: str, wired: bool) -> None:
@@ -216,6 +243,116 @@ def sent_key(**settings: Any) -> str:
     return key
 
 
+def test_the_key_goes_where_a_proxy_device_publishes_the_service(tmp_path: Path) -> None:
+    key = KEPT["stt_server/key"]
+    for listen, sent in (("10.120.0.254", key), ("0.0.0.0", key), ("192.168.1.5", "")):
+        lan = {"type": "proxy", "listen": f"tcp:{listen}:8100", "connect": "tcp:127.0.0.1:8000"}
+        server = {"roles": STT, "devices": {"lan": lan}}
+        machines = {"gpu-server": server, "webui": {"roles": [BASE, "open_webui"]}}
+        settings: dict[str, Any] = {
+            "infra": topology(tmp_path, **{"ai-tools": machines}),
+            "webui": {"stt_url": "http://10.120.0.254:8100/v1"},
+        }
+        assert sent_key(**settings) == sent
+        assert sent_key(**settings, host="127.0.0.1") == sent
+
+
+def test_a_bare_name_is_of_the_own_domain(tmp_path: Path) -> None:
+    webui = {"roles": [BASE, "open_webui"]}
+    infra = topology(tmp_path, more={"stt": {"roles": STT}}, **{"ai-tools": {"webui": webui}})
+    for host, sent in (("10.120.0.1", KEPT["stt_server/key"]), ("stt", ""), ("stt.incus", "")):
+        assert sent_key(infra=infra, webui={"stt_url": f"http://{host}:8000/v1"}) == sent
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        (None, "ai-tools/one/stt_server"),
+        ("http://two:8000/v1", "ai-tools/two/stt_server"),
+        ("http://10.120.0.2:8000/v1/", "ai-tools/two/stt_server"),
+        ("http://10.120.1.1:8000/v1", "more/stt/stt_server"),
+        ("http://10.120.1.1:8000", "more/stt/stt_server"),
+        ("https://api.example.com/v1", ""),
+        ("", ""),
+    ],
+)
+def test_open_webui_follows_the_service_that_it_asks(
+    tmp_path: Path, url: str | None, asked: str
+) -> None:
+    machines = {"one": {"roles": STT}, "two": {"roles": STT}, "webui": {"roles": [BASE, WEB]}}
+    infra = topology(tmp_path, **{"ai-tools": machines}, more={"stt": {"roles": STT}})
+    made = run("cpu", infra=infra, webui={"stt_url": url}).commands
+    for step, part in (("service", "service"), ("verify", "verify")):
+        before = made[f"{WEBUI}/{step}"].dependencies
+        found = {each for each in before if each.endswith(f"/stt_server/{part}")}
+        assert found == ({f"{asked}/{part}"} if asked else set())
+    place = asked.removesuffix("/stt_server").removeprefix("ai-tools/")
+    resolution = made[f"{WEBUI}/verify"].spec["resolution"]
+    assert resolution.endswith(f"STT service in {place}." if asked else "in webui.")
+
+
+@pytest.mark.parametrize(
+    "end", ["http://10.120.1.2:9146/v1/", "https://10.120.1.2:8000/v1", "https://stt.test:8000/v1"]
+)
+def test_open_webui_follows_a_gateway_of_another_domain(tmp_path: Path, end: str) -> None:
+    more = {"stt": {"roles": STT}, "front": {"roles": [BASE, "stt_gateway"]}}
+    infra = topology(tmp_path, **{"ai-tools": {"webui": {"roles": [BASE, WEB]}}}, more=more)
+    gateway = {"tls": "internal", "names": ["stt.test"]}
+    settings: dict[str, Any] = {"infra": infra, "gateway": gateway, "webui": {"stt_url": end}}
+    before = run("cpu", **settings).commands[f"{WEBUI}/verify"].dependencies
+    assert {"more/front/stt_gateway/verify", "more/stt/stt_server/verify"} <= set(before)
+    assert sent_key(**settings) == KEPT["stt_server/key"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8000/v1", "http://127.0.0.1:8000/v1/", "http://box.incus:8000/v1"]
+)
+def test_the_service_of_the_same_machine_is_known(tmp_path: Path, url: str) -> None:
+    infra = topology(tmp_path, **{"ai-tools": {"box": {"roles": [*STT, WEB]}}})
+    settings: dict[str, Any] = {**VOSK, "infra": infra, "webui": {"stt_url": url}}
+    made = run("cpu", **settings).commands["ai-tools/box/open_webui/verify"]
+    assert made.spec["environment"]["STT_WORDS"] == ""
+    assert "ai-tools/box/stt_server/verify" in made.dependencies
+    off = run("cpu", **settings, enabled=False).commands["ai-tools/box/open_webui/service"]
+    assert OFF in off.spec["variables"]["AUDIO_STT_OPENAI_API_BASE_URL"]
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "told"),
+    [
+        ("stt_url", "https://stt.example.com/v1", "Use an IP address, one that its certificate is"),
+        ("stt_url", "http://stt.example.com/v1", 'Use an IP address or set egress to "open" ('),
+        ("ollama_url", "http://nas:11434", "cannot look it up unless a container there has the n"),
+        ("stt_url", "http://stt.incus:8000/v1", "Use its address, 10.120.1.1 (more/stt)."),
+        ("stt_url", "http://one:8000/v1", ""),
+        ("ollama_url", "http://one.incus:11434", ""),
+        ("stt_url", "https://192.168.1.9/v1", ""),
+        ("ollama_url", None, ""),
+    ],
+)
+def test_a_name_that_cannot_be_looked_up_is_told(
+    tmp_path: Path, key: str, url: str | None, told: str
+) -> None:
+    """The DNS of a bridge that is closed knows the machines of its domain only."""
+    machines = {"one": {"roles": [*STT, "ollama_server"]}, "webui": {"roles": [BASE, WEB]}}
+    infra = topology(tmp_path, **{"ai-tools": machines}, more={"stt": {"roles": STT}})
+    settings: dict[str, Any] = {"infra": infra, "webui": {key: url}}
+
+    def lines(egress: str) -> list[str]:
+        data = yaml.safe_load(Path(infra).read_text())
+        data["domains"]["ai-tools"]["egress"] = egress
+        Path(infra).write_text(yaml.safe_dump(data, sort_keys=False))
+        return [line for line in run("cpu", **settings).log if "cannot look it up" in line]
+
+    for egress in ("install", "closed"):
+        found = lines(egress)
+        assert len(found) == bool(told)
+        for line in found:
+            assert line.startswith(f'stt:webui.{key}: "{url}" has a name, and webui of the domain ')
+            assert f'its egress is "{egress}"' in line and told in line
+    assert lines("open") == []
+
+
 def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
     assert sent_key(authentication="none") == ""
     theirs = {"stt_url": "https://api.example.com/v1", "sttKey": "key-of-theirs"}
@@ -234,6 +371,11 @@ def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
         ({"webui": {"stt_url": "http://10.120.0.1:8000/v1"}}, "one two three"),
         ({"webui": {"stt_url": "https://api.example.com/v1"}}, "one two three"),
         ({"webui": {"stt_url": "https://api.example.com/v1"}, "language": "de"}, ""),
+        # Its model knows no English, whatever the URL is written like.
+        *(
+            ({**VOSK, "webui": {"stt_url": f"http://{end}"}}, "")
+            for end in ("10.120.0.1:8000/v1", "10.120.0.1:8000/v1/", "gpu-server:8000/v1")
+        ),
         ({"webui": {"stt_url": ""}}, None),
         ({"enabled": False}, None),
     ],
@@ -246,7 +388,8 @@ def test_the_words_that_open_webui_has_to_hear(settings: dict[str, Any], words: 
     assert verify.get("environment") == expected
     assert len(verify["argv"]) == (3 if words is None else 4)
     # A service elsewhere has no journal here.
-    assert ("gpu-server" in verify["resolution"]) == (words is not None and "webui" not in settings)
+    elsewhere = "example.com" in settings.get("webui", {}).get("stt_url", "")
+    assert ("gpu-server" in verify["resolution"]) == (words is not None and not elsewhere)
     if words is not None and "webui" not in settings:
         own = made["ai-tools/gpu-server/stt_server/verify"].spec
         assert (own.get("words", ""), own["error_rate"]) == (words, 0.34)
