@@ -14,6 +14,7 @@ from declaration.memory import limit_mib
 from declaration.problems import DeclarationError, Problem
 from declaration.topology import MachinePlan
 from engines import ENGINES
+from engines.service import runs_on
 from gpu.cards import Card, Holder
 from gpu.devices import select_cards
 from gpu.memory import stt_memory
@@ -102,24 +103,15 @@ def plan(declaration: Declaration, host: Host) -> Declaration:
 
 
 def _former_type(service: SttService, host: Host) -> str:
-    """The compute type with which the state has a service on a card of this host; or empty.
-
-    The unit of every engine that can use a card has variables whose names end so.
-    """
+    """The compute type with which the state has a service on a card of this host; or empty."""
     noted = host.outputs(service.machine.resource(f"{STT_ROLE}/service")) or {}
     try:
         variables: Mapping[str, str] = json.loads(noted["stdin"])["spec"]["variables"]
         here = noted["triggers"][0] == str(host.connection)
     except (ValueError, LookupError, TypeError):
         return ""
-    found = {
-        part: value
-        for name, value in variables.items()
-        for part in ("_COMPUTE_TYPE", "_DEVICE")
-        if name.endswith(part)
-    }
-    on_a_card = here and found.get("_DEVICE") == "cuda"
-    return found.get("_COMPUTE_TYPE", "") if on_a_card else ""
+    device, compute_type = runs_on(variables)
+    return compute_type if here and device == "cuda" else ""
 
 
 def _own_services(declaration: Declaration) -> list[tuple[str, str]]:

@@ -40,7 +40,9 @@ class Engine:
             setting; Markdown.
         compute_types: The compute types by device (``cuda``, ``cpu``), the best first. The engine
             does not run on a device that is missing here.
-        service: How it is installed and configured: its steps, and the service they end in.
+        service: How it is installed and configured: its steps, and the service they end in. If it
+            can use a card, its unit says by two variables what it runs on, ``…_DEVICE`` and
+            ``…_COMPUTE_TYPE``, whatever stands before: ``engines.service.runs_on`` reads them.
         default_models: The model by device where ``stt:model`` is empty; empty: there is none.
         models: The known models by short name, from the smallest to the largest.
         model_file: The file that a directory with a model of the operator's must contain; empty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,25 @@ MODEL_ALIAS = "whisper-1"
 def header_file(settings: Settings) -> str:
     """The file with the key as a header for curl; empty: none is asked for."""
     return AUTHORIZATION if settings.asks_key else ""
+
+
+#: How the variables end by which a unit says what its model runs on: every engine that can use a
+#: card has both, with the values that it got (``EngineContext``), and no others that end so.
+_DEVICE, _COMPUTE_TYPE = "_DEVICE", "_COMPUTE_TYPE"
+
+
+def runs_on(variables: Mapping[str, str]) -> tuple[str, str]:
+    """The device and the compute type of a unit with these variables; empty where it has none.
+
+    So an `up` whose card cannot be read keeps the compute type that the state has.
+    """
+    found = {
+        end: value
+        for name, value in variables.items()
+        for end in (_DEVICE, _COMPUTE_TYPE)
+        if name.endswith(end)
+    }
+    return found.get(_DEVICE, ""), found.get(_COMPUTE_TYPE, "")
 
 
 @dataclass(frozen=True)

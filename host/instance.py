@@ -18,6 +18,11 @@ STAND_IN = "incus-stt/"
 BOOT_DEADLINE, STOP_DEADLINE = 300, 60
 #: Seconds that it gets for its address after that; a request that was lost comes again by then.
 ADDRESS_DEADLINE = 30
+#: What to do about the address of a proxy device, which may be an operator's or Open WebUI's.
+_OTHER_ADDRESS = (
+    "Change the address of that device in the topology; for Open WebUI's own (publish), "
+    "stt:webui.publish"
+)
 #: Keys that decide who a container's users are on the host.
 _USERS = (
     *(ISOLATED, "security.idmap.base", "security.idmap.size"),
@@ -155,22 +160,18 @@ def _explain(said: str) -> str:
     advice = ""
     if "address already in use" in said:
         advice = (
-            "Something on the host has the address of a proxy device already. For Open WebUI "
-            "choose another one with stt:webui.publish, or stop the other program."
+            "Something on the host has the address of a proxy device already. "
+            f"{_OTHER_ADDRESS}, or stop the other program."
         )
     elif "receive fd from listener process" in said:
         # Incus starts two processes for a proxy device. On a busy host the one that waits for the
         # listener reports first, and the listener's own reason is lost (2 of 30 tries, Incus 6.0).
         advice = (
             "Incus does not say why; most often something on the host has the address of a proxy "
-            "device already. See with: ss -ltnp. For Open WebUI choose another one with "
-            "stt:webui.publish, or stop the other program."
+            f"device already. See with: ss -ltnp. {_OTHER_ADDRESS}, or stop the other program."
         )
     elif "annot assign requested address" in said:
-        advice = (
-            "The address of a proxy device does not belong to the host. For Open WebUI choose "
-            "another one with stt:webui.publish."
-        )
+        advice = f"The address of a proxy device does not belong to the host. {_OTHER_ADDRESS}."
     return "\n".join(filter(None, (said.strip(), advice)))
 
 

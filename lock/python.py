@@ -23,13 +23,6 @@ from declaration.artifacts import Artifact
 from declaration.source_files import ROOT, tracked
 from declaration.venv import uv_lock
 
-#: Packages that a lock leaves out, by its ``.in``: the files say why.
-OVERRIDES = {
-    "roles/open_webui/machine/requirements.in": "roles/open_webui/machine/overrides.txt",
-    "requirements-dev.in": "stt_server/locks/overrides-vosk.txt",
-    "stt_server/locks/requirements-parakeet-cuda.in": "stt_server/locks/overrides-cuda.txt",
-    "stt_server/locks/requirements-vosk.in": "stt_server/locks/overrides-vosk.txt",
-}
 #: Locks that are written by hand.
 BY_HAND = ("bootstrap/pulumi/go.txt",)
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -58,6 +51,19 @@ def sources() -> list[str]:
 def lock_of(source: str) -> str:
     """The lock that is compiled from a ``.in``."""
     return source.removesuffix("in") + "txt"
+
+
+def overrides(source: str) -> list[str]:
+    """The packages that a lock leaves out, as files that say why: its own, and those of its ``-r``.
+
+    ``requirements-NAME.in`` has its own in ``overrides-NAME.txt`` beside it.
+    """
+    place = Path(source)
+    own = place.with_name(place.name.replace("requirements", "overrides", 1)).with_suffix(".txt")
+    found = [own.as_posix()] if (ROOT / own).exists() else []
+    for other in re.findall(r"^-r (\S+\.in)$", (ROOT / source).read_text(), re.MULTILINE):
+        found += overrides((place.parent / other).as_posix())
+    return list(dict.fromkeys(found))
 
 
 def locks() -> list[str]:
@@ -93,7 +99,7 @@ def compile_lock(program: str, source: str, words: Sequence[str] = ()) -> str:
         made = Path(place, "requirements.txt")
         if (old := ROOT / lock_of(source)).exists():
             made.write_text(old.read_text())
-        if override := OVERRIDES.get(source):
+        for override in overrides(source):
             words = ["--override", override, *words]
         _uv(program, [*_COMPILE, "--generate-hashes", *words, source, "-o", str(made)])
         return without_excluded(made.read_text())
@@ -118,7 +124,7 @@ def download_sizes(program: str, lock: str) -> dict[str, int]:
     if bare := ", ".join(each["name"] for each in listed if not each.get("wheels")):
         sys.exit(
             f"lock: {lock}: there is no wheel of {bare}, and nothing is built where this is "
-            "installed. Do without it, and name it in an overrides*.txt (lock/python.py)."
+            "installed. Do without it, and name it in an overrides*.txt (see lock/python.py)."
         )
     found = {
         f"{python} {processor}": _size(listed, python, processor)

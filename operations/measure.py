@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.kinds.service import Service
+from engines import ENGINES
 from engines.ctranslate2 import OPENMP
+from engines.engine import Engine
 from engines.service import USER
 from engines.whisper_models import WHISPER_MODELS
 from operations.host import OperationError, run_program
@@ -17,7 +19,6 @@ from stack.declare import Declaration
 
 TYPES = {"cuda": "float16,int8_float16,int8,float32", "cpu": "int8,float32"}
 PROGRAM = Path(__file__).parent / "machine" / "measure_whisper.py"
-UNITS = ("speaches", "faster-whisper")
 #: Seconds for all of it: large models take their time to be made.
 LIMIT = 3600
 
@@ -48,7 +49,7 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
     machine, device = service.machine, service.device
     names = models_to_measure(service.model.name, asked)
     lines = flush(declaration)[0]
-    venv = _venv(declaration.engine_services[machine.full_name].service)
+    venv = _venv(declaration.engine, declaration.engine_services[machine.full_name].service)
     said = run_program(
         declaration.settings.host_connection,
         machine,
@@ -70,15 +71,15 @@ def measure(declaration: Declaration, asked: str) -> list[str]:
     return [*lines, *table(said.splitlines(), device)]
 
 
-def _venv(unit: Service) -> str:
+def _venv(engine: Engine, unit: Service) -> str:
     """The Python environment of the engine that is installed.
 
     Raises:
         OperationError: it does not have CTranslate2.
     """
-    if unit.unit not in UNITS:
-        engines = " or ".join(UNITS)
-        raise OperationError(f"stt:engine is {unit.unit}, and models are measured with {engines}")
+    if engine.ctranslate2 is None:
+        engines = " or ".join(each.name for each in ENGINES.values() if each.ctranslate2)
+        raise OperationError(f"stt:engine is {engine.name}, and models are measured with {engines}")
     return str(unit.sections["Service"]["ExecStart"]).partition("/bin/")[0]
 
 

@@ -46,6 +46,7 @@ from review.tree import (
     setting_values,
     unpack,
 )
+from roles.notices import notices
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -186,6 +187,7 @@ def review(stack: str, base: str, head: str, *, way: Way, work: Path) -> Review:
         deployed=deployed,
         failed=after.failed,
         remarks=list(_remarks(before, after)),
+        notices=notices(),
     )
     if before.file and after.file:
         found = replace(found, settings=changed_settings(before.file, after.file))

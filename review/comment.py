@@ -8,9 +8,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from declaration.notice import Notices
 from review.changes import Change, Field, Op, Preview
 from review.effects import (
     KEY,
+    NO_NOTICES,
     OBJECTS,
     Weight,
     effect,
@@ -44,9 +46,10 @@ class Review:
     """What the comment tells.
 
     ``settings`` are the stack's settings that differ between the two commits. ``preview`` is of the
-    head commit, and ``before`` of the base commit. ``engines`` are those of both. ``deployed``:
-    the previews are of the stack's state and host; else nothing is known of these. ``diff``:
-    Pulumi's own. ``failed``: why the head commit has no preview. ``remarks``: what else to know.
+    head commit, and ``before`` of the base commit. ``engines`` are those of both; ``notices`` are
+    what the roles of this checkout say. ``deployed``: the previews are of the stack's state and
+    host; else nothing is known of these. ``diff``: Pulumi's own. ``failed``: why the head commit
+    has no preview. ``remarks``: what else to know.
     """
 
     stack: str
@@ -60,6 +63,11 @@ class Review:
     diff: str = ""
     failed: str = ""
     remarks: Sequence[str] = ()
+    notices: Notices = NO_NOTICES
+
+    def effect(self, change: Change) -> tuple[Weight, str]:
+        """How much a change asks of users, and what, in words."""
+        return effect(change, self.engines, self.notices)
 
 
 def code(text: str, limit: int = _VALUE) -> str:
@@ -135,7 +143,7 @@ def headline(review: Review) -> str:
 
 def _losses(review: Review) -> Iterator[str]:
     changes = review.preview.changes
-    lost = sum(effect(change, review.engines)[0] is Weight.LOSS for change in changes)
+    lost = sum(review.effect(change)[0] is Weight.LOSS for change in changes)
     removed = [each for each in changes if each.op is Op.DELETE and is_service(each)]
     if lost:
         yield f"**{_count(lost, 'volume')} deleted, with data**"
@@ -156,7 +164,7 @@ def _restarts(review: Review) -> Iterator[str]:
         change.name.rpartition("/")[0]
         for change in review.preview.changes
         if change.name.count("/") == 3
-        and effect(change, review.engines)[0] is Weight.RESTART
+        and review.effect(change)[0] is Weight.RESTART
         and _machine(change.name) not in made_again
     } - new_or_gone
     if services or not any(each.op is Op.CREATE for each in review.preview.changes):
@@ -222,7 +230,7 @@ def _services(review: Review) -> list[str]:
         gone = [each for each in service if each.op is Op.DELETE]
         if _machine(name) in lost and changes[0].kind != "instance" and not gone:
             continue  # the machine's own row says it
-        weighed = [effect(change, review.engines) for change in service or changes]
+        weighed = [review.effect(change) for change in service or changes]
         heaviest = max(weight for weight, _ in weighed)
         words = dict.fromkeys(text for weight, text in weighed if weight is heaviest)
         moved = [each.new for change in changes for each in change.fields if is_url(change, each)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 
+from declaration.notice import Notice, Notices
 from engines.restart import restart_words
 from engines.service import SERVICE
 from review.changes import Change, Field, Op
@@ -20,12 +21,10 @@ class Weight(IntEnum):
     LOSS = 4
 
 
-#: The services by their role: what clients notice of a restart.
-_RESTARTS = {
-    "ollama_server": "Ollama restarts: answers that it is writing are cut off",
-    "open_webui": "Open WebUI restarts: its page is down for about ten seconds",
-    "webui_proxy": "the HTTPS proxy restarts: its connections are cut off",
-}
+#: What users notice of a service of which its role says nothing.
+_RESTART = Notice("the service restarts: until it is up again, it may refuse or cut off requests")
+#: Where nobody knows what roles say.
+NO_NOTICES = Notices()
 #: What an Incus object, or a value that is made once, is called.
 OBJECTS = {
     "acl": "what may cross the bridge",
@@ -40,40 +39,40 @@ KEY = f"{SERVICE}/key"
 CLIENT_KEY = f"{SERVICE}/client/"
 #: Runs before another domain gets the AI access (``global.ai_access``).
 HAND_OVER = "ai_access/hand-over"
-_KEPT_VALUES = {
-    KEY: "clients need another key",
-    "open_webui/session-key": "everybody signs in to Open WebUI again",
-    "open_webui/admin-password": "Open WebUI's administrator gets another password",
-}
 #: Steps of a machine that do their work beside what runs.
 _BESIDE = ("model", "program", "programs", "packages")
 
 
-def effect(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
-    """How much, and what, in words; ``engines`` are the stack's, before and after."""
+def effect(
+    change: Change, engines: Sequence[str], notices: Notices = NO_NOTICES
+) -> tuple[Weight, str]:
+    """How much, and what, in words.
+
+    ``engines`` are the stack's, before and after; ``notices`` are what the roles say.
+    """
     if change.name.startswith(CLIENT_KEY):
         return _of_client(change)
-    if change.name in _KEPT_VALUES:
-        return _of_value(change)
+    if change.name == KEY or change.name in notices.kept:
+        return _of_value(change, notices)
     if change.name == HAND_OVER:
         return _of_hand_over(change)
     if change.name.endswith("/acl/ai") and change.op is Op.UPDATE:
         return Weight.IN_PLACE, "domains that do not get the AI access are shut out, at the start"
     if change.kind in OBJECTS:
         return _of_object(change, OBJECTS[change.kind])
-    return _of_step(change, engines)
+    return _of_step(change, engines, notices)
 
 
-def _of_value(change: Change) -> tuple[Weight, str]:
+def _of_value(change: Change, notices: Notices) -> tuple[Weight, str]:
     if change.op is Op.CREATE:
         return Weight.IN_PLACE, "made, once"
     if change.name != KEY:
         gone = change.op is Op.DELETE
-        return Weight.IN_PLACE, "removed" if gone else _KEPT_VALUES[change.name]
+        return Weight.IN_PLACE, "removed" if gone else notices.kept[change.name]
     if change.op is Op.DELETE:
         text = "clients need the key of stt:apiKey, or none with stt:authentication none"
         return Weight.RESTART, text
-    return Weight.RESTART, _KEPT_VALUES[KEY]
+    return Weight.RESTART, notices.kept.get(KEY, "another key")
 
 
 def _of_hand_over(change: Change) -> tuple[Weight, str]:
@@ -135,7 +134,7 @@ def role_of(change: Change) -> str:
     return change.name.rpartition("/")[0].rpartition("/")[2]
 
 
-def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
+def _of_step(change: Change, engines: Sequence[str], notices: Notices) -> tuple[Weight, str]:
     role, part = role_of(change), change.name.rpartition("/")[2]
     service, secrets = is_service(change), part == "secrets"
     if change.op is Op.REPLACE:
@@ -154,8 +153,10 @@ def _of_step(change: Change, engines: Sequence[str]) -> tuple[Weight, str]:
         return Weight.NOTHING, "a recording is transcribed, as proof"
     if (service or secrets) and role == SERVICE:
         return Weight.RESTART, restart_words(engines, change.seconds)
-    if (service or secrets) and role in _RESTARTS:
-        return Weight.RESTART, _RESTARTS[role]
+    if service or secrets:
+        names = (f"{role}/{part}", *([f"{role}/service"] if secrets else []))
+        said = next((notices.steps[each] for each in names if each in notices.steps), _RESTART)
+        return Weight.RESTART if said.restart else Weight.IN_PLACE, said.words
     if part == "agent":
         return Weight.IN_PLACE, "what carries out the steps is sent again"
     if part in _BESIDE:

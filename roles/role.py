@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from declaration.artifacts import Artifact
+from declaration.notice import Notice
 from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.step import Step
@@ -86,7 +87,10 @@ class Role:
     ``Result``; those of a role that stands ``in_front`` of others come before theirs. A role that
     is not ``enabled`` keeps its volumes and secrets. ``warnings`` are what an operator should know.
     ``artifacts``: what its installation fetches that no pip lock names. ``card_user``: what it has
-    on the cards.
+    on the cards. ``notices``: what users notice when a service changes, or its step ``secrets``,
+    by ``ROLE/PART``; without one, `make review` says of a service that it restarts, and of
+    ``secrets`` what it says of the role's ``service``. ``kept``: what another value of one of its
+    ``secrets`` means that is made once and kept, by its name.
     """
 
     name: str
@@ -107,6 +111,8 @@ class Role:
     warnings: Callable[[Context], Sequence[str]] = lambda _: ()
     artifacts: Sequence[Artifact] = ()
     card_user: CardUser | None = None
+    notices: Mapping[str, Notice] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 def machine_steps(context: Context, roles: Iterable[Role]) -> list[Step]:

@@ -18,6 +18,7 @@ from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
 from agent.progress import amount
 from declaration.artifacts import Artifact, known_sums, locked
+from declaration.notice import Notice
 from declaration.ollama_models import estimated_bytes
 from declaration.source_files import digest, own_digest
 from declaration.step import Step
@@ -251,4 +252,5 @@ ROLE = Role(
         models=lambda settings, answers: ollama_models(settings.ollama.models, answers),
         loaded=lambda settings, answers: undeclared_models(settings.ollama.models, answers),
     ),
+    notices={f"{_NAME}/service": Notice("Ollama restarts: answers that it is writing are cut off")},
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from declaration.notice import Notice
 from declaration.problems import show
 from declaration.secret import secret
 from declaration.settings import Settings
@@ -102,4 +103,14 @@ ROLE = Role(
     bound=_bound,
     artifacts=[proxy.ARTIFACT],
     warnings=_warnings,
+    notices={
+        f"{service.NAME}/service": Notice(
+            "Open WebUI restarts: its page is down for about ten seconds"
+        ),
+        f"{proxy.NAME}/service": Notice("the HTTPS proxy restarts: its connections are cut off"),
+    },
+    kept={
+        service.SESSION_KEY: "everybody signs in to Open WebUI again",
+        service.ADMIN_PASSWORD: "Open WebUI's administrator gets another password",
+    },
 )

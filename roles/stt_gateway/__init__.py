@@ -190,4 +190,5 @@ ROLE = Role(
     listens=_listens,
     enabled=gateway_runs,
     artifacts=[service.ARTIFACT],
+    notices=service.NOTICES,
 )

@@ -15,6 +15,7 @@ from agent.kinds.service import Service
 from agent.kinds.upload import Upload
 from agent.kinds.user import Directory, User
 from declaration.artifacts import Artifact
+from declaration.notice import Notice
 from declaration.secret import secret
 from declaration.settings import Settings
 from declaration.source_files import own_digest
@@ -58,6 +59,15 @@ WATCHER_PORT = 9145
 _END_SECONDS = 60
 #: Seconds that a service gets to start, after the end of the one before.
 _DEADLINE = _END_SECONDS + 30
+#: What users notice of its changes.
+NOTICES = {
+    f"{NAME}/service": Notice(
+        "the gateway's nginx restarts: new requests wait at its socket until the running ones have "
+        f"ended, at most {_END_SECONDS} s"
+    ),
+    f"{NAME}/watcher": Notice("only the gateway's watcher restarts: no request waits", False),
+    f"{NAME}/secrets": Notice("the gateway reads its keys again: no request waits", False),
+}
 ARTIFACT = Artifact(
     "pkg:deb/nginx",
     "",

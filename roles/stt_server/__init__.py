@@ -28,6 +28,7 @@ from engines.service import (
 )
 from roles.role import Context, Result, Role
 from roles.stt_server.access import (
+    API_KEY,
     client_keys_file,
     client_outputs,
     keys,
@@ -225,4 +226,6 @@ ROLE = Role(
     bound=_bound,
     enabled=lambda settings: settings.enabled,
     warnings=_warnings,
+    # What users notice of its service's restart depends on the engine (engines/restart.py).
+    kept={API_KEY: "clients need another key"},
 )

@@ -391,7 +391,7 @@ def test_an_address_that_somebody_has_is_said(project: Project) -> None:
         somebody.listen()
         wire(project, publish=f"127.0.0.1:{somebody.getsockname()[1]}")
         said = project.fails()
-    assert "choose another one with stt:webui.publish" in " ".join(said.split()), said
+    assert "own (publish), stt:webui.publish, or stop" in " ".join(said.split()), said
     assert request(f"http://127.0.0.1:{PORT}/health").status == 200  # as it was before
 
 

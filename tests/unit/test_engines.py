@@ -18,11 +18,12 @@ from engines import ENGINES, document
 from engines.ctranslate2 import weight_bytes
 from engines.model_ref import ModelDirectory
 from engines.models import resolve_model
+from engines.service import runs_on
 from engines.speech_model import Source
 from engines.whisper_models import WHISPER_MODELS
 from roles import ROLES
 from stack.declare import declare
-from tests.unit.values import CPU, declared
+from tests.unit.values import CPU, declared, own
 
 FOLDER = """
 from engines.engine import Engine, EngineModel
@@ -176,6 +177,24 @@ def test_an_engine_for_a_gpu_is_refused_where_there_is_none(
     said = r'stt:engine: "only-gpu" runs only on an NVIDIA GPU, and gpu-server has none\.'
     with pytest.raises(DeclarationError, match=said):
         declared(engine="only-gpu", model="tiny")
+
+
+LIGHT = ROOT / "tests" / "e2e" / "light_engine"
+OWN = {"install": str(LIGHT / "install.sh"), "unit": str(LIGHT / "engine.service")}
+
+
+@pytest.mark.parametrize("name", [name for name, each in ENGINES.items() if "cuda" in each.devices])
+def test_a_unit_says_what_it_runs_on(name: str) -> None:
+    """Else an `up` that cannot read the card would choose another compute type."""
+    more = {"custom": OWN, "model": "mine"} if name == "custom" else {"model": ""}
+    stack = declared(infra=own("infra.yml"), engine=name, quantization="auto", **more)
+    for compute_type in stack.engine.compute_types["cuda"]:
+        chosen = stack.with_compute_types([compute_type])
+        [made] = chosen.engine_services.values()
+        variables = made.service.variables
+        assert runs_on(variables) == ("cuda", compute_type)
+        for end in ("_DEVICE", "_COMPUTE_TYPE"):
+            assert sum(each.endswith(end) for each in variables) == 1, end
 
 
 def test_int8_weights_are_one_byte_whatever_computes() -> None:

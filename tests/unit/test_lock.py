@@ -26,7 +26,7 @@ from declaration.artifacts import (
     read_lock,
 )
 from declaration.problems import DeclarationError
-from declaration.source_files import ROOT
+from declaration.source_files import ROOT, tracked
 from declaration.venv import UV_VERSION, uv_lock
 from engines import ENGINES
 from lock import catalogue, file, python
@@ -101,6 +101,20 @@ def test_what_is_known_reaches_the_machine() -> None:
         assert revision == locked_version(hub_name(repository)), each
     for wheel in known_sums("pkg:pypi/uv").values():
         assert f"--hash=sha256:{wheel}" in uv_lock()
+
+
+def test_a_lock_leaves_out_what_the_overrides_beside_it_say() -> None:
+    """And what those of the files say that it builds on."""
+    locks, webui = "stt_server/locks", "roles/open_webui/machine"
+    assert {each: found for each in python.sources() if (found := python.overrides(each))} == {
+        f"{webui}/requirements.in": [f"{webui}/overrides.txt"],
+        "requirements-dev.in": [f"{locks}/overrides-vosk.txt"],
+        f"{locks}/requirements-parakeet-cuda.in": [f"{locks}/overrides-parakeet-cuda.txt"],
+        f"{locks}/requirements-vosk.in": [f"{locks}/overrides-vosk.txt"],
+    }
+    there = {name for name in tracked(ROOT) if re.search(r"(^|/)overrides[^/]*\.txt$", name)}
+    used = {name for each in python.sources() for name in python.overrides(each)}
+    assert used == there, "no .in uses it: call it after its requirements*.in"
 
 
 @pytest.mark.parametrize("each", catalogue.wanted(), ids=lambda each: each.name)

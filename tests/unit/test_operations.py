@@ -14,6 +14,7 @@ import pytest
 from declaration.problems import DeclarationError
 from declaration.source_files import ROOT
 from declaration.stack_file import read_stack_file
+from engines import ENGINES
 from host.client import Client, HostError
 from operations import memory, stack, status
 from operations.host import OperationError
@@ -124,6 +125,22 @@ def test_what_measures_models_is_not_root(monkeypatch: pytest.MonkeyPatch) -> No
     become = words[3 : words.index("env")]
     assert become == ("setpriv", "--reuid=stt", "--regid=stt", "--init-groups", "--")
     assert words[-1] and "tiny" in words and any(word.endswith("/bin/python") for word in words)
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
+def test_models_are_measured_with_every_engine_that_has_ctranslate2(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "call", lambda *_, **__: "")
+    monkeypatch.setattr("operations.measure.flush", lambda _: [[]])
+    stack = declared(engine=engine, model="", quantization="auto")
+    chosen = stack.with_compute_types([stack.engine.compute_types["cpu"][0]])
+    if ENGINES[engine].ctranslate2:
+        assert measure(chosen, "tiny")
+        return
+    wanted = f"stt:engine is {engine}, and models are measured with speaches or faster-whisper"
+    with pytest.raises(OperationError, match=wanted):
+        measure(chosen, "tiny")
 
 
 def test_what_is_measured_is_the_stack_s_model_or_what_is_asked() -> None:

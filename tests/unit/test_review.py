@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.kinds.secret_files import SecretFiles
 from declaration.stack_file import ENCRYPTED, StackFile
+from declaration.step import Step
 from review.__main__ import changed_settings
 from review.changes import SECRET, UNKNOWN, Change, Field, Op, Preview, compare, read_preview
 from review.comment import LIMIT, MARKER, Review, code, comment, headline
 from review.effects import Weight, effect
 from review.sandbox import SandboxError, check_sandbox, wrap
-from tests.unit.values import change_rows
+from roles import ROLES
+from roles.notices import notices
+from tests.unit.program import steps_of
+from tests.unit.values import certificate, change_rows, declared
 
 URN = "urn:pulumi:s::stt::stt:incus:Domain$command:local:Command::{}"
 
@@ -191,7 +197,7 @@ def test_settings_are_compared_and_their_secrets_hidden() -> None:
 # Effects.
 
 #: What docs/changes.md calls steps, and what they are here.
-ROLES = {
+PLACES = {
     "stt": "gpu-server/stt_server",
     "ollama": "gpu-server/ollama_server",
     "webui": "webui/open_webui",
@@ -201,7 +207,7 @@ ROLES = {
 
 def _touched(name: str) -> Change:
     role, _, part = name.partition(" ")
-    full = f"ai-tools/{ROLES[role]}/{part}" if role in ROLES and part else name
+    full = f"ai-tools/{PLACES[role]}/{part}" if role in PLACES and part else name
     return Change(full, Op.UPDATE, {"secrets": "secret_files"}.get(part, part))
 
 
@@ -214,7 +220,7 @@ def test_effects_are_those_of_the_table(row: list[str]) -> None:
     """Where docs/changes.md says that a service restarts the comment does, and nowhere else."""
     _, _, cell, said = row
     touched = re.findall(r"`([^`]+)`", cell)
-    weights = [effect(_touched(name), ["faster-whisper"])[0] for name in touched]
+    weights = [effect(_touched(name), ["faster-whisper"], notices())[0] for name in touched]
     restarts = bool(touched) and re.search(r"restarts?\b", said) is not None
     assert (Weight.RESTART in weights) == restarts, (touched, said)
 
@@ -246,11 +252,73 @@ USERS = (Field("config.security.idmap.isolated", "–", "true"),)
         (Change(SERVICE, Op.REPLACE, "service"), Weight.IN_PLACE, "with its machine"),
         (Change("a/m/stt_server/secrets", Op.DELETE), Weight.RESTART, "none is refused"),
         (Change("a/volume/m", Op.REPLACE, "volume"), Weight.LOSS, "with all that is on it"),
+        (Change("a/m/stt_gateway/service", Op.UPDATE, "service"), Weight.RESTART, "most 60 s"),
+        (Change("a/m/stt_gateway/watcher", Op.UPDATE, "service"), Weight.IN_PLACE, "no request"),
+        (Change("a/m/stt_gateway/secrets", Op.UPDATE), Weight.IN_PLACE, "reads its keys again"),
+        (Change("a/m/webui_proxy/secrets", Op.UPDATE), Weight.RESTART, "the HTTPS proxy restarts"),
+        (Change("open_webui/session-key", Op.REPLACE), Weight.IN_PLACE, "everybody signs in"),
+        # A role that says nothing, as one that only the head commit has.
+        (Change("a/m/greeting/service", Op.UPDATE, "service"), Weight.RESTART, "may refuse or"),
+        (Change("a/m/greeting/secrets", Op.UPDATE), Weight.RESTART, "may refuse or cut off"),
+        (Change("a/m/greeting/second", Op.UPDATE, "service"), Weight.RESTART, "may refuse or"),
     ],
 )
 def test_what_a_change_does(change: Change, weight: Weight, words: str) -> None:
-    found, text = effect(change, ["faster-whisper"])
+    found, text = effect(change, ["faster-whisper"], notices())
     assert found is weight and words in text
+
+
+@pytest.fixture(scope="module")
+def all_steps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Step]:
+    """The steps of every role, by ROLE/PART: with both kinds of certificates."""
+    place = tmp_path_factory.mktemp("roles")
+    roles = ["base_system", *(name for name in ROLES if name != "base_system")]
+    lab = {"trust_level": "trusted", "machines": {"box": {"roles": roles}}}
+    file = place / "infra.yml"
+    file.write_text(yaml.safe_dump({"domains": {"lab": lab}}))
+    found: dict[str, Step] = {}
+    for tls in ({"tls": "internal"}, {**certificate(place), "names": ["stt.test"]}):
+        own: dict[str, Any] = {"webui": {**tls}, "gateway": {**tls, "port": 8080}}
+        declaration = declared(infra=str(file), **own).with_compute_types(["int8"])
+        found |= {name.split("/", 2)[2]: step for name, step in steps_of(declaration).items()}
+    return found
+
+
+def test_every_service_has_words(all_steps: dict[str, Step]) -> None:
+    """Those of the STT service are its engine's (engines/restart.py)."""
+    services = {name for name, step in all_steps.items() if step.spec.kind == "service"}
+    assert {"stt_gateway/service", "stt_gateway/watcher", "webui_proxy/service"} < services
+    said = notices().steps
+    assert services - {"stt_server/service"} <= said.keys() <= all_steps.keys()
+
+
+def test_secrets_restart_their_service_or_the_words_say_that_they_do_not(
+    all_steps: dict[str, Step],
+) -> None:
+    for name, step in all_steps.items():
+        if isinstance(step.spec, SecretFiles):
+            weight = effect(Change(f"lab/box/{name}", Op.UPDATE), ["vosk"], notices())[0]
+            assert (weight is Weight.RESTART) == bool(step.spec.service), name
+
+
+def test_every_secret_that_is_made_once_has_words() -> None:
+    """A client's own name is in the words for its key."""
+    secrets = [role.secrets(declared(clients=["tv"]).settings) for role in ROLES.values()]
+    made = {name for each in secrets for name, value in each.items() if not value}
+    assert made - {"stt_server/client/tv"} == notices().kept.keys()
+
+
+def test_a_restart_of_the_gateway_is_counted() -> None:
+    nginx = Change("ai-tools/front/stt_gateway/service", Op.UPDATE, "service")
+    watcher = Change("ai-tools/front/stt_gateway/watcher", Op.UPDATE, "service")
+    own = Change("ai-tools/front/greeting/service", Op.UPDATE, "service")
+    for changes, count in (
+        ((nginx, watcher), "1 service restarts"),
+        ((watcher,), "no services restart"),
+        ((nginx, own), "2 services restart"),
+    ):
+        found = headline(reviewed(*changes, notices=notices()))
+        assert found == f"{count}, nothing is replaced"
 
 
 def test_an_engine_of_the_operator_s_own_refuses_while_it_restarts() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 
 from agent.kinds.service import Service
 from declaration.infra import Machine
-from declaration.source_files import ROOT
+from declaration.source_files import ROOT, tracked
 from declaration.step import Step
 from engines.engine import Engine
 from engines.models import resolve_model
@@ -74,10 +77,55 @@ def test_a_new_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = engine.service(context)
     assert [step.part for step in made.steps] == ["stt_server/server"]
     assert set(made.needs) == {made.steps[0].name, context.user_step}
+    # Who has no socket must not say that requests wait.
+    assert engine.holds_port is bool(made.service.socket)
     assert made.service.variables["STT_MODEL"] == "polly"
     assert made.service.sections["Service"]["ExecStart"].endswith("/server.py")  # type: ignore[union-attr]
     # It runs: what the server reads is what the service sets.
     assert set(re.findall(r'os\.environ\["(\w+)"\]', server)) == set(made.service.variables)
+
+
+#: Tests that go through every engine.
+MODULES = ("idle_settings", "restarts", "units", "steps")
+
+
+def test_what_the_walks_add_passes_the_tests(tmp_path: Path) -> None:
+    """In a copy of the tree that has both folders, after `make generate`."""
+    if not (names := tracked(ROOT)):
+        pytest.skip("without git, what belongs to the tree is not known")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / name)
+    server, service, description = blocks("A new engine")
+    [role] = blocks("A new role")
+    for name, code in (
+        ("engines/parrot/machine/server.py", server),
+        ("engines/parrot/service.py", service),
+        ("engines/parrot/__init__.py", description),
+        ("roles/greeting/__init__.py", role),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(code)
+    environment = {key: value for key, value in os.environ.items() if "PYTEST" not in key}
+
+    def python(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    python("-m", "roles.document")
+    for page in ("engines", "changes", "settings", "topology"):
+        name = "greeting" if page == "topology" else "parrot"
+        assert name in (tmp_path / "docs" / f"{page}.md").read_text(), page
+    modules = [f"tests/unit/test_{name}.py" for name in MODULES]
+    modules += ["tests/unit/test_generate.py", "tests/unit/test_review.py"]
+    which = "parrot or is_what_the_code_says or has_words"
+    words = ("-p", "no:cacheprovider", "-m", "not sweep", "-k", which)
+    said = python("-m", "pytest", "-v", *words, *modules)
+    for name in MODULES:
+        assert re.search(rf"test_{name}\.py::.*parrot.* PASSED", said), name
 
 
 def test_a_new_setting() -> None:
