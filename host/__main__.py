@@ -78,8 +78,13 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
     from host.egress import SUFFIX, Egress  # not at the top: most edits start sooner without
 
     bridge = options.name.removesuffix(SUFFIX).removesuffix(AI_SUFFIX)
-    with Egress(options.connection, bridge).editing():
-        return _edit(options)
+    egress = Egress(options.connection, bridge)
+    with egress.editing():
+        done = _edit(options)
+    # Of the bridge's other ACLs, the one to install from is there only for a while.
+    if done.pop("cut", False) and options.name == bridge:
+        egress.cut()
+    return done
 
 
 def _edit(options: argparse.Namespace) -> dict[str, Any]:

@@ -241,6 +241,17 @@ def test_a_step_that_fetches_is_one_word_of_a_shell(tmp_path: Path) -> None:
     assert step.inputs["interpreter"] == ["/bin/sh", "-c"]
 
 
+@pytest.mark.parametrize("egress", ["closed", "install"])
+def test_a_way_out_that_closes_waits_for_no_step(tmp_path: Path, egress: str) -> None:
+    """The ACL itself loses the internet (test_acl_rules.py), and not only ``acl/closed``."""
+    found = program(tmp_path, egress=egress).commands
+    assert found["ai/acl"].dependencies == ["ai/project", STACK_ID]
+    assert "--rules" not in found["ai/acl"].inputs["create"]
+    assert set(found["ai/network"].dependencies) >= {"ai/acl"}
+    steps = {name for name, each in found.items() if each.step_kind and name.startswith("ai/")}
+    assert steps and steps <= set(found["ai/acl/closed"].dependencies)
+
+
 @pytest.mark.parametrize(("egress", "passes"), [("open", [("", "")]), ("closed", [])])
 def test_a_way_out_that_stays_as_it_is(tmp_path: Path, egress: str, passes: list[Any]) -> None:
     found = program(tmp_path, egress=egress, sources={"models": "https://192.168.1.5/hub"})
