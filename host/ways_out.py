@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from declaration.policy import INTERNET
+from declaration.policy import INTERNET, is_on_internet
 
 Rule = Mapping[str, Any]
 
@@ -35,11 +35,9 @@ def _outside(rules: Sequence[Rule]) -> set[str]:
 def _has_internet(destination: str) -> bool:
     """Whether some of it is on the internet: nothing is everything, and a name may be anywhere."""
     try:
-        first, last = _ends(destination)
+        return is_on_internet(*_ends(destination))
     except ValueError:
         return True
-    ranges = (tuple(map(IPv4Address, each.split("-"))) for each in INTERNET)
-    return any(first <= high and low <= last for low, high in ranges)
 
 
 def _ends(destination: str) -> tuple[IPv4Address, IPv4Address]:
