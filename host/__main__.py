@@ -80,9 +80,10 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
     bridge = options.name.removesuffix(SUFFIX).removesuffix(AI_SUFFIX)
     egress = Egress(options.connection, bridge)
     with egress.editing():
+        left_open = options.type == "network" and options.verb == "apply" and egress.is_left_open()
         done = _edit(options)
     # Of the bridge's other ACLs, the one to install from is there only for a while.
-    if done.pop("cut", False) and options.name == bridge:
+    if (done.pop("cut", False) and options.name == bridge) or left_open:
         egress.cut()
     return done
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -83,6 +83,14 @@ class Egress:
             HostError: the bridge is not there, or Incus does not answer.
         """
         return f"{self.bridge}{SUFFIX}" in self._acls()
+
+    def is_left_open(self) -> bool:
+        """Whether it is there, and open: whoever edits it as a whole closes it.
+
+        Raises:
+            HostError: Incus does not answer.
+        """
+        return f"{self.bridge}{SUFFIX}" in _acls_of(self._found() or {})
 
     def is_used(self) -> bool:
         """Whether somebody fetches, or has just fetched: then it is about to be closed."""
@@ -180,14 +188,17 @@ class Egress:
         where = hashlib.sha256(f"{self.connection} {self.bridge}".encode()).hexdigest()[:16]
         return user_cache() / "egress" / f"{where}.{what}"
 
-    def _config(self) -> dict[str, str]:
+    def _found(self) -> dict[str, str] | None:
         found = Client(self.connection).get(Place(self.bridge, "default").path(NETWORK))
-        if found is None:
+        return None if found is None else dict(found["config"])
+
+    def _config(self) -> dict[str, str]:
+        if (found := self._found()) is None:
             raise HostError(f"The bridge {self.bridge} is not there. Run up again.")
-        return dict(found["config"])
+        return found
 
     def _acls(self) -> list[str]:
-        return self._config().get("security.acls", "").split(",")
+        return _acls_of(self._config())
 
     def _set(self, *, opened: bool) -> None:
         install = f"{self.bridge}{SUFFIX}"
@@ -216,6 +227,10 @@ class Egress:
         """
         subnet = self._config()["ipv4.address"].rpartition(".")[0] + ".0/24"
         cut(self.connection, subnet, elsewhere(subnet))
+
+
+def _acls_of(config: Mapping[str, str]) -> list[str]:
+    return config.get("security.acls", "").split(",")
 
 
 def run_open(egress: Egress, command: str, unless: str = "") -> int:

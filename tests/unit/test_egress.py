@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from declaration.connection import Connection
+from host import __main__ as program
 from host import egress
 from host.client import HostError
 from host.egress import Egress, run_open
@@ -278,3 +280,26 @@ def test_a_bridge_that_is_not_there_is_said(way: Egress, incus: Incus) -> None:
     incus.config = None
     with pytest.raises(HostError, match="The bridge net-a is not there"), way.open():
         pass
+
+
+@pytest.mark.parametrize(
+    ("before", "cut"), [(OPEN, [("cut", "")]), (CLOSED, []), (None, [])], ids=str
+)
+def test_connections_of_a_bridge_that_was_left_open_are_cut_where_it_is_edited(
+    before: tuple[str, str] | None, cut: list[Any], incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is drift, which ``up`` reverts."""
+    if before is None:
+        incus.config = None
+    else:
+        incus.set(before)
+    monkeypatch.setattr(Egress, "editing", lambda _: contextlib.nullcontext())
+
+    def edit(options: Any) -> dict[str, Any]:
+        incus.done.append(("edited", ""))
+        return {}
+
+    monkeypatch.setattr(program, "_edit", edit)
+    monkeypatch.setattr("sys.argv", ["host", "apply", "network", "net-a"])
+    assert program.main() == 0
+    assert incus.done == [("edited", ""), *cut]
