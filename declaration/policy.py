@@ -37,6 +37,12 @@ def _internet() -> Iterator[str]:
 INTERNET = tuple(_internet())
 
 
+def is_on_internet(first: IPv4Address, last: IPv4Address) -> bool:
+    """Whether some address of a range is on the internet."""
+    ranges = (tuple(map(IPv4Address, each.split("-"))) for each in INTERNET)
+    return any(first <= high and low <= last for low, high in ranges)
+
+
 @dataclass(frozen=True)
 class Flow:
     """What may open a connection where to; ``why`` is what a reviewer reads.

@@ -78,8 +78,14 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
     from host.egress import SUFFIX, Egress  # not at the top: most edits start sooner without
 
     bridge = options.name.removesuffix(SUFFIX).removesuffix(AI_SUFFIX)
-    with Egress(options.connection, bridge).editing():
-        return _edit(options)
+    egress = Egress(options.connection, bridge)
+    with egress.editing():
+        left_open = options.type == "network" and options.verb == "apply" and egress.is_left_open()
+        done = _edit(options)
+    # Of the bridge's other ACLs, the one to install from is there only for a while.
+    if (done.pop("cut", False) and options.name == bridge) or left_open:
+        egress.cut()
+    return done
 
 
 def _edit(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The way out of a domain whose bridge is closed: open while somebody fetches, then closed again.
 
-Whoever fetches holds a lock that others may hold too. The first one opens the bridge, and starts a
-process that outlives it: once nobody has held the lock for a moment, that closes the bridge. It
-does so whatever ended who fetched, for the kernel gives up a process's locks.
+Whoever fetches holds a lock that others may hold too. Each first starts a process that outlives it,
+and then opens the bridge, unless it is open: once nobody has held the lock for a moment, that
+process closes the bridge. It does so whatever ended who fetched, for the kernel gives up a
+process's locks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,12 +32,13 @@ SUFFIX = "-install"
 CLOSED_DNS = "no-resolv"
 #: Seconds without anybody who fetches after which it is closed; the next step begins sooner.
 _LINGER = 1.0
-#: The locks: of those who fetch, of the process that closes the bridge, and of whoever edits the
-#: bridge or its ACL: Incus 6.0 fails, or mixes up the rules, if both happen at once.
-_FETCHING, _CLOSING, _EDITING = "fetching", "closing", "editing"
+#: The locks: of those who fetch, of the process that closes the bridge, of the one that is to do so
+#: after it, and of whoever edits the bridge or its ACL: Incus 6.0 fails, or mixes up the rules, if
+#: both happen at once.
+_FETCHING, _CLOSING, _NEXT, _EDITING = "fetching", "closing", "next", "editing"
 #: Seconds between two looks at a lock that somebody else holds.
 _INTERVAL = 0.02
-#: Seconds for which closing is tried, if Incus does not answer.
+#: Seconds for which closing is tried, from the first time that Incus does not do it.
 _CLOSING_DEADLINE = 600
 #: Seconds to wait for whoever edits the bridge: a few calls of Incus.
 _EDITING_DEADLINE = 600.0
@@ -66,9 +68,12 @@ class Egress:
             # Nobody closes it from here on; two who open it do the same.
             late = _EDITING_DEADLINE
             self._wait(lambda: flock(file.fileno(), shared=True), "is still closing", late)
-            if not self.is_open():
+            opened = self.is_open()
+            # Before it opens, or Incus may have opened it and nobody be there to close it. Also
+            # where it is open: who opened it may have lost the process that closes it.
+            self._close_later()
+            if not opened:
                 self._set(opened=True)
-                self._close_later()
             yield
 
     def is_open(self) -> bool:
@@ -78,6 +83,14 @@ class Egress:
             HostError: the bridge is not there, or Incus does not answer.
         """
         return f"{self.bridge}{SUFFIX}" in self._acls()
+
+    def is_left_open(self) -> bool:
+        """Whether it is there, and open: whoever edits it as a whole closes it.
+
+        Raises:
+            HostError: Incus does not answer.
+        """
+        return f"{self.bridge}{SUFFIX}" in _acls_of(self._found() or {})
 
     def is_used(self) -> bool:
         """Whether somebody fetches, or has just fetched: then it is about to be closed."""
@@ -101,38 +114,52 @@ class Egress:
     def close_later(self) -> None:
         """Close it once nobody has fetched for a moment.
 
+        One process does so and one waits to be the next: a third one has nothing to do. Who opens
+        the bridge holds its lock when it starts one, and the one that waits has yet to look at it.
+
         Whoever fetches for more than ``_FETCHING_DEADLINE`` s is cut off.
 
         Raises:
             HostError: Incus did not let it be closed within ``_CLOSING_DEADLINE`` s, or another
                 process that is to close it has not done so.
         """
-        end = time.monotonic() + _CLOSING_DEADLINE
         with self._lock(_CLOSING) as closing:
-            late = _FETCHING_DEADLINE + 2 * _CLOSING_DEADLINE  # when the other one has given up
-            self._wait(lambda: flock(closing.fileno()), "is still waiting to close", late, _LINGER)
-            while True:
-                ended = self._all_have_ended()
-                time.sleep(_LINGER)
-                try:
-                    if self._close(forced=not ended):
-                        return
-                except HostError:
-                    if time.monotonic() > end:
-                        raise
+            with self._lock(_NEXT) as following:
+                if not flock(following.fileno()):
+                    return
+                late = _FETCHING_DEADLINE + 2 * _CLOSING_DEADLINE  # when the other one has given up
+                self._wait(lambda: flock(closing.fileno()), "is still waiting to close", late, 0.1)
+            self._close_in_time()
+
+    def _close_in_time(self) -> None:
+        end = 0.0
+        while True:
+            ended = self._all_have_ended()
+            time.sleep(_LINGER)
+            try:
+                if self._close(forced=not ended, again=bool(end)):
+                    return
+                end = 0.0  # somebody fetches
+            except HostError:
+                end = end or time.monotonic() + _CLOSING_DEADLINE
+                if time.monotonic() > end:
+                    raise
 
     def _all_have_ended(self) -> bool:
         with self._lock() as file:
             return poll(lambda: flock(file.fileno()), _FETCHING_DEADLINE)
 
-    def _close(self, *, forced: bool = False) -> bool:
-        """Close it; false if somebody fetches again, unless ``forced``."""
+    def _close(self, *, forced: bool = False, again: bool = False) -> bool:
+        """Close it; false if somebody fetches again, unless ``forced``.
+
+        ``again``: it was tried before, and may be closed with its connections still open.
+        """
         with self._lock() as file:
             if not flock(file.fileno()) and not forced:
                 return False
-            if self.is_open():
+            if self.is_open() or again:
                 self._set(opened=False)
-                self._cut()
+                self.cut()
             return True
 
     def _wait(
@@ -161,14 +188,17 @@ class Egress:
         where = hashlib.sha256(f"{self.connection} {self.bridge}".encode()).hexdigest()[:16]
         return user_cache() / "egress" / f"{where}.{what}"
 
-    def _config(self) -> dict[str, str]:
+    def _found(self) -> dict[str, str] | None:
         found = Client(self.connection).get(Place(self.bridge, "default").path(NETWORK))
-        if found is None:
+        return None if found is None else dict(found["config"])
+
+    def _config(self) -> dict[str, str]:
+        if (found := self._found()) is None:
             raise HostError(f"The bridge {self.bridge} is not there. Run up again.")
-        return dict(found["config"])
+        return found
 
     def _acls(self) -> list[str]:
-        return self._config().get("security.acls", "").split(",")
+        return _acls_of(self._config())
 
     def _set(self, *, opened: bool) -> None:
         install = f"{self.bridge}{SUFFIX}"
@@ -189,10 +219,18 @@ class Egress:
             start_new_session=True,
         )
 
-    def _cut(self) -> None:
-        # They were opened meanwhile, and an ACL lets through what is open.
+    def cut(self) -> None:
+        """End the connections to other networks: an ACL lets through what is open.
+
+        Raises:
+            HostError: the bridge is not there, or Incus does not answer.
+        """
         subnet = self._config()["ipv4.address"].rpartition(".")[0] + ".0/24"
         cut(self.connection, subnet, elsewhere(subnet))
+
+
+def _acls_of(config: Mapping[str, str]) -> list[str]:
+    return config.get("security.acls", "").split(",")
 
 
 def run_open(egress: Egress, command: str, unless: str = "") -> int:

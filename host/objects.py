@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from host.client import Client, HostError
 from host.cluster import member_of, prepare_network
+from host.ways_out import loses_internet, opens_internet
 
 #: Written into every object that this program makes, so that it knows its own.
 MARK = {"user.managed-by": "incus-stt"}
@@ -162,8 +163,9 @@ def apply_object(
     """Create the object, or give it its desired state; what was done.
 
     Of an ACL that says the desired rules too, for ``set_rules``. With ``rules`` ``add`` it keeps
-    those that it had besides; with ``remove`` it loses those of sources that no desired rule has,
-    gets no new ones, and ``at`` tells when that was; with ``exact`` it has the desired ones.
+    those that it had besides, except the one for the internet; with ``remove`` it loses those of
+    sources that no desired rule has, gets no new ones, and ``at`` tells when that was; with
+    ``exact`` it has the desired ones. ``cut`` is there if it led to the internet and does no more.
 
     Raises:
         HostError: Incus refuses it.
@@ -179,6 +181,7 @@ def apply_object(
         said = {field: desired[field] for field in RULES}
         if rules == "remove":
             said["at"] = datetime.now(UTC).isoformat()  # what comes after it runs again
+        said |= _cut(had["egress"], state["egress"])
     if kind is NETWORK and actual is None:
         prepare_network(client, place.name, state)
     words = [*kind.words, verb, *place.words, *place.target]
@@ -189,8 +192,11 @@ def apply_object(
 def _rules(wanted: Sequence[Any], had: Sequence[Any], change: RuleChange) -> list[Any]:
     if change == "add":
         # What is no longer allowed goes when all is changed (set_rules): until then, and where
-        # a change fails, services are where they were.
-        return [*wanted, *(rule for rule in had if rule not in wanted)]
+        # a change fails, services are where they were. Nobody who closes the way to the internet
+        # waits for that, and what is to be installed opens it by itself (host.egress).
+        closes = not opens_internet(wanted)
+        kept = [rule for rule in had if not (closes and opens_internet([rule]))]
+        return [*wanted, *(rule for rule in kept if rule not in wanted)]
     if change == "exact":
         return list(wanted)
     # Who stays is not cut off, also where a port of its rules changes.
@@ -200,6 +206,8 @@ def _rules(wanted: Sequence[Any], had: Sequence[Any], change: RuleChange) -> lis
 
 def set_rules(client: Client, place: Place, rules: Mapping[str, Any]) -> dict[str, Any]:
     """Have an ACL with exactly these rules; what was done.
+
+    ``cut`` is there if it led to the internet and does no more.
 
     Raises:
         HostError: there is no such ACL, or Incus refuses it.
@@ -212,7 +220,11 @@ def set_rules(client: Client, place: Place, rules: Mapping[str, Any]) -> dict[st
         return {"done": "nothing to change"}
     state = json.dumps({**merge(ACL, actual, actual), **wanted})
     client.call(*ACL.words, "edit", *place.words, project=place.project, stdin=state)
-    return {"done": "changed"}
+    return {"done": "changed", **_cut(actual["egress"], wanted["egress"])}
+
+
+def _cut(before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:
+    return {"cut": True} if loses_internet(before, after) else {}
 
 
 def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology, declared_devices
 from declaration.urls import WEB_PORTS
 from stack.ai_access import ai_access, reached_by, source_of
+from stack.bypasses import Bypass, bypass_warnings, bypasses
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, WEBUI_ROLE
 from stack.role_rules import RoleRules
 
@@ -50,7 +51,8 @@ class Border:
 
     ``install`` is what they may open besides while `up` installs something. ``ai`` is what other
     domains may open to its AI services, where one of them may at a time; the others' are held.
-    ``closed`` is the domain's name, where it never reaches the internet.
+    ``closed`` is the domain's name, where it never reaches the internet. ``bypasses`` are devices
+    that get a machine past the bridge, whatever the rest says.
     """
 
     egress: tuple[Flow, ...]
@@ -58,13 +60,16 @@ class Border:
     install: tuple[Flow, ...] = ()
     ai: tuple[Flow, ...] = ()
     closed: str = ""
+    bypasses: tuple[Bypass, ...] = ()
 
     @property
     def shown(self) -> list[str]:
         """Each once, in words."""
         found = [str(flow) for flow in dict.fromkeys((*self.ingress, *self.ai, *self.egress))]
         found += [f"{flow} (while up installs)" for flow in self.install]
-        return found + ([f"{self.closed} -> internet: nothing"] if self.closed else [])
+        found += map(str, self.bypasses)
+        nothing = self.closed and not any(each.internet for each in self.bypasses)
+        return found + ([f"{self.closed} -> internet: nothing"] if nothing else [])
 
 
 def borders(declaration: Declaration, roles: Mapping[str, RoleRules]) -> dict[str, Border]:
@@ -77,7 +82,10 @@ def borders(declaration: Declaration, roles: Mapping[str, RoleRules]) -> dict[st
     if access := ai_access(settings, topology):
         flows = [access.marked(flow) for flow in flows]
         exclusive = {flow for each in access.flows.values() for flow in each}
-    return {domain.name: _border(domain, flows, exclusive) for domain in topology.domains}
+    return {
+        domain.name: replace(_border(domain, flows, exclusive), bypasses=tuple(bypasses(domain)))
+        for domain in topology.domains
+    }
 
 
 def _border(domain: DomainPlan, flows: Sequence[Flow], exclusive: Collection[Flow]) -> Border:
@@ -190,7 +198,10 @@ def _is_never_held(flow: Flow, topology: Topology) -> bool:
 
 
 def warnings(topology: Topology) -> list[str]:
-    """Rules of ``policy:`` that let somebody reach what is trusted more, or others do not hold."""
+    """Rules of ``policy:`` that let somebody reach what is trusted more, or others do not hold.
+
+    And devices that no rule holds.
+    """
     levels = {each.written: each.domain.trust_level for each in topology.domains}
     found: list[str] = []
     for flow in topology.policy:
@@ -204,4 +215,4 @@ def warnings(topology: Topology) -> list[str]:
         if to and trusted(source or TRUST_LEVELS[-1]) > trusted(to):
             level = source or "of no domain"
             found.append(f"{flow.why} lets {flow.names[0]} ({level}) reach {flow.names[1]} ({to}).")
-    return found
+    return found + [text for domain in topology.domains for text in bypass_warnings(domain)]

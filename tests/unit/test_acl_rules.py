@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from typing import Any
 
 import pytest
 
+from declaration.policy import INTERNET
+from host import __main__ as program
 from host.client import HostError
+from host.egress import Egress
 from host.objects import ACL, Place, RuleChange, apply_object, set_rules
+from host.ways_out import loses_internet
 
 OLD, NEW, KEPT = ({"action": "allow", "source": f"10.0.{n}.0/24"} for n in range(3))
 #: Of one who stays, and not as it should be.
 OTHER_PORT = {**KEPT, "destination_port": "1"}
 BY_HAND = {"action": "allow"}
+OPEN = {"action": "allow", "source": "10.0.0.0/24", "destination": ",".join(INTERNET)}
 PLACE = Place("net-a", "default")
+APPLY = ["apply", "acl", "--project", "default"]
 
 
 class Incus:
@@ -68,3 +76,77 @@ def test_rules_are_not_written_again_and_an_acl_that_is_gone_is_said() -> None:
     assert set_rules(Incus(KEPT), PLACE, rules) == {"done": "nothing to change"}  # type: ignore[arg-type]
     with pytest.raises(HostError, match="The network ACL net-a is not there"):
         set_rules(Incus(there=False), PLACE, rules)  # type: ignore[arg-type]
+
+
+def to(*destinations: str, action: str = "allow") -> list[dict[str, str]]:
+    return [{"action": action, "destination": each} for each in destinations]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        ([OPEN], [], True),
+        ([OPEN], to("10.1.0.1/32"), True),
+        ([OPEN], to("9.9.9.9/32"), True),
+        ([OPEN, *to("9.9.9.9")], [OPEN], False),
+        ([BY_HAND], [], True),
+        ([BY_HAND], [OPEN], False),
+        (to("9.9.9.0/24"), [], True),
+        (to("9.9.9.9-9.9.9.10", "10.1.0.1"), to("10.1.0.1"), True),
+        (to("0.0.0.0/0"), to("10.0.0.0/8"), True),
+        (to("@external"), [], True),
+        (to("10.0.0.0/8", "192.168.1.1-192.168.1.9"), [], False),
+        (to("9.9.9.9/32", action="drop"), [], False),
+        (to("9.9.9.9/32"), to("9.9.9.9/32"), False),
+        ([], [OPEN], False),
+    ],
+)
+def test_what_loses_the_internet(before: list[Any], after: list[Any], lost: bool) -> None:
+    assert loses_internet(before, after) == lost
+
+
+@pytest.fixture
+def incus(monkeypatch: pytest.MonkeyPatch) -> Incus:
+    """An ACL of a domain that is open; what is cut is said on stdout."""
+    fake = Incus(KEPT)
+    fake.acl["egress"] = [OPEN, OLD]
+    monkeypatch.setattr(program, "Client", lambda _: fake)
+    monkeypatch.setattr(Egress, "editing", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(Egress, "cut", lambda self: print("cut", self.bridge))
+    return fake
+
+
+def host(monkeypatch: pytest.MonkeyPatch, *words: str, **rules: Any) -> None:
+    monkeypatch.setattr("sys.argv", ["host", *words])
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(desired(KEPT) | rules)))
+    assert program.main() == 0
+
+
+def test_who_closes_the_way_to_the_internet_does_so_at_once(
+    incus: Incus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before any step, so none that fails leaves it open; the rest goes at the end."""
+    host(monkeypatch, *APPLY, "net-a", egress=[])
+    assert incus.acl["egress"] == [OLD]
+    cut, said = capsys.readouterr().out.splitlines()
+    assert cut == "cut net-a"
+    assert json.loads(said) == {"done": "edited", "egress": [], "ingress": [KEPT]}
+
+
+@pytest.mark.parametrize("verb", ["apply", "close"])
+def test_who_stays_open_is_not_cut(
+    verb: str, incus: Incus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = APPLY if verb == "apply" else [verb]
+    host(monkeypatch, *words, "net-a", egress=[OPEN])
+    assert incus.acl["egress"] == ([OPEN, OLD] if verb == "apply" else [OPEN])
+    assert "cut" not in capsys.readouterr().out
+
+
+def test_connections_are_cut_where_the_last_rule_to_the_internet_goes(
+    incus: Incus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host(monkeypatch, "close", "net-a", egress=[])
+    assert capsys.readouterr().out.splitlines() == ["cut net-a", '{"done": "changed"}']
+    host(monkeypatch, "close", "net-a", egress=[])
+    assert capsys.readouterr().out.splitlines() == ['{"done": "nothing to change"}']

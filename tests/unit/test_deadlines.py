@@ -109,7 +109,7 @@ def test_a_bridge_is_closed_where_who_fetches_hangs(
     done: list[object] = []
     monkeypatch.setattr(Egress, "is_open", lambda self: True)
     monkeypatch.setattr(Egress, "_set", lambda self, *, opened: done.append(opened))
-    monkeypatch.setattr(Egress, "_cut", lambda self: done.append("cut"))
+    monkeypatch.setattr(Egress, "cut", lambda self: done.append("cut"))
     with held(way._file("fetching")):
         closing = threading.Thread(target=way.close_later, daemon=True)
         closing.start()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from declaration.connection import Connection
+from host import __main__ as program
 from host import egress
 from host.client import HostError
 from host.egress import Egress, run_open
@@ -48,17 +50,31 @@ def incus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Incus:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(egress, "Client", lambda connection: fake)
     monkeypatch.setattr(egress, "_LINGER", 0.1)
-    monkeypatch.setattr(Egress, "_cut", lambda self: fake.done.append(("cut", "")))
+    monkeypatch.setattr(Egress, "cut", lambda self: fake.done.append(("cut", "")))
     return fake
 
 
 @pytest.fixture
-def way(incus: Incus, monkeypatch: pytest.MonkeyPatch) -> Egress:
-    """The bridge; what closes it is a thread here."""
-    found = Egress(Connection("local"), "net-a")
-    closing = threading.Thread(target=lambda: Egress(Connection("local"), "net-a").close_later())
-    monkeypatch.setattr(Egress, "_close_later", lambda self: closing.start())
-    return found
+def closers() -> list[threading.Thread]:
+    """What closes the bridge."""
+    return []
+
+
+@pytest.fixture
+def way(
+    incus: Incus, closers: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Egress]:
+    """The bridge; what closes it are threads here, and it is the fake one until they end."""
+
+    def close_later(self: Egress) -> None:
+        closers.append(threading.Thread(target=self.close_later))
+        closers[-1].start()
+
+    monkeypatch.setattr(Egress, "_close_later", close_later)
+    yield Egress(Connection("local"), "net-a")
+    for each in closers:
+        each.join(30)
+        assert not each.is_alive()
 
 
 def wait_until(done: Callable[[], bool]) -> None:
@@ -112,6 +128,98 @@ def test_it_is_closed_once_incus_answers_again(
         pass
     wait_until(lambda: len(incus.done) == 3)
     assert failed.is_set() and incus.done == [OPEN, CLOSED, ("cut", "")]
+
+
+def test_it_is_closed_where_incus_has_opened_it_and_the_answer_is_lost(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = incus.call
+
+    def call(*words: str, project: str) -> str:
+        opened(*words, project=project)
+        if incus.done == [OPEN]:
+            raise HostError("the connection was lost")
+        return ""
+
+    monkeypatch.setattr(incus, "call", call)
+    with pytest.raises(HostError, match="was lost"), way.open():
+        pass
+    wait_until(lambda: len(incus.done) == 3)
+    assert incus.done == [OPEN, CLOSED, ("cut", "")]
+
+
+def test_what_closes_it_is_there_before_it_opens(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Egress) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(Egress, "_close_later", fail)
+    with pytest.raises(OSError, match="no more processes"), way.open():
+        pass
+    assert incus.done == []
+
+
+def test_a_bridge_that_was_left_open_is_closed_after_the_next_one_who_fetches(
+    way: Egress, incus: Incus
+) -> None:
+    incus.set(OPEN)
+    with way.open():
+        time.sleep(0.4)  # longer than it lingers
+        assert incus.done == []
+    wait_until(lambda: len(incus.done) == 2)
+    assert incus.done == [CLOSED, ("cut", "")]
+
+
+def test_connections_are_cut_where_incus_has_closed_it_and_the_answer_is_lost(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = incus.call
+
+    def call(*words: str, project: str) -> str:
+        closed(*words, project=project)
+        if incus.done == [OPEN, CLOSED]:
+            raise HostError("the connection was lost")
+        return ""
+
+    monkeypatch.setattr(incus, "call", call)
+    with way.open():
+        pass
+    wait_until(lambda: len(incus.done) == 4)
+    assert incus.done == [OPEN, CLOSED, CLOSED, ("cut", "")]
+
+
+def test_incus_is_asked_for_a_while_however_long_somebody_fetched(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, failed = incus.call, threading.Event()
+
+    def call(*words: str, project: str) -> str:
+        if CLOSED[1] in words[-1] and not failed.is_set():
+            failed.set()
+            raise HostError("the daemon has just been restarted")
+        return closed(*words, project=project)
+
+    monkeypatch.setattr(incus, "call", call)
+    monkeypatch.setattr(egress, "_CLOSING_DEADLINE", 0.3)
+    with way.open():
+        time.sleep(0.6)
+    wait_until(lambda: len(incus.done) == 3)
+    assert failed.is_set() and incus.done == [OPEN, CLOSED, ("cut", "")]
+
+
+def test_of_many_that_close_it_one_waits(
+    way: Egress, incus: Incus, closers: list[threading.Thread]
+) -> None:
+    """An `up` of an hour would have as many processes as steps that fetch."""
+    with way.open():
+        for _ in range(5):
+            with way.open():
+                pass
+        wait_until(lambda: sum(each.is_alive() for each in closers) <= 2)
+        assert len(closers) == 6 and incus.done == [OPEN]
+    wait_until(lambda: len(incus.done) == 3)
+    assert incus.done == [OPEN, CLOSED, ("cut", "")]
 
 
 def test_what_needs_no_internet_opens_nothing(way: Egress, incus: Incus) -> None:
@@ -172,3 +280,26 @@ def test_a_bridge_that_is_not_there_is_said(way: Egress, incus: Incus) -> None:
     incus.config = None
     with pytest.raises(HostError, match="The bridge net-a is not there"), way.open():
         pass
+
+
+@pytest.mark.parametrize(
+    ("before", "cut"), [(OPEN, [("cut", "")]), (CLOSED, []), (None, [])], ids=str
+)
+def test_connections_of_a_bridge_that_was_left_open_are_cut_where_it_is_edited(
+    before: tuple[str, str] | None, cut: list[Any], incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is drift, which ``up`` reverts."""
+    if before is None:
+        incus.config = None
+    else:
+        incus.set(before)
+    monkeypatch.setattr(Egress, "editing", lambda _: contextlib.nullcontext())
+
+    def edit(options: Any) -> dict[str, Any]:
+        incus.done.append(("edited", ""))
+        return {}
+
+    monkeypatch.setattr(program, "_edit", edit)
+    monkeypatch.setattr("sys.argv", ["host", "apply", "network", "net-a"])
+    assert program.main() == 0
+    assert incus.done == [("edited", ""), *cut]

@@ -157,6 +157,60 @@ def test_the_registry_of_a_model_is_reached_where_ollama_is(
         assert rules(found, domain, "egress", acl) == []
 
 
+BRIDGED = {"type": "nic", "nictype": "bridged", "parent": "br0"}
+INSIDE = {"type": "proxy", "bind": "instance", "listen": "tcp:127.0.0.1:9999"}
+
+
+def bypassing(tmp_path: Path, **devices: dict[str, str]) -> tuple[list[str], list[str]]:
+    """What a closed domain shows of the internet and its devices, and what it is warned of."""
+    profile = {"devices": {"extra": devices.pop("extra")}} if "extra" in devices else None
+    profiles = ["default", *(["more"] if profile else [])]
+    box = {"roles": ["base_system"], "devices": devices, "profiles": profiles}
+    domain = {"trust_level": "trusted", "egress": "closed", "machines": {"box": box}}
+    file = tmp_path / "infra.yml"
+    more = {"profiles": {"more": profile}} if profile else {}
+    file.write_text(yaml.safe_dump({"domains": {"ai": domain | more}}))
+    found = run("cpu", infra=str(file))
+    shown = [t for t in found.outputs["allowed_traffic"] if "internet" in t or "device" in t]
+    return shown, [text for text in found.log if "bypasses the rules of ai" in text]
+
+
+def test_devices_that_bypass_the_bridge_are_shown(tmp_path: Path) -> None:
+    out = {**INSIDE, "connect": "tcp:203.0.113.5:443"}
+    shown, warned = bypassing(tmp_path, eth1=BRIDGED, out=out)
+    assert shown == [
+        "ai/box -> whatever br0 reaches: everything (device eth1)",
+        "ai/box -> 203.0.113.5: tcp 443 (device out)",
+    ]
+    [text] = warned
+    assert text.startswith("ai/box: what passes through its device eth1 (br0) bypasses")
+
+
+@pytest.mark.parametrize(
+    ("device", "line", "warns", "nothing"),
+    [
+        ({"type": "nic", "network": "lan"}, "whatever lan reaches: everything", True, False),
+        ({"type": "nic", "nictype": "p2p"}, "whatever the host reaches: everything", True, False),
+        ({**INSIDE, "connect": "udp:10.0.0.1:53,60-70"}, "10.0.0.1: udp 53, 60-70", False, True),
+        ({**INSIDE, "connect": "tcp:127.0.0.1:80"}, "the host at 127.0.0.1: tcp 80", False, True),
+        ({**INSIDE, "connect": "tcp:[::1]:80"}, "the host at ::1: tcp 80", False, True),
+        ({**INSIDE, "connect": "tcp:[2a00::1]:80"}, "2a00::1: tcp 80", False, False),
+        ({**INSIDE, "connect": "tcp:example.org:80"}, "example.org: tcp 80", False, False),
+        ({**INSIDE, "connect": "unix:/run/x"}, "the host: unix:/run/x", False, True),
+        ({"type": "nic", "network": "net-ai"}, "", False, True),  # the bridge has the rules
+        ({"type": "proxy", "listen": "tcp:0.0.0.0:1", "connect": "tcp:127.0.0.1:1"}, "", 0, True),
+        ({"type": "none"}, "", False, True),
+    ],
+)
+def test_what_a_device_leads_to(
+    device: dict[str, str], line: str, warns: bool, nothing: bool, tmp_path: Path
+) -> None:
+    shown, warned = bypassing(tmp_path, extra=device)
+    expected = [f"ai/box -> {line} (device extra)"] if line else []
+    assert shown == expected + ["ai -> internet: nothing"] * nothing
+    assert len(warned) == warns
+
+
 def test_a_proxy_that_keeps_addresses_is_reached_from_anywhere(tmp_path: Path) -> None:
     proxy = {"type": "proxy", "listen": "tcp:192.0.2.1:80", "connect": "tcp:10.130.0.1:8080"}
     found = program(tmp_path, desk={"devices": {"site": {**proxy, "nat": "true"}}})
@@ -239,6 +293,17 @@ def test_a_step_that_fetches_is_one_word_of_a_shell(tmp_path: Path) -> None:
     *_, option, stack = shlex.split(command)
     assert (option, stack) == ("--stack", KEPT[STACK_ID])
     assert step.inputs["interpreter"] == ["/bin/sh", "-c"]
+
+
+@pytest.mark.parametrize("egress", ["closed", "install"])
+def test_a_way_out_that_closes_waits_for_no_step(tmp_path: Path, egress: str) -> None:
+    """The ACL itself loses the internet (test_acl_rules.py), and not only ``acl/closed``."""
+    found = program(tmp_path, egress=egress).commands
+    assert found["ai/acl"].dependencies == ["ai/project", STACK_ID]
+    assert "--rules" not in found["ai/acl"].inputs["create"]
+    assert set(found["ai/network"].dependencies) >= {"ai/acl"}
+    steps = {name for name, each in found.items() if each.step_kind and name.startswith("ai/")}
+    assert steps and steps <= set(found["ai/acl/closed"].dependencies)
 
 
 @pytest.mark.parametrize(("egress", "passes"), [("open", [("", "")]), ("closed", [])])

@@ -78,16 +78,51 @@ def test_units_give_up_what_they_can(engine: str, tmp_path: Path) -> None:
     assert max(scores.values()) <= MOST, scores
 
 
-@needs_systemd
-def test_units_of_a_gateway_give_up_what_they_can(tmp_path: Path) -> None:
+def with_gateway(directory: Path, **settings: Any) -> Declaration:
+    """An STT server with a gateway beside it."""
     roles = ["base_system", "stt_server", "stt_gateway"]
     lab = {"trust_level": "trusted", "machines": {"box": {"roles": roles}}}
-    infra = tmp_path / "infra.yml"
+    infra = directory / "infra.yml"
     infra.write_text(yaml.safe_dump({"domains": {"lab": lab}}))
-    declaration = declared(infra=str(infra), gateway={"port": 8001})
-    found = units(declaration.with_compute_types(["int8"]))
+    return declared(infra=str(infra), **settings).with_compute_types(["int8"])
+
+
+@needs_systemd
+def test_units_of_a_gateway_give_up_what_they_can(tmp_path: Path) -> None:
+    found = units(with_gateway(tmp_path, gateway={"port": 8001}))
     for name in ("stt-gateway", "stt-gateway-watcher"):
         assert exposure(found[name], tmp_path) <= MOST, name
+
+
+def capabilities(declaration: Declaration) -> dict[str, str]:
+    """What each unit may do as root could, where there is anything; each says what is left."""
+    left = {
+        name: re.findall(r"^(?:AmbientCapabilities|CapabilityBoundingSet)=(.*)$", text, re.M)
+        for name, text in units(declaration).items()
+    }
+    assert all(left.values()), "without a word a unit has all of them"
+    return {name: " ".join(dict.fromkeys(found)) for name, found in left.items() if any(found)}
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
+def test_the_units_with_a_capability_are_known(engine: str) -> None:
+    """docs/security.md names them."""
+    assert capabilities(with_engine(engine)) == {}
+    proxy = {"webui-proxy": "CAP_NET_BIND_SERVICE"}
+    assert capabilities(with_engine(engine, webui={"tls": "internal"})) == proxy
+
+
+def test_a_port_below_1024_brings_a_capability() -> None:
+    low = with_engine("vosk", port=80, ollama={"port": 81}, webui={"port": 82})
+    names = ("vosk", "ollama", "open-webui")
+    assert capabilities(low) == dict.fromkeys(names, "CAP_NET_BIND_SERVICE")
+
+
+@pytest.mark.parametrize("port", [8001, 443])
+def test_the_gateway_s_watcher_has_a_capability(port: int, tmp_path: Path) -> None:
+    nginx = {"stt-gateway": "CAP_NET_BIND_SERVICE"} if port == 443 else {}
+    found = capabilities(with_gateway(tmp_path, gateway={"port": port}))
+    assert found == {"stt-gateway-watcher": "CAP_NET_ADMIN", **nginx}
 
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "custom"])
