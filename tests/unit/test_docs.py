@@ -20,11 +20,10 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("
 #: What the page of commands has to name.
 OPERATIONS = ROOT / "docs" / "operations.md"
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+#: The folders of this repository: rooms, and what else has some.
+_FOLDERS = sorted({each.partition("/")[0] for each in tracked(ROOT) if "/" in each})
 #: Files and folders (with a slash at the end) of this repository.
-_PATH = re.compile(
-    r"`((?:agent|bootstrap|components|declaration|docs|doctor|engines|gpu|host|lock|operations|plugins|roles"
-    r"|stack|stacks|stt_server|tests)/[\w./-]*(?:\.[a-z]+|/))`"
-)
+_PATH = re.compile(rf"`((?:{'|'.join(map(re.escape, _FOLDERS))})/[\w./-]*(?:\.[a-z]+|/))`")
 
 
 def name(page: Path) -> str:
@@ -98,6 +97,22 @@ def test_paths_that_are_named_exist(page: Path) -> None:
     )
     for path in _PATH.findall(page.read_text()):
         assert path.startswith(made) or (ROOT / path).exists(), path
+
+
+def test_the_paths_of_every_room_are_looked_at() -> None:
+    for room in ("agent", "backup", "bench", "forge", "review", "stack", "workflows"):
+        assert _PATH.findall(f"`{room}/x.py` `{room}/y/`") == [f"{room}/x.py", f"{room}/y/"]
+
+
+def test_the_table_of_decisions_says_what_was_replaced() -> None:
+    """As each page says of itself, at its top."""
+    table = (ROOT / "docs" / "decisions" / "README.md").read_text()
+    for page in (ROOT / "docs" / "decisions").glob("0*.md"):
+        said = re.search(r"^\*\*(Partly replaced\.|Replaced by)", page.read_text(), re.MULTILINE)
+        [row] = [line for line in table.splitlines() if f"({page.name})" in line]
+        marked = re.search(r"\| (partly replaced|replaced) by \d", row)
+        kinds = [found[1].lower().split()[0] if found else "" for found in (said, marked)]
+        assert kinds[0].rstrip(".") == kinds[1], page.name
 
 
 @pytest.mark.skipif(not shutil.which("certutil"), reason="there is no certutil on PATH")
