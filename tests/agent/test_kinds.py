@@ -217,7 +217,7 @@ def test_a_service_gets_its_new_secrets_by_a_restart(agent: Any) -> None:
     assert "another-one" in agent.systemd.running("engine")
     refused = HealthRequest(f"{agent.systemd.url}/engine", decisive=True)  # so nothing waits
     agent.apply("stt/service", agent.service("a", health=[refused]))
-    with pytest.raises(StepError, match="does not work with its new secrets: .*403") as failed:
+    with pytest.raises(StepError, match=r"does not work with its new secrets: .*403") as failed:
         agent.apply("stt/secrets", _secrets(agent, "REFUSES"), secret=True)
     assert "REFUSES" not in str(failed.value)
     assert "last change: not finished -> finished" in agent.check()["stt/secrets"]

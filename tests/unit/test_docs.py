@@ -15,6 +15,7 @@ import yaml
 from declaration.source_files import ROOT, tracked
 from tests import documented
 from tests.unit.program import host_after, run
+from tests.unit.values import STACKS
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[a-z]*/README.md")])
 #: What the page of commands has to name.
@@ -64,11 +65,14 @@ def named_targets(text: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
+    shipped = set(STACKS.iterdir())  # an operator may have deleted one
     for link in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", page.read_text())):
         if "://" in link:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
+        if STACKS / target.name in shipped:
+            continue
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target), link
@@ -87,7 +91,7 @@ def test_every_command_is_explained() -> None:
     "page", [page for page in PAGES if "decisions" not in page.parts], ids=name
 )
 def test_paths_that_are_named_exist(page: Path) -> None:
-    """The walks of contributing.md make theirs."""
+    """The walks of contributing.md make theirs; an operator may have deleted a stack."""
     made = (
         "roles/greeting",
         "engines/parrot",
@@ -96,7 +100,8 @@ def test_paths_that_are_named_exist(page: Path) -> None:
         "stacks/Pulumi.mine",
     )
     for path in _PATH.findall(page.read_text()):
-        assert path.startswith(made) or (ROOT / path).exists(), path
+        there = (ROOT / path).exists() or (STACKS.parent / path).exists()
+        assert path.startswith(made) or there, path
 
 
 def test_the_paths_of_every_room_are_looked_at() -> None:
@@ -184,7 +189,8 @@ def test_another_language_model_as_the_readme_has_it() -> None:
     words = r"another of Ollama's \(`(stt:ollama): \{(models): \[\.\.\.\]\}` in `(stacks/[\w.]+)`"
     found = re.search(words, (ROOT / "README.md").read_text())
     assert found, "the README has other words for it"
-    declared = yaml.safe_load((ROOT / found[3]).read_text())["config"][found[1]]
+    copy = STACKS / Path(found[3]).name  # an operator may have changed the one that it names
+    declared = yaml.safe_load(copy.read_text())["config"][found[1]]
     assert list(declared) == [found[2]]  # so what the README shows is all of it
     first = run("cpu", ollama=declared)
     another = run("cpu", host_after(first), first, ollama={found[2]: ["qwen3:0.6b"]})
