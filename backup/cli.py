@@ -13,6 +13,9 @@ from pathlib import Path
 from operations.host import OperationError
 from operations.stack import ROOT
 
+#: Seconds that a call may take: a state can be far away, but nothing is built here.
+_DEADLINE = 600.0
+
 
 @dataclass(frozen=True)
 class Scratch:
@@ -80,7 +83,7 @@ def scratch(project: str, stack: str, passphrase: str) -> Iterator[Scratch]:
 
 
 class PulumiError(OperationError):
-    """Pulumi ended with an error; the text is what it said last."""
+    """Pulumi ended with an error, or not in time; the text says what, or is what it said last."""
 
 
 def pulumi(
@@ -92,17 +95,24 @@ def pulumi(
     """What ``pulumi WORDS`` prints; it never asks. ``environment`` is all that it gets.
 
     Raises:
-        PulumiError: it failed.
+        PulumiError: it failed, or hung.
     """
-    done = subprocess.run(  # noqa: S603  # words of this project's own
-        ["pulumi", *words, "--non-interactive"],  # noqa: S607  # the one on PATH
-        input=stdin,
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ if environment is None else environment,
-        check=False,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603  # words of this project's own
+            ["pulumi", *words, "--non-interactive"],  # noqa: S607  # the one on PATH
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=os.environ if environment is None else environment,
+            timeout=_DEADLINE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise PulumiError(
+            f"pulumi {' '.join(words[:2])} did not end within {_DEADLINE:.0f} s. See whether the "
+            "state's backend answers (PULUMI_BACKEND_URL, Pulumi.yaml), then run this again."
+        ) from None
     if done.returncode:
         said = done.stderr.strip().removeprefix("error: ").splitlines() or ["it said nothing"]
         raise PulumiError(f"pulumi {' '.join(words[:2])}: {said[-1]}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backup.archive import FILES, FileEntry, digest
+from backup.say import say
 from declaration import source_files
 from declaration.field_types import paths_in
 from declaration.settings import Settings
@@ -107,8 +108,14 @@ def _is_as_committed(root: Path, file: Path) -> bool:
     words = ["git", "-C", str(root), "diff", "--quiet", "HEAD", "--", name]
     known = ["git", "-C", str(root), "ls-files", "--error-unmatch", "--", name]
     try:
-        done = [subprocess.run(each, capture_output=True, check=False) for each in (known, words)]  # noqa: S603
+        done = [
+            subprocess.run(each, capture_output=True, timeout=60, check=False)  # noqa: S603
+            for each in (known, words)
+        ]
     except OSError:
+        return False
+    except subprocess.TimeoutExpired:
+        say(f"git did not say within 60 s whether {name} was changed: it is taken for changed")
         return False
     return not any(each.returncode for each in done)
 

@@ -114,8 +114,11 @@ def _commit() -> str:
     """The commit of this checkout; empty if git cannot say."""
     words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
     except OSError:
+        return ""
+    except subprocess.TimeoutExpired:
+        say("git did not say within 60 s which commit this is: the archive does not name it")
         return ""
     return done.stdout.strip()
 

@@ -30,6 +30,8 @@ from host.egress import SUFFIX
 
 ROOT = Path(__file__).resolve().parent.parent
 STACK = "bench"
+#: Seconds that one run may take: with many machines an `up` takes long.
+_DEADLINE = 7200
 #: Machines beside the one with a service: only the distribution's packages.
 LIGHT = {"roles": ["base_system"]}
 CONFIG = """config:
@@ -65,7 +67,7 @@ def run(*argv: str, cwd: Path, first_on_path: Path | None = None) -> None:
     """Run a program.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: it failed, or hung.
     """
     environment = {**os.environ, "PULUMI_CONFIG_PASSPHRASE": "bench"}
     environment.pop("PULUMI_CONFIG_PASSPHRASE_FILE", None)
@@ -73,9 +75,18 @@ def run(*argv: str, cwd: Path, first_on_path: Path | None = None) -> None:
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # Python compiles the project once
     if first_on_path:
         environment["PATH"] = f"{first_on_path}:{environment['PATH']}"
-    done = subprocess.run(  # noqa: S603  # programs of this file
-        argv, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603  # programs of this file
+            argv,
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{' '.join(argv)} did not end within {_DEADLINE} s. See what it waits for.")
     if done.returncode:
         sys.exit(f"{' '.join(argv)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
@@ -87,6 +98,7 @@ def copy_project(into: Path, infra: str) -> Path:
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=60,
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):

@@ -5,8 +5,23 @@ set -eu
 cd "$(dirname "$0")/.."
 PROJECT=stt-bench BRIDGE=net-stt-bench SUBNET=10.213.77
 IMAGE=incus-stt/images/debian/12
+# Packages over a slow line take minutes; what takes longer hangs.
+incus() { timeout 1800 incus "$@"; }
 in_project() { incus --project "$PROJECT" "$@"; }
 inside() { in_project exec gpu-server -- "$@"; }
+
+# wait_for WHAT COMMAND…: until it succeeds, for two minutes.
+wait_for() {
+    what=$1 end=$(($(date +%s) + 120))
+    shift
+    until "$@"; do
+        [ "$(date +%s)" -lt "$end" ] || { echo "plain.sh: $what: not within 120 s" >&2; exit 1; }
+        sleep 0.2
+    done
+}
+is_up() { inside systemctl is-system-running </dev/null 2>/dev/null | grep -qE 'running|degraded'; }
+has_network() { inside getent hosts gpu-server </dev/null >/dev/null && inside ip -4 route show default </dev/null | grep -q .; }
+is_healthy() { inside curl --silent --fail http://127.0.0.1:8000/health </dev/null >/dev/null; }
 
 down() {
     in_project delete --force gpu-server </dev/null 2>/dev/null || :
@@ -29,8 +44,8 @@ YAML
     in_project config device override gpu-server eth0 ipv4.address="$SUBNET.1" </dev/null
     in_project config device add gpu-server models disk pool=default source=models path=/srv/models </dev/null
     in_project start gpu-server </dev/null
-    until inside systemctl is-system-running </dev/null 2>/dev/null | grep -qE 'running|degraded'; do sleep 0.2; done
-    until inside getent hosts gpu-server </dev/null >/dev/null && inside ip -4 route show default </dev/null | grep -q .; do sleep 0.2; done
+    wait_for "the machine is up" is_up
+    wait_for "the machine has a network" has_network
 
     inside useradd --system --user-group --uid 901 --home-dir /var/lib/stt --create-home stt </dev/null
     inside mkdir -p /opt/stt /srv/models/stt /etc/stt </dev/null
@@ -73,7 +88,7 @@ WantedBy=multi-user.target
 UNIT
     inside systemctl daemon-reload </dev/null
     inside systemctl enable --quiet --now stt </dev/null
-    until inside curl --silent --fail http://127.0.0.1:8000/health </dev/null >/dev/null; do sleep 0.2; done
+    wait_for "the service answers" is_healthy
     # shellcheck disable=SC2016 # the key is read in the machine
     inside sh -c '{ printf "Authorization: Bearer "; cat /etc/stt/key; } | curl --silent --fail -H @- -F file=@/opt/stt/recording.wav -F model=tiny-digits http://127.0.0.1:8000/v1/audio/transcriptions' </dev/null
     echo

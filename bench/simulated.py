@@ -59,7 +59,10 @@ def record(connection: Connection, pool: str) -> dict[str, str]:
         ValueError: ``as_client`` would not give the same bytes.
     """
     done = subprocess.run(  # noqa: S603  # the operator's own host
-        [*shell(connection), read_script(connection, pool)], capture_output=True, check=True
+        [*shell(connection), read_script(connection, pool)],
+        capture_output=True,
+        timeout=60,
+        check=True,
     )
     found: dict[str, str] = {}
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:

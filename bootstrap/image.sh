@@ -30,7 +30,7 @@ work=
 images() {
     verb=$1
     shift
-    incus --project default image "$verb" "$@" </dev/null
+    ask_incus --project default image "$verb" "$@"
 }
 
 usable() { images info "$1" >/dev/null 2>&1; }
@@ -42,7 +42,7 @@ use() {
 
 # Whose name is not its own says so each time.
 use_standin() {
-    described=$(incus query "/1.0/images/aliases/$(printf '%s' "$STANDIN" | sed 's|/|%2F|g')?project=default" 2>/dev/null </dev/null |
+    described=$(ask_incus query "/1.0/images/aliases/$(printf '%s' "$STANDIN" | sed 's|/|%2F|g')?project=default" 2>/dev/null |
         sed -n 's/.*"description": "\([^"]*\) in place of .*/\1/p')
     case $(printf '%s' "$described" | tr 'A-Z ' 'a-z/') in
         '' | "$alias") ;;
@@ -118,7 +118,7 @@ adopt() {
     fingerprint=$(images list --format csv --columns F "variant=incus-stt" "release=$(os_release VERSION_CODENAME)" "architecture=$(uname -m)" | head -n 1)
     [ -n "$fingerprint" ] || return 1
     # The API, since the client of Incus 6.0.0 takes no description.
-    incus query -X POST "/1.0/images/aliases?project=default" >/dev/null </dev/null --data \
+    ask_incus query -X POST "/1.0/images/aliases?project=default" >/dev/null --data \
         "{\"name\": \"$STANDIN\", \"target\": \"$fingerprint\", \"description\": \"$(os_name) in place of $IMAGE, built on this host\"}" ||
         usable "$STANDIN" || return 1
 }
@@ -150,7 +150,7 @@ build() {
 }
 
 main() {
-    { have incus && incus query /1.0 >/dev/null 2>&1 </dev/null; } ||
+    { have incus && ask_incus query /1.0 >/dev/null 2>&1; } ||
         die "Incus does not answer. Run 'sh $HERE/incus.sh' first."
     [ "$remote" != local ] || check_local
     ! usable "$STANDIN" || use_standin

@@ -16,19 +16,23 @@ daemon_pid=
 stale=
 PACKAGES="incus-client dnsmasq-base nftables squashfs-tools xz-utils debootstrap lxcfs conntrack"
 
-incus_works() { have incus && incus query /1.0 >/dev/null 2>&1 </dev/null; }
+# 124: it is there and hangs.
+incus_works() {
+    have incus || return 1
+    ask_incus query /1.0 >/dev/null 2>&1
+}
 
 ensure_pool() {
-    pools=$(incus storage list --format csv </dev/null) ||
-        die "Incus does not list its storage pools. Try 'incus storage list' and fix what it reports."
+    pools=$(ask_incus storage list --format csv) ||
+        die "Incus does not list its storage pools. Try 'incus storage list' and fix what it reports, then run this again."
     [ -z "$pools" ] || return 0
     say "making the storage pool $POOL: incus storage create $POOL dir"
     # In a cluster, each member is told first.
-    for member in $(incus cluster list --format csv --columns n 2>/dev/null </dev/null); do
-        incus storage create "$POOL" dir --target "$member" >/dev/null </dev/null ||
+    for member in $(ask_incus cluster list --format csv --columns n 2>/dev/null); do
+        ask_incus storage create "$POOL" dir --target "$member" >/dev/null ||
             die "the storage pool $POOL could not be prepared on the cluster's member $member. See 'incus cluster list', and run this again."
     done
-    incus storage create "$POOL" dir >/dev/null </dev/null ||
+    ask_incus storage create "$POOL" dir >/dev/null ||
         die "the storage pool $POOL could not be made. Make one by hand ('incus storage create $POOL dir') and run this again."
 }
 
@@ -138,7 +142,7 @@ wait_until_ready() {
     say "waiting for Incus: incus admin waitready --timeout=120"
     # In slices, to see at once where the daemon has ended, and to tell that it goes on.
     began=$(date +%s)
-    until incus admin waitready --timeout=5 >/dev/null 2>&1 </dev/null; do
+    until timeout 15 incus admin waitready --timeout=5 >/dev/null 2>&1 </dev/null; do
         waited=$(($(date +%s) - began))
         [ -z "$daemon_pid" ] || kill -0 "$daemon_pid" 2>/dev/null || daemon_failed
         [ "$waited" -lt 120 ] || daemon_failed
@@ -166,7 +170,9 @@ interrupted() {
 }
 
 main() {
-    if incus_works; then
+    works=0
+    incus_works || works=$?
+    if [ "$works" -eq 0 ]; then
         ensure_pool
         return 0
     fi
@@ -174,6 +180,9 @@ main() {
         local) ;;
         *) die "the Incus remote $INCUS_REMOTE does not answer. Check 'incus remote list' and that its host is up; this script only prepares the machine it runs on." ;;
     esac
+    # It is installed and was started: nothing here would mend it.
+    [ "$works" -ne 124 ] ||
+        die "Incus does not answer: 'incus query /1.0' did not end within $INCUS_DEADLINE s. See what it waits for ('journalctl -u incus', $DAEMON_LOG) and restart it ('systemctl restart incus'), then run this again."
     check_permission
     trap interrupted HUP INT TERM
     if is_root; then
@@ -190,7 +199,7 @@ main() {
     if is_root; then
         incus_works || daemon_failed
         ensure_pool
-        say "Incus $(incus query /1.0 </dev/null | sed -n 's/.*"server_version": *"\([^"]*\)".*/\1/p') is ready"
+        say "Incus $(ask_incus query /1.0 | sed -n 's/.*"server_version": *"\([^"]*\)".*/\1/p') is ready"
     else
         plan_line "incus storage list --format csv | grep -q . || incus storage create $(quote "$POOL") dir"
         need_root "${STT_POOL:+STT_POOL=$(quote "$STT_POOL") }sh $(quote "$HERE/incus.sh")"

@@ -8,6 +8,7 @@ between is not tracked, and its answers are dropped afterwards (seen with Incus 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
@@ -15,16 +16,19 @@ from ipaddress import IPv4Network
 from declaration.connection import Connection
 from host.client import shell
 
+#: What comes after it has its words as ``$1`` and so on.
 _AS_ROOT = """[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
 """
 #: Without root, or without the program, they stay until they end by themselves.
 _CUT = """command -v conntrack >/dev/null || exit 0
-for network in {destinations}; do
-    $sudo conntrack -D -s {source} -d "$network" >/dev/null 2>&1 || :
+source=$1
+shift
+for network do
+    $sudo conntrack -D -s "$source" -d "$network" >/dev/null 2>&1 || :
 done"""
 #: A chain without a hook: no packet comes here, but its rule has the kernel track connections.
-_KEEP = """$sudo nft 'table inet {table} {{ chain tracked {{ ct state established accept; }}; }}'"""
-_LET_GO = "$sudo nft delete table inet {table}"
+_KEEP = '$sudo nft "table inet $1 { chain tracked { ct state established accept; }; }"'
+_LET_GO = '$sudo nft delete table inet "$1"'
 
 
 def elsewhere(network: str) -> list[str]:
@@ -41,7 +45,7 @@ def cut(connection: Connection, source: str, destinations: Sequence[str]) -> Non
 
     Through a remote of Incus nobody can do it: those would be this machine's connections.
     """
-    _run(connection, _CUT.format(source=source, destinations=" ".join(destinations)))
+    _run(connection, _CUT, source, *destinations)
 
 
 @contextlib.contextmanager
@@ -52,19 +56,19 @@ def kept(connection: Connection, bridge: str) -> Iterator[None]:
     Incus, answers can be lost as before.
     """
     table = f"incus-stt.{bridge}"
-    _run(connection, _KEEP.format(table=table))
+    _run(connection, _KEEP, table)
     try:
         yield
     finally:
-        _run(connection, _LET_GO.format(table=table))
+        _run(connection, _LET_GO, table)
 
 
-def _run(connection: Connection, script: str) -> None:
+def _run(connection: Connection, script: str, *words: str) -> None:
     """Run it as root on the host, where that can be; what it says is nobody's concern."""
     if connection.kind == "incus":
         return
     subprocess.run(  # noqa: S603  # the operator's own host
-        [*shell(connection), _AS_ROOT + script],
+        [*shell(connection), shlex.join(["sh", "-c", _AS_ROOT + script, "sh", *words])],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=60,

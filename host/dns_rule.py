@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -60,7 +60,8 @@ WantedBy=multi-user.target incus.service
 #: What to do after a boot that has taken the rule away.
 _AGAIN = "After a boot, run up again."
 
-#: Sets the rules of stdin. A user who may run only nft with sudo has no unit for the boot.
+#: Sets the rules of stdin: `FOLDER RULES_FILE UNIT_FILE UNIT_NAME UNIT`. A user who may run only
+#: nft with sudo has no unit for the boot.
 _SET = (
     CAN
     + """boot=
@@ -69,11 +70,11 @@ if [ "$can" = yes ]; then
     rules=$(cat)
     printf '%s\\n' "$rules" | $sudo nft -f -
     if [ -d /run/systemd/system ]; then
-        $sudo mkdir -p {folder} &&
-            printf '%s\\n' "$rules" | $sudo tee {rules_file} >/dev/null &&
-            printf '%s' {unit} | $sudo tee {unit_file} >/dev/null &&
+        $sudo mkdir -p "$1" &&
+            printf '%s\\n' "$rules" | $sudo tee "$2" >/dev/null &&
+            printf '%s' "$5" | $sudo tee "$3" >/dev/null &&
             $sudo systemctl daemon-reload &&
-            $sudo systemctl --quiet enable --now {unit_name} || boot=no
+            $sudo systemctl --quiet enable --now "$4" || boot=no
     fi
     set +e
 fi >&2
@@ -81,18 +82,18 @@ fi >&2
 """
     + READ
 )
-#: Takes them away. What is missing is not a failure.
+#: Takes them away: `FOLDER RULES_FILE UNIT_FILE UNIT_NAME TABLE`. What is missing is not a failure.
 _REMOVE = (
     CAN
-    + """[ "$can" = yes ] || {{ echo "why $why"; exit 0; }}
+    + """[ "$can" = yes ] || { echo "why $why"; exit 0; }
 set -e
-if [ -e {unit_file} ]; then
-    $sudo systemctl --quiet disable --now {unit_name}
-    $sudo rm -f {unit_file} {rules_file}
+if [ -e "$3" ]; then
+    $sudo systemctl --quiet disable --now "$4"
+    $sudo rm -f "$3" "$2"
     $sudo systemctl daemon-reload
-    $sudo rmdir {folder} 2>/dev/null || :
+    $sudo rmdir "$1" 2>/dev/null || :
 fi
-printf 'add table inet %s\\ndelete table inet %s\\n' {table} {table} | $sudo nft -f -
+printf 'add table inet %s\\ndelete table inet %s\\n' "$5" "$5" | $sudo nft -f -
 """
 )
 
@@ -144,19 +145,10 @@ def _end(text: str) -> str:
     return str(IPv4Network(text))
 
 
-def _words(bridge: str) -> dict[str, str]:
-    """What the scripts have of a bridge."""
+def _places(bridge: str) -> list[str]:
+    """The first words of both scripts: the folder, the rules' file, the unit's, and its name."""
     unit = f"{UNIT}{checked(bridge)}.service"
-    file = f"{FILES}/{FILE}{bridge}.nft"
-    found = {
-        "table": f"{TABLE}{bridge}",
-        "folder": FILES,
-        "rules_file": file,
-        "unit_file": f"{UNITS}/{unit}",
-        "unit_name": unit,
-        "unit": _UNIT.format(bridge=bridge, file=file),
-    }
-    return {name: shlex.quote(text) for name, text in found.items()}
+    return [FILES, f"{FILES}/{FILE}{bridge}.nft", f"{UNITS}/{unit}", unit]
 
 
 def apply_rules(connection: Connection, desired: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +160,9 @@ def apply_rules(connection: Connection, desired: Mapping[str, Any]) -> dict[str,
         HostError: nft or systemd refuses it.
     """
     bridge = desired["bridge"]
-    said = _run(connection, _SET.format(**_words(bridge)), bridge, rules(desired))
+    places = _places(bridge)
+    unit = _UNIT.format(bridge=bridge, file=places[1])
+    said = _run(connection, bridge, [_SET, "sh", *places, unit], rules(desired))
     found = parse_firewall(said)
     if found.why_not:
         why, todo = found.why_not
@@ -190,18 +184,19 @@ def remove_rules(connection: Connection, bridge: str, owner: str) -> dict[str, A
     if network is not None and has_other_owner(network, owner):
         why = f"The {RULE} for {bridge} stays: {owner_of(network)} has taken the bridge over."
         return {"done": "left", "why": why}
-    words = _words(bridge)
-    found = parse_firewall(_run(connection, _REMOVE.format(**words), bridge))
+    table = f"{TABLE}{checked(bridge)}"
+    found = parse_firewall(_run(connection, bridge, [_REMOVE, "sh", *_places(bridge), table]))
     if not found.why_not:
         return {"done": "deleted"}
-    why = f"{found.why_not[0]}. If it was set, run as root: nft delete table inet {words['table']}"
+    why = f"{found.why_not[0]}. If it was set, run as root: nft delete table inet {table}"
     return {"done": "left", "why": f"The {RULE} for {bridge} was not taken away: {why}"}
 
 
-def _run(connection: Connection, script: str, bridge: str, stdin: str = "") -> str:
+def _run(connection: Connection, bridge: str, script: Sequence[str], stdin: str = "") -> str:
+    """What a script says; ``script`` is it, its name and its words."""
     try:
         done = subprocess.run(  # noqa: S603  # the operator's own host
-            [*shell(connection), script],
+            [*shell(connection), shlex.join(["sh", "-c", *script])],
             input=stdin,
             capture_output=True,
             text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shlex
@@ -149,7 +150,9 @@ class Reading:
             said, failure = self._process.communicate(timeout=left)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.communicate()
+            # What the shell has started may hold its output open, for as long as it hangs.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.communicate(timeout=1)
             raise HostError(explain(self._connection, f"no answer in {DEADLINE} s")) from None
         if self._process.returncode:
             raise HostError(explain(self._connection, failure.decode(errors="replace").strip()))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from declaration.policy import INTERNET, is_on_internet
+from declaration.internet import INTERNET, is_on_internet
 
 Rule = Mapping[str, Any]
 

@@ -19,6 +19,7 @@ from declaration.venv import UV_ARTIFACT
 from lock import file, python, sbom
 from lock.catalogue import merged
 from lock.licences import licences
+from lock.program import HangsError
 from lock.renew import NotReachedError, renew
 
 
@@ -73,5 +74,5 @@ def main(words: Sequence[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (DeclarationError, NotReachedError) as error:
+    except (DeclarationError, HangsError, NotReachedError) as error:
         sys.exit(f"lock: {error}")

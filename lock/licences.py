@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -17,6 +16,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from declaration.source_files import ROOT
+from lock.program import run
 from lock.python import PROCESSORS, PYTHONS, Package, installed, locks, packages, platforms
 
 #: Classifiers whose words stand for one licence of SPDX; "BSD License" is one of several.
@@ -85,7 +85,7 @@ def _fetched(
         names = [f"{each.name}=={each.version}" for each in wanted]
         pip = [sys.executable, "-m", "pip", "download", *words, *names]
         print(f"lock: asking {len(wanted)} packages for their licences", file=sys.stderr)
-        done = subprocess.run(pip, check=False, capture_output=True)  # noqa: S603  # this Python's
+        done = run(pip, "pip was to download packages for their licences", capture_output=True)
         for file in Path(place).glob("*.whl"):
             yield _read(file)
     if done.returncode and len(wanted) > 1:  # one of them has no wheel

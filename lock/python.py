@@ -22,6 +22,7 @@ from packaging.utils import parse_wheel_filename
 from declaration.artifacts import Artifact
 from declaration.source_files import ROOT, tracked
 from declaration.venv import uv_lock
+from lock.program import run
 
 #: Locks that are written by hand.
 BY_HAND = ("bootstrap/pulumi/go.txt",)
@@ -88,7 +89,7 @@ def uv(sums: Collection[str]) -> Iterator[str]:
         pins.write_text(uv_lock(sums))
         words = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--target", place]
         pip = [sys.executable, "-m", "pip", "install", *words, "-r", str(pins)]
-        if subprocess.run(pip, check=False).returncode:  # noqa: S603  # pip of this Python
+        if run(pip, "pip was to install uv").returncode:
             sys.exit("lock: pip could not install uv (above: why). Check the network, then again.")
         yield str(Path(place, "bin", "uv"))
 
@@ -139,7 +140,7 @@ def project_sizes(program: str, artifact: Artifact) -> dict[str, int]:
         git = ["git", "-C", place]
         fetch = ["fetch", "--quiet", "--depth", "1", artifact.source, artifact.version]
         for words in (["init", "--quiet"], fetch, ["checkout", "--quiet", "FETCH_HEAD"]):
-            if subprocess.run([*git, *words], check=False).returncode:  # noqa: S603  # its source
+            if run([*git, *words], f"git was to {words[0]} {artifact.purl}").returncode:
                 return {}
         words = ["--frozen", "--no-dev", "--no-emit-workspace", "--format", "pylock.toml"]
         words += ["--quiet", "--no-python-downloads", "--directory", place]
@@ -159,12 +160,10 @@ def _uv(program: str, words: Sequence[str]) -> str:
 
 def _run(command: Sequence[str], what: str) -> str:
     # What the operator has told uv (an index, a proxy) is in its environment.
-    done = subprocess.run(  # noqa: S603  # the uv from above
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    )
+    done = run(command, f"uv was to resolve {what}", cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"lock: uv could not resolve {what} (above: why). Fix that, then again.")
-    return done.stdout
+    return str(done.stdout)
 
 
 def installed(marker: str, python: str, processor: str) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -22,6 +21,7 @@ from typing import Any
 from declaration.artifacts import Artifact, LockedFile
 from declaration.venv import UV_ARTIFACT
 from engines.hub import HUB
+from lock.program import run
 
 #: Where the numbers in the lock file are from, in its own words.
 _PUBLISHER, _COMPUTED = "the publisher", "computed from the file"
@@ -130,7 +130,7 @@ def _wheels(artifact: Artifact) -> Artifact:
             words = ["--quiet", "--disable-pip-version-check", "--no-deps", "--dest", place]
             words += ["--only-binary", ":all:", "--platform", f"manylinux2014_{processor}"]
             pip = [sys.executable, "-m", "pip", "download", *words, f"uv=={artifact.version}"]
-            if subprocess.run(pip, check=False).returncode:  # noqa: S603  # pip of this Python
+            if run(pip, "pip was to download uv").returncode:
                 raise ValueError("pip could not download it")
             (wheel,) = Path(place).iterdir()
             body = wheel.read_bytes()

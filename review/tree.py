@@ -17,6 +17,8 @@ from declaration.yaml_values import parse
 
 #: Seconds that a preview may take.
 _DEADLINE = 600
+#: Seconds that git may take: it may have to write a whole tree.
+_GIT_DEADLINE = 300
 #: What stands for a secret where it cannot be decrypted.
 _PLACEHOLDER = "0123456789abcdef-not-the-secret"
 
@@ -29,11 +31,24 @@ def git(root: Path, *words: str, index: Path | None = None) -> bytes:
     """What git says; with an ``index`` of its own, if it needs one.
 
     Raises:
-        ReviewError: it failed.
+        ReviewError: it failed, or hung.
     """
     command = ["git", "--no-optional-locks", *words]
     environment = {**os.environ, **({"GIT_INDEX_FILE": str(index)} if index else {})}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False)  # noqa: S603  # git of the operator's
+    try:
+        done = subprocess.run(  # noqa: S603  # git of the operator's
+            command,
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            timeout=_GIT_DEADLINE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ReviewError(
+            f"git {words[0]} did not end within {_GIT_DEADLINE} s. See what it waits for (a disk "
+            "of a network, a lock), then run this again."
+        ) from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         raise ReviewError(f"git {words[0]}: {said}")

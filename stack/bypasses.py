@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 
-from declaration.policy import is_on_internet
+from declaration.internet import is_on_internet
 from declaration.topology import DomainPlan, MachinePlan, declared_devices
 from declaration.urls import is_loopback
 from stack.listening import is_proxy, listens_inside

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from declaration.infra import TRUST_LEVELS
-from declaration.policy import INTERNET, Flow, within
+from declaration.internet import INTERNET
+from declaration.policy import Flow, within
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, MachinePlan, Topology, declared_devices
 from declaration.urls import WEB_PORTS

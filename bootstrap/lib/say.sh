@@ -16,6 +16,8 @@ EVERY=${STT_EVERY:-75}
 LOCK_DEADLINE=${STT_LOCK_DEADLINE:-7200}
 # Seconds that a long command may take: a build, or packages over a slow line.
 LONG_DEADLINE=${STT_LONG_DEADLINE:-7200}
+# Seconds that Incus may take to answer what takes it no time.
+INCUS_DEADLINE=${STT_INCUS_DEADLINE:-60}
 
 say() { printf 'incus-stt: %s\n' "$*" >&2; }
 
@@ -27,6 +29,14 @@ die() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 is_root() { [ "$(id -u)" = 0 ]; }
+
+# ask_incus WORDS…: the client, for what takes no time. 124: it hung, and was ended.
+ask_incus() {
+    answered=0
+    timeout "$INCUS_DEADLINE" incus "$@" </dev/null || answered=$?
+    [ "$answered" -ne 124 ] || say "'incus $*' did not end within $INCUS_DEADLINE s"
+    return "$answered"
+}
 
 # The words as a line that can be pasted into a shell.
 quote() {

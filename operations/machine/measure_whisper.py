@@ -30,6 +30,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 POSITIONS, TEXT_POSITIONS, WINDOW = 1500, 448, 30
 #: Tokens of a window of speech: people say about three words a second.
 TOKENS = 100
+#: Seconds that one measurement may take: a large model on a CPU takes an hour.
+ONE_SECONDS = 4 * 3600
 #: Both libraries' default for temperature 0 on their command lines.
 BEAMS = 5
 #: Other than float32, CTranslate2 keeps models as they are stored: the published ones in float16.
@@ -156,7 +158,9 @@ class CardMemory:
     @staticmethod
     def _now() -> int:
         command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i"]
-        done = subprocess.run([*command, "0"], capture_output=True, text=True, check=True)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            [*command, "0"], capture_output=True, text=True, timeout=60, check=True
+        )
         return int(done.stdout)
 
     def _watch(self) -> None:
@@ -311,13 +315,20 @@ def main() -> int:
                 command += ["--device", options.device, "--batch", str(options.batch)]
                 command += ["--windows", str(options.windows), "--models", model]
                 command += ["--library", options.library]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
                 said: dict[str, Any] = {"library": options.library, "model": model, "type": kind}
-                if done.returncode:
+                try:
+                    done = subprocess.run(  # noqa: S603
+                        command, capture_output=True, text=True, timeout=ONE_SECONDS, check=False
+                    )
+                except subprocess.TimeoutExpired:
                     failed += 1
-                    said["error"] = (done.stderr.strip().splitlines() or ["killed"])[-1]
+                    said["error"] = f"it did not end within {ONE_SECONDS} s"
                 else:
-                    said |= json.loads(done.stdout.splitlines()[-1])
+                    if done.returncode:
+                        failed += 1
+                        said["error"] = (done.stderr.strip().splitlines() or ["killed"])[-1]
+                    else:
+                        said |= json.loads(done.stdout.splitlines()[-1])
                 print(json.dumps(said), flush=True)
     return 1 if failed else 0
 

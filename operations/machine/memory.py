@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+#: Seconds that a restart may take: the service finishes its work first.
+_RESTART_SECONDS = 900
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -97,7 +99,14 @@ class Services:
             return done
         # One that does not run has nothing loaded, and stays as it is.
         words = ["systemctl", "try-restart", unit]
-        failed = subprocess.run(words, stdout=sys.stderr, check=False).returncode  # noqa: S603
+        try:
+            failed = subprocess.run(  # noqa: S603
+                words, stdout=sys.stderr, timeout=_RESTART_SECONDS, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            said = f"{' '.join(words)} did not end within {_RESTART_SECONDS} s"
+            print(f"{said}. See systemctl status {unit}.", file=sys.stderr)
+            failed = 1
         return done if failed else "restarted"
 
     def _flush_stt(self, found: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ key, and loads its model again for every connection. Its makers abandoned it in 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -86,7 +87,10 @@ class OwhisperRecognizer:
         """End its process."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(
+                subprocess.TimeoutExpired
+            ):  # within the kernel nothing ends it
+                self._process.wait(10)
             self._process = None
 
     def transcribe(self, samples: Samples, options: Options) -> tuple[Iterator[Segment], Info]:

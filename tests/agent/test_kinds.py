@@ -22,6 +22,7 @@ import pytest
 from agent import __main__ as cli
 from agent.actions import Build, Download, Git, Link, Run, Unpack, Verify
 from agent.files import File
+from agent.http import HealthRequest
 from agent.kinds.certificates import DIRECTORY, Certificates
 from agent.kinds.files import Files
 from agent.kinds.model import Model
@@ -214,10 +215,11 @@ def test_a_service_gets_its_new_secrets_by_a_restart(agent: Any) -> None:
     assert not any("restart" in line for line in agent.systemd.log()), "nothing changed"
     agent.apply("stt/secrets", _secrets(agent, "another-one"), secret=True)
     assert "another-one" in agent.systemd.running("engine")
-    agent.apply("stt/service", agent.service("a", deadline=1))
-    with pytest.raises(StepError, match="does not work with its new secrets") as failed:
-        agent.apply("stt/secrets", _secrets(agent, "SICK"), secret=True)
-    assert "SICK" not in str(failed.value)
+    refused = HealthRequest(f"{agent.systemd.url}/engine", decisive=True)  # so nothing waits
+    agent.apply("stt/service", agent.service("a", health=[refused]))
+    with pytest.raises(StepError, match=r"does not work with its new secrets: .*403") as failed:
+        agent.apply("stt/secrets", _secrets(agent, "REFUSES"), secret=True)
+    assert "REFUSES" not in str(failed.value)
     assert "last change: not finished -> finished" in agent.check()["stt/secrets"]
     agent.apply("stt/secrets", _secrets(agent), secret=True)
     assert agent.drift() == []

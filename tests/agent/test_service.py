@@ -258,11 +258,12 @@ def test_another_engine_that_does_not_work_brings_the_old_unit_back(agent: Any) 
 
 
 def test_an_old_one_that_does_not_come_back_is_told_and_stays_drift(agent: Any) -> None:
-    old = agent.service("a", deadline=1)
+    refused = [HealthRequest(f"{agent.systemd.url}/engine", decisive=True)]  # so nothing waits
+    old = agent.service("a", health=refused)
     agent.apply(STEP, old)
-    agent.path("/etc/incus-stt/x.secret").write_text("SICK")  # both see it at their next start
+    agent.path("/etc/incus-stt/x.secret").write_text("REFUSES")  # both see it at their next start
     with pytest.raises(StepError, match="That did not work either"):
-        agent.apply(STEP, agent.service("b", deadline=1))
+        agent.apply(STEP, agent.service("b", health=refused))
     assert "last change: not finished -> finished" in agent.drift()
     agent.path("/etc/incus-stt/x.secret").unlink()
     agent.apply(STEP, old)

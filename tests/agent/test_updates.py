@@ -132,7 +132,7 @@ def test_a_server_of_a_gateway_is_out_of_turn_while_it_restarts(
 def test_a_service_that_does_not_come_back_is_named(
     machine: Agent, process: Callable[[int, str, str], None]
 ) -> None:
-    machine.apply("stt_server/service", machine.service("a", deadline=1))
+    machine.apply("stt_server/service", machine.service("a"))
     process(20, f"{LIBRARY} (deleted)", "/system.slice/engine.service")
     machine.systemd.program("systemctl", "#!/bin/sh\n[ $1 = show ] && echo ActiveState=failed\n")
     (machine.systemd.state / "active" / "engine.service").unlink()

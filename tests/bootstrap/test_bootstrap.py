@@ -433,6 +433,22 @@ def test_a_remote_that_does_not_answer_installs_nothing_here(host: Host) -> None
     )
 
 
+@pytest.mark.parametrize("asked", ["query /1.0", "storage list"])
+def test_an_incus_that_hangs_is_named(host: Host, asked: str) -> None:
+    host.incus()
+    program = host.bin / "incus"
+    first, rest = program.read_text().split("\n", 1)
+    program.write_text(f'{first}\ncase "$*" in "{asked}"*) exec sleep 60;; esac\n{rest}')
+    host.env["STT_INCUS_DEADLINE"] = "1"
+    done = host.run("incus.sh")
+    assert done.returncode == 1 and f"'incus {asked}" in done.stderr
+    assert "did not end within 1 s" in done.stderr and "then run this again" in done.stderr
+    assert "apt-get" not in host.calls and "systemctl" not in host.calls
+    if asked == "query /1.0":
+        done = host.run("image.sh", "images:debian/12")
+        assert done.returncode == 1 and "Incus does not answer" in done.stderr
+
+
 # image.sh
 
 FAILED = "Error: Failed getting image: "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from declaration.policy import INTERNET
+from declaration.internet import INTERNET
 from host import __main__ as program
 from host.client import HostError
 from host.egress import Egress

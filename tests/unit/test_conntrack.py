@@ -44,6 +44,15 @@ def test_connections_within_the_network_stay(
     assert last == "-D -s 10.130.0.0/24 -d 10.120.0.1/32"
 
 
+def test_a_word_stays_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script is fixed: what it is told is no part of it."""
+    _commands(tmp_path, monkeypatch, "conntrack")
+    words = f"$(touch {tmp_path}/ran)", f"'; touch {tmp_path}/ran; '"
+    cut(Connection("local"), words[0], words[1:])
+    assert (tmp_path / "said").read_text() == f"-D -s {words[0]} -d {words[1]}\n"
+    assert not (tmp_path / "ran").exists()
+
+
 def test_connections_are_tracked_while_rules_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from components.firewall import is_within_reach, warnings
 from components.members import Placement
 from components.state import State
 from declaration.connection import Connection, parse_connection
-from declaration.policy import INTERNET
+from declaration.internet import INTERNET
 from host import dns_rule
 from host.client import Client, HostError
 from host.dns_rule import apply_rules, remove_rules, rules

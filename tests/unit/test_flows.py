@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components.state import STACK_ID
-from declaration.policy import INTERNET
+from declaration.internet import INTERNET
 from tests.unit.program import KEPT, Program, run
 
 AI = {"gpu-server": ["base_system", "stt_server"], "webui": ["base_system", "open_webui"]}

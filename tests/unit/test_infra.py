@@ -8,7 +8,7 @@ from declaration.infra import load_infra
 from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology
 from roles import ROLES
-from tests.unit.values import as_shipped
+from tests.unit.values import STACKS
 
 
 def plan(tmp_path: Path, text: str) -> Topology:
@@ -29,8 +29,7 @@ def domain(name: str = "ai-tools", level: str = "semi-trusted", rest: str = "") 
 
 @pytest.mark.parametrize("file", ["infra.yml", "infra.cpu.yml", "infra.dev.yml"])
 def test_the_shipped_topologies_put_the_server_at_its_address(file: str, tmp_path: Path) -> None:
-    """As git has them: an operator may have changed them."""
-    topology = plan(tmp_path, as_shipped(file))
+    topology = plan(tmp_path, (STACKS / file).read_text())
     [server] = topology.with_role("stt_server")
     assert (server.name, str(server.address)) == ("gpu-server", "10.120.0.1")
     assert str(topology.domains[0].gateway) == "10.120.0.254"
@@ -38,7 +37,7 @@ def test_the_shipped_topologies_put_the_server_at_its_address(file: str, tmp_pat
 
 
 def test_the_document_s_topology_has_both_machines(tmp_path: Path) -> None:
-    topology = plan(tmp_path, as_shipped("infra.yml"))
+    topology = plan(tmp_path, (STACKS / "infra.yml").read_text())
     assert [(m.name, str(m.address)) for m in topology.machines] == [
         ("gpu-server", "10.120.0.1"),
         ("webui", "10.120.0.2"),

@@ -231,7 +231,7 @@ def test_a_model_that_is_not_pulled_counts_by_its_name() -> None:
 @pytest.mark.parametrize("stack", ["gpu", "gpu-8gb"])
 def test_the_language_model_of_a_shipped_stack_fits_beside_the_stt_model(stack: str) -> None:
     memory = {"gpu": 24564, "gpu-8gb": 8188}[stack]
-    declared = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text())["config"]
+    declared = yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]
     models = declared["stt:ollama"]["models"]
     log = "\n".join(
         run(stack, host_with(replace(CARD, memory=memory)), ollama={"models": models}).log

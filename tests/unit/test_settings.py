@@ -1,9 +1,11 @@
 """The stack configuration: what it may say, and how it is refused."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent.specs import encode
 from declaration.checks import check_ollama_model, seconds
@@ -18,12 +20,14 @@ from gpu.planner import plan_gpu
 from roles import ROLES
 from stack.declare import declare
 from tests.unit.program import steps_of
-from tests.unit.values import CARD, CPU, DEFAULTS, PEM, STACKS, as_shipped, declared, own
+from tests.unit.values import CARD, CPU, DEFAULTS, PEM, STACKS, declared, own
 
 SHIPPED = (
     *("cpu", "dev", "gpu", "gpu-8gb", "owhisper", "parakeet", "pool", "production", "staging"),
     "vosk",
 )
+#: Set in the project's own CI, where a file that is shipped may not differ from the tests' copy.
+STRICT = "STT_SHIPPED"
 
 
 def problems(root: Path = ROOT, **changes: Any) -> list[str]:
@@ -41,24 +45,45 @@ def test_the_defaults_are_the_document_s() -> None:
     assert (planned, settings.language, settings.enabled) == ("float16", "", True)
 
 
+def stack_values(tmp_path: Path, text: str) -> dict[str, Any]:
+    """What a stack's file sets; its topology is the tests' own."""
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
+    (tmp_path / "stacks" / "Pulumi.a.yaml").write_text(text)
+    return read_stack_file(tmp_path, "a").plain_values()
+
+
 @pytest.mark.parametrize("stack", SHIPPED)
 def test_the_shipped_stacks_are_valid(
     stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As git has them: an operator may have changed them."""
     monkeypatch.chdir(ROOT)
-    (tmp_path / "stacks").mkdir()
-    (tmp_path / "Pulumi.yaml").write_text((ROOT / "Pulumi.yaml").read_text())
-    file = tmp_path / "stacks" / f"Pulumi.{stack}.yaml"
-    file.write_text(as_shipped(f"stacks/Pulumi.{stack}.yaml"))
-    values = read_stack_file(tmp_path, stack).plain_values()
-    infra = values.get("infra", "infra.yml")
-    values["infra"] = own(infra)
-    declare(values, ROLES, ROOT)
-    # What the tests start from is what is shipped.
-    file.write_text((STACKS / f"Pulumi.{stack}.yaml").read_text())
-    assert read_stack_file(tmp_path, stack).plain_values() == values
-    assert (ROOT / own(infra)).read_text() == as_shipped(infra)
+    text = (STACKS / f"Pulumi.{stack}.yaml").read_text()
+    declare(stack_values(tmp_path, text), ROLES, ROOT)
+
+
+def compare_with_shipped(path: str, same: bool) -> None:
+    """An operator may have changed a file, and may have committed that: then nothing is wrong."""
+    if not same and not os.environ.get(STRICT):
+        pytest.skip(f"{path} is not as shipped: the tests go by their own copy")
+    assert same, f"{path} and its copy in tests/unit/stacks differ. Change both."
+
+
+@pytest.mark.parametrize("stack", SHIPPED)
+def test_the_tests_start_from_the_shipped_stacks(stack: str, tmp_path: Path) -> None:
+    """Comments apart; a topology is the tests' copy."""
+    path = f"stacks/Pulumi.{stack}.yaml"
+    text = (ROOT / path).read_text() if (ROOT / path).exists() else "config: {}\n"
+    shipped = yaml.safe_load(text).get("config") or {}
+    shipped["stt:infra"] = f"tests/unit/stacks/{shipped.get('stt:infra', 'infra.yml')}"
+    copy = yaml.safe_load((STACKS / f"Pulumi.{stack}.yaml").read_text())["config"]
+    compare_with_shipped(path, shipped == copy)
+
+
+@pytest.mark.parametrize("file", [each.name for each in sorted(STACKS.glob("infra*.yml"))])
+def test_the_tests_start_from_the_shipped_topologies(file: str) -> None:
+    there = (ROOT / file).read_text() if (ROOT / file).exists() else ""
+    compare_with_shipped(file, there == (STACKS / file).read_text())
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

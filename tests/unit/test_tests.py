@@ -179,6 +179,70 @@ def test_no_test_asserts_that_something_took_less_than_seconds() -> None:
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
+def short_waits(code: str) -> list[int]:
+    """The lines where something has to come within less than ``LATE`` seconds.
+
+    That is ``assert ….wait(3)``, and a step that is applied with such a deadline and may not fail.
+    """
+    found: set[int] = set()
+
+    def visit(node: ast.AST, fails: bool) -> None:
+        if isinstance(node, ast.With):
+            fails = fails or any("raises(" in ast.unparse(each.context_expr) for each in node.items)
+        if isinstance(node, ast.Assert):
+            found.update(call.lineno for call in _calls(node, "wait") if _is_short(call, "timeout"))
+        elif isinstance(node, ast.Call) and not fails and node in _calls(node, "apply"):
+            within = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
+            found.update(call.lineno for call in within if _is_short(call, "deadline", place=None))
+        for each in ast.iter_child_nodes(node):
+            visit(each, fails)
+
+    visit(ast.parse(code), fails=False)
+    return sorted(found)
+
+
+def _calls(node: ast.AST, method: str) -> list[ast.Call]:
+    """The calls of a method below a node."""
+    return [
+        each
+        for each in ast.walk(node)
+        if isinstance(each, ast.Call)
+        and isinstance(each.func, ast.Attribute)
+        and each.func.attr == method
+    ]
+
+
+def _is_short(call: ast.Call, keyword: str, place: int | None = 0) -> bool:
+    """Whether a call is given less than ``LATE`` seconds, by keyword or as the argument there."""
+    given = [each.value for each in call.keywords if each.arg == keyword]
+    given += [] if place is None else call.args[place : place + 1]
+    return any(
+        isinstance(each, ast.Constant) and isinstance(each.value, int | float) and each.value < LATE
+        for each in given
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "short"),
+    [
+        ("assert process.wait(3) == 0", True),
+        ("assert event.wait(timeout=0.5)", True),
+        ("assert process.wait(30) == 0", False),
+        ("event.wait(1)", False),
+        ("agent.apply('x', agent.service('a', deadline=1))", True),
+        ("agent.apply('x', agent.service('a', deadline=20))", False),
+        ("with raises(StepError): agent.apply('x', agent.service('a', deadline=1))", False),
+    ],
+)
+def test_a_short_wait_is_found(code: str, short: bool) -> None:
+    assert short_waits(f"def test() -> None:\n    {code}") == ([2] if short else [])
+
+
+def test_no_test_needs_success_within_less_than_seconds() -> None:
+    found = {str(file.relative_to(ROOT)): short_waits(file.read_text()) for file in FILES}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
 #: Each process that runs tests leaves the seeds that it has.
 SEEDED = """
 from pathlib import Path

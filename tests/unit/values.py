@@ -78,9 +78,3 @@ def changes() -> dict[str, Any]:
         for row in change_rows()
         if code(row[0]).startswith("stt:")
     }
-
-
-def as_shipped(path: str) -> str:
-    """A file as git has it: an operator may have changed it. Without git, as it is."""
-    done = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True)
-    return (ROOT / path).read_text() if done.returncode else done.stdout

@@ -17,7 +17,11 @@ _FOUND = re.compile(r"inference compute.*library=([A-Za-z]*)")
 
 
 def _output(*argv: str) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603  # words of this program
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=False)  # noqa: S603  # words of this program
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{argv[0]} did not answer within {DEADLINE} s. Look at this machine's systemd.")
+    return done.stdout.strip()
 
 
 def libraries() -> list[str]:

@@ -42,8 +42,8 @@ def sign_in(client: httpx.Client) -> str:
     if answer.status_code not in REFUSED:
         return str(answer.raise_for_status().json()["token"])
     accounts = [sys.executable, str(Path(__file__).with_name("accounts.py")), "token"]
-    said = subprocess.run(accounts, capture_output=True, text=True, check=True).stdout  # noqa: S603
-    token = said.splitlines()[-1]
+    done = subprocess.run(accounts, capture_output=True, text=True, timeout=TIMEOUT, check=True)  # noqa: S603
+    token = done.stdout.splitlines()[-1]
     client.get("/api/v1/auths/", headers={"Authorization": f"Bearer {token}"}).raise_for_status()
     return token
 
@@ -105,6 +105,8 @@ def main(url: str, recording: str = "") -> None:
         sys.exit(f"Open WebUI does not answer: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"The administrator's account cannot be used: {error.stderr[-600:]}")
+    except subprocess.TimeoutExpired:
+        sys.exit(f"Open WebUI's own program gave no token within {TIMEOUT} s. Is its disk full?")
 
 
 if __name__ == "__main__":
