@@ -16,7 +16,7 @@ from host.client import Client, HostError, incus_words, shell
 from host.cluster import member_of, members
 from host.instance import stop
 from host.objects import INSTANCE, VOLUME, Place, has_other_owner, is_marked, pools
-from host.volume import alone
+from host.volume import exclusively
 
 #: The key of a volume that is being copied to another member, and of its copy.
 MOVING = "user.incus-stt.moving"
@@ -115,7 +115,9 @@ def bring_machine(
         HostError: Incus refuses it, a volume that is not a copy of its own is there already, or
             another machine has not moved in time.
     """
-    with alone(f"moves-{place.project}", _LOCK_DEADLINE, f"move a machine of {place.project}"):
+    with exclusively(
+        f"moves-{place.project}", _LOCK_DEADLINE, f"move a machine of {place.project}"
+    ):
         if member_of(actual) not in ("", member):
             _move_machine(client, place, actual, member)
             actual = client.get(place.path(INSTANCE)) or actual

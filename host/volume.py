@@ -39,7 +39,7 @@ def apply_volume(client: Client, place: Place, desired: Mapping[str, Any]) -> di
     if actual is None:
         return apply_object(client, VOLUME, place, desired)
     with (
-        alone("volumes", _LOCK_DEADLINE, "make its volumes ready"),
+        exclusively("volumes", _LOCK_DEADLINE, "make its volumes ready"),
         _stopped(client, place, actual),
     ):
         return apply_object(client, VOLUME, place, desired)
@@ -59,7 +59,7 @@ def _why_not(client: Client, pool: str) -> str:
 
 
 @contextlib.contextmanager
-def alone(what: str, deadline: float, work: str) -> Iterator[None]:
+def exclusively(what: str, deadline: float, work: str) -> Iterator[None]:
     """Be the only one on this machine that works on ``what``, a word; ``work`` is what is done.
 
     Raises:

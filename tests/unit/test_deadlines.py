@@ -21,7 +21,7 @@ from declaration.source_files import ROOT
 from host import egress, reading
 from host.client import HostError
 from host.egress import Egress
-from host.volume import alone
+from host.volume import exclusively
 from lock import program
 from review import tree
 from roles.ollama_server.machine import models
@@ -224,16 +224,16 @@ def test_who_edits_volumes_or_moves_machines_waits_for_another_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with alone("moves-lab", 0.1, "move a machine of lab"):
+    with exclusively("moves-lab", 0.1, "move a machine of lab"):
         said = r"did not move a machine of lab within 0 s\. See what it does \(ps aux\)"
         with (
             pytest.raises(HostError, match=said),
-            alone("moves-lab", 0.1, "move a machine of lab"),
+            exclusively("moves-lab", 0.1, "move a machine of lab"),
         ):
             pass
-        with alone("moves-other", 0.1, "move a machine of other"):
+        with exclusively("moves-other", 0.1, "move a machine of other"):
             pass
-    with alone("moves-lab", 0.1, "move a machine of lab"):
+    with exclusively("moves-lab", 0.1, "move a machine of lab"):
         pass
 
 
