@@ -83,7 +83,7 @@ def scratch(project: str, stack: str, passphrase: str) -> Iterator[Scratch]:
 
 
 class PulumiError(OperationError):
-    """Pulumi ended with an error, or not in time; the text says what, or is what it said last."""
+    """Pulumi ended with an error; the text has what it said last."""
 
 
 def pulumi(
@@ -95,7 +95,8 @@ def pulumi(
     """What ``pulumi WORDS`` prints; it never asks. ``environment`` is all that it gets.
 
     Raises:
-        PulumiError: it failed, or hung.
+        PulumiError: it failed.
+        OperationError: it hung.
     """
     try:
         done = subprocess.run(  # noqa: S603  # words of this project's own
@@ -109,7 +110,7 @@ def pulumi(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise PulumiError(
+        raise OperationError(
             f"pulumi {' '.join(words[:2])} did not end within {_DEADLINE:.0f} s. See whether the "
             "state's backend answers (PULUMI_BACKEND_URL, Pulumi.yaml), then run this again."
         ) from None

@@ -75,10 +75,16 @@ def kept(state: Mapping[str, Any], stack: str, former: str) -> dict[str, Any]:
 
 
 def _there(stack: str) -> dict[str, Any] | None:
-    """The state of a stack here; None if there is no such stack."""
+    """The state of a stack here; None if there is no such stack.
+
+    Raises:
+        PulumiError: it is not known whether there is one.
+    """
     try:
         found: dict[str, Any] = json.loads(pulumi("stack", "export", "--stack", stack))
-    except PulumiError:
+    except PulumiError as error:
+        if "no stack named" not in str(error):
+            raise
         return None
     return found
 

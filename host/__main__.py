@@ -83,7 +83,8 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
         left_open = options.type == "network" and options.verb == "apply" and egress.is_left_open()
         done = _edit(options)
     # Of the bridge's other ACLs, the one to install from is there only for a while.
-    if (done.pop("cut", False) and options.name == bridge) or left_open:
+    lost = done.pop("cut", False) and options.name == bridge
+    if lost or left_open or egress.is_to_be_cut():
         egress.cut()
     return done
 

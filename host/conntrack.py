@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 
 from declaration.connection import Connection
-from host.client import shell
+from host.client import HostError, shell
 
+#: Seconds that it may take.
+_DEADLINE = 60
 #: What comes after it has its words as ``$1`` and so on.
 _AS_ROOT = """[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
 """
@@ -40,12 +42,19 @@ def elsewhere(network: str) -> list[str]:
 def cut(connection: Connection, source: str, destinations: Sequence[str]) -> None:
     """End the connections that a network's machines have opened to other networks.
 
+    Raises:
+        HostError: it was not done in time.
+
     Those to other machines of the network have to stay: whoever waits for an answer would wait for
     ever, for to the firewall the answer would be the begin of a connection, the wrong way round.
 
     Through a remote of Incus nobody can do it: those would be this machine's connections.
     """
-    _run(connection, _CUT, source, *destinations)
+    if not _run(connection, _CUT, source, *destinations):
+        raise HostError(
+            f"Connections of {source} were not cut within {_DEADLINE} s. See whether sudo or the "
+            "host hangs, then run up again."
+        )
 
 
 @contextlib.contextmanager
@@ -63,14 +72,20 @@ def kept(connection: Connection, bridge: str) -> Iterator[None]:
         _run(connection, _LET_GO, table)
 
 
-def _run(connection: Connection, script: str, *words: str) -> None:
-    """Run it as root on the host, where that can be; what it says is nobody's concern."""
+def _run(connection: Connection, script: str, *words: str) -> bool:
+    """Run it as root on the host, where that can be; whether it ended.
+
+    What it says is nobody's concern.
+    """
     if connection.kind == "incus":
-        return
-    subprocess.run(  # noqa: S603  # the operator's own host
-        [*shell(connection), shlex.join(["sh", "-c", _AS_ROOT + script, "sh", *words])],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+        return True
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(  # noqa: S603  # the operator's own host
+            [*shell(connection), shlex.join(["sh", "-c", _AS_ROOT + script, "sh", *words])],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_DEADLINE,
+            check=False,
+        )
+        return True
+    return False

@@ -85,12 +85,13 @@ class Egress:
         return f"{self.bridge}{SUFFIX}" in self._acls()
 
     def is_left_open(self) -> bool:
-        """Whether it is there, and open: whoever edits it as a whole closes it.
+        """Whether it is open, and nobody fetches: whoever edits it as a whole closes it.
 
         Raises:
             HostError: Incus does not answer.
         """
-        return f"{self.bridge}{SUFFIX}" in _acls_of(self._found() or {})
+        opened = f"{self.bridge}{SUFFIX}" in _acls_of(self._found() or {})
+        return opened and not self.is_used()
 
     def is_used(self) -> bool:
         """Whether somebody fetches, or has just fetched: then it is about to be closed."""
@@ -222,11 +223,22 @@ class Egress:
     def cut(self) -> None:
         """End the connections to other networks: an ACL lets through what is open.
 
+        What was not done is done by the next one that edits the bridge or its ACL.
+
         Raises:
-            HostError: the bridge is not there, or Incus does not answer.
+            HostError: it was not done in time, or Incus does not answer.
         """
-        subnet = self._config()["ipv4.address"].rpartition(".")[0] + ".0/24"
-        cut(self.connection, subnet, elsewhere(subnet))
+        mark = self._file("to-cut")
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        if found := self._found():
+            subnet = found["ipv4.address"].rpartition(".")[0] + ".0/24"
+            cut(self.connection, subnet, elsewhere(subnet))
+        mark.unlink(missing_ok=True)
+
+    def is_to_be_cut(self) -> bool:
+        """Whether connections were to be cut, and were not."""
+        return self._file("to-cut").exists()
 
 
 def _acls_of(config: Mapping[str, str]) -> list[str]:

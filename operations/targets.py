@@ -6,6 +6,7 @@ from pathlib import Path
 
 from declaration.stack_file import read_stack_file
 from operations.host import OperationError
+from roles import ROLES
 from roles.stt_server.access import API_KEY, CLIENT_KEY, keys
 from stack.checks import STT_ROLE
 from stack.declare import Declaration
@@ -24,11 +25,14 @@ def stt_targets(declaration: Declaration) -> list[str]:
         raise OperationError(f"there is no STT service in this stack: {why}.")
     for machine in (service.machine for service in services):
         domain, name = machine.domain, machine.full_name
+        # Not all of the domain: one that is no longer declared would be removed.
+        roles = [ROLES[role] for role in machine.roles]
+        volumes = sorted({volume for role in roles for volume in (*role.volumes, *role.caches)})
         resources += [
             *(domain, f"{domain}/project", f"{domain}/acl", f"{domain}/acl/install"),
             *(f"{domain}/acl/ai", f"{domain}/firewall", f"{domain}/network"),
             f"{domain}/profile/*",
-            f"{domain}/volume/*",
+            *(f"{domain}/volume/{volume}" for volume in volumes),
             *(name, f"{name}/instance", f"{name}/agent"),
             *(f"{name}/{role}{part}" for role in ("base_system", STT_ROLE) for part in ("", "/*")),
         ]

@@ -35,6 +35,8 @@ def _made(
     """What each of the program's devices is for, by its name."""
     # The machine's own device of that name is refused with the topology.
     made = {} if "eth0" in machine.machine.devices else {"eth0": "its network"}
+    if machine.machine.disk and "root" not in machine.machine.devices:
+        made["root"] = f"its disk ({machine.machine.disk})"
     for role in machine.roles:
         for name, path in {**roles[role].volumes, **roles[role].caches}.items():
             made[name] = f"the volume {name} at {path}"

@@ -33,15 +33,26 @@ class Admission:
         self.kept = 0
 
     @contextmanager
-    def admit(self, receive: Receive, length: int) -> Iterator[Receive]:
+    def admit(
+        self, receive: Receive, length: int, *, until_answered: bool = True
+    ) -> Iterator[Receive]:
         """Take a request in, of which ``length`` bytes are announced; how its body is received.
+
+        Without ``until_answered`` it gives its place back once its body is there.
 
         Raises:
             RequestError: there are as many as may wait, or no room for its body.
         """
         if self.requests >= self.most:
             raise RequestError(429, _FULL)
-        began, received, kept, whole = time.monotonic(), 0, 0, False
+        began, received, kept, whole, left = time.monotonic(), 0, 0, False, False
+
+        def leave() -> None:
+            nonlocal left
+            if not left:
+                self.requests -= 1
+                self.kept -= kept
+            left = True
 
         def keep(size: int) -> None:
             nonlocal kept
@@ -57,15 +68,17 @@ class Admission:
             nonlocal received, whole
             if whole:
                 return await receive()
-            left = began + _GRACE + received / _PACE - time.monotonic()
+            seconds = began + _GRACE + received / _PACE - time.monotonic()
             try:
-                with anyio.fail_after(max(left, 0)):
+                with anyio.fail_after(max(seconds, 0)):
                     message = await receive()
             except TimeoutError as error:
                 raise RequestError(408, _SLOW) from error
             received += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             keep(received)
+            if whole and not until_answered:
+                leave()
             return message
 
         keep(length)
@@ -73,5 +86,4 @@ class Admission:
         try:
             yield receive_in_time
         finally:
-            self.requests -= 1
-            self.kept -= kept
+            leave()

@@ -23,6 +23,11 @@ WRONG_KEY = "The API key is missing or wrong. Send it as: Authorization: Bearer 
 MOST_FILES, MOST_FIELDS, LARGEST_FIELD = 1, 32, 64 << 10
 
 
+#: Encodings of a form's text. Some of Python's others take seconds for a field, or make what is no
+#: text.
+_CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
+
+
 class RequestError(Exception):
     """A request that cannot be answered; it goes out in OpenAI's form."""
 
@@ -32,9 +37,7 @@ class RequestError(Exception):
 
 
 def require_form(content_type: str) -> None:
-    """See that a request is a form that may hold a file, and that its text is in UTF-8.
-
-    Some of Python's other encodings take seconds for a field, or make what is no text.
+    """See that a request is a form that may hold a file, in an encoding that can be read safely.
 
     Raises:
         RequestError: it is not.
@@ -42,7 +45,7 @@ def require_form(content_type: str) -> None:
     kind, told = parse_options_header(content_type)
     if kind.strip().lower() != b"multipart/form-data":
         raise RequestError(400, "The request is not a form. Send it as multipart/form-data.")
-    if told.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"utf8"):
+    if told.get(b"charset", b"utf-8").lower() not in _CHARSETS:
         raise RequestError(400, NOT_UTF_8)
 
 

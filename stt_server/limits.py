@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import av.error
 import numpy as np
+from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -72,9 +73,12 @@ class Limits:
             try:
                 self._upload.check(headers)
                 if scope["method"] == "POST" and _takes_form(scope["path"]):
-                    require_form(headers.get(b"content-type", b"").decode("latin-1"))
+                    # The first of two, as whoever parses the form takes it.
+                    require_form(Headers(scope=scope).get("content-type", ""))
                 counted, size = self._upload.counted(receive), announced(headers)
-                with self._admission.admit(counted, size) as admitted:
+                # A chat may be answered for minutes: it takes a place only while it is sent.
+                whole = scope["path"].startswith("/v1/audio/")
+                with self._admission.admit(counted, size, until_answered=whole) as admitted:
                     await self._answer(app, scope, admitted, send)
             except RequestError as error:
                 await response_of(error)(scope, receive, send)

@@ -38,7 +38,7 @@ def steps(context: Context) -> list[Step]:
     # At another port the first server has to work before its gateway asks it there; until then,
     # and if it goes back, the other ones are asked where they are.
     first = [each.machine.resource(f"{STT_ROLE}/verify") for each in _services(context)[:1]]
-    own = service.steps(context, [*first, *(each.name for each in tried)])
+    own = service.steps(context, first, [each.name for each in tried])
     return [*own, recording, verify, *key, *tried]
 
 

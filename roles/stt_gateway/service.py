@@ -77,10 +77,11 @@ ARTIFACT = Artifact(
 )
 
 
-def steps(context: Context, tried: Sequence[str]) -> list[Step]:
+def steps(context: Context, first: Sequence[str], elsewhere: Sequence[str]) -> list[Step]:
     """User, packages, program, keys, watcher, nginx.
 
-    ``tried`` are the steps that try servers, which come before the watcher has them and their key.
+    ``first`` is the step that tries the first of its own servers, which comes before the watcher
+    has another port or key; ``elsewhere`` are those that try others before the watcher has them.
     """
     tls = context.settings.gateway.tls
     directories = [Directory(AUTHORITY, "0700")] if tls == "internal" else []
@@ -103,7 +104,7 @@ def steps(context: Context, tried: Sequence[str]) -> list[Step]:
     if context.settings.asks_key:
         secrets = context.part(f"{NAME}/secrets")
         # Another key has to come to a server first: until then every one has the former.
-        found.append(Step(secrets, _secrets(context), [user.name], follows=tried))
+        found.append(Step(secrets, _secrets(context), [user.name], follows=first))
     if tls == "files":
         # The watcher sees another one, and nobody waits.
         files = own_certificate(
@@ -115,7 +116,12 @@ def steps(context: Context, tried: Sequence[str]) -> list[Step]:
         found.append(Step(context.part(f"{NAME}/certificate"), files, [user.name]))
     needs = [step.name for step in found]
     # First the watcher: it writes what nginx includes.
-    watcher = Step(context.part(f"{NAME}/watcher"), _watcher(context, place), needs, follows=tried)
+    watcher = Step(
+        context.part(f"{NAME}/watcher"),
+        _watcher(context, place),
+        needs,
+        follows=[*first, *elsewhere],
+    )
     needs = [*needs, watcher.name]
     found += [watcher, Step(context.part(f"{NAME}/service"), _nginx(context), needs)]
     if tls == "internal":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -10,13 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from stt_server.clients import ClientKeys
+from stt_server.limits import Limits
 from tests.server import attacks
 from tests.server.server import KEY, ROOT, Running, running
 
@@ -213,3 +218,45 @@ def test_a_key_in_an_address_is_not_logged_by_the_server(tmp_path: Path) -> None
         assert httpx.get(f"{server.url}/v1/models?api_key={KEY}").status_code == 401
         server.wait_for_log('"GET /v1/models HTTP/1.1" 401', 10)
         assert KEY not in server.log
+
+
+def limited(app: Any, kinds: list[str], body: bytes, path: str) -> tuple[int, Limits]:
+    """The status of a request with these Content-Types before an application with the limits."""
+    limits = Limits(10, 1, 1)
+    headers = [(b"content-type", kind.encode()) for kind in kinds]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b""}
+    scope["headers"] = [*headers, (b"content-length", str(len(body)).encode())]
+    statuses: list[int] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def serve() -> None:
+        await limits.before(lambda *words: app(limits, *words))(scope, receive, send)
+
+    asyncio.run(serve())
+    return statuses[0], limits
+
+
+async def parse(limits: Limits, scope: Any, receive: Any, send: Any) -> None:
+    """As Speaches: a form, or a body; then how many requests take a place."""
+    request = Request(scope, receive)
+    await (request.form() if "audio" in scope["path"] else request.body())
+    await Response(status_code=200 + limits.requests)(scope, receive, send)
+
+
+def test_of_two_content_types_the_one_that_counts_is_looked_at() -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\\ud800\r\n--x--\r\n'
+    kinds = [f"multipart/form-data; boundary=x{more}" for more in ("; charset=punycode", "")]
+    path = "/v1/audio/transcriptions"
+    assert limited(parse, kinds[1:], form, path)[0] == 201
+    for sent in (kinds, kinds[:1]):
+        assert limited(parse, sent, form, path)[0] == 400
+
+
+def test_a_chat_takes_no_place_of_a_dictation() -> None:
+    status, limits = limited(parse, ["application/json"], b"{}", "/v1/chat/completions")
+    assert (status, limits.requests) == (200, 0)

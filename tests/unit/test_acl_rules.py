@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,8 +107,9 @@ def test_what_loses_the_internet(before: list[Any], after: list[Any], lost: bool
 
 
 @pytest.fixture
-def incus(monkeypatch: pytest.MonkeyPatch) -> Incus:
+def incus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Incus:
     """An ACL of a domain that is open; what is cut is said on stdout."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     fake = Incus(KEPT)
     fake.acl["egress"] = [OPEN, OLD]
     monkeypatch.setattr(program, "Client", lambda _: fake)
@@ -150,3 +152,15 @@ def test_connections_are_cut_where_the_last_rule_to_the_internet_goes(
     assert capsys.readouterr().out.splitlines() == ["cut net-a", '{"done": "changed"}']
     host(monkeypatch, "close", "net-a", egress=[])
     assert capsys.readouterr().out.splitlines() == ['{"done": "nothing to change"}']
+
+
+def test_a_cut_that_failed_is_made_up_for(
+    incus: Incus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step failed, so the next `up` runs it again: the rules are right by then."""
+    incus.acl["egress"] = [OLD]
+    host(monkeypatch, "close", "net-a", egress=[OLD])
+    assert capsys.readouterr().out.splitlines() == ['{"done": "nothing to change"}']
+    monkeypatch.setattr(Egress, "is_to_be_cut", lambda _: True)
+    host(monkeypatch, "close", "net-a", egress=[OLD])
+    assert capsys.readouterr().out.splitlines() == ["cut net-a", '{"done": "nothing to change"}']

@@ -298,6 +298,22 @@ def test_a_stack_that_is_not_there_gets_what_is_kept(
     assert json.loads(stdin) == state.kept(exported(), "home", "home")
 
 
+def test_a_backend_that_does_not_answer_is_no_new_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A built stack's state would be written over."""
+    said = "pulumi stack export: could not read the state: connection refused"
+
+    def pulumi(*_: str, stdin: str = "") -> str:
+        raise PulumiError(said)
+
+    monkeypatch.setattr(state, "pulumi", pulumi)
+    for act in (
+        lambda: state.is_there(exported(), "home"),
+        lambda: state.import_kept(exported(), "home", "home"),
+    ):
+        with pytest.raises(PulumiError, match="connection refused"):
+            act()
+
+
 def test_the_same_stack_keeps_its_state(cli: Callable[[Any], list[tuple[str, str]]]) -> None:
     asked = cli(exported())
     assert state.is_there(exported(), "home")

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from declaration.connection import Connection
+from host import conntrack
+from host.client import HostError
 from host.conntrack import cut, elsewhere, kept
+from tests.hanging import hanging
 
 
 def _commands(home: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -68,3 +71,16 @@ def test_connections_are_tracked_while_rules_are_written(
     with kept(Connection("incus", "lab"), "net-x"):
         pass
     assert said.read_text().count("\n") == 2, "a remote's connections are not this machine's"
+
+
+def test_what_hangs_on_the_host_is_said_of_a_cut_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conntrack, "_DEADLINE", 0.2)
+    _commands(tmp_path, monkeypatch, "true")
+    for name in ("conntrack", "nft"):
+        hanging(tmp_path / name)
+    with pytest.raises(HostError, match=r"10\.1\.1\.0/24 were not cut"):
+        cut(Connection("local"), "10.1.1.0/24", ["10.2.2.0/24"])
+    with kept(Connection("local"), "net-a"):
+        pass

@@ -69,6 +69,13 @@ def test_a_profile_has_no_network_of_its_own(tmp_path: Path) -> None:
     assert "profiles.more.devices.eth0" in found and "Give your device another name" in found
 
 
+def test_a_profile_s_disk_is_not_lost_for_the_machine_s(tmp_path: Path) -> None:
+    machine, root = {"roles": ["base_system"]}, {"devices": {"root": {"type": "disk", "path": "/"}}}
+    assert problems(tmp_path, machine, root, enabled=False) == []
+    [found] = problems(tmp_path, {**machine, "disk": "20GiB"}, root, enabled=False)
+    assert "profiles.more.devices.root" in found and "its disk (20GiB)" in found
+
+
 def test_machines_of_one_count_are_named_once(tmp_path: Path) -> None:
     machine = {"roles": ["base_system", "stt_server"], "count": 3, "devices": {"models": PROXY}}
     found = [each for each in problems(tmp_path, machine) if "devices.models" in each]

@@ -13,7 +13,7 @@ import pytest
 
 from declaration.connection import Connection
 from host import __main__ as program
-from host import egress
+from host import conntrack, egress
 from host.client import HostError
 from host.egress import Egress, run_open
 
@@ -303,3 +303,30 @@ def test_connections_of_a_bridge_that_was_left_open_are_cut_where_it_is_edited(
     monkeypatch.setattr("sys.argv", ["host", "apply", "network", "net-a"])
     assert program.main() == 0
     assert incus.done == [("edited", ""), *cut]
+
+
+def test_what_was_not_cut_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake, ended = Incus(), [False, True]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(egress, "Client", lambda _: fake)
+    monkeypatch.setattr(conntrack, "_run", lambda *_: ended.pop(0))
+    way = Egress(Connection("local"), "net-a")
+    with pytest.raises(HostError, match=r"10\.9\.9\.0/24 were not cut within 60 s\. See"):
+        way.cut()
+    assert way.is_to_be_cut()
+    way.cut()
+    assert not way.is_to_be_cut() and ended == []
+    fake.config = None
+    way.cut()  # there is no bridge, and so no connection
+    assert not way.is_to_be_cut()
+
+
+def test_an_edit_of_the_bridge_cuts_nobody_who_fetches(way: Egress, incus: Incus) -> None:
+    incus.set(OPEN)
+    assert way.is_left_open()
+    with way.open():
+        assert not way.is_left_open()
+    incus.config = None
+    assert not way.is_left_open()
+    incus.config = {"ipv4.address": "10.9.9.254/24"}
+    incus.set(OPEN)

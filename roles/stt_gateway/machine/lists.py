@@ -17,9 +17,9 @@ def servers_conf(
     goes there. So one that works since a minute ago has its servers even where the list that it
     was accepted with has become wrong, and may go to a server twice that has come back. nginx marks
     none as failed by itself (``max_fails=0``): it would call all of them dead after one bad moment.
-    Those in ``refusing`` refuse the key: they get nothing while there is another one.
+    Those in ``refusing`` refuse the key, and get nothing.
     """
-    every = [each for each in settings.servers if each not in refusing] or settings.servers
+    every = [each for each in settings.servers if each not in refusing]
     first = [each for each in every if each in serving] or every
     lines = [
         "# Made by the watcher of the gateway, again and again.",

@@ -28,7 +28,7 @@ class ServerState:
     def __init__(self, now: float) -> None:
         #: By its answers; before the first one it is not known.
         self._works = False
-        #: Whether it refuses the stack's key, and so everything that the gateway passes on.
+        #: Whether it refuses the stack's key, and so what clients without a key of their own send.
         self.refuses_key = False
         self.since = now
         self.last = Answer(Kind.SILENT, "was not asked yet")
@@ -80,7 +80,7 @@ class ServerState:
     @property
     def usable(self) -> bool:
         """Whether it may be asked where no other one is left: its last answer was good."""
-        return self.last.kind is Kind.GOOD and not self.refuses_key
+        return self.last.kind is Kind.GOOD
 
     def may_answer(self, now: float) -> bool:
         """Whether requests are let in for it, if no other server works.
@@ -89,8 +89,6 @@ class ServerState:
         ``up`` changes one after the other. Or ``up`` changes this one: requests wait at its port,
         which systemd holds.
         """
-        if self.refuses_key:
-            return False
         changes = self._changed and now - self._drained < _CHANGE
         return changes or now - self._was_good < _NEWS
 

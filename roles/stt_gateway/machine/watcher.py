@@ -117,7 +117,11 @@ class Watcher:
         (home / f"health/{gone}.json").unlink(missing_ok=True)
         self._written.pop(f"{gone}.json", None)
         refusing = [server for server, state in self.states.items() if state.refuses_key]
-        servers = servers_conf(self.settings, serving or usable, refusing)
+        kept = [
+            s for s, state in self.states.items() if state.may_answer(now) and s not in refusing
+        ]
+        # If no other one is left, those are asked: clients with keys of their own are answered.
+        servers = servers_conf(self.settings, serving or kept or usable, refusing if kept else [])
         changed = self._put(home / "servers.conf", servers)
         if self._put(home / "places.conf", places_conf(self.settings)) or changed:
             self._reload()
