@@ -152,7 +152,10 @@ def test_another_key_of_the_stack_comes_with_the_servers_that_have_it(
 
     def status() -> int:
         url = f"{running.url}/v1/audio/transcriptions"
-        return httpx.post(url, content=b"x", headers=other, timeout=30).status_code
+        answer = httpx.post(url, content=b"x", headers=other, timeout=30)
+        # The gateway's own 401, which its old processes may give for a moment, has a code.
+        assert answer.status_code != 401 or answer.json()["error"].get("code"), "a server's"
+        return answer.status_code
 
     assert status() == 401
     for name, text in (
@@ -162,8 +165,7 @@ def test_another_key_of_the_stack_comes_with_the_servers_that_have_it(
         part = running.home / f"{name}.part"
         part.write_text(text)
         part.replace(running.home / name)
-    wait(lambda: status() == 200, 10)
-    assert {status() for _ in range(20)} == {200}
+    wait(lambda: [status() for _ in range(20)] == [200] * 20, 30)
     running.wait_for("server-0")
     servers[1].tell(key="another-key")
     running.wait_for("server-0", "server-1")

@@ -41,6 +41,7 @@ class Watcher:
         now = time.monotonic()
         self.states = {server: ServerState(now) for server in settings.servers}
         self.counts = Counts(server.place for server in settings.servers)
+        self._authorization = ""
         self._key_asked = dict.fromkeys(settings.servers, -math.inf)
         self._written: dict[str, str] = {}
         self._versions: dict[Path, tuple[int, int, int]] = {}
@@ -51,8 +52,9 @@ class Watcher:
         home = self.settings.home
         for name in ("spool", "unused", "health"):
             (home / name).mkdir(exist_ok=True)
-        await asyncio.gather(*(self._ask(server) for server in self.states))
         self._versions = self._versions_of_files()
+        self._authorization = self._read_authorization()
+        await asyncio.gather(*(self._ask(server) for server in self.states))
         await self._renewed()
         self.write()
         self._reload()  # what nginx has may be of another list of servers
@@ -93,14 +95,33 @@ class Watcher:
 
     async def _ask_with_key(self, server: Server) -> None:
         """Whether it accepts the stack's key: it would answer 401 to its share of the clients."""
-        if self.settings.authorization is None:
-            return
-        with contextlib.suppress(OSError):  # it is not written yet
-            header = self.settings.authorization.read_text(encoding="utf-8").strip()
+        if header := self._authorization:
             accepted = await accepts(server, header)
-            self._key_asked[server] = time.monotonic()
-            if accepted is not None:
-                self.states[server].take_key(accepted, time.monotonic())
+            if header == self._authorization:  # there is no other one meanwhile
+                self._take_key(server, accepted)
+
+    def _take_key(self, server: Server, accepted: bool | None) -> None:
+        self._key_asked[server] = time.monotonic()
+        if accepted is not None:
+            self.states[server].take_key(accepted, time.monotonic())
+
+    async def _change_key(self) -> None:
+        """Ask all servers with the key that is in its file now, and then go by that key."""
+        if not (header := self._read_authorization()):
+            return
+        accepted = await asyncio.gather(*(accepts(server, header) for server in self.states))
+        # At once: between two of them none might be left.
+        self._authorization = header
+        for server, answer in zip(self.states, accepted, strict=True):
+            self._take_key(server, answer)
+
+    def _read_authorization(self) -> str:
+        """The header with the stack's key; empty if there is none."""
+        if self.settings.authorization is None:
+            return ""
+        with contextlib.suppress(OSError):  # it is not written yet
+            return self.settings.authorization.read_text(encoding="utf-8").strip()
+        return ""
 
     # What nginx reads
 
@@ -189,7 +210,7 @@ class Watcher:
                 log.info("the keys or the certificate have changed")
                 self._versions = versions
                 # With the new keys nginx gets the servers that accept them.
-                await asyncio.gather(*(self._ask_with_key(server) for server in self.states))
+                await self._change_key()
                 self.write()
                 self._reload()
             self._mark_full()
