@@ -112,9 +112,8 @@ def test_who_looks_leaves_nothing_behind(way: Egress, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_closed_once_incus_answers_again(
-    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def fail_to_close_once(incus: Incus, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Have Incus refuse the first close; set once it has."""
     closed, failed = incus.call, threading.Event()
 
     def call(*words: str, project: str) -> str:
@@ -124,6 +123,13 @@ def test_it_is_closed_once_incus_answers_again(
         return closed(*words, project=project)
 
     monkeypatch.setattr(incus, "call", call)
+    return failed
+
+
+def test_it_is_closed_once_incus_answers_again(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = fail_to_close_once(incus, monkeypatch)
     with way.open():
         pass
     wait_until(lambda: len(incus.done) == 3)
@@ -192,15 +198,7 @@ def test_connections_are_cut_where_incus_has_closed_it_and_the_answer_is_lost(
 def test_incus_is_asked_for_a_while_however_long_somebody_fetched(
     way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed, failed = incus.call, threading.Event()
-
-    def call(*words: str, project: str) -> str:
-        if CLOSED[1] in words[-1] and not failed.is_set():
-            failed.set()
-            raise HostError("the daemon has just been restarted")
-        return closed(*words, project=project)
-
-    monkeypatch.setattr(incus, "call", call)
+    failed = fail_to_close_once(incus, monkeypatch)
     monkeypatch.setattr(egress, "_CLOSING_DEADLINE", 0.3)
     with way.open():
         time.sleep(0.6)

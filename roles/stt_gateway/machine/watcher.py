@@ -131,16 +131,15 @@ class Watcher:
         serving = [server for server, state in self.states.items() if state.serving]
         usable = [server for server, state in self.states.items() if state.usable]
         now = time.monotonic()
-        works = any(state.may_answer(now) for state in self.states.values())
+        hopeful = [server for server, state in self.states.items() if state.may_answer(now)]
+        works = bool(hopeful)
         said = json.dumps({"status": "ok" if works else "unavailable", "servers": self._health()})
         there, gone = ("some", "none") if works else ("none", "some")
         self._put(home / f"health/{there}.json", said + "\n")
         (home / f"health/{gone}.json").unlink(missing_ok=True)
         self._written.pop(f"{gone}.json", None)
         refusing = [server for server, state in self.states.items() if state.refuses_key]
-        kept = [
-            s for s, state in self.states.items() if state.may_answer(now) and s not in refusing
-        ]
+        kept = [server for server in hopeful if server not in refusing]
         # If no other one is left, those are asked: clients with keys of their own are answered.
         servers = servers_conf(self.settings, serving or kept or usable, refusing if kept else [])
         changed = self._put(home / "servers.conf", servers)
