@@ -105,6 +105,7 @@ def steps(context: Context) -> list[Step]:
         context.base("packages"),
     )
     found = [user, packages]
+    behind = context.part(f"{service.NAME}/service")
     if context.settings.webui.tls == "files":
         files = own_certificate(
             context.settings.webui.certificate,
@@ -113,8 +114,10 @@ def steps(context: Context) -> list[Step]:
             f"{USER}:{USER}",
             f"{NAME}/service",
         )
-        found.append(Step(context.part(f"{NAME}/secrets"), files, [user.name]))
-    needs = [step.name for step in found] + [context.part(f"{service.NAME}/service")]
+        # With another one Caddy restarts, and is well once Open WebUI answers behind it.
+        needs = [user.name, behind]
+        found.append(Step(context.part(f"{NAME}/secrets"), files, needs))
+    needs = [*(step.name for step in found), behind]
     proxy = Step(context.part(f"{NAME}/service"), _service(context), needs)
     found.append(proxy)
     if context.settings.webui.tls == "internal":

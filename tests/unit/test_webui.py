@@ -160,6 +160,8 @@ def test_the_private_key_is_secret(tmp_path: Path) -> None:
     # Both in one step: a restart between them would have a key without its certificate.
     contents = [each["content"] for each in secrets.spec["secrets"]]
     assert contents == [certificate.read_text(), key.read_text()]
+    # Caddy restarts with them, and answers only if Open WebUI behind it does.
+    assert f"{WEBUI}/service" in secrets.dependencies
 
 
 def test_one_address_is_for_one_machine(tmp_path: Path) -> None:
