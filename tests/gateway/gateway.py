@@ -119,7 +119,7 @@ class Running:
     @property
     def status(self) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.watcher_port}/status"
-        found: dict[str, Any] = httpx.get(url, timeout=5).json()
+        found: dict[str, Any] = httpx.get(url, timeout=60).json()
         return found
 
     def get(self, path: str, **more: Any) -> httpx.Response:
