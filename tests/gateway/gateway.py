@@ -68,6 +68,13 @@ class StandIn:
         except httpx.TransportError:
             return False
 
+    @property
+    def work(self) -> dict[str, int]:
+        """How many requests with work it has begun, and the most at a time."""
+        url = f"http://127.0.0.1:{self.port}/v1/work"
+        found: dict[str, int] = httpx.get(url, timeout=60).json()
+        return found
+
 
 @contextmanager
 def stand_ins(directory: Path, number: int) -> Iterator[list[StandIn]]:
@@ -173,12 +180,19 @@ class Running:
         wait(there)
 
 
-def post_beside(running: Running) -> Future[int]:
-    """The status of a request that is under way."""
+def post_beside(running: Running, servers: Sequence[StandIn]) -> Future[int]:
+    """The status of a request that is under way, once one of these servers works on it."""
+    before = begun(servers)
     with_thread = ThreadPoolExecutor(1)
     answer = with_thread.submit(lambda: running.post().status_code)
     with_thread.shutdown(wait=False)
+    wait(lambda: begun(servers) > before, 60)
     return answer
+
+
+def begun(servers: Sequence[StandIn]) -> int:
+    """How many requests these servers have begun to work on."""
+    return sum(server.work["begun"] for server in servers)
 
 
 def start_nginx(home: Path, text: str, **more: Any) -> subprocess.Popen[bytes]:
