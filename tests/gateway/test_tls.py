@@ -219,7 +219,8 @@ def test_another_certificate_cuts_nothing(tmp_path: Path, servers: list[StandIn]
         answer = post_beside(running, servers)
         with websocket(running) as client:
             own_certificate(tmp_path)
-            wait(lambda: shown(running) != first, 60)
+            wait(lambda: running.has_read(Path(own.certificate)), 60)
+            assert shown(running) != first
             client.sendall(b"a frame")
             assert client.recv(100) == b"a frame"
         for server in servers:
