@@ -155,7 +155,7 @@ def test_an_operators_certificate_and_its_renewal(project: Project) -> None:
     outputs = project.outputs()
     with Load(outputs["stt_url"], outputs["stt_api_key"], trust=trust) as load:
         project.up()
-        wait_until(lambda: shown().strip() == file.read_text().strip(), 10)
+        wait_until(lambda: shown().strip() == file.read_text().strip())
     assert load.wrong == [] and load.good > 5
     assert invocation(project) == before, "no request waits for a restart"
     private = Path(gateway["certificateKey"]).read_text().splitlines()[1]

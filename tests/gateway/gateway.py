@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,13 @@ class StandIn:
         except httpx.TransportError:
             return False
 
+    @property
+    def work(self) -> dict[str, int]:
+        """How many requests with work it has begun, and the most at a time."""
+        url = f"http://127.0.0.1:{self.port}/v1/work"
+        found: dict[str, int] = httpx.get(url, timeout=60).json()
+        return found
+
 
 @contextmanager
 def stand_ins(directory: Path, number: int) -> Iterator[list[StandIn]]:
@@ -119,7 +126,7 @@ class Running:
     @property
     def status(self) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.watcher_port}/status"
-        found: dict[str, Any] = httpx.get(url, timeout=5).json()
+        found: dict[str, Any] = httpx.get(url, timeout=60).json()
         return found
 
     def get(self, path: str, **more: Any) -> httpx.Response:
@@ -149,13 +156,27 @@ class Running:
     def serving(self) -> list[str]:
         return [each["name"] for each in self.status["servers"] if each["serving"]]
 
-    def wait_for(self, *names: str, seconds: float = 30) -> None:
+    def has_read(self, file: Path) -> bool:
+        """Whether each process of nginx that takes requests began after this file was written."""
+        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        proc, began = Path("/proc"), []
+        with suppress(FileNotFoundError, ProcessLookupError):  # one ends just now
+            children = proc / f"{self.nginx.pid}/task/{self.nginx.pid}/children"
+            for pid in children.read_text().split():
+                if b"shutting down" not in (proc / pid / "cmdline").read_bytes():
+                    fields = (proc / pid / "stat").read_text().rpartition(")")[2].split()
+                    began.append(boot + int(fields[19]) / os.sysconf("SC_CLK_TCK"))
+            # The kernel rounds the beginning down to 0.01 s.
+            return bool(began) and min(began) > file.stat().st_mtime - 0.02
+        return False
+
+    def wait_for(self, *names: str) -> None:
         """Until exactly these servers get requests, and nginx knows it."""
         try:
-            wait(lambda: sorted(self.serving()) == sorted(names), seconds)
+            wait(lambda: sorted(self.serving()) == sorted(names), 60)
+            wait(lambda: self.has_read(self.home / "servers.conf"), 60)
         except AssertionError:
             raise AssertionError(f"{self.status}\n{self.log}") from None
-        time.sleep(0.3)
 
     def start_watcher(self) -> None:
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.home / "program")}
@@ -173,12 +194,19 @@ class Running:
         wait(there)
 
 
-def post_beside(running: Running) -> Future[int]:
-    """The status of a request that is under way."""
+def post_beside(running: Running, servers: Sequence[StandIn]) -> Future[int]:
+    """The status of a request that is under way, once one of these servers works on it."""
+    before = begun(servers)
     with_thread = ThreadPoolExecutor(1)
     answer = with_thread.submit(lambda: running.post().status_code)
     with_thread.shutdown(wait=False)
+    wait(lambda: begun(servers) > before, 60)
     return answer
+
+
+def begun(servers: Sequence[StandIn]) -> int:
+    """How many requests these servers have begun to work on."""
+    return sum(server.work["begun"] for server in servers)
 
 
 def start_nginx(home: Path, text: str, **more: Any) -> subprocess.Popen[bytes]:

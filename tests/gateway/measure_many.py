@@ -22,7 +22,7 @@ def main(servers: int) -> None:
     directory = Path(tempfile.mkdtemp())
     with stand_ins(directory, 1) as (one,), gateway(directory, [one.port] * servers) as front:
         assert front.watcher
-        front.wait_for(*(f"server-{number}" for number in range(servers)), seconds=60)
+        front.wait_for(*(f"server-{number}" for number in range(servers)))
         began, before = time.perf_counter(), worked(front.watcher.pid)
         time.sleep(QUIET)
         share = (worked(front.watcher.pid) - before) / (time.perf_counter() - began)

@@ -2,8 +2,8 @@
 
 CONTROL is a file with JSON, which it reads for every answer: ``health`` (a status), ``path`` (the
 only one that tells it; others are unknown, as with an engine of one's own), ``working`` (s),
-``status`` of its answers to work, ``seconds`` that they take, ``seen`` events of a stream, ``key``
-that it asks for.
+``status`` of its answers to work, ``seconds`` that they take (as the file has it meanwhile, too),
+``seen`` events of a stream, ``key`` that it asks for.
 ``GET /v1/stream`` sends events, each once the one before was seen, and ``GET /v1/realtime`` is a
 WebSocket that sends back what it gets.
 """
@@ -37,6 +37,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     at_work = 0
     most = 0
+    begun = 0
     lock = threading.Lock()
 
     def log_message(self, *_: Any) -> None:
@@ -73,8 +74,8 @@ class Handler(BaseHTTPRequestHandler):
             self._stream()
         elif self.path == "/v1/realtime":
             self._realtime()
-        elif self.path == "/v1/most":
-            self._answer(200, {"most": Handler.most})
+        elif self.path == "/v1/work":
+            self._answer(200, {"begun": Handler.begun, "most": Handler.most})
         else:
             self._answer(200, {"path": self.path, "headers": dict(self.headers)})
 
@@ -112,12 +113,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """The hash of the file that a form has, or of the body."""
         with Handler.lock:
+            Handler.begun += 1
             Handler.at_work += 1
             Handler.most = max(Handler.most, Handler.at_work)
         try:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            asked = control()
-            end = time.monotonic() + asked.get("seconds", 0)
+            asked, began = control(), time.monotonic()
             kind = self.headers["Content-Type"] or ""
             if "multipart" in kind:
                 head = f"Content-Type: {kind}\r\n\r\n".encode()
@@ -128,7 +129,8 @@ class Handler(BaseHTTPRequestHandler):
             if self._refuses():
                 return
             text = hashlib.sha256(body).hexdigest()
-            time.sleep(max(0.0, end - time.monotonic()))
+            while (left := began + control().get("seconds", 0) - time.monotonic()) > 0:
+                time.sleep(min(left, 0.02))
             status = asked.get("status", 200)
             if status == 200:
                 self._answer(200, {"text": text})

@@ -111,7 +111,7 @@ def test_no_transcription_is_lost_or_mixed_up(tmp_path: Path, stt_servers: list[
         def both_work() -> None:
             """Seen twice: the watcher has noticed the fault before, and its end."""
             time.sleep(3)
-            running.wait_for("server-0", "server-1", seconds=60)
+            running.wait_for("server-0", "server-1")
 
         both_work()
         with Load(running, Recordings(FAULT_SEED), clients=4) as load:
