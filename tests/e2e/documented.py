@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from tests.e2e.project import RECORDINGS, Project, incus, run
+from tests.e2e.project import RECORDINGS, Project, ended, incus, run
 
 #: Where a machine has the recording that the page calls ``audio.wav``.
 _DIRECTORY = "/root"
@@ -34,4 +34,4 @@ def follow(
     incus("file", "push", recording, place, project=project.domain)
     key = f"STT_API_KEY={outputs.get('stt_api_key', '')}"
     inside = ("exec", machine, "--cwd", _DIRECTORY, "--env", key, "--")
-    return run("incus", "--project", project.domain, *inside, "sh", "-c", line)
+    return ended(*inside, "sh", "-c", line, project=project.domain)
