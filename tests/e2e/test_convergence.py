@@ -169,7 +169,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     try:
         daemon.set_up()
         project = Project(
-            *(tmp_path_factory.mktemp("bench"), "stt-e2e-b", "10.213.48"),
+            *(tmp_path_factory.mktemp("bench"), "stt-e2e-j", "10.213.48"),
             environment=daemon.environment,
         )
         shutil.copytree(project.root / "models/tiny-digits", project.root / "models/copy")
@@ -177,9 +177,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         project.up()
         project.inside("touch", "/srv/models/kept")
         yield Bench(project, daemon)
-        assert left_of("stt-e2e-b", **daemon.environment)
+        assert left_of("stt-e2e-j", **daemon.environment)
         project.destroy()
-        assert left_of("stt-e2e-b", **daemon.environment) == []
+        assert left_of("stt-e2e-j", **daemon.environment) == []
     finally:
         daemon.remove()
 
