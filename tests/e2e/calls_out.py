@@ -42,8 +42,9 @@ class Heard:
         self._thread.start()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more, once all that has come so far is taken."""
         self._done.set()
+        self._socket.setblocking(False)
         self._thread.join()
         self._socket.close()
 
@@ -53,10 +54,12 @@ class Heard:
         assert (self.names, self.addresses) == (set(), set())
 
     def _listen(self) -> None:
-        while not self._done.is_set():
+        while True:
             try:
                 frame = self._socket.recv(65535)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
+                if self._done.is_set():
+                    return
                 continue
             except OSError:  # the bridge is gone
                 return

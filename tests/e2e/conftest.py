@@ -78,7 +78,7 @@ def incus_ready(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Ite
 def bystander(incus_ready: None, worker_id: str) -> Iterator[Callable[[], list[str]]]:
     """Objects of somebody else, which nothing here may touch; called, it tells how they are."""
     number = _process(worker_id)
-    name, subnet = f"stt-e2e-o{number:02}", f"10.213.{100 + number}"
+    name, subnet = f"stt-e2e-by{number:02}", f"10.213.{100 + number}"
     incus("network", "create", name, f"ipv4.address={subnet}.254/24", "ipv6.address=none")
     incus("project", "create", name)
     disk = "devices: {root: {type: disk, pool: default, path: /}}"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 
-from tests.e2e.project import RECORDINGS, Project, incus, run
+from tests.e2e.project import RECORDINGS, Project, ended, incus, run
 
 #: Where a machine has the recording that the page calls ``audio.wav``.
 _DIRECTORY = "/root"
 
 
 def follow(
-    project: Project, line: str, machine: str = "gpu-server"
+    project: Project, line: str, machine: str = "gpu-server", until: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Type it, with this stack's names; what never ends is ended after 3 s.
+    """Type it, with this stack's names; what never ends is ended once it has said ``until``.
 
     A transcription is asked for in ``machine``: the host does not know the machines' names.
     """
@@ -26,7 +27,7 @@ def follow(
     for name, own in names.items():
         line = line.replace(name, own)
     if line.endswith(" -f"):
-        line = f"timeout 3 {line}"
+        return _followed(line, until)
     if "http://gpu-server" not in line:
         return run("sh", "-c", line)
     recording = str(RECORDINGS / "hello_world.wav")
@@ -34,4 +35,17 @@ def follow(
     incus("file", "push", recording, place, project=project.domain)
     key = f"STT_API_KEY={outputs.get('stt_api_key', '')}"
     inside = ("exec", machine, "--cwd", _DIRECTORY, "--env", key, "--")
-    return run("incus", "--project", project.domain, *inside, "sh", "-c", line)
+    return ended(*inside, "sh", "-c", line, project=project.domain)
+
+
+def _followed(line: str, until: str) -> subprocess.CompletedProcess[str]:
+    """What a command says up to these words, for a minute at most."""
+    words, said = ["timeout", "60", *shlex.split(line)], ""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for each in process.stdout:
+            said += each
+            if until in each:
+                process.terminate()
+                break
+    return subprocess.CompletedProcess(words, process.returncode, said)

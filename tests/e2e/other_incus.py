@@ -67,7 +67,7 @@ class OtherIncus:
             start_new_session=True,
         )
         note(self.directory, self.process)
-        incus("admin", "waitready", "--timeout=60", **self.environment)
+        incus("admin", "waitready", "--timeout=300", **self.environment)
 
     def kill(self) -> None:
         """End the daemon at once; its containers go on."""

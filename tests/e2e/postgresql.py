@@ -22,7 +22,7 @@ USER = "postgres" if os.geteuid() == 0 else getpass.getuser()
 #: The role, which owns the database of the same name.
 ROLE, PASSWORD = "stt", "a-password-of-the-tests"
 #: Seconds that the server has to answer.
-_DEADLINE = 30
+_DEADLINE = 120
 
 
 class PostgreSQL:

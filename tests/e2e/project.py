@@ -26,6 +26,7 @@ import httpx
 import yaml
 
 from host.client import past_races
+from tests.whole import whole
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDINGS = ROOT / "recordings"
@@ -42,11 +43,22 @@ def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
-def incus(*words: str, project: str = "default", stdin: str | None = None, **more: str) -> str:
-    """What the Incus client says; a failure is an error. ``more`` is added to the environment."""
+def ended(
+    *words: str, project: str = "default", stdin: str = "", **more: str
+) -> subprocess.CompletedProcess[str]:
+    """The end of a call of the Incus client; ``more`` is added to the environment."""
     environment = {**os.environ, "INCUS_PROJECT": project, **more}
-    # Tests beside this one make bridges and more.
-    done = past_races(lambda: run("incus", *words, input=stdin or "", env=environment))
+
+    def client(*words: str) -> subprocess.CompletedProcess[str]:
+        # Tests beside this one make bridges and more.
+        return past_races(lambda: run("incus", *words, input=stdin, env=environment))
+
+    return whole(client, *words)
+
+
+def incus(*words: str, project: str = "default", stdin: str = "", **more: str) -> str:
+    """What the Incus client says; a failure is an error."""
+    done = ended(*words, project=project, stdin=stdin, **more)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -17,7 +17,8 @@ from tests.ports import free_port
 Address = tuple[str, int]
 
 
-#: Tries addresses, all at once: TCP, or UDP with an answer; prints those that answer.
+#: Tries addresses, all at once: TCP, or UDP with an answer to one of three packets; prints those
+#: that answer.
 TRY = """import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
 source, seconds, ends = json.loads(sys.argv[1])
@@ -29,12 +30,18 @@ def opens(end):
         try:
             one.bind((source, 0))
             one.connect((host, port))
-            if protocol == "udp":
+            if protocol == "tcp":
+                return True
+            one.settimeout(1)
+            for _ in range(3):
                 one.send(b"?")
-                one.recv(1)
+                try:
+                    return bool(one.recv(1))
+                except TimeoutError:
+                    pass
         except OSError:
-            return False
-    return True
+            pass
+    return False
 with ThreadPoolExecutor(64) as pool:
     print(json.dumps([end for end, ok in zip(ends, pool.map(opens, ends)) if ok]))
 """

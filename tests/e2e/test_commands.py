@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE, STDOUT
@@ -24,6 +23,7 @@ from tests.e2e.project import (
     run,
     tree,
     two_machines,
+    wait_until,
 )
 
 DOMAIN, SUBNET = "stt-e2e-t", "10.213.51"
@@ -267,11 +267,11 @@ def test_a_key_of_the_operator_s_own(small: Project) -> None:
 def test_ctrl_c_ends_cleanly_and_the_next_up_converges(small: Project) -> None:
     script = small.root / "tests/e2e/light_engine/install.sh"
     longer = "# more than Linux takes as an argument\n" * 6000
-    wait = "[ -e /run/in-a-hurry ] || sleep 8\n"
+    wait = "touch /run/begun; [ -e /run/in-a-hurry ] || sleep 8\n"
     script.write_text(f"{longer}{wait}{script.read_text()}")
     up = small.start_up()
     up.wait_for("stt_server/install updating")
-    time.sleep(1)
+    wait_until(lambda: "begun" in small.inside("ls", "/run"))
     up.signal(signal.SIGINT)
     assert up.end() != 0
     assert "Traceback" not in up.said, up.said

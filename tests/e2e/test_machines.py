@@ -89,10 +89,10 @@ ASK_BY_NAME = """
 sleep 1
 printf '[Resolve]\nLLMNR=yes\nMulticastDNS=yes\n' >/etc/systemd/resolved.conf.d/10-image.conf
 systemctl restart systemd-resolved
-timeout 20 sh -c 'until resolvectl dns | grep -q "eth0.*: *[0-9]"; do sleep 0.1; done'
+timeout 300 sh -c 'until resolvectl dns | grep -q "eth0.*: *[0-9]"; do sleep 0.1; done'
 for i in $(seq 200); do
     [ $((i % 7)) -gt 0 ] || resolvectl flush-caches
-    curl -sf -m 5 --noproxy '*' http://gpu-server:8000/health | grep -q STT_MODEL || echo $i
+    curl -sf -m 30 --noproxy '*' http://gpu-server:8000/health | grep -q STT_MODEL || echo $i
 done
 rm /etc/systemd/resolved.conf.d/10-image.conf
 resolvectl status | grep -o '[+-]LLMNR [+-]mDNS' | head -n 1  # of all links, which counts
@@ -110,9 +110,9 @@ def test_machines_know_each_other_by_name(project: Project, machine: str) -> Non
     assert project.inside("sh", "-c", ASK_BY_NAME, machine=machine) == "-LLMNR -mDNS"
 
 
-HEALTH = "curl -sf -m 5 --noproxy '*' http://gpu-server.incus:8000/health"
+HEALTH = "curl -sf -m 30 --noproxy '*' http://gpu-server.incus:8000/health"
 #: Until its network is there, which `up` waits for in its own machines.
-ASK_ONCE_UP = f'timeout 20 sh -c "until {HEALTH}; do sleep 0.1; done"'
+ASK_ONCE_UP = f'timeout 300 sh -c "until {HEALTH}; do sleep 0.1; done"'
 
 
 def test_containers_without_our_roles_know_the_full_name(project: Project) -> None:

@@ -129,7 +129,8 @@ def test_status_and_clients(project: Project) -> None:
 def test_the_documented_commands_work(project: Project) -> None:
     for line in (command(f"status {unit}") for unit in ("speaches", *OLLAMA)):
         assert "Active: active (running)" in follow(project, line).stdout
-    assert "INFO:speaches." in follow(project, command("journalctl")).stdout
+    said = "INFO:speaches."
+    assert said in follow(project, command("journalctl"), until=said).stdout
     assert follow(project, command("ffmpeg")).stdout.startswith("ffmpeg version")
     assert json.loads(follow(project, command("gpu-server:8000")).stdout)["text"] == "hello world"
     project.inside("apt-get", "-qy", "remove", "ffmpeg")

@@ -19,7 +19,7 @@ from tests.workflow import Job, Runner
 
 pytestmark = pytest.mark.seldom
 
-DOMAIN, SUBNET = "stt-e2e-g", "10.213.20"
+DOMAIN, SUBNET = "stt-e2e-z", "10.213.20"
 STACKS = ("staging", "production")
 SANDBOX = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("bwrap") is None, reason="a sandbox needs root and bwrap"

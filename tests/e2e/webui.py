@@ -20,6 +20,8 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from tests.e2e.project import RECORDINGS, ROOT, Answer, Project, post_recording, request, run
 
 CHROMIUM = shutil.which("chromium") or ""
+#: Silence in the microphone before the words: a busy machine starts to record late.
+_SILENCE = 4
 #: Screenshots, kept from the last run.
 ARTIFACTS = ROOT / "artifacts"
 #: Chromium gives up what it loads, and what it sends over HTTP/2, whenever a network interface of
@@ -77,8 +79,7 @@ def browser(recording: str, certificate: str = "") -> Iterator[Page]:
             told, frames = words.getparams(), words.readframes(words.getnframes())
         with wave.open(str(microphone), "wb") as sound:
             sound.setparams(told)
-            # Somebody waits a moment too; a busy machine starts to record late.
-            sound.writeframes(bytes(told.framerate * told.sampwidth // 2) + frames)
+            sound.writeframes(bytes(_SILENCE * told.framerate * told.sampwidth) + frames)
         if certificate:
             store = Path(home, ".pki", "nssdb")
             store.mkdir(parents=True)
@@ -147,11 +148,11 @@ def enter(page: Page, project: Project) -> None:
     raise AssertionError(f"{outputs['webui_url']} has shown no microphone button in four tries")
 
 
-def dictate(page: Page, seconds: float) -> None:
-    """Press the microphone button, let the recording play, confirm, and wait for an answer."""
+def dictate(page: Page) -> None:
+    """Press the microphone button, let the words play, confirm, and wait for an answer."""
     for _ in range(10):
         page.click("#voice-input-button")
-        page.wait_for_timeout(seconds * 1000)
+        page.wait_for_timeout((_SILENCE + 4) * 1000)
         keep(page, "2-listening")
         with page.expect_request("**/audio/transcriptions") as sent:
             page.click("#confirm-recording-button")

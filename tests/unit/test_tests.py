@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
@@ -44,13 +44,16 @@ def test_a_file_imports_no_test_module() -> None:
 
 
 def test_end_to_end_modules_share_no_subnet_and_no_name() -> None:
-    """They run side by side."""
+    """They run side by side; and what is left of one is told by how its names begin."""
     users: dict[str, set[str]] = {}
     for file in (ROOT / "tests" / "e2e").rglob("*.py"):
-        for name in re.findall(r"10\.213\.\d+|stt-e2e-[a-z]\b", file.read_text()):
-            users.setdefault(name, set()).add(file.name)
+        for name in re.findall(r"10\.213\.\d+|stt-e2e-[a-z0-9]+", file.read_text()):
+            users.setdefault(name, set()).add(file.stem.removeprefix("test_"))
     assert len(users) > 20
     assert {name: files for name, files in users.items() if len(files) > 1} == {}
+    names = [name for name in users if name.startswith("stt-")]
+    pairs = [(one, two) for one, two in permutations(names, 2) if two.startswith(one)]
+    assert [pair for pair in pairs if users[pair[0]] != users[pair[1]]] == []
 
 
 def test_modules_that_are_ordered_or_left_out_are_there() -> None:

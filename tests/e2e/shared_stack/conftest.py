@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.project import Project, left_of
 
-DOMAIN, SUBNET = "stt-e2e-c", "10.213.150"
+DOMAIN, SUBNET = "stt-e2e-q", "10.213.150"
 
 
 @pytest.fixture(scope="session")

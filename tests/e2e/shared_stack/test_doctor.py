@@ -72,7 +72,7 @@ def test_a_machine_that_is_stopped(project: Project) -> None:
         screen = Screen(project)
     finally:
         incus("start", MACHINE, project=project.domain)
-        project.inside("timeout", "60", "sh", "-c", HEALTHY)
+        project.inside("timeout", "300", "sh", "-c", HEALTHY)
     assert (screen.status, screen.of("broken")) == (1, {MACHINE})
     assert "does not run: stopped -> make up STACK=e2e, or: incus start" in screen.line(
         MACHINE, "broken"

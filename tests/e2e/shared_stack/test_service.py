@@ -141,7 +141,7 @@ def test_it_starts_again_with_its_machine(project: Project, up: str) -> None:
     before = project.inside("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", UNIT)
     project.inside("systemctl", "kill", "-s", "KILL", UNIT)
     wait = "until systemctl is-active -q $0 && curl -sf localhost:8000/health; do sleep 0.2; done"
-    project.inside("timeout", "30", "sh", "-c", wait, UNIT)
+    project.inside("timeout", "300", "sh", "-c", wait, UNIT)
     after = project.inside("systemctl", "show", "-P", "ActiveEnterTimestampMonotonic", UNIT)
     assert int(after) > int(before)
 
@@ -189,8 +189,9 @@ def test_the_documented_commands_work(project: Project, up: str) -> None:
     there = {"status speaches": "Active: active (running)", "journalctl": "POST /v1/audio"}
     for words, found in there.items():
         line = command(words)
-        assert which in follow(project, line).stdout
-        assert found in follow(project, line.replace("speaches", "faster-whisper")).stdout
+        assert which in follow(project, line, until=which).stdout
+        line = line.replace("speaches", "faster-whisper")
+        assert found in follow(project, line, until=found).stdout
     start = follow(project, command("status speaches").replace("status", "start"))
     assert start.returncode != 0 and "Assertion failed" in start.stderr
 
@@ -358,7 +359,7 @@ def test_a_model_that_does_not_load_leaves_the_old_service_running(
 def test_a_port_that_is_taken_is_said_and_the_old_service_stays(project: Project, up: str) -> None:
     project.inside("systemd-run", "-q", "-u", "squatter", "python3", "-m", "http.server", "8124")
     listens = "until curl -s 127.0.0.1:8124 >/dev/null; do sleep 0.2; done"
-    project.inside("timeout", "60", "sh", "-c", listens)
+    project.inside("timeout", "300", "sh", "-c", listens)
     project.set(port=8124)
     said = project.fails()
     assert "Something else listens on port 8124 already" in said
