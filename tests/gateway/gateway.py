@@ -139,7 +139,7 @@ class Running:
             content=content,
             headers=self.headers,
             verify=self.verify,
-            timeout=120,
+            timeout=300,
         )
 
     def events(self, servers: Sequence[StandIn]) -> list[str]:

@@ -374,6 +374,7 @@ def test_websockets_pass_and_outlive_a_change_of_the_list(
     with websocket(running) as first, websocket(running) as second:
         servers[0].tell(health=503)  # nothing new goes there
         running.wait_for("server-1")
+        time.sleep(1)  # whoever cuts them off does so by then
         for client in (first, second):
             client.sendall(b"a frame")
             assert client.recv(100) == b"a frame"
@@ -412,6 +413,7 @@ def test_what_runs_goes_on_when_the_list_changes(running: Running, servers: list
     answers = [post_beside(running, servers) for _ in range(2)]
     servers[0].tell(seconds=1000, health=503)
     running.wait_for("server-1")
+    time.sleep(2)  # whoever cuts it off does so by then
     for server in servers:
         server.tell()
     assert [answer.result(60) for answer in answers] == [200, 200]
@@ -535,6 +537,7 @@ def test_what_runs_ends_before_nginx_does(running: Running, servers: list[StandI
         return False
 
     wait(lambda: not listens(), 60)
+    time.sleep(1)  # it would have ended
     assert running.nginx.poll() is None
     for server in servers:
         server.tell()
