@@ -49,12 +49,20 @@ def test_the_innermost_speaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.02)
+
+    def said(name: str) -> str:
+        """What comes from now on, until it names this one."""
+        capsys.readouterr()
+        text, end = "", time.monotonic() + 30
+        while name not in text and time.monotonic() < end:
+            time.sleep(0.2)
+            text += capsys.readouterr().err
+        return text
+
     with progress.progress("outer", lambda: 1):
         with progress.progress("inner", lambda: 2):
-            time.sleep(0.2)
-        within = capsys.readouterr().err
-        time.sleep(0.2)
-        after = capsys.readouterr().err
+            within = said("inner")
+        after = said("outer")
     assert "inner" in within and "outer" not in within
     assert "outer" in after and "inner" not in after
 
