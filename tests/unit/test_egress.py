@@ -94,13 +94,16 @@ def test_it_is_open_meanwhile_and_then_closed(way: Egress, incus: Incus) -> None
     wait_until(lambda: not way.is_used())
 
 
-def test_two_who_fetch_open_it_once_and_the_last_one_closes(way: Egress, incus: Incus) -> None:
+def test_two_who_fetch_open_it_once_and_the_last_one_closes(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = Egress(way.connection, "net-a")
     with way.open():
         with other.open():
             pass
         time.sleep(0.4)  # longer than it lingers
         assert incus.done == [OPEN]
+        monkeypatch.setattr(egress, "_LINGER", 2)
     with other.open():  # the next step, at once
         assert incus.done == [OPEN]
     wait_until(lambda: len(incus.done) == 3)
