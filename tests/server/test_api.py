@@ -41,7 +41,7 @@ def test_a_recording_comes_back_as_its_words(server: Running, recording: object)
 
 
 def test_health_needs_no_key_and_says_what_runs(server: Running) -> None:
-    answer = httpx.get(f"{server.url}/health").json()
+    answer = httpx.get(f"{server.url}/health", timeout=60).json()
     assert answer.pop("version")
     assert answer == {
         "status": "ok",
@@ -240,10 +240,10 @@ def test_a_wrong_request(
 def test_a_body_that_is_no_form(server: Running) -> None:
     url = f"{server.url}/v1/audio/transcriptions"
     body = {"model": NAME}
-    assert error(httpx.post(url, json=body, headers=server.headers)) == (400, None)
-    assert error(httpx.post(url, data=body, headers=server.headers)) == (400, None)
+    assert error(httpx.post(url, json=body, headers=server.headers, timeout=60)) == (400, None)
+    assert error(httpx.post(url, data=body, headers=server.headers, timeout=60)) == (400, None)
     headers = {**server.headers, "Content-Type": "multipart/form-data"}
-    assert error(httpx.post(url, content=b"x", headers=headers)) == (400, None)
+    assert error(httpx.post(url, content=b"x", headers=headers, timeout=60)) == (400, None)
 
 
 def test_paths_and_methods(server: Running) -> None:
@@ -260,12 +260,13 @@ def test_paths_and_methods(server: Running) -> None:
 def test_without_the_key(server: Running, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
     for path in ("/v1/models", "/v1/nothing", "/v1/audio/transcriptions"):
-        answer = httpx.get(server.url + path, headers=headers)
+        answer = httpx.get(server.url + path, headers=headers, timeout=60)
         assert error(answer) == (401, None)
         assert answer.headers["www-authenticate"] == "Bearer"
     files = {"file": SPEECH.read_bytes()}
     url = f"{server.url}/v1/audio/transcriptions"
-    assert error(httpx.post(url, headers=headers, data={"model": NAME}, files=files)) == (401, None)
+    answer = httpx.post(url, headers=headers, data={"model": NAME}, files=files, timeout=60)
+    assert error(answer) == (401, None)
 
 
 def test_too_large(server: Running) -> None:
@@ -281,6 +282,7 @@ def test_too_large(server: Running) -> None:
         f"{server.url}/v1/audio/transcriptions",
         headers={**server.headers, "Content-Type": "multipart/form-data; boundary=b"},
         content=endless(),
+        timeout=60,
     )
     assert error(answer) == (413, "file")
 
