@@ -13,8 +13,9 @@ from agent.machine import Machine, say
 
 #: Seconds between two lines; what takes less has none.
 EVERY = 15.0
-#: The innermost speaks: it knows best.
+#: The innermost speaks: it knows best. With the lock no other line comes in between.
 _running: list[object] = []
+_lock = threading.Lock()
 
 
 def amount(size: float) -> str:
@@ -50,17 +51,20 @@ def progress(what: str, came: Callable[[], int], total: int = 0) -> Iterator[Non
         before, moment = came(), time.monotonic()
         while not done.wait(EVERY):
             now, later = came(), time.monotonic()
-            if _running[-1:] == [me]:
-                say(line(what, now, total, (now - before) / (later - moment)))
+            with _lock:
+                if _running[-1:] == [me]:
+                    say(line(what, now, total, (now - before) / (later - moment)))
             before, moment = now, later
 
-    _running.append(me)
+    with _lock:
+        _running.append(me)
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
         done.set()
-        _running.remove(me)
+        with _lock:
+            _running.remove(me)
 
 
 def for_this_machine(sizes: Mapping[str, int]) -> int:

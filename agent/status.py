@@ -34,6 +34,7 @@ _SHOWN = 300
 
 def status(machine: Machine) -> dict[str, Any]:
     """Every service that was applied here, by its step; what it runs on where it has proven it."""
+    systemd.sync_journal(machine)
     services = {step: _service(machine, each) for step, each in recorded(machine, Service).items()}
     for step, kind in recorded(machine, Transcription).items():
         role = step.partition("/")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,8 @@ from agent.machine import Machine, StepError, poll
 UNITS = "/etc/systemd/system"
 #: Seconds that systemctl and journalctl may take where they start and stop nothing.
 _DEADLINE = 30
+#: Seconds that journald may take to write down what it has received.
+_SYNC_DEADLINE = 10
 #: Seconds that a check waits in all for a machine that boots, and for units that start.
 _SETTLE_DEADLINE = 8
 #: Seconds until a unit has stopped: more than its TimeoutStopSec.
@@ -93,8 +96,15 @@ def _boots(machine: Machine) -> bool:
     return said in ("initializing", "starting")
 
 
+def sync_journal(machine: Machine) -> None:
+    """Have all in the journal that was said until now; what cannot be had is done without."""
+    with contextlib.suppress(StepError):
+        machine.run(["journalctl", "--sync"], check=False, deadline=_SYNC_DEADLINE)
+
+
 def journal(machine: Machine, unit: str, lines: int = 15) -> str:
     """The last lines that a unit's last start wrote."""
+    sync_journal(machine)
     words = ["journalctl", "--no-pager", "-o", "cat", "-n", str(lines)]
     invocation = show(machine, unit).get("InvocationID", "")
     said = ""

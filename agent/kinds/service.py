@@ -230,7 +230,7 @@ class Service(Kind):
             systemd.start(machine, self.unit_name, deadline)
         except (StepError, OSError) as error:
             return str(error)
-        return self.wait(machine, end - time.monotonic())
+        return self.wait(machine, deadline, end)
 
     def _disproved(self, machine: Machine, step: str) -> StepError | None:
         """Why it does not transcribe as it should; None where it does, or nothing is to be."""
@@ -241,10 +241,13 @@ class Service(Kind):
             return error
         return None
 
-    def wait(self, machine: Machine, deadline: float) -> str | None:
-        """None once the service works, else what is wrong, after ``deadline`` s or finally."""
+    def wait(self, machine: Machine, deadline: float, end: float = 0) -> str | None:
+        """None once the service works, else what is wrong, after ``deadline`` s or finally.
+
+        ``end``: when these are over, where they began earlier.
+        """
         failure: list[str] = []
-        end = time.monotonic() + deadline
+        end = end or time.monotonic() + deadline
 
         def ended() -> bool:
             try:
@@ -260,7 +263,7 @@ class Service(Kind):
             failure[:] = [f"it is {state.get('ActiveState', 'not there')}{again}"]
             return state.get("ActiveState") in ("failed", "inactive") or restarts >= _RESTARTS
 
-        if not poll(ended, deadline, 0.2):
+        if not poll(ended, end - time.monotonic(), 0.2):
             return f"it did not answer as it should within {deadline:.0f} s"
         return failure[0] if failure else None
 

@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,34 +50,63 @@ def test_the_innermost_speaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.02)
+
+    def said(name: str) -> str:
+        """What comes from now on, until it names this one."""
+        capsys.readouterr()
+        text, end = "", time.monotonic() + 30
+        while name not in text and time.monotonic() < end:
+            time.sleep(0.2)
+            text += capsys.readouterr().err
+        return text
+
     with progress.progress("outer", lambda: 1):
         with progress.progress("inner", lambda: 2):
-            time.sleep(0.2)
-        within = capsys.readouterr().err
-        time.sleep(0.2)
-        after = capsys.readouterr().err
+            within = said("inner")
+        after = said("outer")
     assert "inner" in within and "outer" not in within
     assert "outer" in after and "inner" not in after
 
 
-def test_a_download_tells_how_far_it_is(
-    agent: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A stand-in for curl that writes half of 200 MB, waits, and writes the rest."""
+#: For a shell: until what has come was told.
+UNTIL_TOLD = "until [ -e {} ]; do sleep 0.1; done"
+
+
+@dataclass
+class Told:
+    """What is told of something long; ``place`` is there once half of it has come."""
+
+    place: Path
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+        if "(50 %)" in text:
+            self.place.touch()
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Told:
+    made = Told(tmp_path / "told")
     monkeypatch.setattr(progress, "EVERY", 0.05)
+    monkeypatch.setattr(progress, "say", made.say)
+    return made
+
+
+def test_a_download_tells_how_far_it_is(agent: Any, told: Told) -> None:
+    """A stand-in for curl that writes half of 200 MB, waits, and writes the rest."""
     agent.systemd.program(
         "curl",
         "#!/bin/sh\nfor last; do :; done\ncase $last in\n"
         "--head) printf 'Content-Length: 200000000\\r\\n';;\n"
         "*) while [ $1 != --output ]; do shift; done\n"
-        "   head -c 100000000 /dev/zero >$2; sync $2; sleep 0.5\n"
+        f"   head -c 100000000 /dev/zero >$2; sync $2; {UNTIL_TOLD.format(told.place)}\n"
         "   head -c 100000000 /dev/zero >>$2;;\n"
         "esac\n",
         ready=True,
     )
     Download("http://x/model.zst", "/var/cache/model.zst").do(agent.machine)
-    said = capsys.readouterr().err
-    assert "  … model.zst: 100 MB of 200 MB (50 %), " in said
+    assert any("  … model.zst: 100 MB of 200 MB (50 %), " in line for line in told.lines)
 
 
 def test_bytes_are_counted_from_the_start(agent: Any) -> None:
@@ -92,14 +122,14 @@ def test_bytes_are_counted_from_the_start(agent: Any) -> None:
 
 
 def test_packages_tell_the_time_that_is_left(
-    agent: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    agent: Any, told: Told, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of 200 MB half has come, and the rest takes a while."""
-    monkeypatch.setattr(progress, "EVERY", 0.05)
     table, place = agent.path("/proc/net/dev"), agent.path("/opt/incus-stt/tool")
     table.parent.mkdir(parents=True)
     table.write_text("\n\n  eth0: 1000 9 0 0\n")
-    come = Run(["sh", "-c", f"printf '\\n\\n  eth0: 100001000 9\\n' >{table}; sleep 0.5"])
+    until_told = UNTIL_TOLD.format(told.place)
+    come = Run(["sh", "-c", f"printf '\\n\\n  eth0: 100001000 9\\n' >{table}; {until_told}"])
     here = f"{sys.version_info[0]}.{sys.version_info[1]} {platform.machine()}"
     sizes = {here: 200_000_000, "2.7 vax": 1}
     make = Run(["mkdir", "-p", str(place)])
@@ -108,7 +138,8 @@ def test_packages_tell_the_time_that_is_left(
     )
     said = capsys.readouterr().err
     assert said.startswith("installing tool: packages of 200 MB\n")
-    assert re.search(r"… tool, received: 100 MB of 200 MB \(50 %\), .*/s, about \d+ s left", said)
+    half = r"… tool, received: 100 MB of 200 MB \(50 %\), .*/s, about \d+ s left"
+    assert re.search(half, "\n".join(told.lines))
     # Where the lock does not know this Python, it is as without.
     agent.apply(
         "stt/other",

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import types
 import typing
 import zipfile
@@ -265,14 +266,15 @@ def test_two_runs_of_a_step_follow_one_another(agent: Any) -> None:
 
 
 def test_what_a_run_that_was_killed_has_started_still_holds_its_lock(agent: Any) -> None:
-    machine = agent.machine
+    machine, ended = agent.machine, agent.path("/ended")
+    until_ended = f"echo >{agent.root}/started; until [ -e {ended} ]; do sleep 0.1; done"
     pid = os.fork()
     if pid == 0:
         with machine.lock("x"):
-            machine.run(["sh", "-c", f"echo >{agent.root}/started; sleep 1.5"])
+            machine.run(["sh", "-c", until_ended])
         os._exit(0)
     while not agent.path("/started").exists():
-        pass
+        time.sleep(0.01)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
     with (
@@ -280,6 +282,7 @@ def test_what_a_run_that_was_killed_has_started_still_holds_its_lock(agent: Any)
         agent.machine.lock("x", deadline=0.5),
     ):
         raise AssertionError("two at once")
+    ended.touch()
     with agent.machine.lock("x", deadline=60):
         pass
 

@@ -203,6 +203,20 @@ def test_a_change_that_does_not_work_is_taken_back(agent: Any, word: str, why: s
     assert agent.drift() == []
 
 
+def test_what_a_slow_start_takes_is_no_less_of_the_deadline_that_is_told(
+    agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = systemd.start
+
+    def slowly(machine: Machine, unit: str, deadline: float) -> None:
+        start(machine, unit, deadline)
+        time.sleep(0.7)
+
+    monkeypatch.setattr(systemd, "start", slowly)
+    with pytest.raises(StepError, match="it did not answer as it should within 1 s"):
+        agent.apply(STEP, agent.service("SICK", deadline=1))
+
+
 def test_a_first_one_that_does_not_work_is_taken_away(agent: Any) -> None:
     (agent.systemd.state / "journal").write_text("bind: Address already in use\n")
     with pytest.raises(StepError, match="it was removed again") as failed:
@@ -216,8 +230,20 @@ def test_the_journal_of_this_start_is_asked_for(agent: Any) -> None:
     with pytest.raises(StepError):
         agent.apply(STEP, agent.service("DIES"))
     asked = [line for line in agent.systemd.log() if line.startswith("journalctl")]
-    assert "_SYSTEMD_INVOCATION_ID=1" in asked[0] and "-n 15" in asked[0]
-    assert "-u engine.service" in asked[1]  # the first one said nothing
+    assert asked[0] == "journalctl --sync"
+    assert "_SYSTEMD_INVOCATION_ID=1" in asked[1] and "-n 15" in asked[1]
+    assert "-u engine.service" in asked[2]  # the one before said nothing
+
+
+def test_a_journal_that_cannot_be_written_out_is_read_as_it_is(
+    agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "_SYNC_DEADLINE", 0.2)
+    for sync in ("exit 1", "exec sleep 60"):
+        text = f'#!/bin/sh\n[ "$1" != --sync ] || {sync}\necho no such model\n'
+        agent.systemd.program("journalctl", text)
+        with pytest.raises(StepError, match="no such model"):
+            agent.apply(STEP, agent.service("DIES"))
 
 
 def test_a_new_port_is_tried_before_the_old_service_stops(agent: Any) -> None:

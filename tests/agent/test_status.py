@@ -24,7 +24,10 @@ def test_requests_for_work_and_the_last_error(agent: Any) -> None:
     agent.apply(STEP, agent.service("a"))
     (agent.systemd.state / "journal").write_text(JOURNAL)
     before = agent.tree()
+    agent.systemd.log()
     (found,) = status(agent.machine)["services"].values()
+    asked = [line for line in agent.systemd.log() if line.startswith("journalctl")]
+    assert asked[0] == "journalctl --sync" and asked.count(asked[0]) == 1 < len(asked)
     assert (found["unit"], found["state"], found["restarts"]) == ("engine.service", "active", 0)
     assert (found["requests"], found["failed"]) == (3, 2)
     assert found["last_error"] == "ERROR the second"

@@ -262,7 +262,7 @@ def test_a_stamp_that_is_a_link_makes_no_file(domain: Domain, tmp_path: Path) ->
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", ["lock", file_name("click-8.5.1")])
 def test_a_pipe_is_not_waited_for(domain: Domain, name: str) -> None:
     os.mkfifo(domain.shared / name)

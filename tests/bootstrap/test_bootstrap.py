@@ -5,10 +5,11 @@ import shutil
 import socket
 import subprocess
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.server.server import wait
 
 BOOTSTRAP = Path(__file__).resolve().parents[2] / "bootstrap"
 TOOLS = """sh awk cat cut chmod date df dirname env find flock grep head id kill ln ls mkdir mktemp
@@ -361,10 +362,8 @@ def test_installed_but_stopped_is_started_without_systemd(host: Host) -> None:
     done = host.run("incus.sh")
     assert done.returncode == 0, done.stderr
     assert host.read("cwd") == "/\n"  # not a directory that somebody may delete
-    assert (
-        "incusd --group incus-admin" in host.calls
-        and f"lxcfs {host.root}/var/lib/lxcfs" in host.calls
-    )
+    assert "incusd --group incus-admin" in host.calls
+    wait(lambda: f"lxcfs {host.root}/var/lib/lxcfs" in host.calls)  # beside
     assert "systemctl" not in host.calls
 
 
@@ -381,17 +380,15 @@ def test_the_mount_of_an_lxcfs_that_was_killed_is_replaced(host: Host) -> None:
     command = ["lxcfs", "--pidfile", str(host.root / "lxcfs.pid"), str(mount)]
     real = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(50):
-            if os.path.ismount(mount):
-                break
-            time.sleep(0.1)
+        wait(lambda: os.path.ismount(mount))
         real.kill()
         real.wait()
         with pytest.raises(OSError, match="not connected"):
             os.listdir(mount)
         done = host.run("incus.sh")
         assert done.returncode == 0, done.stderr
-        assert os.listdir(mount) == [] and f"lxcfs {mount}" in host.calls
+        assert os.listdir(mount) == []
+        wait(lambda: f"lxcfs {mount}" in host.calls)  # beside
         assert "removing the mount of an lxcfs that has ended" in done.stderr
     finally:
         real.kill()
@@ -568,12 +565,10 @@ def test_a_build_that_is_ended_leaves_nothing(host: Host) -> None:
         env=env,
         stderr=subprocess.DEVNULL,
     )
-    until = time.monotonic() + 20
-    while not (host.root / "building").exists() and time.monotonic() < until:
-        time.sleep(0.1)
+    wait((host.root / "building").exists)
     assert list((host.root / "run").glob("incus-stt-image.*"))
     running.terminate()
-    assert running.wait(10) == 143
+    assert running.wait(60) == 143
     assert not list((host.root / "run").glob("incus-stt-image.*"))
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,9 @@ class Running:
 
 
 @contextmanager
-def running(directory: Path, key: str = "", **changes: str) -> Iterator[Running]:
+def running(
+    directory: Path, key: str = "", command: Sequence[str] = COMMAND, **changes: str
+) -> Iterator[Running]:
     """Start a server, wait until it is healthy, and end it."""
     port = free_port()
     log_file = directory / f"server-{port}.log"
@@ -115,7 +117,7 @@ def running(directory: Path, key: str = "", **changes: str) -> Iterator[Running]
         changes["STT_API_KEY_FILE"] = str(file)
     environment = settings(STT_PORT=str(port), **changes)
     with log_file.open("wb") as log:
-        process = subprocess.Popen(COMMAND, env=environment, cwd=directory, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment, cwd=directory, stdout=log, stderr=log)
     server = Running(f"http://127.0.0.1:{port}", process, log_file, key)
     try:
         end = time.monotonic() + 60
@@ -123,7 +125,7 @@ def running(directory: Path, key: str = "", **changes: str) -> Iterator[Running]
             assert process.poll() is None, server.log
             assert time.monotonic() < end, server.log
             try:
-                if httpx.get(server.url + "/health").status_code == 200:
+                if httpx.get(server.url + "/health", timeout=60).status_code == 200:
                     break
             except httpx.TransportError:
                 time.sleep(0.05)
@@ -153,6 +155,7 @@ def served(app: Any) -> Iterator[Running]:
     thread.start()
     try:
         while not server.started:
+            assert thread.is_alive(), "it does not start"
             time.sleep(0.01)
         yield Running(f"http://127.0.0.1:{port}", This(), Path())  # type: ignore[arg-type]
     finally:

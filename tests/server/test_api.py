@@ -21,7 +21,8 @@ from openai import (
 )
 
 from tests.server import attacks
-from tests.server.server import KEY, NAME, RECORDINGS, SPEECH, Running, speech, wav
+from tests.server.gate import gated
+from tests.server.server import KEY, NAME, RECORDINGS, SPEECH, Running, speech, wait, wav
 
 WORDS = "one two three"
 
@@ -40,7 +41,7 @@ def test_a_recording_comes_back_as_its_words(server: Running, recording: object)
 
 
 def test_health_needs_no_key_and_says_what_runs(server: Running) -> None:
-    answer = httpx.get(f"{server.url}/health").json()
+    answer = httpx.get(f"{server.url}/health", timeout=60).json()
     assert answer.pop("version")
     assert answer == {
         "status": "ok",
@@ -239,10 +240,10 @@ def test_a_wrong_request(
 def test_a_body_that_is_no_form(server: Running) -> None:
     url = f"{server.url}/v1/audio/transcriptions"
     body = {"model": NAME}
-    assert error(httpx.post(url, json=body, headers=server.headers)) == (400, None)
-    assert error(httpx.post(url, data=body, headers=server.headers)) == (400, None)
+    assert error(httpx.post(url, json=body, headers=server.headers, timeout=60)) == (400, None)
+    assert error(httpx.post(url, data=body, headers=server.headers, timeout=60)) == (400, None)
     headers = {**server.headers, "Content-Type": "multipart/form-data"}
-    assert error(httpx.post(url, content=b"x", headers=headers)) == (400, None)
+    assert error(httpx.post(url, content=b"x", headers=headers, timeout=60)) == (400, None)
 
 
 def test_paths_and_methods(server: Running) -> None:
@@ -259,12 +260,13 @@ def test_paths_and_methods(server: Running) -> None:
 def test_without_the_key(server: Running, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
     for path in ("/v1/models", "/v1/nothing", "/v1/audio/transcriptions"):
-        answer = httpx.get(server.url + path, headers=headers)
+        answer = httpx.get(server.url + path, headers=headers, timeout=60)
         assert error(answer) == (401, None)
         assert answer.headers["www-authenticate"] == "Bearer"
     files = {"file": SPEECH.read_bytes()}
     url = f"{server.url}/v1/audio/transcriptions"
-    assert error(httpx.post(url, headers=headers, data={"model": NAME}, files=files)) == (401, None)
+    answer = httpx.post(url, headers=headers, data={"model": NAME}, files=files, timeout=60)
+    assert error(answer) == (401, None)
 
 
 def test_too_large(server: Running) -> None:
@@ -280,6 +282,7 @@ def test_too_large(server: Running) -> None:
         f"{server.url}/v1/audio/transcriptions",
         headers={**server.headers, "Content-Type": "multipart/form-data; boundary=b"},
         content=endless(),
+        timeout=60,
     )
     assert error(answer) == (413, "file")
 
@@ -298,41 +301,48 @@ def test_ten_at_once_are_all_right(server: Running) -> None:
 
 
 def test_health_answers_while_the_model_works(slow: Running) -> None:
-    turns: list[list[float]] = [[]]
-    start = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(slow.post) for _ in range(2)]
-        while not all(job.done() for job in jobs):
-            answer = slow.get("/health")
-            assert answer.status_code == 200
-            working = answer.json()["working"]
-            if turns[-1] and working < turns[-1][-1]:
-                turns.append([])  # the one before is done
-            turns[-1].append(working)
-            time.sleep(0.05)
-    assert 0.2 < max(map(max, turns)) < time.monotonic() - start
-    assert slow.get("/health").json()["working"] == 0
-    assert [job.result().status_code for job in jobs] == [200, 200]
-    # One that waits for a transcription comes after it, or once in it.
-    assert sum(len(set(turn)) > 2 for turn in turns) == 2, turns
-
-
-@pytest.mark.seldom
-def test_a_client_that_leaves_the_line_is_dropped(slow: Running) -> None:
-    left = slow.log.count("a client left")
-    done = slow.log.count(" s of audio in ")
-    # Four windows of 30 s, so that the turn is long on a fast machine too.
+    # Four windows of 30 s, so that it works for a while on a fast machine too.
     minutes = wav(np.tile(np.append(speech(), np.zeros(1600)), 84))
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(slow.post, minutes)
-        slow.wait_for_work()
-        with attacks.leaving(slow, SPEECH.read_bytes()):
-            time.sleep(0.3)
-        slow.wait_for_log("a client left", 10, left + 1)
+        job = pool.submit(slow.post, minutes)
+        wait(lambda: slow.get("/health").json()["working"] >= 0.3, 60)
+        assert not job.done()
+        assert job.result().status_code == 200
+    assert slow.get("/health").json()["working"] == 0
+
+
+def test_health_tells_since_when_it_works_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two, the second one's time begins where the first one is done."""
+    with ThreadPoolExecutor(2) as pool, gated(monkeypatch) as gate:
+
+        def working() -> float:
+            return float(gate.server.get("/health").json()["working"])
+
+        begun = time.monotonic()
+        jobs = [pool.submit(gate.post) for _ in range(2)]
+        for _ in jobs:
+            assert gate.begun.acquire(timeout=60)
+            wait(lambda: working() >= 0.3, 60)
+            assert working() < time.monotonic() - begun + 0.1  # it is rounded
+            begun = time.monotonic()
+            gate.let.release()
+        assert [job.result(60) for job in jobs] == [200, 200]
+        assert working() == 0
+
+
+def test_a_client_that_leaves_the_line_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("stt_server.service.log.info", lambda text, *_, **__: said.append(text))
+    with ThreadPoolExecutor(1) as pool, gated(monkeypatch) as gate:
+        first = pool.submit(gate.post)
+        assert gate.begun.acquire(timeout=60)
+        with attacks.leaving(gate.server, SPEECH.read_bytes()):
+            wait(lambda: gate.waiting == 1, 60)
+        wait(lambda: any("a client left" in text for text in said), 60)
         assert not first.done(), "it left after its turn"
-        assert first.result().status_code == 200
-    assert slow.post().status_code == 200
-    assert slow.log.count(" s of audio in ") - done == 2
+        gate.open()
+        assert (first.result(60), gate.post()) == (200, 200)
+    assert sum(" s of audio in " in text for text in said) == 2
 
 
 def test_a_client_that_leaves_frees_the_device(slow: Running) -> None:

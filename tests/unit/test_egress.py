@@ -94,13 +94,16 @@ def test_it_is_open_meanwhile_and_then_closed(way: Egress, incus: Incus) -> None
     wait_until(lambda: not way.is_used())
 
 
-def test_two_who_fetch_open_it_once_and_the_last_one_closes(way: Egress, incus: Incus) -> None:
+def test_two_who_fetch_open_it_once_and_the_last_one_closes(
+    way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = Egress(way.connection, "net-a")
     with way.open():
         with other.open():
             pass
         time.sleep(0.4)  # longer than it lingers
         assert incus.done == [OPEN]
+        monkeypatch.setattr(egress, "_LINGER", 2)
     with other.open():  # the next step, at once
         assert incus.done == [OPEN]
     wait_until(lambda: len(incus.done) == 3)
@@ -243,10 +246,10 @@ def test_a_command_s_status_is_passed_on(way: Egress, incus: Incus) -> None:
 def test_a_command_that_never_ends_is_killed_with_what_it_started(
     way: Egress, incus: Incus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(egress, "_FETCHING_DEADLINE", 1.0)
+    monkeypatch.setattr(egress, "_FETCHING_DEADLINE", 5.0)
     noted, begun = tmp_path / "processes", time.monotonic()
     inner = f"sleep 60 & echo $! >>{noted}; wait"
-    said = r"of the bridge net-a did not end in 1 s and was killed\. See what it waits for"
+    said = r"of the bridge net-a did not end in 5 s and was killed\. See what it waits for"
     with pytest.raises(HostError, match=said):
         run_open(way, f"(sh -c '{inner}'; true) & echo $! >>{noted}; wait")
     assert time.monotonic() - begun < 30

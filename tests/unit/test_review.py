@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.kinds.secret_files import SecretFiles
@@ -450,6 +450,7 @@ ATTACKS = st.one_of(
 
 
 @given(ATTACKS)
+@settings(deadline=None)
 def test_no_text_is_markup(text: str) -> None:
     """Between the tags there are only letters, digits and numbers of characters."""
     shown = code(text)
