@@ -12,10 +12,11 @@ pytestmark = pytest.mark.seldom
 #: More seconds than a service that is put back takes; far fewer than one has time to start.
 PUT_BACK = 60
 #: Takes a port as soon as the agent has begun to change something.
-SQUATTER = """import glob, http.server, time
+SQUATTER = """import glob, socket, time
 while not glob.glob("/var/lib/incus-stt/transactions/*/list.json"):
     time.sleep(0.01)
-http.server.test(port=8124)
+squatter = socket.create_server(("", 8124))
+time.sleep(600)
 """
 
 
