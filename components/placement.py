@@ -1,19 +1,21 @@
 """Where the machines of each domain are in a cluster of Incus: on one member, all of them.
 
-A bridge of Incus does not reach from one member to another, so the domain is what is placed. Once
-chosen, a member stays: `up` goes by what the state has noted.
+A bridge of Incus does not reach from one member to another, so the domain is what is placed; one
+that is on several members is so many domains here (``declaration.members``). Once chosen, a member
+stays: `up` goes by what the state has noted.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_interface
 from typing import Any
 
 from components.cards import cards_of
 from components.members import Placement
+from declaration.policy import within
 from declaration.problems import Problem, show, suggest
 from declaration.topology import DomainPlan
 from gpu.devices import select_cards
@@ -80,6 +82,8 @@ def place(
 
 def _where(plan: DomainPlan) -> str:
     """The place in the file that says where a domain is."""
+    if plan.domain.member and not plan.part_of:
+        return f"{plan.place}.member"
     for machine in plan.machines:
         if machine.machine.member:
             return f"{machine.place}.member"
@@ -172,14 +176,19 @@ def _new_networks(declaration: Declaration, live: Live, away: Member) -> list[Pr
 
 
 def _without_cluster(declaration: Declaration) -> list[Problem]:
+    topology = declaration.topology
+    named = {
+        f"{each.place}.member": each.domain.member for each in topology.domains if not each.part_of
+    }
+    named |= {f"{each.place}.member": each.machine.member for each in topology.machines}
     return [
         Problem(
-            f"{declaration.settings.infra}: {machine.place}.member",
-            f"{show(machine.machine.member)} is for a cluster of Incus, and this host is in none. "
+            f"{declaration.settings.infra}: {place}",
+            f"{show(member)} is for a cluster of Incus, and this host is in none. "
             "Remove it, or name a host of the cluster with stt:connection.",
         )
-        for machine in declaration.topology.machines
-        if machine.machine.member
+        for place, member in named.items()
+        if member
     ]
 
 
@@ -192,21 +201,26 @@ def _list(members: Mapping[str, Member]) -> str:
 
 def unreachable(declaration: Declaration, placement: Placement) -> list[Problem]:
     """Rules of ``policy:`` between domains on two members: no way leads from one to the other."""
-    domains = {plan.written: plan.name for plan in declaration.topology.domains}
     problems: list[Problem] = []
-    for index, flow in enumerate(declaration.topology.policy):
-        ends = [domains.get(name.partition("/")[0], "") for name in flow.names]
+    for flow in declaration.topology.policy:
+        ends = [_domain_of(each, declaration) for each in (flow.sources, flow.destinations)]
         source, destination = (placement.of(end) for end in ends)
         if source and destination and source != destination:
             problems.append(
                 Problem(
-                    f"{declaration.settings.infra}: policy.{index}",
+                    f"{declaration.settings.infra}: {flow.why.partition(':')[0]}",
                     f"{ends[0]} is on {source} and {ends[1]} on {destination}, and a bridge does "
                     "not reach from one member to another. Give both the same member, or have the "
                     "service published and name its address: see docs/scale.md.",
                 )
             )
     return problems
+
+
+def _domain_of(ends: Sequence[str], declaration: Declaration) -> str:
+    """The domain that an end of a rule is of; empty if it is of none."""
+    every = declaration.topology.domains
+    return next((each.name for each in every if within(ends, each)), "")
 
 
 def published_wrongly(declaration: Declaration, live: Live, placement: Placement) -> list[Problem]:

@@ -83,6 +83,7 @@ def _text(value: Any) -> Any:
     return value
 
 
+Member = Annotated[str, BeforeValidator(_text), AfterValidator(_member)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 
@@ -130,6 +131,21 @@ def _environments(names: list[str]) -> list[str]:
     return names
 
 
+def _members(members: dict[str, IPv4Address]) -> dict[str, IPv4Address]:
+    for name, address in members.items():
+        if name.startswith("@"):
+            raise ValueError(f"{show(name)} is a group. Name its members, each with its address")
+        if address.is_loopback or address.is_unspecified:
+            raise ValueError(
+                f"{address} of {name} is not where other members reach it. Use the address that "
+                "`incus cluster list` shows"
+            )
+        other = next(each for each, its in members.items() if its == address)
+        if other != name:
+            raise ValueError(f"{address} is the address of {other} and of {name}. Change one")
+    return members
+
+
 class Global(_Model):
     """Settings of all domains. ``environments`` are described in ``declaration.environment``."""
 
@@ -142,6 +158,11 @@ class Global(_Model):
     environments: Annotated[list[HostName], AfterValidator(_environments)] = Field(
         default=[], max_length=ENVIRONMENTS_MAX
     )
+    #: The members of an Incus cluster that one domain may be on, each with the address at which the
+    #: others reach it.
+    members: Annotated[
+        dict[Member, Annotated[IPv4Address, BeforeValidator(_text)]], AfterValidator(_members)
+    ] = {}
     #: Networks between hosts whose users are trusted with what crosses them unencrypted.
     trusted_networks: list[Annotated[IPv4Network, BeforeValidator(_text)]] = []
 
@@ -173,7 +194,7 @@ class Machine(_Model):
     profiles: list[str] = ["default"]
     roles: list[str] = []
     #: Where it is in an Incus cluster: a member, or ``@GROUP``.
-    member: Annotated[str, BeforeValidator(_text), AfterValidator(_member)] | None = None
+    member: Member | None = None
     ip: Annotated[IPv4Address, BeforeValidator(_text)] | None = None
     formerly: HostName | None = None
     #: The size of its root disk, as Incus writes it; empty: what the storage pool gives.
@@ -211,6 +232,8 @@ class Domain(_Model):
     #: The way out: for `up` only while it installs, always, or never.
     egress: Literal["install", "open", "closed"] = "install"
     subnet: Annotated[IPv4Network, BeforeValidator(_text)] | None = None
+    #: Where its machines are in an Incus cluster that name no member: a member, or ``@GROUP``.
+    member: Member | None = None
     profiles: dict[HostName, Profile] = {}
     machines: dict[HostName, Machine] = {}
     #: The name before a rename, so that what there is gets the new name.

@@ -37,8 +37,9 @@ def reach_problems(
     """
     there = listening(settings, topology, roles)
     problems: list[Problem] = []
-    for index, flow in enumerate(topology.policy):
-        problems += _of_rule(flow, f"{file}: policy.{index}.ports", topology, there)
+    for flow in topology.policy:
+        place = f"{file}: {flow.why.partition(':')[0]}.ports"
+        problems += _of_rule(flow, place, topology, there)
     for each in there.values():
         problems += _of_devices(each, topology, there, file)
     for asked in asked_services(settings, topology):

@@ -49,6 +49,16 @@ def _services(context: Context) -> list[SttService]:
     return [each for each in services if each.machine.domain == domain]
 
 
+def _behind(context: Context) -> list[SttService]:
+    """All STT services of this stack that it asks, or may: those published for it as well."""
+    declaration, settings = context.declaration, context.settings
+    return [
+        each
+        for each in (declaration.services if settings.enabled else ())
+        if context.machine in gateways_before(settings, declaration.topology, each.machine)
+    ]
+
+
 def _verification(context: Context) -> tuple[Step, Step, Transcription]:
     """The recording, and the transcription through the gateway as a step and as its spec."""
     settings = context.settings
@@ -103,11 +113,7 @@ def _servers_elsewhere(
     if settings.asks_key:
         header = SecretFiles([authorization(service.SERVERS_AUTHORIZATION)])
         key.append(Step(context.part(f"{service.NAME}/servers-key"), header))
-    behind = [
-        each.machine
-        for each in (context.declaration.services if settings.enabled else ())
-        if context.machine in gateways_before(settings, topology, each.machine)
-    ]
+    behind = [each.machine for each in _behind(context)]
     needs = [
         recording.name,
         context.part(f"{service.NAME}/packages"),
@@ -115,6 +121,7 @@ def _servers_elsewhere(
         # try the other's.
         *(machine.resource(f"{STT_ROLE}/verify") for machine in behind),
     ]
+    published = {each.url: each.to for each in topology.links}
     found: list[Step] = []
     for url in settings.gateway.servers:
         address, port = server_address(url)
@@ -125,6 +132,7 @@ def _servers_elsewhere(
             name="",
             header_file=service.SERVERS_AUTHORIZATION if key else "",
             elsewhere=True,
+            published_by=published.get(url, ""),
         )
         after = [each.name for each in key]
         after += [
@@ -147,7 +155,7 @@ def _outputs(context: Context) -> dict[str, Any]:
     settings = context.settings
     url = gateway_url(settings, context.machine)
     servers = gateway_servers(settings, context.declaration.topology, context.machine)
-    services = _services(context)
+    services = _behind(context)
     internal = settings.gateway.tls == "internal"
     authority = Result(context.part(f"{service.NAME}/authority"), "certificate")
     return {
