@@ -335,6 +335,21 @@ def test_servers_of_other_parts_are_the_gateway_s(infra: Infra) -> None:
     assert not again.changes(program) and not again.drift
 
 
+def test_a_server_on_another_member_is_tried_as_a_machine_of_the_stack(infra: Infra) -> None:
+    servers = {"servers": ["http://192.168.1.20:8000"]}
+    steps = run("cpu", CLUSTER, infra=infra(POOL), gateway=servers).steps
+    tried = {
+        name.rpartition("/")[2]: each.spec.get("published_by")
+        for name, each in steps.items()
+        if "/server-" in name
+    }
+    assert tried == {
+        "server-192.168.1.12-8000": "lab-2/far",
+        "server-192.168.1.12-8001": "lab-2/far-2",
+        "server-192.168.1.20-8000": None,
+    }
+
+
 def test_only_the_member_that_asks_is_let_in(infra: Infra) -> None:
     program = run("cpu", CLUSTER, infra=infra(POOL))
     assert let_in(program, "lab-2", "members-stt") == [
