@@ -18,6 +18,7 @@ from components.members import Placement
 from declaration.policy import within
 from declaration.problems import Problem, show, suggest
 from declaration.topology import DomainPlan
+from declaration.urls import is_loopback
 from gpu.devices import select_cards
 from host.cluster import member_of
 from host.read import Live, Member
@@ -223,10 +224,32 @@ def _domain_of(ends: Sequence[str], declaration: Declaration) -> str:
     return next((each.name for each in every if within(ends, each)), "")
 
 
-def published_wrongly(declaration: Declaration, live: Live, placement: Placement) -> list[Problem]:
-    """Ports that two machines of one host want, and servers that are the gateway or asked anyway.
+def _not_its_address(
+    declaration: Declaration, live: Live, addresses: Sequence[str]
+) -> list[Problem]:
+    """An address in ``global.members`` that its member does not have; ``addresses``: what it has.
 
-    The file was checked for them; the host tells which member each domain is on, and its addresses.
+    That is known of the member that answers only, and not through a remote. Incus accepts it, and
+    nobody would get there.
+    """
+    topology = declaration.topology
+    address = topology.members.get(live.answers)
+    if not topology.links or not addresses or address is None or str(address) in addresses:
+        return []
+    place = f"{declaration.settings.infra}: global.members.{live.answers}"
+    has = ", ".join(each for each in addresses if not is_loopback(each))
+    message = (
+        f"{address} is not an address of {live.answers}, and other members would ask there. It has "
+        f"{has}; incus cluster list shows the one for other members."
+    )
+    return [Problem(place, message)]
+
+
+def published_wrongly(declaration: Declaration, live: Live, placement: Placement) -> list[Problem]:
+    """What is published where it cannot be, and servers that are the gateway or asked anyway.
+
+    That is a port that two machines of one host want, or an address that a member does not have.
+    The file was checked; the host tells which member each domain is on, and its addresses.
     """
     settings, topology = declaration.settings, declaration.topology
     # Of a domain without a place, what is wrong is said already.
@@ -234,9 +257,10 @@ def published_wrongly(declaration: Declaration, live: Live, placement: Placement
         plan.name: placement.members.get(plan.name, f"@{plan.name}") if live.members else ""
         for plan in topology.domains
     }
-    every = (str(ip_interface(each).ip) for found in live.addresses.values() for each in found)
-    hosts = Hosts(of, {live.answers: list(every)})
+    every = [str(ip_interface(each).ip) for found in live.addresses.values() for each in found]
+    hosts = Hosts(of, {live.answers: every})
     return [
+        *_not_its_address(declaration, live, every),
         *port_conflicts(settings, topology, hosts, settings.infra),
         *server_problems(settings, topology, publishing(topology, hosts)),
     ]

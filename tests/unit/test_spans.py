@@ -139,6 +139,11 @@ def test_machines_on_another_member_are_a_part_of_the_domain(infra: Infra) -> No
     assert [str(each.address) for each in part.machines] == ["10.120.254.1", "10.120.254.99"]
 
 
+def test_a_subnet_in_the_file_is_that_of_the_domain_s_own_member(infra: Infra) -> None:
+    domains = planned(infra({"b": {"member": "node2"}}, {"subnet": "10.9.8.0/24"})).domains
+    assert [str(each.subnet) for each in domains] == ["10.9.8.0/24", "10.120.255.0/24"]
+
+
 def test_another_domain_or_member_changes_no_subnet(infra: Infra) -> None:
     machines = {"a": {"member": "node2"}}
     two = other({"a": {"member": "node2"}}, member="node1")
@@ -582,6 +587,20 @@ def test_links_that_cannot_be(
         assert links(file, **settings)
         return
     assert [each for each in refused(file, **settings) if each.startswith(why)]
+
+
+def test_an_address_that_its_member_does_not_have(infra: Infra) -> None:
+    """Where that is known: of the member that answers."""
+    own = {"lo": ["127.0.0.1/8"], "eth0": ["192.168.1.21/24"]}
+    live = replace(CLUSTER, addresses=own)
+    with pytest.raises(Exception, match="nothing on the host was touched") as caught:
+        run("cpu", live, infra=infra(POOL))
+    assert (
+        "global.members.node1: 192.168.1.11 is not an address of node1, and other members would "
+        "ask there. It has 192.168.1.21; incus cluster list shows"
+    ) in str(caught.value)
+    assert run("cpu", live, infra=infra(POOL, members={**MEMBERS, "node1": "192.168.1.21"}))
+    assert run("cpu", live, infra=infra({"a": {}})), "nobody asks there"
 
 
 def test_the_preview_says_how_the_parts_reach_each_other(infra: Infra) -> None:
