@@ -444,7 +444,15 @@ def key_of(program: Program) -> str:
             },
             [],
         ),
-        # Or else the first.
+        (
+            {
+                "webui": {"roles": WEBUI, "member": "node2"},
+                "a": {"roles": STT, "member": "node2"},
+                "b": {"roles": STT},
+            },
+            [],
+        ),
+        # Or else the first of the domain's own member.
         (
             {
                 "a": {"roles": STT, "member": "node2"},
