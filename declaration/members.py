@@ -8,13 +8,16 @@ project, a bridge and a subnet, and called by its domain and the place of its me
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from declaration.environment import Environment
-from declaration.infra import INTERFACE_NAME_MAX, TRUST_LEVELS, Domain, Infra, Machine
+from declaration.infra import INTERFACE_NAME_MAX, SUBNETS, TRUST_LEVELS, Domain, Infra, Machine
 from declaration.problems import Problem, show, suggest
+
+#: Subnets that the parts of a domain have of their own.
+PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -135,52 +138,81 @@ def _bad_name(
 
 def choose_subnets(
     infra: Infra,
-    parts: Iterable[Part],
+    parts: Sequence[Part],
     environment: Environment,
     shown: str,
     problems: list[Problem],
 ) -> dict[str, IPv4Network]:
     """The subnet of every domain and part, by its name; what is wrong goes to ``problems``.
 
-    Domains get the first ones of their zone that are free, in the file's order. Parts get the last
-    ones: another domain does not change them.
+    Domains get the first ones of their zone that are free, in the file's order. A part has one of
+    its own, whatever other parts there are (``_own_third``); the last one that is free, where that
+    is taken or there is none.
     """
-    every = list(parts)
-    used = {each.domain.subnet for each in every if each.domain.subnet}
-    found: dict[str, IPv4Network] = {}
-    for each in sorted(every, key=lambda each: each.number):
-        domain, place = each.domain, f"{shown}: domains.{each.of}"
-        subnet, third = domain.subnet, environment.subnets
-        if subnet is None:
-            order = reversed(third) if each.number else third
-            subnet = _next_subnet(infra, domain.trust_level, order, used, place, problems)
-        if subnet is not None:
-            used.add(subnet)
-            found[each.written] = subnet
+    used = {each.domain.subnet for each in parts if each.domain.subnet}
+    found = {each.written: each.domain.subnet for each in parts if each.domain.subnet}
+
+    def left(those: Iterable[Part], thirds: Callable[[Part], Iterable[int]]) -> list[Part]:
+        """Those that get none of their third numbers."""
+        without: list[Part] = []
+        for each in those:
+            every = _subnets(infra, each.domain.trust_level, thirds(each))
+            free = (one for one in every if not any(one.overlaps(other) for other in used))
+            subnet = each.domain.subnet or next(free, None)
+            if subnet is None:
+                without.append(each)
+            else:
+                used.add(subnet)
+                found[each.written] = subnet
+        return without
+
+    third = environment.subnets
+    last = [*reversed(third[:SUBNETS]), *reversed(third[SUBNETS:])]
+    without = left([each for each in parts if not each.number], lambda _: third)
+    others = left(
+        [each for each in parts if each.number], lambda each: _own_third(infra, each, third)
+    )
+    without += left(others, lambda _: last)
+    problems += [_no_subnet(infra, each, shown) for each in without]
     return found
 
 
-def _next_subnet(
-    infra: Infra,
-    level: str,
-    third: Iterable[int],
-    used: set[IPv4Network],
-    place: str,
-    problems: list[Problem],
-) -> IPv4Network | None:
-    """The first subnet of the level's zone that none before has and none has pinned."""
-    addressing = infra.global_.addressing
-    zone = addressing.zone_base + TRUST_LEVELS.index(level) * addressing.zone_step
-    if zone <= 255:
-        for index in third:
-            subnet = IPv4Network(f"{addressing.base_octet}.{zone}.{index}.0/24")
-            if not any(subnet.overlaps(other) for other in used):
-                return subnet
-    problems.append(
-        Problem(
-            place,
-            f"no subnet {addressing.base_octet}.{zone}.x.0/24 is free or exists for trust level "
-            f"{level}. Lower global.addressing.zone_base or zone_step, or give it a subnet.",
-        )
+def _own_third(infra: Infra, part: Part, third: Sequence[int]) -> list[int]:
+    """The third number that is a part's own, if there is one.
+
+    It follows from the part's number and the place of its domain among those of its trust level:
+    each has 8, from the end of the first 32 down. These are there with environments and without.
+    """
+    level = part.domain.trust_level
+    place = [name for name, each in infra.domains.items() if each.trust_level == level].index(
+        part.of
     )
-    return None
+    below = part.number + place * PARTS
+    return [third[SUBNETS - below]] if part.number <= PARTS and below <= SUBNETS else []
+
+
+def _subnets(infra: Infra, level: str, thirds: Iterable[int]) -> Iterator[IPv4Network]:
+    """The subnets of a trust level with these third numbers."""
+    zone = _zone(infra, level)
+    if zone <= 255:
+        for third in thirds:
+            yield IPv4Network(f"{infra.global_.addressing.base_octet}.{zone}.{third}.0/24")
+
+
+def _zone(infra: Infra, level: str) -> int:
+    """The second number of a trust level's subnets."""
+    addressing = infra.global_.addressing
+    return addressing.zone_base + TRUST_LEVELS.index(level) * addressing.zone_step
+
+
+def _no_subnet(infra: Infra, part: Part, shown: str) -> Problem:
+    """Nothing is left for a domain, or a part, which cannot name one."""
+    level, base = part.domain.trust_level, infra.global_.addressing.base_octet
+    who, instead = "", ", or give it a subnet"
+    if part.number:  # no key names it
+        who, instead = f" for its part {part.written}", ""
+    message = (
+        f"no subnet {base}.{_zone(infra, level)}.x.0/24{who} is free or exists for trust level "
+        f"{level}. Lower global.addressing.zone_base or zone_step{instead}."
+    )
+    return Problem(f"{shown}: domains.{part.of}", message)

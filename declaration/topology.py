@@ -248,7 +248,7 @@ def plan_topology(
         subnet, place = subnets.get(part.written), f"{shown}: domains.{part.of}"
         if subnet is None:
             continue
-        if wrong := _bad_subnet(subnet, part.domain, place):
+        if wrong := _bad_subnet(subnet, part, place):
             problems.append(wrong)
             continue
         domain = environment.at_home(part.domain, subnets.values())
@@ -273,7 +273,7 @@ def plan_topology(
     )
 
 
-def _bad_subnet(subnet: IPv4Network, domain: Domain, place: str) -> Problem | None:
+def _bad_subnet(subnet: IPv4Network, part: Part, place: str) -> Problem | None:
     """A subnet of another size, of the internet, or that the kernel has for something else."""
     if subnet.prefixlen != 24:
         message = f"{show(str(subnet))} is not a /24. Use a /24, such as 10.120.0.0/24."
@@ -281,13 +281,17 @@ def _bad_subnet(subnet: IPv4Network, domain: Domain, place: str) -> Problem | No
     if any(subnet.subnet_of(each) for each in PRIVATE):
         return None
     allowed = ", ".join(map(str, PRIVATE))
-    if domain.subnet:
+    if part.domain.subnet:
         message = f"{show(str(subnet))} is not private. Use a /24 of one of {allowed}."
         return Problem(f"{place}.subnet", message)
+    # No key names that of a part.
+    of, instead = f" of its part {part.written}", f": private is what is in one of {allowed}."
+    if not part.number:
+        of, instead = "", f", or give it a subnet: a /24 of one of {allowed}."
     return Problem(
         place,
-        f"its subnet {subnet}, which follows from global.addressing, is not private. Change "
-        f"base_octet, zone_base or zone_step, or give it a subnet: a /24 of one of {allowed}.",
+        f"its subnet {subnet}{of}, which follows from global.addressing, is not private. Change "
+        f"base_octet, zone_base or zone_step{instead}",
     )
 
 

@@ -123,8 +123,8 @@ def test_machines_on_another_member_are_a_part_of_the_domain(infra: Infra) -> No
         for name, each in parts.items()
     } == {
         "lab": ("node1", "10.120.0.0/24", ["a", "d", "d-2"]),
-        "lab-2": ("node2", "10.120.255.0/24", ["c"]),
-        "lab-3": ("node3", "10.120.254.0/24", ["b", "b-2"]),
+        "lab-2": ("node2", "10.120.30.0/24", ["c"]),
+        "lab-3": ("node3", "10.120.29.0/24", ["b", "b-2"]),
         "two": ("", "10.120.1.0/24", ["a"]),
     }
     assert list(parts) == ["lab", "lab-2", "lab-3", "two"]
@@ -136,24 +136,112 @@ def test_machines_on_another_member_are_a_part_of_the_domain(infra: Infra) -> No
     )
     assert list(part.profiles) == ["small"]
     assert part.machines[0].place == "domains.lab.machines.b"
-    assert [str(each.address) for each in part.machines] == ["10.120.254.1", "10.120.254.99"]
+    assert [str(each.address) for each in part.machines] == ["10.120.29.1", "10.120.29.99"]
 
 
 def test_a_subnet_in_the_file_is_that_of_the_domain_s_own_member(infra: Infra) -> None:
     domains = planned(infra({"b": {"member": "node2"}}, {"subnet": "10.9.8.0/24"})).domains
-    assert [str(each.subnet) for each in domains] == ["10.9.8.0/24", "10.120.255.0/24"]
+    assert [str(each.subnet) for each in domains] == ["10.9.8.0/24", "10.120.30.0/24"]
 
 
-def test_another_domain_or_member_changes_no_subnet(infra: Infra) -> None:
-    machines = {"a": {"member": "node2"}}
-    two = other({"a": {"member": "node2"}}, member="node1")
-    before = {
-        each.name: each.subnet for each in planned(infra(machines, more={"two": two})).domains
+#: A domain that is on two members too.
+TWO = {
+    "two": {
+        "trust_level": "semi-trusted",
+        "member": "node1",
+        "machines": {"a": {}, "b": {"member": "node2"}},
     }
-    machines |= {"b": {"member": "node3"}}
-    more = {"two": two, "three": other({"a": {}})}
-    after = {each.name: each.subnet for each in planned(infra(machines, more=more)).domains}
-    assert {name: after[name] for name in before} == before
+}
+GATE = {"roles": GATEWAY}
+
+
+def far(member: str) -> dict[str, Any]:
+    """An STT server on a member."""
+    return {"roles": STT, "member": member}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"x": far("node3")}, {"machines": {"y": far("node2")}}),
+        ({"x": far("node3")}, {"more": TWO}),
+        ({"x": far("node3")}, {"machines": {"x": far("node2")}}),
+        (
+            {"b": far("node2"), "c": far("node1")},
+            {
+                "domain": {"member": "node2"},
+                # c has left .2 by then, and is not removed yet.
+                "machines": {"b": {**far("node2"), "ip": "10.120.0.9"}},
+            },
+        ),
+        (
+            {"x": far("node3")},
+            {"members": {name: MEMBERS[name] for name in ("node1", "node3")}},
+        ),
+        ({"x": far("node3")}, {"environments": ["live", "staging"]}),
+    ],
+)
+def test_what_a_part_s_subnet_does_not_depend_on(infra: Infra, before: Any, after: Any) -> None:
+    """Another part, domain, member or environment, before or after it: each `up` is accepted."""
+    machines = {"g": GATE, **before}
+    later = {**after, "machines": {**machines, **after.get("machines", {})}}
+
+    def subnets(**keys: Any) -> dict[str, str]:
+        return {each.name: str(each.subnet) for each in planned(infra(**keys)).domains}
+
+    was, then = subnets(machines=machines), subnets(**later)
+    assert {name: then[name] for name in was if name in then} == {
+        name: subnet for name, subnet in was.items() if name in then
+    }
+    for one, two in ((({"machines": machines}), later), (later, {"machines": machines})):
+        first = run("cpu", CLUSTER, infra=infra(**one))
+        assert run("cpu", cluster_after(first), first, infra=infra(**two)).commands
+
+
+def test_a_part_whose_own_subnet_is_taken_gets_the_last_one_that_is_free(infra: Infra) -> None:
+    machines = {"a": {"member": "node2"}, "b": {"member": "node3"}}
+    pinned = {"p": other({}, subnet="10.120.30.0/24")}
+    found = {each.name: str(each.subnet) for each in planned(infra(machines, more=pinned)).domains}
+    # lab-3 keeps its own, although lab-2 comes before it.
+    assert (found["lab-2"], found["lab-3"]) == ("10.120.31.0/24", "10.120.29.0/24")
+    # The fifth domain of a level has none of its own, and neither has the ninth part.
+    before = {f"d{number}": other({}) for number in range(3)}
+    late = {"late": other({"a": {"member": "node2"}}, member="node1")}
+    found = {
+        each.name: str(each.subnet) for each in planned(infra({}, more={**before, **late})).domains
+    }
+    assert found["late-2"] == "10.120.31.0/24"
+    found = {
+        each.name: str(each.subnet)
+        for each in planned(infra({}, more={**dict(list(before.items())[:2]), **late})).domains
+    }
+    assert found["late-2"] == "10.120.6.0/24"
+    many = {f"m{number}": f"192.168.1.{number}" for number in range(1, 10)}
+    nine = {"a": {"member": "m9"}, "b": {"member": "m8"}}
+    file = infra(nine, {"member": "m1"}, members=many)
+    found = {each.name: str(each.subnet) for each in planned(file).domains}
+    assert (found["lab-8"], found["lab-9"]) == ("10.120.24.0/24", "10.120.31.0/24")
+    # Where the first 32 are full, further ones are there without environments only.
+    full = {f"d{number}": other({}) for number in range(31)}
+    [*_, last] = planned(infra(machines, more={})).domains
+    assert str(last.subnet) == "10.120.29.0/24"
+    found = {each.name: str(each.subnet) for each in planned(infra(machines, more=full)).domains}
+    assert (found["lab-2"], found["lab-3"]) == ("10.120.255.0/24", "10.120.254.0/24")
+    said = refused(infra(machines, more=full, environments=["live"]))
+    assert said[0] == (
+        "infra.yml: domains.lab: no subnet 10.120.x.0/24 for its part lab-2 is free or exists for "
+        "trust level semi-trusted. Lower global.addressing.zone_base or zone_step."
+    )
+
+
+def test_a_part_s_subnet_that_is_not_private(infra: Infra) -> None:
+    """Nothing names another: its domain's ``subnet`` is not its own."""
+    file = infra(POOL, {"subnet": "10.9.8.0/24"}, addressing={"base_octet": 11})
+    assert refused(file) == [
+        "infra.yml: domains.lab: its subnet 11.120.30.0/24 of its part lab-2, which follows from "
+        "global.addressing, is not private. Change base_octet, zone_base or zone_step: private is "
+        "what is in one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16."
+    ]
 
 
 def test_a_domain_whose_machines_are_all_where_it_is_has_no_parts(infra: Infra) -> None:
@@ -167,12 +255,12 @@ def test_a_part_in_another_environment(infra: Infra) -> None:
     file = infra(POOL, environments=["live", "staging"])
     assert [(each.name, each.bridge, str(each.subnet)) for each in planned(file).domains] == [
         ("lab", "net-lab", "10.120.0.0/24"),
-        ("lab-2", "net-lab-2", "10.120.31.0/24"),
+        ("lab-2", "net-lab-2", "10.120.30.0/24"),
     ]
     staging = planned(file, "staging").domains
     assert [(each.name, each.bridge, str(each.subnet)) for each in staging] == [
         ("lab-staging", "net1-lab", "10.120.32.0/24"),
-        ("lab-2-staging", "net1-lab-2", "10.120.63.0/24"),
+        ("lab-2-staging", "net1-lab-2", "10.120.62.0/24"),
     ]
     found = links(file, environment="staging")
     assert found[0][2] == "http://192.168.1.12:8100"
@@ -217,7 +305,7 @@ def test_a_renamed_domain_renames_its_parts(infra: Infra) -> None:
             {},
             {},
             ".machines.b.ip",
-            "10.120.0.4 is not allowed. Use one of 10.120.255.1 to 10.120.255.99.",
+            "10.120.0.4 is not allowed. Use one of 10.120.30.1 to 10.120.30.99.",
         ),
         (
             {"b": {"count": 2}, "b-2": {"member": "node2"}},
@@ -284,10 +372,10 @@ def test_rules_of_policy_are_about_each_part(infra: Infra) -> None:
     flows = planned(infra(POOL, policy=policy)).policy
     assert [(each.names, each.destinations, each.why) for each in flows] == [
         (("192.168.9.0/24", "lab"), ("10.120.0.0/24",), "policy.0"),
-        (("192.168.9.0/24", "lab-2"), ("10.120.255.0/24",), "policy.0"),
+        (("192.168.9.0/24", "lab-2"), ("10.120.30.0/24",), "policy.0"),
         (("lab-2/far", "192.168.1.5"), ("192.168.1.5/32",), "policy.1"),
     ]
-    assert flows[2].sources == ("10.120.255.1/32", "10.120.255.99/32")
+    assert flows[2].sources == ("10.120.30.1/32", "10.120.30.99/32")
 
 
 def test_a_rule_that_leads_to_a_part_on_another_member_is_refused(infra: Infra) -> None:
@@ -321,10 +409,10 @@ def test_a_domain_that_names_a_member_where_there_is_no_cluster(infra: Infra) ->
 def test_servers_of_other_parts_are_the_gateway_s(infra: Infra) -> None:
     program = run("cpu", CLUSTER, infra=infra(POOL))
     assert published(program, "lab-2/far") == {
-        "members-stt": ("tcp:192.168.1.12:8000", "tcp:10.120.255.1:8000")
+        "members-stt": ("tcp:192.168.1.12:8000", "tcp:10.120.30.1:8000")
     }
     assert published(program, "lab-2/far-2") == {
-        "members-stt": ("tcp:192.168.1.12:8001", "tcp:10.120.255.99:8000")
+        "members-stt": ("tcp:192.168.1.12:8001", "tcp:10.120.30.99:8000")
     }
     assert not published(program, "lab/stt") and not published(program, "lab/gateway")
     assert program.outputs["gateway_servers"] == {
@@ -358,8 +446,8 @@ def test_a_server_on_another_member_is_tried_as_a_machine_of_the_stack(infra: In
 def test_only_the_member_that_asks_is_let_in(infra: Infra) -> None:
     program = run("cpu", CLUSTER, infra=infra(POOL))
     assert let_in(program, "lab-2", "members-stt") == [
-        ("192.168.1.11/32", "10.120.255.1/32", "8000"),
-        ("192.168.1.11/32", "10.120.255.99/32", "8000"),
+        ("192.168.1.11/32", "10.120.30.1/32", "8000"),
+        ("192.168.1.11/32", "10.120.30.99/32", "8000"),
     ]
     allowed = program.outputs["allowed_traffic"]
     assert "lab/gateway (192.168.1.11) -> lab-2/far: tcp 8000" in allowed
@@ -496,7 +584,7 @@ def test_ollama_of_another_part_is_added(infra: Infra) -> None:
     variables = program.commands["lab/webui/open_webui/service"].spec["variables"]
     assert variables["OLLAMA_BASE_URLS"] == "http://10.120.0.2:11434;http://192.168.1.12:11434"
     assert let_in(program, "lab-2", "members-ollama") == [
-        ("192.168.1.11/32", "10.120.255.1/32", "11434")
+        ("192.168.1.11/32", "10.120.30.1/32", "11434")
     ]
     # What the operator names counts, "" too.
     for url in ("", "http://192.168.1.40:11434"):
