@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from declaration.gpu_devices import normalized
+from declaration.internet import is_on_internet
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.sizes import size_bytes
 from declaration.yaml_values import ShallowLoader
@@ -35,6 +36,9 @@ NAME_MAX = 63
 #: Machines of a domain get .1 to .99.
 LAST_MACHINE = 99
 ENVIRONMENTS_MAX = 256 // SUBNETS
+
+#: Addresses of this network, multicast, reserved, broadcast.
+_NO_HOST = tuple(map(IPv4Network, ("0.0.0.0/8", "224.0.0.0/3")))
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _MEMBER = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -135,10 +139,16 @@ def _members(members: dict[str, IPv4Address]) -> dict[str, IPv4Address]:
     for name, address in members.items():
         if name.startswith("@"):
             raise ValueError(f"{show(name)} is a group. Name its members, each with its address")
-        if address.is_loopback or address.is_unspecified:
+        if address.is_loopback or any(address in each for each in _NO_HOST):
             raise ValueError(
                 f"{address} of {name} is not where other members reach it. Use the address that "
                 "`incus cluster list` shows"
+            )
+        if is_on_internet(address, address):
+            raise ValueError(
+                f"{address} of {name} is on the internet, from where nobody is to reach what is "
+                "published for other members: Ollama has no key. Use the member's address in a "
+                "network of your own"
             )
         other = next(each for each, its in members.items() if its == address)
         if other != name:

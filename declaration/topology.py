@@ -257,6 +257,7 @@ def plan_topology(
         domains.append(DomainPlan(part.written, environment, subnet, domain, machines, part_of))
     _check_overlaps(domains, shown, problems)
     _check_members(domains, shown, problems)
+    problems += _members_within(infra, domains, shown)
     _check_gpus(infra, domains, shown, problems)
     policy = policy_flows(infra, domains, shown, problems)
     if problems:
@@ -482,6 +483,19 @@ def _check_members(domains: list[DomainPlan], shown: str, problems: list[Problem
                         "each in global.members: see docs/scale.md.",
                     )
                 )
+
+
+def _members_within(infra: Infra, domains: list[DomainPlan], shown: str) -> Iterator[Problem]:
+    """Addresses of members that are on a domain's bridge, whose machines would be let in as one."""
+    for name, address in infra.global_.members.items():
+        for domain in domains:
+            if address in domain.subnet:
+                message = (
+                    f"{address} is in the subnet {domain.subnet} of {domain.name}, and is not "
+                    f"where other members reach {name}. Use the address that `incus cluster list` "
+                    "shows."
+                )
+                yield Problem(f"{shown}: global.members.{name}", message)
 
 
 def _check_gpus(
