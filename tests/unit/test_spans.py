@@ -520,6 +520,32 @@ def test_open_webui_asks_a_gateway_of_another_part(infra: Infra) -> None:
     assert {asking for asking, _, _ in found} == {"lab/gateway"}
 
 
+def test_what_other_parts_transcribe_is_verified_as_ever(infra: Infra) -> None:
+    """The words that have to come back, and another model, are theirs."""
+    machines = {"gateway": GATE, "far": far("node2"), "webui": {"roles": WEBUI}}
+    program = run("cpu", CLUSTER, infra=infra(machines))
+    verify = program.steps["lab/gateway/stt_gateway/verify"]
+    assert verify.spec["words"] == "one two three"
+    through = program.steps["lab/webui/open_webui/verify"]
+    assert through.spec["environment"]["STT_WORDS"] == "one two three"
+    model = run("cpu", CLUSTER, infra=infra(machines), model="tiny.en")
+    for name in ("lab/gateway/stt_gateway/verify", "lab/webui/open_webui/verify"):
+        assert "lab-2/far/stt_server/verify" in program.commands[name].dependencies
+        assert name in model.changes(program)
+
+
+def test_a_member_that_does_not_answer_stops_no_verification_of_the_others(infra: Infra) -> None:
+    machines = {**POOL, "webui": {"roles": WEBUI, "member": "node3"}}
+    file = infra(machines)
+    first = run("cpu", CLUSTER, infra=file)
+    live = cluster_after(first)
+    members = {**live.members, "node2": replace(live.members["node2"], status="Offline")}
+    there = {place: found for place, found in live.machines.items() if place[0] != "lab-2"}
+    live = replace(live, members=members, machines=there)
+    changed = run("cpu", live, first, infra=file, check={"words": "one two"}).changes(first)
+    assert {"lab/gateway/stt_gateway/verify", "lab-3/webui/open_webui/verify"} <= set(changed)
+
+
 def key_of(program: Program) -> str:
     """The stack's key, as the steps name it."""
     secrets = program.commands["lab-2/far/stt_server/secrets"].spec["secrets"]
