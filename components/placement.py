@@ -17,7 +17,7 @@ from components.cards import cards_of
 from components.members import Placement
 from declaration.policy import within
 from declaration.problems import Problem, show, suggest
-from declaration.topology import DomainPlan
+from declaration.topology import DomainPlan, Topology
 from declaration.urls import is_loopback
 from gpu.devices import select_cards
 from host.cluster import member_of
@@ -201,21 +201,39 @@ def _list(members: Mapping[str, Member]) -> str:
 
 
 def unreachable(declaration: Declaration, placement: Placement) -> list[Problem]:
-    """Rules of ``policy:`` between domains on two members: no way leads from one to the other."""
-    problems: list[Problem] = []
-    for flow in declaration.topology.policy:
+    """Rules of ``policy:`` between domains on two members: no way leads from one to the other.
+
+    Where a domain has several parts, a rule is good that leads somewhere.
+    """
+    topology = declaration.topology
+    rules: dict[str, list[Problem | None]] = {}
+    for flow in topology.policy:
         ends = [_domain_of(each, declaration) for each in (flow.sources, flow.destinations)]
         source, destination = (placement.of(end) for end in ends)
+        rule = flow.why.partition(":")[0]
+        found: Problem | None = None
         if source and destination and source != destination:
-            problems.append(
-                Problem(
-                    f"{declaration.settings.infra}: {flow.why.partition(':')[0]}",
-                    f"{ends[0]} is on {source} and {ends[1]} on {destination}, and a bridge does "
-                    "not reach from one member to another. Give both the same member, or have the "
-                    "service published and name its address: see docs/scale.md.",
-                )
+            found = Problem(
+                f"{declaration.settings.infra}: {rule}",
+                f"{ends[0]} is on {source} and {ends[1]} on {destination}, and a bridge does "
+                f"not reach from one member to another. {_instead(topology, *ends)}",
             )
-    return problems
+        rules.setdefault(rule, []).append(found)
+    return [each for found in rules.values() if all(found) for each in found if each]
+
+
+def _instead(topology: Topology, source: str, destination: str) -> str:
+    """What to do where a rule leads from one member to another."""
+    parts = [each.name for each in topology.parts_of(source)]
+    if destination in parts:
+        return (
+            "What one part of a domain uses of another is published and let in without a rule: "
+            "remove it. For anything else name the address of a proxy device: see docs/scale.md."
+        )
+    same = "Give both the same member"
+    if any(len(topology.parts_of(end)) > 1 for end in (source, destination)):
+        same = "Name what is on the same member"
+    return f"{same}, or have the service published and name its address: see docs/scale.md."
 
 
 def _domain_of(ends: Sequence[str], declaration: Declaration) -> str:

@@ -43,10 +43,11 @@ class Flow:
 
 
 class End(NamedTuple):
-    """One end of a rule: how it is shown, and its addresses."""
+    """One end of a rule: how it is shown, its addresses, and its member as far as the file says."""
 
     name: str
     networks: Sequence[IPv4Network]
+    member: str = ""
 
 
 def within(ends: Sequence[str], domain: DomainPlan) -> bool:
@@ -78,15 +79,25 @@ def policy_flows(
                 )
             )
             continue
-        flows += [_flow(rule, *each, index) for each in product(source, destination)]
+        pairs = list(product(source, destination))
+        # A name is that of all parts: what leads from one member to another is not meant, unless
+        # there is nothing else. Then it is refused (components.placement).
+        pairs = [each for each in pairs if not _apart(*each)] or pairs
+        flows += [_flow(rule, *each, index) for each in pairs]
     return tuple(flows)
+
+
+def _apart(source: End, destination: End) -> bool:
+    """Whether two ends are known to be on two members of a cluster."""
+    return bool(source.member and destination.member) and source.member != destination.member
 
 
 def _ends(domains: Sequence[DomainPlan]) -> dict[str, list[End]]:
     """What each name stands for: that of a domain on several members for each of its parts."""
     ends: dict[str, list[End]] = {}
     for domain in domains:
-        own = End(domain.written, [IPv4Network(domain.subnet)])
+        member = "" if domain.member.startswith("@") else domain.member
+        own = End(domain.written, [IPv4Network(domain.subnet)], member)
         for name in dict.fromkeys((domain.whole, domain.written)):
             ends.setdefault(name, []).append(own)
         machines: dict[str, list[IPv4Network]] = {}
@@ -95,7 +106,7 @@ def _ends(domains: Sequence[DomainPlan]) -> dict[str, list[End]]:
             for name in dict.fromkeys((machine.name, machine.written)):
                 machines.setdefault(name, []).append(IPv4Network(machine.address))
         for name, addresses in machines.items():
-            end = End(f"{domain.written}/{name}", addresses)
+            end = End(f"{domain.written}/{name}", addresses, member)
             ends[f"{domain.whole}/{name}"] = ends[end.name] = [end]
     return ends
 

@@ -399,8 +399,43 @@ def test_a_rule_that_leads_to_a_part_on_another_member_is_refused(infra: Infra) 
     with pytest.raises(Exception, match="nothing on the host was touched") as caught:
         run("cpu", CLUSTER, infra=infra(POOL, more={"office": office}, policy=policy))
     said = str(caught.value)
-    assert "policy.2: office is on node1 and lab-2 on node2, and a bridge does not reach" in said
+    assert (
+        "policy.2: office is on node1 and lab-2 on node2, and a bridge does not reach from one "
+        "member to another. Name what is on the same member, or have the service published"
+    ) in said
     assert "policy.1" not in said and "policy.0" not in said
+
+
+def test_a_rule_for_a_domain_is_about_the_parts_that_it_can_lead_to(infra: Infra) -> None:
+    """It stays good where a machine of the domain goes to another member."""
+    policy = [
+        {"from": "office", "to": "lab", "ports": [8000]},
+        {"from": "lab", "to": "lab", "ports": [9]},
+        {"from": "any", "to": "lab", "ports": [9]},
+    ]
+    more = {
+        "office": other({"desk": {}}, trust_level="trusted", member="node1"),
+        # Where that comes to be, only the cluster tells.
+        "any": other({"desk": {}}, trust_level="trusted", member="@default"),
+    }
+    two = replace(CLUSTER, members={name: CLUSTER.members[name] for name in ("node1", "node2")})
+    program = run("cpu", two, infra=infra(POOL, more=more, policy=policy))
+    assert program.outputs["members"]["any/desk"] == "node2"
+    allowed = program.outputs["allowed_traffic"]
+    assert {each for each in allowed if each.startswith(("office", "any", "lab"))} >= {
+        "office -> lab: tcp 8000",
+        "lab -> lab: tcp 9",
+        "lab-2 -> lab-2: tcp 9",
+        "any -> lab-2: tcp 9",
+    }
+    assert not {"office -> lab-2: tcp 8000", "lab -> lab-2: tcp 9"} & set(allowed)
+    policy = [{"from": "lab/gateway", "to": "lab/far", "ports": [8000]}]
+    with pytest.raises(Exception, match="nothing on the host was touched") as caught:
+        run("cpu", CLUSTER, infra=infra(POOL, policy=policy))
+    assert (
+        "lab is on node1 and lab-2 on node2, and a bridge does not reach from one member to "
+        "another. What one part of a domain uses of another is published and let in without a rule"
+    ) in str(caught.value)
 
 
 def test_a_domain_that_names_a_member_where_there_is_no_cluster(infra: Infra) -> None:
