@@ -14,6 +14,7 @@ from declaration.environment import environment_of
 from declaration.infra import load_infra
 from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology
+from host.objects import MARK
 from roles import ROLES
 from stack.declare import declare
 from tests.unit.cluster import CLUSTER, cluster_after
@@ -447,6 +448,55 @@ def test_a_domain_that_names_a_member_where_there_is_no_cluster(infra: Infra) ->
     with pytest.raises(Exception, match="nothing on the host was touched") as caught:
         run("cpu", CLUSTER, infra=infra({"a": {}}, {"member": "attic"}))
     assert 'domains.lab.member: "attic" is not a member of the cluster.' in str(caught.value)
+
+
+@pytest.mark.parametrize("environment", ["", "staging"])
+def test_a_machine_that_leaves_lets_the_others_keep_their_addresses(
+    infra: Infra, environment: str
+) -> None:
+    """It is removed last, so what the message says has to work."""
+    keys: Any = {"environments": ["live", "staging"]} if environment else {}
+    lab = "lab-staging" if environment else "lab"
+    here = {"stt": {"roles": STT}, "more": {"roles": STT}, "gateway": GATE}
+    first = run("cpu", CLUSTER, infra=infra(here, **keys), environment=environment)
+    live = cluster_after(first)
+    gone = {**here, "stt": far("node2")}
+    with pytest.raises(Exception, match="nothing on the host was touched") as caught:
+        run("cpu", live, first, infra=infra(gone, **keys), environment=environment)
+    said = str(caught.value)
+    third = "32" if environment else "0"
+    part = "lab-2-staging" if environment else "lab-2"
+    assert (
+        f"domains.lab.machines.more: its address 10.120.{third}.1 is still that of stt, which this "
+        f"`make up` makes anew in {part} and removes here last. Let those that stay keep theirs, "
+        "with ip: 10.120.0.2 to more, 10.120.0.3 to gateway."
+    ) in said
+    ips = {"more": "10.120.0.2", "gateway": "10.120.0.3"}
+    kept = {name: {**each, "ip": ips[name]} if name in ips else each for name, each in gone.items()}
+    then = run("cpu", live, first, infra=infra(kept, **keys), environment=environment)
+    assert f"{lab}/gateway/instance" not in then.changes(first)
+    # One that is new there, or with a count, gets another.
+    for machines in (
+        {"new": {}, "stt": far("node2"), "more": {"roles": STT}, "gateway": GATE},
+        {"stt": far("node2"), "more": {"roles": STT, "count": 2}, "gateway": GATE},
+    ):
+        with pytest.raises(Exception, match="is still that of stt") as caught:
+            run("cpu", live, first, infra=infra(machines, **keys), environment=environment)
+        taking = next(iter({**machines} if "new" in machines else {"more": 0}))
+        assert f"Give {taking} another ip:." in str(caught.value)
+
+
+def test_a_part_s_subnet_that_somebody_else_has(infra: Infra) -> None:
+    """What is said to do can be done: a part has no ``subnet``."""
+    what = "It is that of the part lab-2: change global.addressing, or what has it there."
+    eth1 = replace(CLUSTER, addresses={"eth1": ["10.120.30.7/24"]})
+    ours = {"ipv4.address": "10.120.30.254/24", **MARK}
+    network = replace(CLUSTER, networks={**CLUSTER.networks, "net-old": ours})
+    for live in (eth1, network):
+        with pytest.raises(Exception, match="nothing on the host was touched") as caught:
+            run("cpu", live, infra=infra(POOL))
+        [said] = [each for each in str(caught.value).splitlines() if "its subnet" in each]
+        assert said.endswith(what)
 
 
 # What the parts ask each other
