@@ -15,6 +15,7 @@ from declaration.problems import Problem, show
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, Link, MachinePlan, Topology
 from declaration.urls import ollama_url
+from stack.asked import asked_services
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE, WEBUI_ROLE
 from stack.gateway import gateway_runs
 from stack.listening import ends, is_proxy, listens_inside
@@ -214,7 +215,29 @@ def span_problems(settings: Settings, topology: Topology, file: str) -> list[Pro
                 "stt:webui.stt_url."
             )
             problems.append(Problem("stt:gateway.tls", message))
+    problems += _on_bridges(settings, topology)
     return list(dict.fromkeys([*problems, *_asking_too(topology, file)]))
+
+
+def leave_out(setting: str, asking: str) -> str:
+    """What to do where a setting names a machine of another part."""
+    what = "Remove it there" if setting == _SERVERS else "Leave the setting out"
+    return f"{what}: {asking} gets the address at which its member publishes it."
+
+
+def _on_bridges(settings: Settings, topology: Topology) -> Iterator[Problem]:
+    """URLs with the address that a machine has on the bridge of another part."""
+    for asked in asked_services(settings, topology):
+        for asking in asked.by:
+            for part in topology.parts_of(asking.domain):
+                for machine in part.machines:
+                    if part.name != asking.domain and str(machine.address) == asked.host:
+                        message = (
+                            f"{show(asked.url)} is on the bridge of {machine.full_name}, which is "
+                            f"on another member than {asking.name}, and does not reach from one "
+                            f"member to another. {leave_out(asked.setting, asking.name)}"
+                        )
+                        yield Problem(asked.setting, message)
 
 
 def _asking_too(topology: Topology, file: str) -> Iterator[Problem]:

@@ -688,6 +688,46 @@ def test_who_asks_whom(infra: Infra, machines: Any, expected: Any) -> None:
     assert links(infra(machines)) == expected
 
 
+@pytest.mark.parametrize(
+    ("role", "setting", "instead"),
+    [
+        (STT, "stt_url", "Open WebUI has no STT service without it"),
+        (OLLAMA, "ollama_url", "Open WebUI has no Ollama without it"),
+    ],
+)
+def test_a_setting_that_keeps_a_link_from_being_made_has_an_effect(
+    infra: Infra, role: Any, setting: str, instead: str
+) -> None:
+    here = {"webui": {"roles": WEBUI}}
+    machines = {**here, "far": {"roles": role, "member": "node2"}}
+    log = "\n".join(run("cpu", CLUSTER, infra=infra(machines), webui={setting: ""}).log)
+    assert f"stt:webui.{setting}: has no effect" not in log
+    log = "\n".join(run("cpu", CLUSTER, infra=infra(here), webui={setting: ""}).log)
+    assert f"stt:webui.{setting}: has no effect: {instead}." in log
+
+
+def test_a_setting_that_names_a_machine_of_another_part(infra: Infra) -> None:
+    """By its name it is not found, and by its address on the bridge it is not reached."""
+    machines = {"gateway": GATE, "webui": {"roles": WEBUI}, "far": far("node2")}
+    program = run("cpu", CLUSTER, infra=infra(machines), webui={"stt_url": "http://far:8000/v1"})
+    [said] = [each for each in program.log if "cannot look it up" in each]
+    assert said.endswith(
+        "Leave the setting out: webui gets the address at which its member publishes it."
+    )
+    why = (
+        "is on the bridge of lab-2/far, which is on another member than {}, and does not reach "
+        "from one member to another. {}: {} gets the address at which its member publishes it."
+    )
+    url = "http://10.120.30.1:8000"
+    assert refused(infra(machines), webui={"stt_url": f"{url}/v1"}) == [
+        f'stt:webui.stt_url: "{url}/v1" {why.format("webui", "Leave the setting out", "webui")}'
+    ]
+    [said, _] = refused(infra(machines), gateway={"servers": [url]})  # it is asked already, too
+    assert said == (
+        f'stt:gateway.servers: "{url}" {why.format("gateway", "Remove it there", "gateway")}'
+    )
+
+
 def test_what_is_switched_off_is_not_published(infra: Infra) -> None:
     machines = {**POOL, "webui": {"roles": WEBUI, "member": "node3"}}
     assert links(infra(machines), enabled=False) == []
