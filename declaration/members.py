@@ -76,6 +76,8 @@ def _parts(
             continue
         part = f"{name}-{number}"
         problems += _bad_name(part, name, member, infra, environment, shown)
+        if part in infra.domains:
+            continue
         update = {
             "member": member,
             "machines": machines,

@@ -126,15 +126,16 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
         try:
             infra = load_infra(root / file, file)
             environment = environment_of(settings.environment if settings else "", infra, file)
-            topology = plan_topology(infra, roles, file, environment)
-            if settings and topology.with_role(WEBUI_ROLE):
+            planned = plan_topology(infra, roles, file, environment)
+            if settings and planned.with_role(WEBUI_ROLE):
                 settings = environment.publish(settings)
             if settings:
-                topology = linked(settings, topology)
-                problems += span_problems(settings, topology, file)
-                problems += device_name_problems(settings, topology, roles, file)
-                settings = with_urls(settings, topology)
-                topology = with_devices(settings, topology)
+                planned = linked(settings, planned, file)
+                problems += span_problems(settings, planned, file)
+                problems += device_name_problems(settings, planned, roles, file)
+                settings = with_urls(settings, planned)
+                planned = with_devices(settings, planned)
+            topology = planned
         except DeclarationError as error:
             problems += error.problems
     if settings and topology:

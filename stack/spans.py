@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from itertools import chain
 
-from declaration.problems import Problem, show
+from declaration.problems import DeclarationError, Problem, show
 from declaration.settings import Settings
 from declaration.topology import DomainPlan, Link, MachinePlan, Topology
 from declaration.urls import ollama_url
@@ -42,10 +42,16 @@ class _Use:
     role: str
 
 
-def linked(settings: Settings, topology: Topology) -> Topology:
-    """The topology with the links between the parts of its domains."""
+def linked(settings: Settings, topology: Topology, file: str) -> Topology:
+    """The topology with the links between the parts of its domains.
+
+    ``file`` is how messages call it.
+
+    Raises:
+        DeclarationError: a member has no port left at which a service could be published.
+    """
     uses = [use for parts in _spanning(topology) for use in _uses(settings, topology, parts)]
-    ports = _ports(settings, topology, uses)
+    ports = _ports(settings, topology, uses, file)
     members = {each.name: each.member for each in topology.domains}
 
     def address(machine: MachinePlan) -> IPv4Address:
@@ -105,12 +111,12 @@ def _port(settings: Settings, role: str) -> int:
 
 
 def _ports(
-    settings: Settings, topology: Topology, uses: Sequence[_Use]
+    settings: Settings, topology: Topology, uses: Sequence[_Use], file: str
 ) -> dict[tuple[str, str], int]:
     """The port of its member at which each service is published, by machine and role.
 
     It is the service's own, or the next one that nothing of the topology has there; after the last
-    port, those below.
+    port, those below. Machines that ``count`` adds come last: another count changes no other port.
     """
     wanted = {(each.to.full_name, each.role) for each in uses}
     taken: dict[str, set[int]] = {}
@@ -119,15 +125,25 @@ def _ports(
     found: dict[tuple[str, str], int] = {}
     for domain in topology.domains:
         there = taken[domain.member]
-        for machine in domain.machines:
+        for machine in sorted(domain.machines, key=lambda each: each.name != each.written):
             for role in DEVICES:
                 if (place := (machine.full_name, role)) in wanted:
                     first = min(domain.environment.port(_port(settings, role)), _LAST_PORT)
                     up, down = range(first, _LAST_PORT + 1), range(first - 1, 0, -1)
-                    port = next(each for each in chain(up, down) if each not in there)
+                    port = next((each for each in chain(up, down) if each not in there), None)
+                    if port is None:
+                        raise DeclarationError([_no_port(machine, domain, file)])
                     there.add(port)
                     found[place] = port
     return found
+
+
+def _no_port(machine: MachinePlan, domain: DomainPlan, file: str) -> Problem:
+    message = (
+        f"is asked from other members, and no port of {domain.member} is left: the proxy devices "
+        "of the topology have all. Let them listen on fewer ports."
+    )
+    return Problem(f"{file}: {machine.place}", message)
 
 
 def _published(settings: Settings, topology: Topology, domain: DomainPlan) -> Iterator[int]:

@@ -137,8 +137,9 @@ class Transcription(Kind):
         if self.published_by:
             return (
                 f"That is the address of its member, where {self.published_by} is published. Check "
-                "whether that machine runs, whether global.members has the right address, and "
-                "whether a firewall between the members stops the port."
+                "whether that machine runs, whether global.members has the right addresses, for "
+                "this member too the first one of its interface, and whether a firewall between "
+                "the members stops the port."
             )
         if self.elsewhere:
             return (

@@ -330,8 +330,8 @@ def test_parts_that_cannot_be(
     if domain.get("member", "") is None:  # nobody says where the domain is: as ever
         machines["a"]["member"] = "node1"
         place, why = ".machines.b.member", '"node2" is not where a is ("node1")'
-    found = refused(infra(machines, domain, more))
-    assert [each for each in found if each.startswith(f"infra.yml: domains.lab{place}: {why}")]
+    [said] = refused(infra(machines, domain, more))  # and nothing else
+    assert said.startswith(f"infra.yml: domains.lab{place}: {why}")
 
 
 def test_a_domain_s_name_leaves_room_for_its_part_s(infra: Infra) -> None:
@@ -753,6 +753,20 @@ def test_ollama_of_another_part_is_added(infra: Infra) -> None:
         assert links(infra(machines), webui={"ollama_url": url}) == []
 
 
+def test_another_count_changes_no_other_machine_s_port(infra: Infra) -> None:
+    def ports(count: int) -> dict[str, str]:
+        machines = {**POOL, "far": {**POOL["far"], "count": count}, "last": far("node2")}
+        return {to: url for _, to, url in links(infra(machines))}
+
+    before = ports(2)
+    assert before == {
+        "lab-2/far": "http://192.168.1.12:8000",
+        "lab-2/last": "http://192.168.1.12:8001",
+        "lab-2/far-2": "http://192.168.1.12:8002",
+    }
+    assert ports(3) == {**before, "lab-2/far-3": "http://192.168.1.12:8003"}
+
+
 def test_a_port_that_the_operator_publishes_is_not_taken(infra: Infra) -> None:
     """On the same member, in whatever domain."""
     device = {"type": "proxy", "listen": "tcp:0.0.0.0:8000", "connect": "tcp:127.0.0.1:1"}
@@ -799,52 +813,85 @@ def test_services_of_several_parts_that_nothing_makes_one(infra: Infra) -> None:
             {},
             {},
             {"host": "127.0.0.1"},
-            'stt:host: "127.0.0.1" is reached only inside lab-2/far, and lab/gateway asks from '
-            "another member. Use 0.0.0.0.",
+            [
+                *(
+                    f'stt:host: "127.0.0.1" is reached only inside lab-2/{name}, and lab/gateway '
+                    "asks from another member. Use 0.0.0.0."
+                    for name in ("far", "far-2")
+                ),
+                'stt:host: "127.0.0.1" is reached only inside stt, and the gateway asks from',
+            ],
         ),
         (
             {"webui": {"roles": WEBUI, "member": "node3"}},
             {},
             {"gateway": {"tls": "internal"}},
-            'stt:gateway.tls: is "internal", and Open WebUI on lab-3/webui asks from another '
-            "member, where it does not trust the gateway's certificate.",
+            [
+                'stt:gateway.tls: is "internal", and Open WebUI on lab-3/webui asks from another '
+                "member, where it does not trust the gateway's certificate.",
+            ],
         ),
         (
             {},
             {"more": {"two": other({"gateway": {"roles": GATEWAY}, "stt": {"roles": STT}})}},
             {},
-            "infra.yml: domains.two.machines.gateway.roles: stt_gateway is on two/gateway and on "
-            "lab/gateway, whose domain is on several members:",
+            [
+                "infra.yml: domains.two.machines.gateway.roles: stt_gateway is on two/gateway and "
+                "on lab/gateway, whose domain is on several members:",
+            ],
         ),
-        (
-            {"stt": {"roles": STT, "devices": {"members-stt": {"type": "none"}}}},
-            {},
-            {},
-            "",
-        ),
+        ({"stt": {"roles": STT, "devices": {"members-stt": {"type": "none"}}}}, {}, {}, []),
         (
             {"far": {**POOL["far"], "devices": {"members-stt": {"type": "none"}}}},
             {},
             {},
-            "infra.yml: domains.lab.machines.far.devices.members-stt: is the name of the device "
-            "that the program makes in far for other members (192.168.1.12:8000). Give your",
+            [
+                "infra.yml: domains.lab.machines.far.devices.members-stt: is the name of the "
+                f"device that the program makes in {name} for other members (192.168.1.12:{port})."
+                for name, port in (("far", 8000), ("far-2", 8001))
+            ],
         ),
         (
             {},
             {"ai_access": "exclusive", "ai_access_default": "two", "more": {"two": other({})}},
             {},
-            "infra.yml: global.ai_access: is exclusive, and lab is on several members, whose",
+            [
+                "infra.yml: global.ai_access: is exclusive, and lab is on several members, whose",
+                "infra.yml: global.ai_access: is exclusive, and no rule of policy lets a domain",
+            ],
+        ),
+        (
+            {
+                "z": {
+                    "member": "node2",
+                    "devices": {
+                        "all": {
+                            "type": "proxy",
+                            "listen": "tcp:192.168.1.12:1-65535",
+                            "connect": "tcp:127.0.0.1:1-65535",
+                        }
+                    },
+                }
+            },
+            {},
+            {},
+            [
+                "infra.yml: domains.lab.machines.far: is asked from other members, and no port of "
+                "node2 is left: the proxy devices of the topology have all.",
+            ],
         ),
     ],
 )
 def test_links_that_cannot_be(
-    infra: Infra, machines: Any, keys: Any, settings: Any, why: str
+    infra: Infra, machines: Any, keys: Any, settings: Any, why: list[str]
 ) -> None:
+    """What is said, and nothing else."""
     file = infra({**POOL, **machines}, **keys)
     if not why:
         assert links(file, **settings)
         return
-    assert [each for each in refused(file, **settings) if each.startswith(why)]
+    found = refused(file, **settings)
+    assert [each[: len(start)] for each, start in zip(found, why, strict=True)] == why
 
 
 def test_an_address_that_its_member_does_not_have(infra: Infra) -> None:
