@@ -857,7 +857,7 @@ def test_a_server_elsewhere_is_named_with_what_is_wrong(
     [
         (401, 0, "ai-2/stt refuses this stack's key at http://", "Run make up again"),
         (0, 7, "does not answer", "where ai-2/stt is published. Check whether that machine runs"),
-        (404, 0, "HTTP status 404", "global.members has the right address"),
+        (404, 0, "HTTP status 404", "global.members has the right addresses"),
     ],
 )
 def test_a_server_on_another_member_is_named_by_its_machine(

@@ -14,10 +14,13 @@ from declaration.environment import environment_of
 from declaration.infra import load_infra
 from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology
+from doctor.__main__ import findings
+from doctor.finding import Mark
 from host.objects import MARK
 from roles import ROLES
 from stack.declare import declare
 from tests.unit.cluster import CLUSTER, cluster_after
+from tests.unit.doctor_case import good_case
 from tests.unit.program import EMPTY_HOST, Program, run
 from tests.unit.values import CPU
 
@@ -497,6 +500,15 @@ def test_a_part_s_subnet_that_somebody_else_has(infra: Infra) -> None:
             run("cpu", live, infra=infra(POOL))
         [said] = [each for each in str(caught.value).splitlines() if "its subnet" in each]
         assert said.endswith(what)
+
+
+def test_what_doctor_says_of_a_part_s_subnet_that_is_taken(infra: Infra) -> None:
+    file = infra({"webui": {"roles": WEBUI}, "far": {"member": "node2"}})
+    declaration = declare({**CPU, "infra": file}, ROLES, Path("/"))
+    routes = [{"dst": "10.120.30.0/24", "dev": "tun0"}]
+    found = findings(good_case(declaration, routes=routes))
+    [said] = [each for each in found if each.subject == "subnet" and each.mark is Mark.BROKEN]
+    assert said.next == f"change global.addressing in {file}, or free that of the part lab-2"
 
 
 # What the parts ask each other
