@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
+from collections.abc import Mapping
+from ipaddress import IPv4Address, ip_interface
+from typing import Any
 
 from components.command import Host
 from declaration.problems import Problem, show
-from declaration.topology import DomainPlan
+from declaration.topology import DomainPlan, MachinePlan, Topology
 from host.objects import (
     ACL,
     INSTANCE,
@@ -38,7 +40,11 @@ def obstacles(declaration: Declaration, live: Live) -> list[Problem]:
             )
         )
     for plan in topology.domains:
-        problems += _taken(plan, live, settings.adopt)
+        problems += [
+            *_taken(plan, live, settings.adopt),
+            *_of_the_host(plan, live),
+            *_strangers(plan, live, topology),
+        ]
     return problems
 
 
@@ -77,15 +83,24 @@ def _taken(plan: DomainPlan, live: Live, adopt: bool) -> list[Problem]:
             ours = config.get(mark) == value
             former = name.removeprefix(plan.bridge.removesuffix(plan.written))
             renamed = " If this domain got a new name, say so with "
-            renamed = f"{renamed}formerly: {former}." if ours and former != name else ""
+            told = ours and former != name and not plan.part_of
+            renamed = f"{renamed}formerly: {former}." if told else ""
             problems.append(
                 Problem(
                     plan.place,
-                    f"its subnet {plan.subnet} is taken by the network {name} ({address}). Give "
-                    f"the domain another one with subnet:, or change global.addressing.{renamed}",
+                    f"its subnet {plan.subnet} is taken by the network {name} ({address}). "
+                    f"{_other_subnet(plan)}{renamed}",
                 )
             )
-    return problems + _of_the_host(plan, live) + _strangers(plan, live)
+    return problems
+
+
+def _other_subnet(plan: DomainPlan) -> str:
+    """What to do where a subnet is somebody else's."""
+    if plan.part_of:  # no key names it
+        own = f"It is that of the part {plan.written}"
+        return f"{own}: change global.addressing, or what has it there."
+    return "Give the domain another one with subnet:, or change global.addressing."
 
 
 def _of_the_host(plan: DomainPlan, live: Live) -> list[Problem]:
@@ -105,8 +120,8 @@ def _of_the_host(plan: DomainPlan, live: Live) -> list[Problem]:
     return [
         Problem(
             plan.place,
-            f"its subnet {plan.subnet} is in use on the host's interface {name} ({address}). Give "
-            "the domain another one with subnet:, or change global.addressing.",
+            f"its subnet {plan.subnet} is in use on the host's interface {name} ({address}). "
+            f"{_other_subnet(plan)}",
         )
         for name, addresses in live.addresses.items()
         for address in addresses
@@ -114,25 +129,55 @@ def _of_the_host(plan: DomainPlan, live: Live) -> list[Problem]:
     ]
 
 
-def _strangers(plan: DomainPlan, live: Live) -> list[Problem]:
-    """Machines that are no longer declared and have an address that is needed."""
+def _strangers(plan: DomainPlan, live: Live, topology: Topology) -> list[Problem]:
+    """Machines that leave, or are no longer declared, and have an address that is needed."""
     known = {name for each in plan.machines for name in (each.name, each.machine.formerly)}
+    parts = [each for each in topology.parts_of(plan.name) if each is not plan]
+    moved = {each.name: part.name for part in parts for each in part.machines}
     problems: list[Problem] = []
     for (kind, project, name), found in live.objects.items():
         if kind != "instance" or project != plan.name or name in known:
             continue
-        address = found.get("devices", {}).get("eth0", {}).get("ipv4.address")
-        problems += [
-            Problem(
-                machine.place,
+        address = _address(found)
+        for machine in plan.machines:
+            if str(machine.address) != address:
+                continue
+            message = (
                 f"its address {address} is that of {name}, a machine that is no longer declared. "
                 f"If {machine.name} is its new name, say so with formerly: {name}. Otherwise let "
-                f"one `make up` remove {name} first, or give {machine.name} another ip:.",
+                f"one `make up` remove {name} first, or give {machine.name} another ip:."
             )
-            for machine in plan.machines
-            if str(machine.address) == address
-        ]
+            if name in moved:
+                message = (
+                    f"its address {address} is still that of {name}, which this `make up` makes "
+                    f"anew in {moved[name]} and removes here last. {_kept(plan, machine, live)}"
+                )
+            problems.append(Problem(machine.place, message))
     return problems
+
+
+def _kept(plan: DomainPlan, machine: MachinePlan, live: Live) -> str:
+    """How the machines that stay in a domain keep their addresses."""
+    # An ip: of a machine with count is about all of them.
+    ips = {
+        each.name: address
+        for each in plan.machines
+        if each.machine.count == 1
+        and (found := live.objects.get(("instance", plan.name, each.name)))
+        and (address := _address(found)) not in ("", str(each.address))
+    }
+    if machine.name not in ips:
+        return f"Give {machine.name} another ip:."
+    listed = ", ".join(
+        f"{plan.environment.as_written(IPv4Address(address))} to {name}"
+        for name, address in ips.items()
+    )
+    return f"Let those that stay keep theirs, with ip: {listed}."
+
+
+def _address(instance: Mapping[str, Any]) -> str:
+    """The address that Incus gives to an instance."""
+    return str(instance.get("devices", {}).get("eth0", {}).get("ipv4.address", ""))
 
 
 def other_owners(declaration: Declaration, host: Host) -> list[Problem]:

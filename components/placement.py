@@ -1,21 +1,24 @@
 """Where the machines of each domain are in a cluster of Incus: on one member, all of them.
 
-A bridge of Incus does not reach from one member to another, so the domain is what is placed. Once
-chosen, a member stays: `up` goes by what the state has noted.
+A bridge of Incus does not reach from one member to another, so the domain is what is placed; one
+that is on several members is so many domains here (``declaration.members``). Once chosen, a member
+stays: `up` goes by what the state has noted.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_interface
 from typing import Any
 
 from components.cards import cards_of
 from components.members import Placement
+from declaration.policy import within
 from declaration.problems import Problem, show, suggest
-from declaration.topology import DomainPlan
+from declaration.topology import DomainPlan, Topology
+from declaration.urls import is_loopback
 from gpu.devices import select_cards
 from host.cluster import member_of
 from host.read import Live, Member
@@ -80,6 +83,8 @@ def place(
 
 def _where(plan: DomainPlan) -> str:
     """The place in the file that says where a domain is."""
+    if plan.domain.member and not plan.part_of:
+        return f"{plan.place}.member"
     for machine in plan.machines:
         if machine.machine.member:
             return f"{machine.place}.member"
@@ -172,14 +177,19 @@ def _new_networks(declaration: Declaration, live: Live, away: Member) -> list[Pr
 
 
 def _without_cluster(declaration: Declaration) -> list[Problem]:
+    topology = declaration.topology
+    named = {
+        f"{each.place}.member": each.domain.member for each in topology.domains if not each.part_of
+    }
+    named |= {f"{each.place}.member": each.machine.member for each in topology.machines}
     return [
         Problem(
-            f"{declaration.settings.infra}: {machine.place}.member",
-            f"{show(machine.machine.member)} is for a cluster of Incus, and this host is in none. "
+            f"{declaration.settings.infra}: {place}",
+            f"{show(member)} is for a cluster of Incus, and this host is in none. "
             "Remove it, or name a host of the cluster with stt:connection.",
         )
-        for machine in declaration.topology.machines
-        if machine.machine.member
+        for place, member in named.items()
+        if member
     ]
 
 
@@ -191,28 +201,73 @@ def _list(members: Mapping[str, Member]) -> str:
 
 
 def unreachable(declaration: Declaration, placement: Placement) -> list[Problem]:
-    """Rules of ``policy:`` between domains on two members: no way leads from one to the other."""
-    domains = {plan.written: plan.name for plan in declaration.topology.domains}
-    problems: list[Problem] = []
-    for index, flow in enumerate(declaration.topology.policy):
-        ends = [domains.get(name.partition("/")[0], "") for name in flow.names]
+    """Rules of ``policy:`` between domains on two members: no way leads from one to the other.
+
+    Where a domain has several parts, a rule is good that leads somewhere.
+    """
+    topology = declaration.topology
+    rules: dict[str, list[Problem | None]] = {}
+    for flow in topology.policy:
+        ends = [_domain_of(each, declaration) for each in (flow.sources, flow.destinations)]
         source, destination = (placement.of(end) for end in ends)
+        rule = flow.why.partition(":")[0]
+        found: Problem | None = None
         if source and destination and source != destination:
-            problems.append(
-                Problem(
-                    f"{declaration.settings.infra}: policy.{index}",
-                    f"{ends[0]} is on {source} and {ends[1]} on {destination}, and a bridge does "
-                    "not reach from one member to another. Give both the same member, or have the "
-                    "service published and name its address: see docs/scale.md.",
-                )
+            found = Problem(
+                f"{declaration.settings.infra}: {rule}",
+                f"{ends[0]} is on {source} and {ends[1]} on {destination}, and a bridge does "
+                f"not reach from one member to another. {_instead(topology, *ends)}",
             )
-    return problems
+        rules.setdefault(rule, []).append(found)
+    return [each for found in rules.values() if all(found) for each in found if each]
+
+
+def _instead(topology: Topology, source: str, destination: str) -> str:
+    """What to do where a rule leads from one member to another."""
+    parts = [each.name for each in topology.parts_of(source)]
+    if destination in parts:
+        return (
+            "What one part of a domain uses of another is published and let in without a rule: "
+            "remove it. For anything else name the address of a proxy device: see docs/scale.md."
+        )
+    same = "Give both the same member"
+    if any(len(topology.parts_of(end)) > 1 for end in (source, destination)):
+        same = "Name what is on the same member"
+    return f"{same}, or have the service published and name its address: see docs/scale.md."
+
+
+def _domain_of(ends: Sequence[str], declaration: Declaration) -> str:
+    """The domain that an end of a rule is of; empty if it is of none."""
+    every = declaration.topology.domains
+    return next((each.name for each in every if within(ends, each)), "")
+
+
+def _not_its_address(
+    declaration: Declaration, live: Live, addresses: Sequence[str]
+) -> list[Problem]:
+    """An address in ``global.members`` that its member does not have; ``addresses``: what it has.
+
+    That is known of the member that answers only, and not through a remote. Incus accepts it, and
+    nobody would get there.
+    """
+    topology = declaration.topology
+    address = topology.members.get(live.answers)
+    if not topology.links or not addresses or address is None or str(address) in addresses:
+        return []
+    place = f"{declaration.settings.infra}: global.members.{live.answers}"
+    has = ", ".join(each for each in addresses if not is_loopback(each))
+    message = (
+        f"{address} is not an address of {live.answers}, and other members would ask there. It has "
+        f"{has}; incus cluster list shows the one for other members."
+    )
+    return [Problem(place, message)]
 
 
 def published_wrongly(declaration: Declaration, live: Live, placement: Placement) -> list[Problem]:
-    """Ports that two machines of one host want, and servers that are the gateway or asked anyway.
+    """What is published where it cannot be, and servers that are the gateway or asked anyway.
 
-    The file was checked for them; the host tells which member each domain is on, and its addresses.
+    That is a port that two machines of one host want, or an address that a member does not have.
+    The file was checked; the host tells which member each domain is on, and its addresses.
     """
     settings, topology = declaration.settings, declaration.topology
     # Of a domain without a place, what is wrong is said already.
@@ -220,9 +275,10 @@ def published_wrongly(declaration: Declaration, live: Live, placement: Placement
         plan.name: placement.members.get(plan.name, f"@{plan.name}") if live.members else ""
         for plan in topology.domains
     }
-    every = (str(ip_interface(each).ip) for found in live.addresses.values() for each in found)
-    hosts = Hosts(of, {live.answers: list(every)})
+    every = [str(ip_interface(each).ip) for found in live.addresses.values() for each in found]
+    hosts = Hosts(of, {live.answers: every})
     return [
+        *_not_its_address(declaration, live, every),
         *port_conflicts(settings, topology, hosts, settings.infra),
         *server_problems(settings, topology, publishing(topology, hosts)),
     ]

@@ -28,6 +28,7 @@ from stack.idle_settings import idle_settings
 from stack.outside_names import outside_names
 from stack.published import environment_conflicts
 from stack.replicas import separate_services
+from stack.spans import spans
 from stack.unencrypted import unencrypted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +120,8 @@ def main(start: Start) -> None:
         pulumi.log.warn(warning)
     for line in [*separate_services(settings, topology), *deployment.notes()]:
         pulumi.log.info(line)
+    for span in spans(topology, host.placement.members):
+        (pulumi.log.info if span.trusted else pulumi.log.warn)(span.text)
     for each in unencrypted(settings, topology):
         (pulumi.log.info if each.trusted else pulumi.log.warn)(str(each))
     if live:  # else nobody knows, and no report tells so

@@ -104,6 +104,10 @@ class Environment:
     def _moved(self, address: IPv4Address) -> IPv4Address:
         return address + (self._added << 8)
 
+    def as_written(self, address: IPv4Address) -> IPv4Address:
+        """An address of this environment, as the file has it."""
+        return self._away(-self.number)._moved(address)
+
     def _devices(
         self, devices: _Devices, place: str, problems: list[Problem]
     ) -> dict[str, Mapping[str, str]]:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from declaration.gpu_devices import normalized
+from declaration.internet import is_on_internet
 from declaration.problems import DeclarationError, Problem, from_pydantic, show
 from declaration.sizes import size_bytes
 from declaration.yaml_values import ShallowLoader
@@ -35,6 +36,9 @@ NAME_MAX = 63
 #: Machines of a domain get .1 to .99.
 LAST_MACHINE = 99
 ENVIRONMENTS_MAX = 256 // SUBNETS
+
+#: Addresses of this network, multicast, reserved, broadcast.
+_NO_HOST = tuple(map(IPv4Network, ("0.0.0.0/8", "224.0.0.0/3")))
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _MEMBER = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -83,6 +87,7 @@ def _text(value: Any) -> Any:
     return value
 
 
+Member = Annotated[str, BeforeValidator(_text), AfterValidator(_member)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 DomainName = Annotated[str, AfterValidator(_domain_name)]
 
@@ -130,6 +135,27 @@ def _environments(names: list[str]) -> list[str]:
     return names
 
 
+def _members(members: dict[str, IPv4Address]) -> dict[str, IPv4Address]:
+    for name, address in members.items():
+        if name.startswith("@"):
+            raise ValueError(f"{show(name)} is a group. Name its members, each with its address")
+        if address.is_loopback or any(address in each for each in _NO_HOST):
+            raise ValueError(
+                f"{address} of {name} is not where other members reach it. Use the address that "
+                "`incus cluster list` shows"
+            )
+        if is_on_internet(address, address):
+            raise ValueError(
+                f"{address} of {name} is on the internet, from where nobody is to reach what is "
+                "published for other members: Ollama has no key. Use the member's address in a "
+                "network of your own"
+            )
+        other = next(each for each, its in members.items() if its == address)
+        if other != name:
+            raise ValueError(f"{address} is the address of {other} and of {name}. Change one")
+    return members
+
+
 class Global(_Model):
     """Settings of all domains. ``environments`` are described in ``declaration.environment``."""
 
@@ -142,6 +168,11 @@ class Global(_Model):
     environments: Annotated[list[HostName], AfterValidator(_environments)] = Field(
         default=[], max_length=ENVIRONMENTS_MAX
     )
+    #: The members of an Incus cluster that one domain may be on, each with the address at which the
+    #: others reach it.
+    members: Annotated[
+        dict[Member, Annotated[IPv4Address, BeforeValidator(_text)]], AfterValidator(_members)
+    ] = {}
     #: Networks between hosts whose users are trusted with what crosses them unencrypted.
     trusted_networks: list[Annotated[IPv4Network, BeforeValidator(_text)]] = []
 
@@ -173,7 +204,7 @@ class Machine(_Model):
     profiles: list[str] = ["default"]
     roles: list[str] = []
     #: Where it is in an Incus cluster: a member, or ``@GROUP``.
-    member: Annotated[str, BeforeValidator(_text), AfterValidator(_member)] | None = None
+    member: Member | None = None
     ip: Annotated[IPv4Address, BeforeValidator(_text)] | None = None
     formerly: HostName | None = None
     #: The size of its root disk, as Incus writes it; empty: what the storage pool gives.
@@ -211,6 +242,8 @@ class Domain(_Model):
     #: The way out: for `up` only while it installs, always, or never.
     egress: Literal["install", "open", "closed"] = "install"
     subnet: Annotated[IPv4Network, BeforeValidator(_text)] | None = None
+    #: Where its machines are in an Incus cluster that name no member: a member, or ``@GROUP``.
+    member: Member | None = None
     profiles: dict[HostName, Profile] = {}
     machines: dict[HostName, Machine] = {}
     #: The name before a rename, so that what there is gets the new name.

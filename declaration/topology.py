@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
 from declaration.environment import Environment
 from declaration.gpu_devices import Vendor, device_problems, may_be_same, vendor_of
 from declaration.idmap import is_isolated
-from declaration.infra import LAST_MACHINE, NAME_MAX, TRUST_LEVELS, Domain, Infra, Machine, Profile
+from declaration.infra import LAST_MACHINE, NAME_MAX, Domain, Infra, Machine, Profile
+from declaration.members import Part, choose_subnets, split
 from declaration.memory import DEFAULT, LIMIT
 from declaration.policy import Flow, policy_flows
 from declaration.problems import DeclarationError, Problem, show, suggest
@@ -70,13 +71,17 @@ class MachinePlan:
 
 @dataclass(frozen=True)
 class DomainPlan:
-    """A domain with its subnet; ``written`` is its name in the file."""
+    """A domain with its subnet; ``written`` is its name in the file.
+
+    ``part_of`` is the name of its domain there, if it is a part of one (``declaration.members``).
+    """
 
     written: str
     environment: Environment
     subnet: IPv4Network
     domain: Domain
     machines: tuple[MachinePlan, ...]
+    part_of: str = ""
 
     @property
     def name(self) -> str:
@@ -84,9 +89,14 @@ class DomainPlan:
         return self.environment.domain(self.written)
 
     @property
+    def whole(self) -> str:
+        """The name of its domain in the file, which its parts have in common."""
+        return self.part_of or self.written
+
+    @property
     def place(self) -> str:
         """Where the file has it."""
-        return f"domains.{self.written}"
+        return f"domains.{self.whole}"
 
     @property
     def former(self) -> str:
@@ -106,7 +116,8 @@ class DomainPlan:
     @property
     def member(self) -> str:
         """Where its machines are in an Incus cluster, as the file says: a name, @GROUP, or ""."""
-        return next((each.machine.member for each in self.machines if each.machine.member), "")
+        named = (each.machine.member for each in self.machines if each.machine.member)
+        return self.domain.member or next(named, "")
 
     @property
     def way_out(self) -> str:
@@ -130,8 +141,31 @@ class DomainPlan:
 
 
 @dataclass(frozen=True)
+class Link:
+    """How machines of one part of a domain reach a service of another part.
+
+    The machine ``to`` has the proxy device ``device``, which listens at its member's ``address``,
+    on ``port``. The machine ``asking``, whose own member has the address ``source``, asks there by
+    ``url``, as if ``setting`` had it. Machines are full names.
+    """
+
+    setting: str
+    url: str
+    asking: str
+    source: IPv4Address
+    to: str
+    device: str
+    address: IPv4Address
+    port: int
+
+
+@dataclass(frozen=True)
 class Topology:
-    """All domains, with every address known."""
+    """All domains, with every address known.
+
+    ``members`` are the addresses of ``global.members``; ``links`` are those between the parts of
+    domains (``stack.spans``).
+    """
 
     domains: tuple[DomainPlan, ...]
     gpu_policy: Literal["exclusive", "shared"] = "exclusive"
@@ -139,6 +173,8 @@ class Topology:
     ai_access: Literal["open", "exclusive"] = "open"
     ai_access_default: str = ""
     trusted_networks: tuple[IPv4Network, ...] = ()
+    members: Mapping[str, IPv4Address] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
 
     @property
     def machines(self) -> Iterator[MachinePlan]:
@@ -157,6 +193,11 @@ class Topology:
         """The machine itself where it has a role, else the first of its domain that has it."""
         having = self.with_role(role, machine.domain)
         return machine if machine in having else next(iter(having), None)
+
+    def parts_of(self, domain: str) -> list[DomainPlan]:
+        """A domain of the file with all its parts, by the name of any of them."""
+        [whole] = [each.whole for each in self.domains if each.name == domain]
+        return [each for each in self.domains if each.whole == whole]
 
     def former_name(self, resource: str) -> str:
         """A resource's name before a rename (``formerly:``); the same if there was none."""
@@ -197,31 +238,26 @@ def plan_topology(
     problems: list[Problem] = []
     domains: list[DomainPlan] = []
     infra = environment.apply(infra, shown)
-    used = {domain.subnet for domain in infra.domains.values() if domain.subnet}
-    subnets: dict[str, IPv4Network] = {}
     for name, domain in infra.domains.items():
         place = f"{shown}: domains.{name}"
         _check_names(domain, roles, place, problems)
-        subnet = domain.subnet
+        _replicas(domain, place, problems)  # of all its parts together
+    parts = split(infra, environment, shown, problems)
+    subnets = choose_subnets(infra, parts, environment, shown, problems)
+    for part in parts:
+        subnet, place = subnets.get(part.written), f"{shown}: domains.{part.of}"
         if subnet is None:
-            level, third = domain.trust_level, environment.subnets
-            subnet = _next_subnet(infra, level, third, used, place, problems)
-        elif subnet.prefixlen != 24:
-            message = f"{show(str(subnet))} is not a /24. Use a /24, such as 10.120.0.0/24."
-            problems.append(Problem(f"{place}.subnet", message))
             continue
-        if subnet is not None and not any(subnet.subnet_of(each) for each in PRIVATE):
-            problems.append(_not_private(subnet, domain, place))
-        elif subnet is not None:
-            used.add(subnet)
-            subnets[name] = subnet
-    for name, subnet in subnets.items():
-        domain = environment.at_home(infra.domains[name], subnets.values())
-        place = f"{shown}: domains.{name}"
-        machines = _addresses(name, environment, domain, subnet, place, problems)
-        domains.append(DomainPlan(name, environment, subnet, domain, machines))
+        if wrong := _bad_subnet(subnet, part, place):
+            problems.append(wrong)
+            continue
+        domain = environment.at_home(part.domain, subnets.values())
+        machines = _addresses(part, environment, domain, subnet, place, problems)
+        part_of = part.of if part.number else ""
+        domains.append(DomainPlan(part.written, environment, subnet, domain, machines, part_of))
     _check_overlaps(domains, shown, problems)
     _check_members(domains, shown, problems)
+    problems += _members_within(infra, domains, shown)
     _check_gpus(infra, domains, shown, problems)
     policy = policy_flows(infra, domains, shown, problems)
     if problems:
@@ -234,50 +270,34 @@ def plan_topology(
         settings.ai_access,
         settings.ai_access_default,
         tuple(settings.trusted_networks),
+        settings.members,
     )
 
 
-def _not_private(subnet: IPv4Network, domain: Domain, place: str) -> Problem:
-    """A subnet that is of the internet, or that the kernel has for something else."""
+def _bad_subnet(subnet: IPv4Network, part: Part, place: str) -> Problem | None:
+    """A subnet of another size, of the internet, or that the kernel has for something else."""
+    if subnet.prefixlen != 24:
+        message = f"{show(str(subnet))} is not a /24. Use a /24, such as 10.120.0.0/24."
+        return Problem(f"{place}.subnet", message)
+    if any(subnet.subnet_of(each) for each in PRIVATE):
+        return None
     allowed = ", ".join(map(str, PRIVATE))
-    if domain.subnet:
+    if part.domain.subnet:
         message = f"{show(str(subnet))} is not private. Use a /24 of one of {allowed}."
         return Problem(f"{place}.subnet", message)
+    # No key names that of a part.
+    of, instead = f" of its part {part.written}", f": private is what is in one of {allowed}."
+    if not part.number:
+        of, instead = "", f", or give it a subnet: a /24 of one of {allowed}."
     return Problem(
         place,
-        f"its subnet {subnet}, which follows from global.addressing, is not private. Change "
-        f"base_octet, zone_base or zone_step, or give it a subnet: a /24 of one of {allowed}.",
+        f"its subnet {subnet}{of}, which follows from global.addressing, is not private. Change "
+        f"base_octet, zone_base or zone_step{instead}",
     )
-
-
-def _next_subnet(
-    infra: Infra,
-    level: str,
-    third: range,
-    used: set[IPv4Network],
-    place: str,
-    problems: list[Problem],
-) -> IPv4Network | None:
-    """The first subnet of the level's zone that no domain before has and none has pinned."""
-    addressing = infra.global_.addressing
-    zone = addressing.zone_base + TRUST_LEVELS.index(level) * addressing.zone_step
-    if zone <= 255:
-        for index in third:
-            subnet = IPv4Network(f"{addressing.base_octet}.{zone}.{index}.0/24")
-            if not any(subnet.overlaps(other) for other in used):
-                return subnet
-    problems.append(
-        Problem(
-            place,
-            f"no subnet {addressing.base_octet}.{zone}.x.0/24 is free or exists for trust level "
-            f"{level}. Lower global.addressing.zone_base or zone_step, or give it a subnet.",
-        )
-    )
-    return None
 
 
 def _addresses(
-    name: str,
+    part: Part,
     environment: Environment,
     domain: Domain,
     subnet: IPv4Network,
@@ -309,8 +329,8 @@ def _addresses(
                 MachinePlan(
                     machine_name,
                     written,
-                    environment.domain(name),
-                    f"domains.{name}.machines.{written}",
+                    environment.domain(part.written),
+                    f"domains.{part.of}.machines.{written}",
                     address,
                     machine,
                     tuple(_gpus(domain, machine)),
@@ -440,7 +460,7 @@ def _check_overlaps(domains: list[DomainPlan], shown: str, problems: list[Proble
             if domain.subnet.overlaps(other.subnet):
                 problems.append(
                     Problem(
-                        f"{shown}: domains.{domain.name}",
+                        f"{shown}: {domain.place}",
                         f"its subnet {domain.subnet} overlaps {other.subnet} of {other.name}. "
                         "Give one of them another subnet.",
                     )
@@ -458,10 +478,24 @@ def _check_members(domains: list[DomainPlan], shown: str, problems: list[Problem
                         f"{shown}: {plan.place}.member",
                         f"{show(plan.machine.member)} is not where {first} is "
                         f"({show(domain.member)}), and machines of one domain reach each other on "
-                        "one member only. Name the same member, or give this machine a domain of "
-                        "its own, and have what it offers published: see docs/scale.md.",
+                        "one member only. Name the same member; or, to have a domain on several "
+                        "members, name the domain's own, domains.NAME.member, and the address of "
+                        "each in global.members: see docs/scale.md.",
                     )
                 )
+
+
+def _members_within(infra: Infra, domains: list[DomainPlan], shown: str) -> Iterator[Problem]:
+    """Addresses of members that are on a domain's bridge, whose machines would be let in as one."""
+    for name, address in infra.global_.members.items():
+        for domain in domains:
+            if address in domain.subnet:
+                message = (
+                    f"{address} is in the subnet {domain.subnet} of {domain.name}, and is not "
+                    f"where other members reach {name}. Use the address that `incus cluster list` "
+                    "shows."
+                )
+                yield Problem(f"{shown}: global.members.{name}", message)
 
 
 def _check_gpus(
@@ -476,7 +510,7 @@ def _check_gpus(
         ]:
             for name, device in devices.items():
                 if device.get("type") == "gpu":
-                    where = f"{shown}: domains.{domain.name}.{place}.devices.{name}"
+                    where = f"{shown}: {domain.place}.{place}.devices.{name}"
                     problems += device_problems(device, where)
         for plan in domain.machines:
             place = f"{shown}: {plan.place}"

@@ -58,7 +58,7 @@ def on_another(member: str, answers: str) -> tuple[str, str]:
     """The same of a domain whose machines are on another member of the cluster."""
     return (
         f"its machines are on {member} of the cluster, and the rule is set on {answers} only",
-        f"have the domain on {answers}, or drop by that member's own firewall what its bridge "
+        f"have these machines on {answers}, or drop by that member's own firewall what its bridge "
         "sends to port 53 of other addresses",
     )
 

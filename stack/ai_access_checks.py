@@ -84,7 +84,9 @@ def _beside(settings: Settings, topology: Topology, file: str) -> Iterator[Probl
             )
     for domain in topology.domains:
         for machine in ai_machines(domain):
-            for name in published(domain, machine):
+            # That of other members is refused by stack.spans: nobody wrote it.
+            made = {each.device for each in topology.links if each.to == machine.full_name}
+            for name in published(domain, machine).keys() - made:
                 yield Problem(
                     f"{file}: {machine.place}.devices.{name}",
                     "has nat: true and lets in everybody who reaches its port, and "

@@ -40,6 +40,7 @@ from stack.published import declared_hosts, port_conflicts
 from stack.reach import reach_problems
 from stack.replicas import different_models, replica_conflicts
 from stack.role_rules import RoleRules, role_conflicts
+from stack.spans import linked, span_problems, with_devices, with_urls
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class SttService:
 class Declaration:
     """What the operator wants, complete and checked.
 
-    ``services`` has the STT service of every machine with that role, in the file's order.
+    ``services`` has the STT service of every machine with that role, in the file's order. Where a
+    domain is on several members, the settings have the URLs at which its parts reach each other,
+    and the topology has the devices that publish these (``stack.spans``).
     """
 
     settings: Settings
@@ -123,9 +126,16 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
         try:
             infra = load_infra(root / file, file)
             environment = environment_of(settings.environment if settings else "", infra, file)
-            topology = plan_topology(infra, roles, file, environment)
-            if settings and topology.with_role(WEBUI_ROLE):
+            planned = plan_topology(infra, roles, file, environment)
+            if settings and planned.with_role(WEBUI_ROLE):
                 settings = environment.publish(settings)
+            if settings:
+                planned = linked(settings, planned, file)
+                problems += span_problems(settings, planned, file)
+                problems += device_name_problems(settings, planned, roles, file)
+                settings = with_urls(settings, planned)
+                planned = with_devices(settings, planned)
+            topology = planned
         except DeclarationError as error:
             problems += error.problems
     if settings and topology:
@@ -133,7 +143,6 @@ def declare(values: Mapping[str, Any], roles: Mapping[str, RoleRules], root: Pat
         problems += own_loopbacks(settings, topology)
         problems += gateway_problems(settings, topology)
         problems += role_conflicts(settings, topology, roles)
-        problems += device_name_problems(settings, topology, roles, str(file))
         problems += reach_problems(settings, topology, roles, str(file))
         problems += port_conflicts(settings, topology, declared_hosts(topology), str(file))
         problems += replica_conflicts(topology)

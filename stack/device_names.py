@@ -15,7 +15,10 @@ from stack.role_rules import RoleRules
 def device_name_problems(
     settings: Settings, topology: Topology, roles: Mapping[str, RoleRules], file: str
 ) -> list[Problem]:
-    """Of two devices with one name only one would be there: a machine could lose its volume."""
+    """Of two devices with one name only one would be there: a machine could lose its volume.
+
+    ``topology`` has the links between members, and not yet their devices.
+    """
     problems = [
         Problem(
             f"{file}: {place_of(topology, machine, name)}",
@@ -23,14 +26,14 @@ def device_name_problems(
             "your device another name.",
         )
         for machine in topology.machines
-        for name, what in _made(machine, settings, roles).items()
+        for name, what in _made(machine, settings, topology, roles).items()
         if name in topology.devices_of(machine)
     ]
     return list(dict.fromkeys(problems))  # machines of one count have the same
 
 
 def _made(
-    machine: MachinePlan, settings: Settings, roles: Mapping[str, RoleRules]
+    machine: MachinePlan, settings: Settings, topology: Topology, roles: Mapping[str, RoleRules]
 ) -> dict[str, str]:
     """What each of the program's devices is for, by its name."""
     # The machine's own device of that name is refused with the topology.
@@ -42,4 +45,7 @@ def _made(
             made[name] = f"the volume {name} at {path}"
     if WEBUI_ROLE in machine.roles and settings.webui.publish:
         made["publish"] = f"stt:webui.publish ({settings.webui.publish})"
+    for link in topology.links:
+        if link.to == machine.full_name:
+            made[link.device] = f"other members ({link.address}:{link.port})"
     return made

@@ -78,7 +78,7 @@ def borders(declaration: Declaration, roles: Mapping[str, RoleRules]) -> dict[st
     topology, settings = declaration.topology, declaration.settings
     flows = [*named_flows(topology, settings), *topology.policy]
     for domain in topology.domains:
-        flows += _own(domain, settings, roles)
+        flows += _own(domain, topology, settings, roles)
     exclusive: set[Flow] = set()
     if access := ai_access(settings, topology):
         flows = [access.marked(flow) for flow in flows]
@@ -114,7 +114,9 @@ def _is_fetched_from(flow: Flow) -> bool:
     return flow.destinations == INTERNET or flow.why.startswith(_FETCHED)
 
 
-def _own(domain: DomainPlan, settings: Settings, roles: Mapping[str, RoleRules]) -> Iterator[Flow]:
+def _own(
+    domain: DomainPlan, topology: Topology, settings: Settings, roles: Mapping[str, RoleRules]
+) -> Iterator[Flow]:
     own, gateway = str(domain.subnet), f"{domain.gateway}/32"
     yield Flow(("host", domain.name), (gateway,), (own,), "the host")
     yield Flow((domain.name, "internet"), (own,), INTERNET, "the internet")
@@ -125,8 +127,17 @@ def _own(domain: DomainPlan, settings: Settings, roles: Mapping[str, RoleRules])
             why = f"services of {machine.name}"
             yield Flow(names, (own,), (address,), why, "tcp", tuple(sorted(ports)))
         for name, (protocol, to, port) in published(domain, machine).items():
-            names = ("anywhere", machine.full_name)
-            yield Flow(names, (_ANYWHERE,), (f"{to}/32",), f"device {name}", protocol, (port,))
+            links = [
+                each
+                for each in topology.links
+                if (each.to, each.device) == (machine.full_name, name)
+            ]
+            asking = tuple(dict.fromkeys(f"{each.asking} ({each.source})" for each in links))
+            sources = tuple(dict.fromkeys(f"{each.source}/32" for each in links))
+            names = (", ".join(asking) or "anywhere", machine.full_name)
+            yield Flow(
+                names, sources or (_ANYWHERE,), (f"{to}/32",), f"device {name}", protocol, (port,)
+            )
 
 
 def published(domain: DomainPlan, machine: MachinePlan) -> dict[str, tuple[str, str, int]]:
@@ -143,6 +154,7 @@ def published(domain: DomainPlan, machine: MachinePlan) -> dict[str, tuple[str, 
 
 def named_flows(topology: Topology, settings: Settings) -> Iterator[Flow]:
     """To the addresses that settings name; where one names a host by its name, nobody knows it."""
+    links = {(each.setting, each.address, each.port): each.to for each in topology.links}
     for domain in topology.domains:
         if not any(machine.roles for machine in domain.machines):
             continue
@@ -151,9 +163,10 @@ def named_flows(topology: Topology, settings: Settings) -> Iterator[Flow]:
             if not all(topology.with_role(role, domain.name) for role in roles):
                 continue
             if address not in domain.subnet or address == domain.gateway:
-                names = (domain.name, str(address))
-                to = f"{address}/32"
-                yield Flow(names, (str(domain.subnet),), (to,), setting, "tcp", (port,))
+                link = links.get((setting, address, port))
+                names = (domain.name, f"{link} ({address})" if link else str(address))
+                to, why = f"{address}/32", f"services of {link}" if link else setting
+                yield Flow(names, (str(domain.subnet),), (to,), why, "tcp", (port,))
 
 
 def named_addresses(settings: Settings) -> list[tuple[str, IPv4Address, int]]:

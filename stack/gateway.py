@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from declaration.gateway import gateway_tls_problems, server_address
@@ -68,6 +69,26 @@ def gateways_before(
         for gateway in topology.with_role(GATEWAY_ROLE)
         if named or gateway.domain == machine.domain
     ]
+
+
+def servers_behind(
+    settings: Settings, topology: Topology, gateway: MachinePlan
+) -> list[MachinePlan]:
+    """The machines of this stack whose STT servers a gateway asks, or may."""
+    return [
+        each
+        for each in (topology.with_role(STT_ROLE) if settings.enabled else ())
+        if gateway in gateways_before(settings, topology, each)
+    ]
+
+
+def nearest_behind(behind: Sequence[MachinePlan], gateway: MachinePlan) -> list[MachinePlan]:
+    """Those of the gateway's own domain; all of them, where there are none.
+
+    Another model, which all have, is tried through the gateway once these have it: it does not
+    depend on a member that does not answer.
+    """
+    return [each for each in behind if each.domain == gateway.domain] or list(behind)
 
 
 def may_lead_to(url: str, settings: Settings, topology: Topology, machine: MachinePlan) -> bool:

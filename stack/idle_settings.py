@@ -121,26 +121,30 @@ def _own_services(declaration: Declaration) -> list[OwnStt | None]:
     return [own_stt(settings, topology, url, each) for each in topology.with_role(WEBUI_ROLE)]
 
 
+def _serves(declaration: Declaration, role: str) -> bool:
+    """Whether an Open WebUI has a machine with a role in its domain, on whatever member."""
+    topology = declaration.topology
+    return any(
+        topology.with_role(role, part.name)
+        for webui in topology.with_role(WEBUI_ROLE)
+        for part in topology.parts_of(webui.domain)
+    )
+
+
 def _stt_url(declaration: Declaration) -> str:
-    settings, topology = declaration.settings, declaration.topology
-    url = settings.webui.stt_url
+    url = declaration.settings.webui.stt_url
     own = _own_services(declaration)
     if url and all(each and not each.runs for each in own):
         return "it names a service of this stack, and stt:enabled is false"
-    webuis = topology.with_role(WEBUI_ROLE)
-    served = any(
-        (settings.enabled and topology.nearest(STT_ROLE, each))
-        or (_has_gateway(declaration) and topology.nearest(GATEWAY_ROLE, each))
-        for each in webuis
+    served = (declaration.settings.enabled and _serves(declaration, STT_ROLE)) or (
+        _has_gateway(declaration) and _serves(declaration, GATEWAY_ROLE)
     )
     return "" if url or served else "Open WebUI has no STT service without it"
 
 
 def _ollama_url(declaration: Declaration) -> str:
-    topology = declaration.topology
-    webuis = topology.with_role(WEBUI_ROLE)
-    served = any(topology.nearest(OLLAMA_ROLE, each) for each in webuis)
     named = declaration.settings.webui.ollama_url
+    served = _serves(declaration, OLLAMA_ROLE)
     return "" if named or served else "Open WebUI has no Ollama without it"
 
 

@@ -16,6 +16,7 @@ from declaration.topology import DomainPlan, Topology
 from declaration.urls import is_loopback
 from stack.asked import Asked, asked_services
 from stack.leads import SUFFIX, is_name_of, named_machine
+from stack.spans import leave_out
 
 
 def outside_names(settings: Settings, topology: Topology) -> Iterator[str]:
@@ -38,7 +39,10 @@ def _said(asked: Asked, domain: DomainPlan, settings: Settings, topology: Topolo
     unless = " unless a container there has the name" if bare and not own else ""
     # Names of other domains are known nowhere, so egress does not help there.
     instead = f"Use its address, {own}."
-    if not own:
+    parts = [each.name for each in topology.parts_of(domain.name)]
+    if any(each.domain in parts for each in others):
+        instead = leave_out(asked.setting, names)
+    elif not own:
         which = ", one that its certificate is for," if asked.url.startswith("https:") else ""
         place = f"{settings.infra}: {domain.place}.egress"
         instead = f'Use an IP address{which} or set egress to "open" ({place}).'

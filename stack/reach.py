@@ -37,8 +37,9 @@ def reach_problems(
     """
     there = listening(settings, topology, roles)
     problems: list[Problem] = []
-    for index, flow in enumerate(topology.policy):
-        problems += _of_rule(flow, f"{file}: policy.{index}.ports", topology, there)
+    for flow in topology.policy:
+        place = f"{file}: {flow.why.partition(':')[0]}.ports"
+        problems += _of_rule(flow, place, topology, there)
     for each in there.values():
         problems += _of_devices(each, topology, there, file)
     for asked in asked_services(settings, topology):
@@ -74,7 +75,11 @@ def _of_rule(
 def _of_devices(
     own: Listening, topology: Topology, there: Mapping[str, Listening], file: str
 ) -> Iterator[Problem]:
+    # What is wrong with those between members is said of who asks there (stack.spans).
+    made = {each.device for each in topology.links if each.to == own.machine.full_name}
     for name, device in topology.devices_of(own.machine).items():
+        if name in made:
+            continue
         for address, port in connects(device, own.machine) if is_proxy(device) else ():
             to = own if is_loopback(address) else there.get(address)
             if to and (service := to.missed(address, port)):

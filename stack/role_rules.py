@@ -69,7 +69,8 @@ def role_conflicts(
         for machine in domain.machines:
             problems += _missing(machine, settings, roles)
             problems += _same_port(machine, settings, roles)
-        problems += _too_many(domain, roles)
+        if not domain.part_of:
+            problems += _too_many(domain, topology, roles)
     return problems
 
 
@@ -102,10 +103,13 @@ def _same_port(
     return problems
 
 
-def _too_many(domain: DomainPlan, roles: Mapping[str, RoleRules]) -> list[Problem]:
+def _too_many(
+    domain: DomainPlan, topology: Topology, roles: Mapping[str, RoleRules]
+) -> list[Problem]:
     problems: list[Problem] = []
-    for role in dict.fromkeys(role for machine in domain.machines for role in machine.roles):
-        having = [machine.name for machine in domain.machines if role in machine.roles]
+    machines = [each for part in topology.parts_of(domain.name) for each in part.machines]
+    for role in dict.fromkeys(role for machine in machines for role in machine.roles):
+        having = [machine.name for machine in machines if role in machine.roles]
         if len(having) > 1 and not roles[role].shared:
             message = (
                 f"the machines {', '.join(having)} have the role {role}, and would share its data. "

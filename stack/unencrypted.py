@@ -41,26 +41,30 @@ class Unencrypted:
 
 
 def unencrypted(settings: Settings, topology: Topology) -> Iterator[Unencrypted]:
-    """Each service that is asked so, once for a setting that names it."""
+    """Each service that is asked so, once for a setting that names it.
+
+    What the parts of one domain ask each other is not among these (``stack.spans``).
+    """
     there = publishing(topology)
+    links = {(each.setting, each.url) for each in topology.links}
     for asked in asked_services(settings, topology):
-        if urlsplit(asked.url).scheme != "http":
+        if urlsplit(asked.url).scheme != "http" or (asked.setting, asked.url) in links:
             continue
         hosts = {address_from(machine, asked.host, topology) for machine in asked.by}
         if all(_is_here(host, topology) for host in hosts):
             continue
         address = _address(asked.host)
         networks = (each for each in topology.trusted_networks if address and address in each)
-        by = _by(asked.host, port_of(asked.url) or 0, there)
+        by = _by(asked.host, port_of(asked.url) or 0, topology, there)
         yield Unencrypted(asked.setting, asked.url, next(networks, None), by)
 
 
-def _by(address: str, port: int, there: Publishing) -> str:
+def _by(address: str, port: int, topology: Topology, there: Publishing) -> str:
     """The machine that publishes it, and its member as the file has it."""
     found = there.at(address, port)
     if not found:
         return ""
-    member = found.machine.machine.member
+    [member] = [each.member for each in topology.domains if each.name == found.machine.domain]
     return f"{found.machine.full_name} on {member}" if member else found.machine.full_name
 
 

@@ -67,6 +67,9 @@ class Transcription(Kind):
     #: It is a server that the gateway has beside its own stack's: nothing in this machine tells
     #: what is wrong with it.
     elsewhere: bool = False
+    #: The machine of this stack on another member of a cluster that is reached there; empty: it is
+    #: one that stt:gateway.servers names.
+    published_by: str = ""
     #: What clients call the host of ``url``; the certificate has to be for that. Empty: as ``url``.
     name: str = ""
 
@@ -105,12 +108,7 @@ class Transcription(Kind):
 
     def _text(self, machine: Machine) -> str:
         """What comes back."""
-        look = (
-            "It is one of stt:gateway.servers. Check there whether it works and whether this "
-            "machine reaches it, or remove it from the setting."
-            if self.elsewhere
-            else f"See journalctl -u {self.unit} in the machine."
-        )
+        look = self._look()
         end = time.monotonic() + self.patience
         body, status, failure = self._post(machine)
         while status in ("429", "503", _UNTRUSTED) and time.monotonic() < end:
@@ -134,8 +132,29 @@ class Transcription(Kind):
                 resolution=look,
             ) from None
 
+    def _look(self) -> str:
+        """Where to look if it does not work."""
+        if self.published_by:
+            return (
+                f"That is the address of its member, where {self.published_by} is published. Check "
+                "whether that machine runs, whether global.members has the right addresses, for "
+                "this member too the first one of its interface, and whether a firewall between "
+                "the members stops the port."
+            )
+        if self.elsewhere:
+            return (
+                "It is one of stt:gateway.servers. Check there whether it works and whether this "
+                "machine reaches it, or remove it from the setting."
+            )
+        return f"See journalctl -u {self.unit} in the machine."
+
     def _other_key(self) -> StepError:
         """What is wrong with a server elsewhere that answers 401."""
+        if self.published_by:
+            return StepError(
+                f"{self.published_by} refuses this stack's key at {self.url} (HTTP status 401).",
+                resolution="Run make up again: it gives all servers of the stack their key.",
+            )
         if not self.header_file:
             return StepError(
                 f"{self.url} asks for a key (HTTP status 401), and this stack has none.",

@@ -70,13 +70,17 @@ def _addresses(case: Case, interface: str) -> list[str] | None:
 @check
 def subnet(case: Case) -> Iterator[Finding]:
     """Whether a domain's addresses are somebody else's: another network, or a route."""
+    file = case.declaration.settings.infra
     for domain in case.domains:
         others = _others(case, domain)
         if others:
             yield broken(
                 "subnet",
                 f"{domain.subnet} is taken: {', '.join(others)}",
-                f"give {domain.place} another subnet: in {case.declaration.settings.infra}",
+                # No key names the subnet of a part.
+                f"change global.addressing in {file}, or free that of the part {domain.name}"
+                if domain.part_of
+                else f"give {domain.place} another subnet: in {file}",
             )
         elif case.server or not case.remote:
             yield good("subnet", f"{domain.subnet} is not in use elsewhere")

@@ -99,13 +99,20 @@ def keys(case: Case, plan: MachinePlan) -> Iterator[Finding]:
     for each in case.examined(plan).get("keys", {}).values():
         subject = f"{plan.name} key"
         if url := each.get("elsewhere"):
-            yield _key_elsewhere(case, f"{subject} at {urlsplit(url).netloc}", int(each["with"]))
+            yield _key_elsewhere(case, subject, url, int(each["with"]))
         else:
             yield _key(case, subject, each)
 
 
-def _key_elsewhere(case: Case, subject: str, status: int) -> Finding:
+def _is_own(case: Case, url: str) -> bool:
+    """Whether it is a server of this stack that is published between members of a cluster."""
+    netloc = urlsplit(url).netloc
+    return any(urlsplit(each.url).netloc == netloc for each in case.declaration.topology.links)
+
+
+def _key_elsewhere(case: Case, subject: str, url: str, status: int) -> Finding:
     """Of a server of ``stt:gateway.servers``: whether it takes this stack's key."""
+    subject += f" at {urlsplit(url).netloc}"
     if not case.declaration.settings.asks_key:
         return good(subject, "none is asked for: stt:authentication is none")
     if not status:
@@ -113,6 +120,8 @@ def _key_elsewhere(case: Case, subject: str, status: int) -> Finding:
         return doubtful(subject, "not tried: the server does not answer", todo)
     if status in (401, 403):
         todo = f"set stt:apiKey to one value in both stacks, and {case.make('up')} in both"
+        if _is_own(case, url):
+            todo = f"{case.make('up')} gives the server its key"
         return broken(subject, f"the server refuses this stack's key ({status})", todo)
     return good(subject, f"taken ({status})")
 

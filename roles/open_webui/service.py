@@ -39,7 +39,7 @@ from roles.stt_server.verification import (
     recording_step,
 )
 from stack.checks import GATEWAY_ROLE, OLLAMA_ROLE, STT_ROLE
-from stack.gateway import gateway_runs
+from stack.gateway import gateway_runs, nearest_behind, servers_behind
 from stack.own_stt import OwnStt, own_stt
 
 VERSION = "0.12.4"
@@ -332,7 +332,11 @@ def verification(context: Context, last: Sequence[str]) -> list[Step]:
     after = [context.part(f"{NAME}/service")]
     # Another model is tried here too.
     needs += [machine.resource(f"{role}/verify") for machine, role in asked]
-    after += [machine.resource(f"{role}/service") for machine, role in asked]
+    if asked:
+        (first, role), *rest = asked
+        after.append(first.resource(f"{role}/service"))
+        nearest = nearest_behind([machine for machine, _ in rest], first)
+        after += [machine.resource(f"{STT_ROLE}/service") for machine in nearest]
     return [recording, Step(context.part(f"{NAME}/verify"), verify, needs, after)]
 
 
@@ -358,8 +362,8 @@ def _asked(context: Context) -> list[tuple[MachinePlan, str]]:
     if not own or not own.runs:
         return []
     servers: list[MachinePlan] = []
-    if own.role == GATEWAY_ROLE and settings.enabled:
-        servers = topology.with_role(STT_ROLE, own.machine.domain)
+    if own.role == GATEWAY_ROLE:
+        servers = servers_behind(settings, topology, own.machine)
     return [(own.machine, own.role), *((server, STT_ROLE) for server in servers)]
 
 

@@ -25,7 +25,13 @@ from roles.stt_server.verification import (
 )
 from stack.checks import STT_ROLE
 from stack.declare import SttService
-from stack.gateway import gateway_runs, gateway_servers, gateways_before, may_lead_to
+from stack.gateway import (
+    gateway_runs,
+    gateway_servers,
+    may_lead_to,
+    nearest_behind,
+    servers_behind,
+)
 
 #: Seconds in which the watcher sees that a server works.
 _PATIENCE = 30
@@ -37,23 +43,25 @@ def steps(context: Context) -> list[Step]:
     key, tried = _servers_elsewhere(context, recording, spec)
     # At another port the first server has to work before its gateway asks it there; until then,
     # and if it goes back, the other ones are asked where they are.
-    first = [each.machine.resource(f"{STT_ROLE}/verify") for each in _services(context)[:1]]
+    domain = context.machine.domain
+    near = [each.machine for each in _behind(context) if each.machine.domain == domain]
+    first = [machine.resource(f"{STT_ROLE}/verify") for machine in near[:1]]
     own = service.steps(context, first, [each.name for each in tried])
     return [*own, recording, verify, *key, *tried]
 
 
-def _services(context: Context) -> list[SttService]:
-    """The STT services of its domain."""
-    declaration, domain = context.declaration, context.machine.domain
-    services = declaration.services if context.settings.enabled else ()
-    return [each for each in services if each.machine.domain == domain]
+def _behind(context: Context) -> list[SttService]:
+    """All STT services of this stack that it asks, or may: those published for it as well."""
+    declaration = context.declaration
+    behind = servers_behind(context.settings, declaration.topology, context.machine)
+    return [declaration.service_on(machine) for machine in behind]
 
 
 def _verification(context: Context) -> tuple[Step, Step, Transcription]:
     """The recording, and the transcription through the gateway as a step and as its spec."""
     settings = context.settings
     place, recording = recording_step(context, service.NAME)
-    services = _services(context)
+    services = _behind(context)
     machines = [each.machine for each in services]
     # An engine of the operator's own may not know the alias.
     named = services[:1] if context.declaration.engine.self_contained else []
@@ -83,7 +91,8 @@ def _verification(context: Context) -> tuple[Step, Step, Transcription]:
     if settings.gateway.tls == "files":
         after.append(context.part(f"{service.NAME}/certificate"))
     # Another model is tried here too.
-    after += [machine.resource(f"{STT_ROLE}/service") for machine in machines]
+    nearest = nearest_behind(machines, context.machine)
+    after += [machine.resource(f"{STT_ROLE}/service") for machine in nearest]
     step = Step(context.part(f"{service.NAME}/verify"), verify, needs, after)
     return recording, step, verify
 
@@ -103,11 +112,7 @@ def _servers_elsewhere(
     if settings.asks_key:
         header = SecretFiles([authorization(service.SERVERS_AUTHORIZATION)])
         key.append(Step(context.part(f"{service.NAME}/servers-key"), header))
-    behind = [
-        each.machine
-        for each in (context.declaration.services if settings.enabled else ())
-        if context.machine in gateways_before(settings, topology, each.machine)
-    ]
+    behind = [each.machine for each in _behind(context)]
     needs = [
         recording.name,
         context.part(f"{service.NAME}/packages"),
@@ -115,6 +120,7 @@ def _servers_elsewhere(
         # try the other's.
         *(machine.resource(f"{STT_ROLE}/verify") for machine in behind),
     ]
+    published = {each.url: each.to for each in topology.links}
     found: list[Step] = []
     for url in settings.gateway.servers:
         address, port = server_address(url)
@@ -125,6 +131,7 @@ def _servers_elsewhere(
             name="",
             header_file=service.SERVERS_AUTHORIZATION if key else "",
             elsewhere=True,
+            published_by=published.get(url, ""),
         )
         after = [each.name for each in key]
         after += [
@@ -147,7 +154,7 @@ def _outputs(context: Context) -> dict[str, Any]:
     settings = context.settings
     url = gateway_url(settings, context.machine)
     servers = gateway_servers(settings, context.declaration.topology, context.machine)
-    services = _services(context)
+    services = _behind(context)
     internal = settings.gateway.tls == "internal"
     authority = Result(context.part(f"{service.NAME}/authority"), "certificate")
     return {

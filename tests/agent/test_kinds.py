@@ -852,6 +852,31 @@ def test_a_server_elsewhere_is_named_with_what_is_wrong(
     assert "--connect-timeout 10 " in agent.systemd.log()[-1]
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "why", "todo"),
+    [
+        (401, 0, "ai-2/stt refuses this stack's key at http://", "Run make up again"),
+        (0, 7, "does not answer", "where ai-2/stt is published. Check whether that machine runs"),
+        (404, 0, "HTTP status 404", "global.members has the right addresses"),
+    ],
+)
+def test_a_server_on_another_member_is_named_by_its_machine(
+    agent: Any, status: int, code: int, why: str, todo: str
+) -> None:
+    """No setting has it, so none is blamed."""
+    _curl(agent, "no", status, code)
+    server = replace(
+        _transcription(agent, device="", header_file="/key"),
+        url="http://192.168.1.12:8000/v1",
+        elsewhere=True,
+        published_by="ai-2/stt",
+    )
+    with pytest.raises(StepError) as caught:
+        agent.apply("stt/server", server)
+    assert why in caught.value.brief and todo in caught.value.resolution
+    assert "stt:" not in caught.value.resolution
+
+
 def test_a_name_is_asked_at_the_address_of_the_machine(agent: Any) -> None:
     """No name server has to know it: curl is told where it is, and what to trust."""
     _curl(agent, '{"text": "one"}')

@@ -15,6 +15,7 @@ from agent.cards import NVIDIA_SMI
 from declaration.connection import parse_connection
 from host.reading import read_live
 from tests.e2e.cluster import IMAGE, NODES, Cluster, address_of
+from tests.e2e.cluster import SUBNET as CLUSTER_SUBNET
 from tests.e2e.load import Load, asked_meanwhile
 from tests.e2e.project import (
     RECORDINGS,
@@ -26,6 +27,7 @@ from tests.e2e.project import (
     light,
     post_recording,
     request,
+    run,
     wait_until,
 )
 from tests.e2e.ssh_server import ssh_server
@@ -35,9 +37,10 @@ DOMAIN, SUBNET = "stt-e2e-cl", "10.213.71"
 #: A second domain, whose machine has no role; and a third one, which is not made.
 ASIDE, ASIDE_SUBNET = "stt-e2e-cla", "10.213.72"
 NEW, NEW_SUBNET = "stt-e2e-clb", "10.213.73"
-#: The two domains of docs/scale.md, as they are called here.
-SIZE, SIZE_SUBNET = "stt-e2e-cz", "10.213.81"
-MORE, MORE_SUBNET = "stt-e2e-cza", "10.213.82"
+#: The domain of docs/scale.md, as it is called here, with a short name that leaves room for its
+#: part on node2; and that part.
+SIZE, SIZE_SUBNET = "stt-e2e-z", "10.213.81"
+MORE = f"{SIZE}-2"
 HERE, HERE_SUBNET = "stt-e2e-cls", "10.213.83"
 #: Where the STT service's volume is in its machine.
 VOLUME = "/srv/models"
@@ -190,21 +193,23 @@ def size(cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
     environment = cluster.serve("lab", tmp_path / "client", "node1")
     project = Project(tmp_path / "project", SIZE, SIZE_SUBNET, environment=environment)
     light(project)
-    _, _, topology, config = sizes()
-    text = json.dumps([topology["domains"], config["stt:gateway"]])
+    _, _, topology = sizes()
+    text = json.dumps(topology)
     for written, here in (
         ("192.168.1.11:8000", f"{address_of('node1')}:8100"),
-        ("192.168.1.12:8000", f"{address_of('node2')}:8100"),
+        ("192.168.1.11", address_of("node1")),
+        ("192.168.1.12", address_of("node2")),
+        ("192.168.1.0/24", f"{CLUSTER_SUBNET}.0/24"),
     ):
         assert written in text
         text = text.replace(written, here)
-    domains, gateway = json.loads(text)
-    first, second = (
-        {name: without_cards(each) for name, each in domains[name]["machines"].items()}
-        for name in ("ai-tools", "ai-more")
-    )
-    project.machines, project.domains = first, {MORE: domain(MORE_SUBNET, **second)}
-    project.set(connection="incus:lab", image=IMAGE, pool=None, gateway=gateway)
+    topology = json.loads(text)
+    machines = topology["domains"]["ai-tools"]["machines"]
+    project.machines = {name: without_cards(each) for name, each in machines.items()}
+    project.domains = {SIZE: {**domain(SIZE_SUBNET, **project.machines), "member": "node1"}}
+    # The part's subnet is the last one of the zone.
+    project.globals = {**topology["global"], "addressing": {"zone_base": 194, "zone_step": 10}}
+    project.set(connection="incus:lab", image=IMAGE, pool=None, port=8100)
     before = left_of(SIZE, **cluster.environment())
     try:
         project.up()
@@ -218,11 +223,20 @@ def size(cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
 def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project) -> None:
     """Its address is a member's own; what dies on one member is answered by the other one.
 
-    Another model goes through the members one by one.
+    Another model goes through the members one by one. What is published between members is let in
+    from the member that asks.
     """
     outputs = size.outputs()
-    members = {f"{SIZE}/stt": "node1", f"{SIZE}/gateway": "node1", f"{MORE}/stt": "node2"}
+    members = {f"{SIZE}/stt": "node1", f"{SIZE}/gateway": "node1", f"{MORE}/stt-more": "node2"}
     assert outputs["members"] == members
+    published = f"http://{address_of('node2')}:8100/health"
+
+    def asked_from(node: str) -> int:
+        words = ("curl", "--silent", "--max-time", "5", "--output", "/dev/null", published)
+        return run(*cluster.namespaces(node), *words).returncode
+
+    assert asked_from("node1") == 0
+    assert asked_from("node3") == 28  # no answer: its packets are dropped
     url = f"http://{address_of('node1')}:8100"
 
     def serving() -> list[bool]:
@@ -234,8 +248,11 @@ def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project)
 
     wait_until(lambda: serving() == [True, True])
     assert ask().json["text"].endswith("bytes")
-    for project, kept in ((SIZE, [False, True]), (MORE, [True, False])):
-        systemctl = ("exec", "stt", "--", "systemctl")
+    for project, name, kept in (
+        (SIZE, "stt", [False, True]),
+        (MORE, "stt-more", [True, False]),
+    ):
+        systemctl = ("exec", name, "--", "systemctl")
         cluster.ask(*systemctl, "stop", "custom.service", project=project)
         assert all(ask().status == 200 for _ in range(4))
         wait_until(lambda kept=kept: serving() == kept)  # type: ignore[misc]
@@ -248,7 +265,8 @@ def test_servers_on_two_members_are_one_service(cluster: Cluster, size: Project)
     ):
         said = size.up()
     assert load.wrong == [] and load.good > 20
-    assert {f"{name}/stt/stt_server/service" for name in (SIZE, MORE)} <= set(changed(said))
+    servers = (f"{SIZE}/stt", f"{MORE}/stt-more")
+    assert {f"{name}/stt_server/service" for name in servers} <= set(changed(said))
     assert [True, True] in seen and [False, False] not in seen  # this engine is back at once
     assert size.unchanged()
 

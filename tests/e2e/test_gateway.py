@@ -53,7 +53,7 @@ FIRST: dict[str, Any] = {}
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """Two servers and a gateway, as docs/scale.md has them, up."""
     stack = Project(tmp_path_factory.mktemp("gateway"), DOMAIN, SUBNET)
-    _, several, _, _ = sizes()
+    _, several, _ = sizes()
     stack.machines = {
         name: without_cards(declared) | machine(*declared["roles"])
         for name, declared in several["domains"]["ai-tools"]["machines"].items()

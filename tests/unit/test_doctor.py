@@ -204,6 +204,7 @@ def test_the_dns_of_a_domain_on_another_member_of_a_cluster() -> None:
     elsewhere = [{**instance(plan), "location": "two"} for plan in case.machines]
     found = one(good_case(server=named, members=members, instances=elsewhere), "DNS")
     assert "its machines are on two of the cluster, and the rule is set on one only" in found.found
+    assert "have these machines on one, or drop" in found.next
 
 
 def test_a_kernel_that_does_not_tell_its_limit() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from declaration.topology import Link
 from doctor.__main__ import findings
 from doctor.case import Answer, Case
 from doctor.checks.services import certificates
@@ -191,6 +193,24 @@ def test_the_key_at_a_server_elsewhere(status: int, mark: Mark, said: str) -> No
     assert (finding.mark, finding.found) == (mark, said)
     assert ("stt:apiKey to one value in both stacks" in finding.next) is (status == 401)
     assert one(case, "gpu-server key").mark is Mark.GOOD
+
+
+def test_the_key_at_a_server_on_another_member() -> None:
+    """It is of this stack: `up` gives it the key."""
+    case, url = good_case(), "http://192.168.1.12:8000/v1"
+    value = {
+        **{"asked": True, "engine": "x", "with": 401, "without": 0, "changed": []},
+        "elsewhere": url,
+    }
+    case = within(case, SERVER, "keys", "stt_gateway/server-192.168.1.12-8000", value=value)
+    source, address = IPv4Address("192.168.1.11"), IPv4Address("192.168.1.12")
+    ends = ("ai-tools/gateway", source, "ai-tools-2/stt", "members-stt", address, 8000)
+    link = Link("stt:gateway.servers", url.removesuffix("/v1"), *ends)
+    topology = replace(case.declaration.topology, links=(link,))
+    case = replace(case, declaration=replace(case.declaration, topology=topology))
+    finding = one(case, "gpu-server key at 192.168.1.12:8000")
+    assert finding.mark is Mark.BROKEN and "make up" in finding.next
+    assert "stt:apiKey" not in finding.next
 
 
 def test_no_key_is_asked_for() -> None:

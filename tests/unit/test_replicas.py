@@ -13,7 +13,7 @@ from declaration.problems import DeclarationError
 from declaration.topology import Topology, plan_topology
 from roles import ROLES
 from stack.declare import Declaration, declare
-from tests.sizes import sizes, without_cards
+from tests.sizes import as_two_domains, without_cards
 from tests.unit.program import host_after, run
 from tests.unit.values import DEFAULTS
 
@@ -180,14 +180,14 @@ def test_servers_of_one_gateway_have_one_model(tmp_path: Path) -> None:
 
 
 def test_servers_of_another_domain_have_the_gateway_s_model_too(tmp_path: Path) -> None:
-    """The cluster of docs/scale.md, where the second member has no card."""
-    *_, cluster, config = sizes()
+    """The cluster of docs/scale.md in two domains, where the second member has no card."""
+    cluster, servers = as_two_domains()
     more = cluster["domains"]["ai-more"]["machines"]
     more["stt"] = without_cards(more["stt"])
     file = tmp_path / "infra.yml"
     file.write_text(yaml.safe_dump(cluster, sort_keys=False))
     values = {**DEFAULTS, "infra": str(file)}
-    behind = {"gateway": config["stt:gateway"]}
+    behind = {"gateway": {"servers": servers}}
     [said] = problems(declare, {**values, **behind}, ROLES, Path("/"))
     assert said.startswith("stt:model: is empty, and the servers behind the gateway on gateway ")
     assert "large-v3-turbo (on ai-tools/stt) and small (on ai-more/stt)" in said

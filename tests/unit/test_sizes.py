@@ -12,14 +12,15 @@ import pytest
 import yaml
 
 from host.read import Live
-from tests.sizes import sizes
+from tests.sizes import as_two_domains, sizes
 from tests.unit.cluster import CLUSTER, HARDWARE, MEMBERS, cluster_after
 from tests.unit.program import Program, host_after, host_with, run
 from tests.unit.values import CARD
 
-ONE, SEVERAL, IN_CLUSTER, CONFIG = sizes()
+ONE, SEVERAL, IN_CLUSTER = sizes()
+TWO_DOMAINS, SERVERS = as_two_domains()
 SECOND = replace(CARD, pci="0000:41:00.0", drm="1")
-GATEWAY = CONFIG["stt:gateway"]
+GATEWAY = {"servers": SERVERS}
 #: The cluster with a card on each of two members.
 CARDS = replace(
     CLUSTER,
@@ -43,7 +44,8 @@ def without_node2(program: Program) -> Live:
     """The cluster once a program has run, while node2 does not answer."""
     live = cluster_after(program)
     members = {**CARDS.members, "node2": replace(CARDS.members["node2"], status="Offline")}
-    there = {place: found for place, found in live.machines.items() if place[0] != "ai-more"}
+    away = ("ai-more", "ai-tools-2")
+    there = {place: found for place, found in live.machines.items() if place[0] not in away}
     return replace(live, members=members, machines=there)
 
 
@@ -87,45 +89,59 @@ def test_a_card_of_somebody_else_s_is_theirs(written: Callable[..., str]) -> Non
         run("gpu", host_with(*cards, objects=trainer(pci=SECOND.pci)), infra=file)
 
 
-def test_a_cluster_has_a_server_on_each_member(written: Callable[..., str]) -> None:
-    file = written(IN_CLUSTER)
-    program = run("gpu", CARDS, infra=file, gateway=GATEWAY)
-    members = {"ai-tools/stt": "node1", "ai-tools/gateway": "node1", "ai-more/stt": "node2"}
+@pytest.mark.parametrize(
+    ("topology", "gateway", "other"),
+    [
+        (IN_CLUSTER, {}, "ai-tools-2/stt-more"),
+        pytest.param(TWO_DOMAINS, GATEWAY, "ai-more/stt", id="two domains"),
+    ],
+)
+def test_a_cluster_has_a_server_on_each_member(
+    written: Callable[..., str],
+    topology: dict[str, Any],
+    gateway: dict[str, Any],
+    other: str,
+) -> None:
+    """One domain does by itself what an operator can write with a domain for each member."""
+    file = written(topology)
+    program = run("gpu", CARDS, infra=file, gateway=gateway)
+    members = {"ai-tools/stt": "node1", "ai-tools/gateway": "node1", other: "node2"}
     assert program.outputs["members"] == members
-    [server] = GATEWAY["servers"]
+    [server] = SERVERS
     assert set(program.outputs["gateway_servers"].values()) == {"http://10.120.0.1:8000", server}
-    device = IN_CLUSTER["domains"]["ai-more"]["machines"]["stt"]["devices"]["lan"]
-    assert device["listen"] == server.replace("http://", "tcp:")
+    devices = program.commands[f"{other}/instance"].data["devices"].values()
+    listens = [each["listen"] for each in devices if each["type"] == "proxy"]
+    assert listens == [server.replace("http://", "tcp:")]
     keys = {
-        program.commands[f"{domain}/stt/stt_server/secrets"].spec["secrets"][0]["content"]
-        for domain in ("ai-tools", "ai-more")
+        program.commands[f"{machine}/stt_server/secrets"].spec["secrets"][0]["content"]
+        for machine in ("ai-tools/stt", other)
     }
     assert len(keys) == 1
     # What passes between members is not encrypted; the file names their network.
     assert "over 192.168.1.0/24, which global.trusted_networks names" in "\n".join(program.log)
-    # They change one by one, as in one domain.
+    # They change one by one, as on one member.
     assert "ai-tools/stt/stt_server/verify" in (
-        program.commands["ai-more/stt/stt_server/service"].dependencies
+        program.commands[f"{other}/stt_server/service"].dependencies
     )
     # The one on the other member is tried at its published address, once it has changed itself.
     tried = f"ai-tools/gateway/stt_gateway/server-{server.removeprefix('http://')}".replace(
         ":", "-"
     )
-    assert {f"ai-more/stt/stt_server/{part}" for part in ("service", "verify")} <= set(
+    assert {f"{other}/stt_server/{part}" for part in ("service", "verify")} <= set(
         program.commands[tried].dependencies
     )
     live = replace(cluster_after(program), members=CARDS.members)
-    again = run("gpu", live, program, infra=file, gateway=GATEWAY)
+    again = run("gpu", live, program, infra=file, gateway=gateway)
     assert not again.changes(program) and not again.drift
     # A member that is away is not asked.
-    alone = run("gpu", without_node2(program), program, infra=file, gateway=GATEWAY)
+    alone = run("gpu", without_node2(program), program, infra=file, gateway=gateway)
     assert not alone.changes(program) and not alone.drift
 
 
 def test_a_server_on_a_member_that_is_away_is_tried_once_it_is_back(
     written: Callable[..., str],
 ) -> None:
-    file, name = written(IN_CLUSTER), "ai-tools/gateway/stt_gateway/server-192.168.1.12-8000"
+    file, name = written(TWO_DOMAINS), "ai-tools/gateway/stt_gateway/server-192.168.1.12-8000"
     first = run("gpu", CARDS, infra=file, gateway=GATEWAY)
     # What it is tried with changes: the key, and what the recording is to come back as.
     options: dict[str, Any] = {
@@ -145,7 +161,7 @@ def test_a_server_on_a_member_that_is_away_is_tried_once_it_is_back(
 def test_a_new_server_on_a_member_that_is_away_is_tried_once_it_is_back(
     written: Callable[..., str],
 ) -> None:
-    file, name = written(IN_CLUSTER), "ai-tools/gateway/stt_gateway/server-192.168.1.12-8000"
+    file, name = written(TWO_DOMAINS), "ai-tools/gateway/stt_gateway/server-192.168.1.12-8000"
     first = run("gpu", CARDS, infra=file)
     named = run("gpu", without_node2(first), first, infra=file, gateway=GATEWAY)
     assert name not in named.commands and named.changes(first)
@@ -155,8 +171,14 @@ def test_a_new_server_on_a_member_that_is_away_is_tried_once_it_is_back(
 
 def test_a_card_that_a_member_lacks_is_named(written: Callable[..., str]) -> None:
     with pytest.raises(pulumi.RunError) as caught:
-        run("gpu", CLUSTER, infra=written(IN_CLUSTER), gateway=GATEWAY)
+        run("gpu", CLUSTER, infra=written(IN_CLUSTER))
     said = str(caught.value)
-    for domain, member in (("ai-tools", "node1"), ("ai-more", "node2")):
-        assert f"{domain}.machines.stt.gpu: is true, and {domain}/stt is to be on {member}" in said
+    for machine, part, member in (
+        ("stt", "ai-tools", "node1"),
+        ("stt-more", "ai-tools-2", "node2"),
+    ):
+        assert (
+            f"domains.ai-tools.machines.{machine}.gpu: is true, and {part}/{machine} is to be on "
+            f"{member}"
+        ) in said
     assert "(`incus info --resources --target node2`). Members with one: node3." in said
