@@ -39,7 +39,7 @@ ASIDE, ASIDE_SUBNET = "stt-e2e-cla", "10.213.72"
 NEW, NEW_SUBNET = "stt-e2e-clb", "10.213.73"
 #: The domain of docs/scale.md, as it is called here, with a short name that leaves room for its
 #: part on node2; and that part.
-SIZE, SIZE_SUBNET = "stt-e2e-z", "10.213.81"
+SIZE, SIZE_SUBNET = "stt-e2e-p", "10.213.81"
 MORE = f"{SIZE}-2"
 HERE, HERE_SUBNET = "stt-e2e-cls", "10.213.83"
 #: Where the STT service's volume is in its machine.
