@@ -11,6 +11,7 @@ import av
 import av.error
 import numpy as np
 import numpy.typing as npt
+from av.audio.codeccontext import AudioCodecContext
 from av.container import InputContainer
 
 Samples = npt.NDArray[np.float32]
@@ -31,6 +32,7 @@ CONTAINERS = (
 _LEAST_RATE, _MOST_PACKET = 4000, 4 << 20
 #: Samples of a channel that come out of a packet: silence may be packed a thousand to a byte.
 _MOST_SAMPLES = 1 << 21
+_UNDECODABLE = "The file is not audio that can be decoded."
 
 
 class AudioError(Exception):
@@ -110,7 +112,11 @@ def _open(file: BinaryIO) -> InputContainer:
     if not container.streams.audio:
         container.close()
         raise AudioError("The file has no audio.")
-    container.streams.audio[0].codec_context.options = {"max_samples": str(_MOST_SAMPLES)}
+    codec: AudioCodecContext | None = container.streams.audio[0].codec_context
+    if codec is None:  # none is known of the name that the file gives
+        container.close()
+        raise AudioError(_UNDECODABLE)
+    codec.options = {"max_samples": str(_MOST_SAMPLES)}
     return container
 
 
@@ -146,7 +152,7 @@ def _decode(file: BinaryIO, stopped: Callable[[], bool]) -> Iterator[Samples]:
                 for part in resampler.resample(frame):
                     yield part.to_ndarray()[0]
     except (av.error.FFmpegError, ValueError) as error:
-        raise AudioError("The file is not audio that can be decoded.") from error
+        raise AudioError(_UNDECODABLE) from error
 
 
 def _frames(container: InputContainer, stopped: Callable[[], bool]) -> Iterator[av.AudioFrame]:
@@ -155,7 +161,7 @@ def _frames(container: InputContainer, stopped: Callable[[], bool]) -> Iterator[
         if stopped():
             raise StoppedError
         if packet.size > _MOST_PACKET:
-            raise AudioError("The file is not audio that can be decoded: a packet is too large.")
+            raise AudioError(f"{_UNDECODABLE[:-1]}: a packet is too large.")
         try:
             frames = packet.decode()
         except av.error.InvalidDataError:

@@ -78,6 +78,14 @@ def test_what_is_no_number_is_no_sound() -> None:
     assert np.isfinite(part.samples).all() and np.abs(part.samples).max() <= 1
 
 
+def test_a_codec_that_nobody_knows_is_no_audio() -> None:
+    """FFmpeg finds a stream in it, and no decoder."""
+    known = wav(speech())
+    file = known[:20] + b"\x99\x99" + known[22:]
+    with pytest.raises(AudioError, match="not audio that can be decoded"):
+        next(slices(io.BytesIO(file), 1, lambda: False))
+
+
 def test_nobody_waits_and_decoding_stops() -> None:
     answers = iter([False] * 10 + [True] * 1_000_000)
     with pytest.raises(StoppedError):
