@@ -111,7 +111,7 @@ test: venv-dev setup check ## Run the tests, with a sample of the faults, on thi
 test-all: ## Run all tests, as CI does, including the slow ones and those whose programs seldom change
 	@STT_FAULTS=$${STT_FAULTS:-5} $(MAKE) --no-print-directory test OFTEN=
 
-test-unit: venv-dev ## Run the tests that need neither Incus nor root, without sweeps; under a minute
+test-unit: venv-dev ## Run the tests that need neither Incus nor root, without sweeps; a minute or two
 	@.venv/bin/pytest -n $(WAITING) --dist worksteal -m 'not e2e and not sweep $(OFTEN)' $(UNIT) $(ARGS)
 
 test-faults: setup venv-dev ## Break 200 runs off, then STT servers (STT_FAULT_SEED=…); send one nonsense (STT_FUZZ_SEED=…)
