@@ -152,7 +152,7 @@ def choose_subnets(
     is taken or there is none.
     """
     used = {each.domain.subnet for each in parts if each.domain.subnet}
-    found = {each.written: each.domain.subnet for each in parts if each.domain.subnet}
+    found: dict[str, IPv4Network] = {}
 
     def left(those: Iterable[Part], thirds: Callable[[Part], Iterable[int]]) -> list[Part]:
         """Those that get none of their third numbers."""

@@ -199,6 +199,15 @@ class Topology:
         [whole] = [each.whole for each in self.domains if each.name == domain]
         return [each for each in self.domains if each.whole == whole]
 
+    def with_role_in_parts(self, role: str, domain: str) -> list[MachinePlan]:
+        """The machines with a role in all parts of a domain, by the name of any of them."""
+        parts = self.parts_of(domain)
+        return [each for part in parts for each in self.with_role(role, part.name)]
+
+    def links_to(self, machine: MachinePlan) -> list[Link]:
+        """How other parts of its domain reach a machine."""
+        return [link for link in self.links if link.to == machine.full_name]
+
     def former_name(self, resource: str) -> str:
         """A resource's name before a rename (``formerly:``); the same if there was none."""
         domain, _, rest = resource.partition("/")

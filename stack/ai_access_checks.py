@@ -85,7 +85,7 @@ def _beside(settings: Settings, topology: Topology, file: str) -> Iterator[Probl
     for domain in topology.domains:
         for machine in ai_machines(domain):
             # That of other members is refused by stack.spans: nobody wrote it.
-            made = {each.device for each in topology.links if each.to == machine.full_name}
+            made = {link.device for link in topology.links_to(machine)}
             for name in published(domain, machine).keys() - made:
                 yield Problem(
                     f"{file}: {machine.place}.devices.{name}",

@@ -45,7 +45,6 @@ def _made(
             made[name] = f"the volume {name} at {path}"
     if WEBUI_ROLE in machine.roles and settings.webui.publish:
         made["publish"] = f"stt:webui.publish ({settings.webui.publish})"
-    for link in topology.links:
-        if link.to == machine.full_name:
-            made[link.device] = f"other members ({link.address}:{link.port})"
+    for link in topology.links_to(machine):
+        made[link.device] = f"other members ({link.address}:{link.port})"
     return made

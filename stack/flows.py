@@ -127,11 +127,7 @@ def _own(
             why = f"services of {machine.name}"
             yield Flow(names, (own,), (address,), why, "tcp", tuple(sorted(ports)))
         for name, (protocol, to, port) in published(domain, machine).items():
-            links = [
-                each
-                for each in topology.links
-                if (each.to, each.device) == (machine.full_name, name)
-            ]
+            links = [link for link in topology.links_to(machine) if link.device == name]
             asking = tuple(dict.fromkeys(f"{each.asking} ({each.source})" for each in links))
             sources = tuple(dict.fromkeys(f"{each.source}/32" for each in links))
             names = (", ".join(asking) or "anywhere", machine.full_name)

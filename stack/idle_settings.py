@@ -125,9 +125,7 @@ def _serves(declaration: Declaration, role: str) -> bool:
     """Whether an Open WebUI has a machine with a role in its domain, on whatever member."""
     topology = declaration.topology
     return any(
-        topology.with_role(role, part.name)
-        for webui in topology.with_role(WEBUI_ROLE)
-        for part in topology.parts_of(webui.domain)
+        topology.with_role_in_parts(role, webui.domain) for webui in topology.with_role(WEBUI_ROLE)
     )
 
 

@@ -181,16 +181,15 @@ def _clashes(
 
 def _listeners(settings: Settings, topology: Topology, file: str) -> Iterator[_Listener]:
     webui = topology.with_role(WEBUI_ROLE)
-    linked = {(each.to, each.device) for each in topology.links}
     for machine in topology.machines:
         devices = topology.devices_of(machine)
+        made = {link.device for link in topology.links_to(machine)}
         if webui == [machine] and settings.webui.publish:
             yield _Listener(_PUBLISH, f"tcp:{settings.webui.publish}", machine)
         for name, device in devices.items():
             if is_proxy(device) and not listens_inside(device):
-                made = (machine.full_name, name) in linked
-                own = "global.members" if made else f"{place_of(topology, machine, name)}.listen"
-                place = f"{file}: {own}"
+                own = f"{place_of(topology, machine, name)}.listen"
+                place = f"{file}: {'global.members' if name in made else own}"
                 yield _Listener(place, device.get("listen", ""), machine)
 
 

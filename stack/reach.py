@@ -76,7 +76,7 @@ def _of_devices(
     own: Listening, topology: Topology, there: Mapping[str, Listening], file: str
 ) -> Iterator[Problem]:
     # What is wrong with those between members is said of who asks there (stack.spans).
-    made = {each.device for each in topology.links if each.to == own.machine.full_name}
+    made = {link.device for link in topology.links_to(own.machine)}
     for name, device in topology.devices_of(own.machine).items():
         if name in made:
             continue

@@ -17,7 +17,8 @@ def replica_conflicts(topology: Topology) -> list[Problem]:
     """Several of one machine, with nothing that makes one service of them."""
     problems: list[Problem] = []
     for machine in topology.with_role(STT_ROLE):
-        if machine.machine.count > 1 and not _has_gateway(topology, machine):
+        gateways = topology.with_role_in_parts(GATEWAY_ROLE, machine.domain)
+        if machine.machine.count > 1 and not gateways:
             message = (
                 f"makes {machine.machine.count} STT servers, and no machine of the domain has the "
                 f"role {GATEWAY_ROLE}, which puts one address in front of them. Give it to one, or "
@@ -25,12 +26,6 @@ def replica_conflicts(topology: Topology) -> list[Problem]:
             )
             problems.append(Problem(f"{machine.place}.count", message))
     return list(dict.fromkeys(problems))
-
-
-def _has_gateway(topology: Topology, machine: MachinePlan) -> bool:
-    """Whether a machine of the domain, or of one of its parts, is a gateway."""
-    parts = topology.parts_of(machine.domain)
-    return any(topology.with_role(GATEWAY_ROLE, each.name) for each in parts)
 
 
 def different_models(
@@ -69,8 +64,7 @@ def separate_services(settings: Settings, topology: Topology) -> list[str]:
     for domain in domains if settings.enabled else ():
         separate = [
             each.name
-            for part in topology.parts_of(domain.name)
-            for each in topology.with_role(STT_ROLE, part.name)
+            for each in topology.with_role_in_parts(STT_ROLE, domain.name)
             if not gateways_before(settings, topology, each)
         ]
         if len(separate) > 1:

@@ -50,7 +50,8 @@ def linked(settings: Settings, topology: Topology, file: str) -> Topology:
     Raises:
         DeclarationError: a member has no port left at which a service could be published.
     """
-    uses = [use for parts in _spanning(topology) for use in _uses(settings, topology, parts)]
+    spanning = [parts[0].name for parts in _spanning(topology)]
+    uses = [use for domain in spanning for use in _uses(settings, topology, domain)]
     ports = _ports(settings, topology, uses, file)
     members = {each.name: each.member for each in topology.domains}
 
@@ -80,10 +81,10 @@ def _spanning(topology: Topology) -> list[list[DomainPlan]]:
     return [parts for parts in every if len(parts) > 1]
 
 
-def _uses(settings: Settings, topology: Topology, parts: Sequence[DomainPlan]) -> Iterator[_Use]:
+def _uses(settings: Settings, topology: Topology, domain: str) -> Iterator[_Use]:
     """What the machines of a domain ask in its other parts; what settings name is not here."""
     servers, gateways, ollamas, webuis = (
-        [machine for part in parts for machine in topology.with_role(role, part.name)]
+        topology.with_role_in_parts(role, domain)
         for role in (STT_ROLE, GATEWAY_ROLE, OLLAMA_ROLE, WEBUI_ROLE)
     )
     for gateway in gateways[:1] if settings.enabled else ():
@@ -159,9 +160,6 @@ def _published(settings: Settings, topology: Topology, domain: DomainPlan) -> It
 def with_devices(settings: Settings, topology: Topology) -> Topology:
     """The topology whose machines have the proxy devices of its links."""
     roles = {device: role for role, device in DEVICES.items()}
-    links: dict[str, list[Link]] = {}
-    for each in topology.links:
-        links.setdefault(each.to, []).append(each)
 
     def published(plan: MachinePlan) -> MachinePlan:
         made = {
@@ -172,7 +170,7 @@ def with_devices(settings: Settings, topology: Topology) -> Topology:
                 # The bridge sees who asks, and lets in those members only.
                 "nat": "true",
             }
-            for each in links.get(plan.full_name, ())
+            for each in topology.links_to(plan)
         }
         devices = {**plan.machine.devices, **made}
         return replace(plan, machine=plan.machine.model_copy(update={"devices": devices}))

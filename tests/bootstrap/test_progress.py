@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from declaration.source_files import ROOT
+from tests.server.server import wait
 
 NAMES = [f"package-{number}" for number in range(40)]
 HEAD = ["I: Retrieving InRelease ", "I: Retrieving Packages ", "I: Validating Packages "]
@@ -92,7 +92,4 @@ def test_a_long_command_that_never_ends_is_stopped(tmp_path: Path) -> None:
     assert said == ["ended with 124", "incus-stt:   … working: stopped after 5 s"]
     running = Path(f"/proc/{pid.read_text().strip()}/cmdline")
     # Only its parent has been waited for. A zombie has no command line.
-    until = time.monotonic() + 30
-    while (left := command_line(running)) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not left
+    wait(lambda: not command_line(running))
