@@ -17,7 +17,7 @@ from typing import Any
 
 from declaration.connection import Connection
 from host.client import Client, HostError, shell
-from host.firewall import CAN, FILE, FILES, READ, RULE, TABLE, UNIT, UNITS, parse_firewall
+from host.firewall import CAN, FILE, FILES, READ, RULE, TABLE, UNIT, UNITS, parse_firewall, why_not
 from host.objects import NETWORK, Place, has_other_owner, owner_of
 
 #: What a bridge may be called: no letter means anything to nft, systemd or a shell.
@@ -59,6 +59,8 @@ WantedBy=multi-user.target incus.service
 
 #: What to do after a boot that has taken the rule away.
 _AGAIN = "After a boot, run up again."
+#: What to do where nft fails.
+_LOOK = "Try it on the host as root: nft list ruleset"
 
 #: Sets the rules of stdin: `FOLDER RULES_FILE UNIT_FILE UNIT_NAME UNIT`. A user who may run only
 #: nft with sudo has no unit for the boot.
@@ -164,6 +166,8 @@ def apply_rules(connection: Connection, desired: Mapping[str, Any]) -> dict[str,
     unit = _UNIT.format(bridge=bridge, file=places[1])
     said = _run(connection, bridge, [_SET, "sh", *places, unit], rules(desired))
     found = parse_firewall(said)
+    if found is None:
+        raise HostError(f"The {RULE} for {bridge} was set, and could not be read. {_LOOK}")
     if found.why_not:
         why, todo = found.why_not
         return {"done": "not set", "set": {}, "why": f"The {RULE} is not set: {why}. {todo}"}
@@ -185,10 +189,10 @@ def remove_rules(connection: Connection, bridge: str, owner: str) -> dict[str, A
         why = f"The {RULE} for {bridge} stays: {owner_of(network)} has taken the bridge over."
         return {"done": "left", "why": why}
     table = f"{TABLE}{checked(bridge)}"
-    found = parse_firewall(_run(connection, bridge, [_REMOVE, "sh", *_places(bridge), table]))
-    if not found.why_not:
+    why_left = why_not(_run(connection, bridge, [_REMOVE, "sh", *_places(bridge), table]))
+    if not why_left:
         return {"done": "deleted"}
-    why = f"{found.why_not[0]}. If it was set, run as root: nft delete table inet {table}"
+    why = f"{why_left[0]}. If it was set, run as root: nft delete table inet {table}"
     return {"done": "left", "why": f"The {RULE} for {bridge} was not taken away: {why}"}
 
 
@@ -207,8 +211,5 @@ def _run(connection: Connection, bridge: str, script: Sequence[str], stdin: str 
         raise HostError(f"The {RULE} for {bridge}: the host did not finish within 60 s.") from None
     if done.returncode:
         said = done.stderr.strip() or "it said nothing"
-        raise HostError(
-            f"The {RULE} for {bridge} was not changed: {said[-500:]}\nTry it on the host as root: "
-            "nft list ruleset"
-        )
+        raise HostError(f"The {RULE} for {bridge} was not changed: {said[-500:]}\n{_LOOK}")
     return done.stdout

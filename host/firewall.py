@@ -20,23 +20,39 @@ RULE = "rule of the host's firewall"
 CAN = """PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL=C
 [ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
-can=no
+can=no tables=
 if ! command -v nft >/dev/null; then why=nft
 elif ! tables=$($sudo nft list tables 2>/dev/null </dev/null); then
     [ -n "$sudo" ] && why=root || why=kernel
 else can=yes why=
 fi
 """
+#: The last line of a read that has told everything.
+_WHOLE = "read"
 #: Tells what is set, of every bridge: why nothing is known, the files for the boot, the tables.
-#: One call for each: of two in one call, nft 1.0.6 finds only one.
+#: One call for each: of two in one call, nft 1.0.6 finds only one. A table that cannot be read is
+#: no table that is gone, unless it is no longer listed.
 READ = f"""{CAN}[ -z "$why" ] || echo "why $why"
 sha256sum {FILES}/{FILE}*.nft {UNITS}/{UNIT}*.service {UNITS}/*.wants/{UNIT}*.service 2>/dev/null
-[ "$can" = no ] || printf '%s\\n' "$tables" | while read -r _ family table; do
-    case $family.$table in
-    inet.{TABLE}*) $sudo nft -n -s list table inet "$table" 2>/dev/null </dev/null ;;
-    esac
-done
-:
+listed() {{
+    case "
+$tables
+" in *"
+table inet $table
+"*) ;; *) return 1 ;; esac
+}}
+printf '%s\\n' "$tables" | {{
+    while read -r _ family table; do
+        case $family.$table in
+        inet.{TABLE}*)
+            $sudo nft -n -s list table inet "$table" 2>/dev/null </dev/null || {{
+                tables=$($sudo nft list tables 2>/dev/null </dev/null) || exit 0
+                ! listed || exit 0
+            }} ;;
+        esac
+    done
+    echo {_WHOLE}
+}}
 """
 
 #: Why the rule does not hold, and the next step.
@@ -83,15 +99,20 @@ class Firewall:
         return rule | {path: sum_ for path, sum_ in files if path.rpartition("/")[2] in names}
 
 
-def parse_firewall(said: str) -> Firewall:
-    """What ``READ`` has said."""
-    why: tuple[str, ...] = ()
+def why_not(said: str) -> tuple[str, ...]:
+    """Why nothing could be done, as a script said after ``CAN``, and the next step."""
+    return next((_WHY[line] for line in said.splitlines() if line in _WHY), ())
+
+
+def parse_firewall(said: str) -> Firewall | None:
+    """What ``READ`` has said; None if it did not come to its end."""
+    lines = said.splitlines()
+    if lines[-1:] != [_WHOLE]:
+        return None
     files, tables, name = dict[str, str](), dict[str, list[str]](), ""
-    for line in said.splitlines():
+    for line in lines:
         digest, _, path = line.partition("  ")
-        if line in _WHY:
-            why = _WHY[line]
-        elif found := re.fullmatch(rf"table inet {re.escape(TABLE)}(\S+) {{", line):
+        if found := re.fullmatch(rf"table inet {re.escape(TABLE)}(\S+) {{", line):
             name = found[1]
             tables[name] = []
         elif line == "}":
@@ -100,7 +121,8 @@ def parse_firewall(said: str) -> Firewall:
             tables[name].append(line.strip())
         elif path:
             files[path] = digest
-    return Firewall(why, {each: "\n".join(lines) for each, lines in tables.items()}, files)
+    texts = {each: "\n".join(rules) for each, rules in tables.items()}
+    return Firewall(why_not(said), texts, files)
 
 
 def drift(bridge: str, noted: Mapping[str, str], now: Firewall) -> list[Difference]:

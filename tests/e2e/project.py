@@ -89,6 +89,11 @@ def everything(domain: str, **more: str) -> list[str]:
     return sorted(filter(told, found))
 
 
+def ending(done: subprocess.CompletedProcess[str]) -> str:
+    """The end of what a command said: of a failed `up`, what failed. The whole can be very long."""
+    return (done.stdout + done.stderr)[-4000:]
+
+
 def way_out(bridge: str) -> str:
     """What lets a bridge's machines out now: its own ACL only, once `up` has closed it."""
     return incus("network", "get", bridge, "security.acls").strip()
@@ -410,7 +415,7 @@ class Project:
         """``up``, which has to succeed; what it said."""
         self._applied = None
         done = self.pulumi("up", *words)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, ending(done)
         self._applied = copy.deepcopy((self.settings, self.machines))
         return done.stdout + done.stderr
 
@@ -429,7 +434,7 @@ class Project:
     def destroy(self) -> str:
         """``destroy``, which has to succeed; what it said."""
         done = self.pulumi("destroy")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, ending(done)
         return done.stdout + done.stderr
 
     def drift(self) -> list[str]:
@@ -444,7 +449,7 @@ class Project:
         """What a preview with its diff says, and the drift in it, as ``drift`` has it."""
         report = self.root / "drift"
         done = self.pulumi("preview", "--diff", STT_DRIFT_REPORT=str(report))
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, ending(done)
         return done.stdout + done.stderr, self._without_domain(report.read_text().splitlines())
 
     def _without_domain(self, lines: list[str]) -> list[str]:
@@ -486,7 +491,7 @@ class Project:
         """What `make vram` or `make flush` says."""
         python = str(self.root / ".venv" / "bin" / "python")
         done = run(python, "-m", "operations", verb, "--stack", STACK, cwd=self.root)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, ending(done)
         return done.stdout
 
     def variables_of(self, *files: str) -> frozenset[str]:

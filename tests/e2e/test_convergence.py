@@ -24,7 +24,17 @@ import pytest
 from tests.e2e import places
 from tests.e2e.other_incus import OtherIncus
 from tests.e2e.places import new_directory
-from tests.e2e.project import AT_WORK, Project, Running, incus, left_of, request, run, wait_until
+from tests.e2e.project import (
+    AT_WORK,
+    Project,
+    Running,
+    ending,
+    incus,
+    left_of,
+    request,
+    run,
+    wait_until,
+)
 from tests.seeds import FAULT_SEED
 
 SAMPLE = 2
@@ -191,9 +201,9 @@ def port(project: Project) -> int:
 def converged(bench: Bench) -> None:
     """One `up` after the cause is mended, and all is as declared; nothing else is left."""
     project = bench.project
-    first = project.up()
-    again = project.pulumi("preview", "--expect-no-changes")
-    assert again.returncode == 0, first + again.stdout + again.stderr
+    project.up()
+    again = project.pulumi("preview", "--diff", "--expect-no-changes")
+    assert again.returncode == 0, ending(again)
     assert project.inside("sh", "-c", LEFTOVERS) == ""
     assert project.inside("ls", "/srv/models/kept") == "/srv/models/kept"
     health = request(f"http://{project.subnet}.1:{port(project)}/health").json

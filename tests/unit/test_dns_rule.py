@@ -112,6 +112,7 @@ echo "$*" >>"$SAID"
 """
 _NFT = """case $* in
     "list tables") echo "$TABLES" ;;
+    -n\\ -s\\ list*unreadable | -n\\ -s\\ list*gone) exit 1 ;;
     -n\\ -s\\ list*) printf 'table inet %s {\\n\\tchain input {\\n\\t}\\n}\\n' "$6" ;;
     *) cat >"$SAID.rules"; echo "nft $*" >>"$SAID" ;;
 esac
@@ -245,7 +246,35 @@ def test_that_of_a_bridge_with_another_owner_stays(stage: Stage) -> None:
 
 def test_the_tables_of_several_bridges_are_read(stage: Stage) -> None:
     said = subprocess.run(["/bin/sh", "-c", READ], capture_output=True, text=True, check=True)
-    assert sorted(parse_firewall(said.stdout).tables) == ["net-a", "net-b"]
+    found = parse_firewall(said.stdout)
+    assert found and sorted(found.tables) == ["net-a", "net-b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "again", "known"),
+    [("unreadable", True, False), ("gone", False, True), ("unreadable", None, False)],
+)
+def test_a_table_that_cannot_be_read_is_not_one_that_is_gone(
+    stage: Stage, name: str, again: bool | None, known: bool
+) -> None:
+    """Asked again, the tables have it, have it no more, or cannot be listed any more."""
+    table = f"table inet incus-stt-dns.{name}"
+    later = {True: f"echo '{table}'", False: ":", None: "exit 1"}[again]
+    lists = f'"list tables") [ -e "$SAID" ] && {later} || {{ echo "{table}"; : >"$SAID"; }} ;;'
+    stage.program("nft", _NFT.replace('"list tables") echo "$TABLES" ;;', lists))
+    said = subprocess.run(["/bin/sh", "-c", READ], capture_output=True, text=True, check=False)
+    assert (parse_firewall(said.stdout) is not None) is known
+
+
+def test_a_rule_that_was_set_and_cannot_be_read_is_an_error(stage: Stage) -> None:
+    stage.program("nft", _NFT.replace("list*unreadable |", "list*net-a |"))
+    with pytest.raises(HostError, match="was set, and could not be read"):
+        apply_rules(LOCAL, DESIRED)
+
+
+def test_a_read_without_its_end_tells_nothing() -> None:
+    assert parse_firewall(SAID.removesuffix("read\n")) is None
+    assert parse_firewall("") is None
 
 
 SAID = f"""0123abcd  {FILE}
@@ -258,17 +287,18 @@ table inet incus-stt-dns.net-a {{
 }}
 table inet incus-stt-dns.net-ab {{
 }}
+read
 """
 NOTED = {RULE: "chain input {\ndrop\n}", FILE: "0123abcd", UNIT: "4567cdef"}
 
 
 def test_what_is_read_is_told_by_bridge() -> None:
     found = parse_firewall(SAID)
-    assert found.of("net-a") == NOTED and not found.why_not
+    assert found and found.of("net-a") == NOTED and not found.why_not
     assert found.of("net-ab") == {RULE: "", "/etc/incus-stt/dns-net-ab.nft": "89"}
-    assert parse_firewall("why nft\n").why_not == NO_NFT
-    assert parse_firewall("why kernel\n").why_not == NO_KERNEL
-    assert parse_firewall(f"why root\n0123abcd  {FILE}\n") == Firewall(
+    assert parse_firewall("why nft\nread\n") == Firewall(NO_NFT)
+    assert parse_firewall("why kernel\nread\n") == Firewall(NO_KERNEL)
+    assert parse_firewall(f"why root\n0123abcd  {FILE}\nread\n") == Firewall(
         NO_ROOT, files={FILE: "0123abcd"}
     )
 
@@ -284,15 +314,16 @@ def test_only_the_host_s_own_shell_is_asked() -> None:
     ("now", "lines"),
     [
         (SAID, []),
-        ("", [f"{name}: not there -> there" for name in (FILE, UNIT, RULE)]),
+        ("read\n", [f"{name}: not there -> there" for name in (FILE, UNIT, RULE)]),
         (SAID.replace("\t\tdrop\n", ""), [f"{RULE} line: (no such line) -> drop"]),
         (SAID.replace("4567cdef", "0"), [f"{UNIT}: changed -> as it was set"]),
-        ("why root\n", []),
+        ("why root\nread\n", []),
     ],
     ids=["as it was set", "all gone", "without the drop", "another unit", "no root any more"],
 )
 def test_drift(now: str, lines: list[str]) -> None:
-    assert [str(each) for each in drift("net-a", NOTED, parse_firewall(now))] == lines
+    found = parse_firewall(now)
+    assert found and [str(each) for each in drift("net-a", NOTED, found)] == lines
 
 
 def test_what_could_not_be_set_is_drift_once_it_can() -> None:
