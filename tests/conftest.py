@@ -13,6 +13,9 @@ from tests import seeds
 #: The tests in this folder share what is slow to make.
 _TOGETHER = "tests/e2e/shared_stack"
 
+#: So much of a failure is shown of a test that was run again.
+LAST = 5000
+
 gc.disable()  # until all tests are collected it would find nothing
 
 
@@ -29,7 +32,10 @@ def pytest_report_header() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The seeds once more, beside what failed; ``-q`` leaves out the header."""
+    """What was run again, whatever came of it; and the seeds: ``-q`` leaves out the header."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"failed and run again: {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext[-LAST:])
     terminalreporter.write_line(seeds.LINE)
 
 

@@ -281,3 +281,47 @@ def test_the_seeds_of_a_run_are_printed_and_other_ones_in_the_next(tmp_path: Pat
     assert said("-n", "2") != said()
     given = said(STT_FAULT_SEED="12", STT_FUZZ_SEED="345")
     assert given == "seeds: STT_FAULT_SEED=12 STT_FUZZ_SEED=345"
+
+
+FAILS_ONCE = """
+from pathlib import Path
+
+def test_once():
+    there = Path(__file__).with_suffix(".there")
+    first = not there.exists()
+    there.touch()
+    assert not first, "what went wrong the first time"
+
+def test_ever():
+    assert False, "what goes wrong each time"
+"""
+
+
+def test_what_fails_once_is_shown_although_it_passes(tmp_path: Path) -> None:
+    """As `.ci/run` has it; without its option nothing is run again."""
+    file = tmp_path / "test_made.py"
+    file.write_text(FAILS_ONCE)
+    words = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "/dev/null", str(file)]
+    [option] = re.findall(r'PYTEST_ADDOPTS="(.+?) \$', (ROOT / ".ci" / "run").read_text())
+
+    def said(*more: str) -> str:
+        file.with_suffix(".there").unlink(missing_ok=True)
+        environment = {**os.environ, "PYTEST_ADDOPTS": ""}
+        done = subprocess.run(
+            [*words, *more],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+        return done.stdout
+
+    again = said(*option.split())
+    assert "1 failed, 1 passed, 2 rerun" in again
+    ran_again = again[again.index("failed and run again: ") :]
+    for text in ("test_once", "what went wrong the first time", "what goes wrong each time"):
+        assert text in ran_again
+    assert "2 failed in" in said()
