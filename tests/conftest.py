@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 
 import pytest
 from xdist.remote import Producer
@@ -17,6 +18,18 @@ _TOGETHER = "tests/e2e/shared_stack"
 LAST = 5000
 
 gc.disable()  # until all tests are collected it would find nothing
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that says ``sample``, the parameters after the first ones are a sweep."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if sample := item.get_closest_marker("sample"):
+            test = item.nodeid.partition("[")[0]
+            seen[test] += 1
+            if seen[test] > sample.args[0]:
+                item.add_marker(pytest.mark.sweep)
 
 
 def pytest_collection_finish() -> None:

@@ -364,6 +364,7 @@ def test_each_bridge_has_one_before_the_machines_start() -> None:
     assert "ai-tools/firewall" in program.commands["ai-tools/network"].dependencies
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("rule", "allowed"),
     [

@@ -322,6 +322,7 @@ _DOMAINS = st.dictionaries(
 )
 
 
+@pytest.mark.sweep
 @settings(deadline=None)
 @given(domains=_DOMAINS)
 def test_environments_never_meet(domains: dict[str, Any]) -> None:

@@ -76,6 +76,7 @@ exec(compile(tree, name, "exec"), names)
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_an_interrupted_main_ends_without_a_traceback(name: str) -> None:
     package = name.rpartition("/")[0].replace("/", ".")

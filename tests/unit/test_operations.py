@@ -66,6 +66,7 @@ def test_make_stt_is_about_the_role_and_what_it_needs() -> None:
     assert "**::stt_server/client/tv" in stt_targets(declared(clients=["tv"]))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", [path.suffixes[0][1:] for path in STACKS.glob("Pulumi.*.yaml")])
 def test_make_stt_names_whatever_its_targets_need(name: str, root: Path) -> None:
     """Pulumi refuses targets that depend on what is new and no target."""

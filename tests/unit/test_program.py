@@ -144,6 +144,7 @@ def all_needs(program: Program, name: str) -> set[str]:
     return found
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("stack", [*STACKS, "production", "pool"])
 def test_the_state_is_in_order_whatever_the_run_before_has_written(stack: str) -> None:
     """A run with ``--target`` keeps what the state says of the rest, its dependencies too.
@@ -526,6 +527,7 @@ def owned_by(owner: str, live: Live, kind: str, name: str) -> Live:
     return replace(live, objects={**live.objects, place: {**found, "config": config}})
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("kind", "name"),
     [

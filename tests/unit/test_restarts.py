@@ -28,6 +28,7 @@ def notes(before: Program, **settings: Any) -> list[str]:
     return [line for line in said if "the STT service restarts" in line]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("own", "words"),
     [

@@ -62,6 +62,7 @@ def with_ollama(live: Live, size: int = 0, loaded: int = 0, name: str = "llama3.
     return replace(live, machines={**live.machines, GPU_SERVER: state})
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("mib", "keep_alive", "gib", "chosen"),
     [
@@ -82,6 +83,7 @@ def test_it_does_not_matter_whether_a_model_of_ollama_is_loaded(
         assert (kind(again), again.changes(first)) == (chosen, {})
 
 
+@pytest.mark.sweep
 def test_a_size_that_is_known_later_changes_it_once_at_most() -> None:
     """The name tells no size: it is known once pulled, and not while the machine is stopped."""
     ollama = {"models": ["llama3.1"]}
@@ -118,6 +120,7 @@ def test_what_does_not_fit_is_not_kept_for_a_size_that_is_missing() -> None:
     assert kind(run("gpu", host, first, ollama={"models": ["llama3.1"]})) == "int8_float16"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("empty", [REMOTE, CLUSTER], ids=["remote", "member"])
 @pytest.mark.parametrize(
     ("mib", "chosen"),
@@ -147,6 +150,7 @@ def test_a_card_of_which_the_memory_is_known_later_changes_it_once_at_most(
     assert not run("gpu", told(third), third, **settings).changes(third)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("engine", ["speaches", "faster-whisper", "custom"])
 def test_the_type_of_every_engine_is_found(engine: str, tmp_path: Path) -> None:
     unit = "[Service]\nUser=stt\nEnvironmentFile=/etc/incus-stt/custom.env\nExecStart=/bin/true\n"

@@ -89,6 +89,7 @@ def test_a_card_of_somebody_else_s_is_theirs(written: Callable[..., str]) -> Non
         run("gpu", host_with(*cards, objects=trainer(pci=SECOND.pci)), infra=file)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("topology", "gateway", "other"),
     [

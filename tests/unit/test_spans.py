@@ -164,6 +164,7 @@ def far(member: str) -> dict[str, Any]:
     return {"roles": STT, "member": member}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("before", "after"),
     [

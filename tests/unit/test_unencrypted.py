@@ -64,6 +64,7 @@ def test_a_server_of_this_stack_that_is_published_elsewhere(tmp_path: Path) -> N
     assert f"stt:gateway.servers: {place}, and is asked without encryption: whoever" in line
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("setting", "url", "told"),
     [

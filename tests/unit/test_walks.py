@@ -89,6 +89,7 @@ def test_a_new_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 MODULES = ("idle_settings", "restarts", "units", "steps")
 
 
+@pytest.mark.sweep
 def test_what_the_walks_add_passes_the_tests(tmp_path: Path) -> None:
     """In a copy of the tree that has both folders, after `make generate`."""
     if not (names := tracked(ROOT)):

@@ -190,6 +190,7 @@ def test_certificates_that_do_not_work_are_refused(webui: dict[str, Any], said: 
     assert said in " ".join(str(problem) for problem in problems)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("webui", "sent"),
     [
@@ -266,6 +267,7 @@ def test_a_bare_name_is_of_the_own_domain(tmp_path: Path) -> None:
         assert sent_key(infra=infra, webui={"stt_url": f"http://{host}:8000/v1"}) == sent
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("url", "asked"),
     [
@@ -293,6 +295,7 @@ def test_open_webui_follows_the_service_that_it_asks(
     assert resolution.endswith(f"STT service in {place}." if asked else "in webui.")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "end", ["http://10.120.1.2:9146/v1/", "https://10.120.1.2:8000/v1", "https://stt.test:8000/v1"]
 )
@@ -319,6 +322,7 @@ def test_the_service_of_the_same_machine_is_known(tmp_path: Path, url: str) -> N
     assert OFF in off.spec["variables"]["AUDIO_STT_OPENAI_API_BASE_URL"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("key", "url", "told"),
     [
@@ -361,6 +365,7 @@ def test_where_no_key_is_asked_for_open_webui_sends_none() -> None:
     assert sent_key(authentication="none", webui=theirs) == "key-of-theirs"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
