@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -104,11 +104,23 @@ def warnings(declaration: Declaration, host: Host) -> list[str]:
             continue
         if why := _why_not(host, plan.name):
             found.setdefault(why, []).append(plan.name)
-    return [
+    return [*_unread(declaration, host)] + [
         f"{', '.join(names)}: machines can ask the DNS servers of the host's other bridges, and so "
         f"send data out within names, for {why}. To have that dropped: {todo} (docs/security.md)."
         for (why, todo), names in found.items()
     ]
+
+
+def _unread(declaration: Declaration, host: Host) -> Iterator[str]:
+    """The domains whose rule was not compared with what was set."""
+    if not host.live or host.live.firewall:
+        return
+    names = [each.name for each in declaration.topology.domains if is_within_reach(host, each.name)]
+    if names:
+        yield (
+            f"{', '.join(names)}: the {firewall.RULE} could not be read, so its drift was not "
+            "checked. Run this again; if it stays: nft list ruleset, on the host as root, says why."
+        )
 
 
 def _why_not(host: Host, domain: str) -> tuple[str, ...]:
