@@ -189,10 +189,10 @@ def remove_rules(connection: Connection, bridge: str, owner: str) -> dict[str, A
         why = f"The {RULE} for {bridge} stays: {owner_of(network)} has taken the bridge over."
         return {"done": "left", "why": why}
     table = f"{TABLE}{checked(bridge)}"
-    why_left = why_not(_run(connection, bridge, [_REMOVE, "sh", *_places(bridge), table]))
-    if not why_left:
+    reason = why_not(_run(connection, bridge, [_REMOVE, "sh", *_places(bridge), table]))
+    if not reason:
         return {"done": "deleted"}
-    why = f"{why_left[0]}. If it was set, run as root: nft delete table inet {table}"
+    why = f"{reason[0]}. If it was set, run as root: nft delete table inet {table}"
     return {"done": "left", "why": f"The {RULE} for {bridge} was not taken away: {why}"}
 
 

@@ -34,20 +34,13 @@ _WHOLE = "read"
 #: no table that is gone, unless it is no longer listed.
 READ = f"""{CAN}[ -z "$why" ] || echo "why $why"
 sha256sum {FILES}/{FILE}*.nft {UNITS}/{UNIT}*.service {UNITS}/*.wants/{UNIT}*.service 2>/dev/null
-listed() {{
-    case "
-$tables
-" in *"
-table inet $table
-"*) ;; *) return 1 ;; esac
-}}
 printf '%s\\n' "$tables" | {{
     while read -r _ family table; do
         case $family.$table in
         inet.{TABLE}*)
             $sudo nft -n -s list table inet "$table" 2>/dev/null </dev/null || {{
-                tables=$($sudo nft list tables 2>/dev/null </dev/null) || exit 0
-                ! listed || exit 0
+                now=$($sudo nft list tables 2>/dev/null </dev/null) || exit 0
+                case "$now\n" in *"table inet $table\n"*) exit 0 ;; esac
             }} ;;
         esac
     done

@@ -1,4 +1,4 @@
-"""For all tests: the garbage collector, the seeds, and which tests run in one process."""
+"""For all tests: the garbage collector, seeds, samples, what runs together, what ran again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from tests import seeds
 
 #: The tests in this folder share what is slow to make.
 _TOGETHER = "tests/e2e/shared_stack"
-
-#: So much of a failure is shown of a test that was run again.
-LAST = 5000
+#: So many characters of a failure are shown of a test that was run again.
+_LAST = 5000
 
 gc.disable()  # until all tests are collected it would find nothing
 
@@ -48,7 +47,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was run again, whatever came of it; and the seeds: ``-q`` leaves out the header."""
     for report in terminalreporter.stats.get("rerun", []):
         terminalreporter.section(f"failed and run again: {report.nodeid}")
-        terminalreporter.write_line(report.longreprtext[-LAST:])
+        terminalreporter.write_line(report.longreprtext[-_LAST:])
     terminalreporter.write_line(seeds.LINE)
 
 

@@ -258,21 +258,27 @@ def test_it(each):
 """
 
 
-def test_the_seeds_of_a_run_are_printed_and_other_ones_in_the_next(tmp_path: Path) -> None:
-    (tmp_path / "test_seeded.py").write_text(SEEDED)
-    command = [sys.executable, "-m", "pytest", "-p", "xdist.plugin", "-p", "tests.conftest", "-q"]
+def run_pytest(tests: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests of a directory with what ``tests/conftest.py`` has for all tests."""
+    plugins = ("xdist.plugin", "pytest_rerunfailures", "tests.conftest")
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *(f"-p{each}" for each in plugins), "-q", *words],
+        cwd=tests,
+        env=environment | more,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_seeds_of_a_run_are_printed_and_other_ones_in_the_next(tmp_path: Path) -> None:
+    (tmp_path / "test_seeded.py").write_text(SEEDED)
 
     def said(*words: str, **more: str) -> str:
-        done = subprocess.run(
-            [*command, *words],
-            cwd=tmp_path,
-            env=environment | more,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = run_pytest(tmp_path, *words, **more)
         assert done.returncode == 0, done.stdout + done.stderr
         [line] = re.findall("^seeds: .*", done.stdout, re.MULTILINE)
         assert {file.read_text() for file in tmp_path.glob("*.seeds")} == {line}
@@ -301,21 +307,11 @@ def test_what_fails_once_is_shown_although_it_passes(tmp_path: Path) -> None:
     """As `.ci/run` has it; without its option nothing is run again."""
     file = tmp_path / "test_made.py"
     file.write_text(FAILS_ONCE)
-    words = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "/dev/null", str(file)]
     [option] = re.findall(r'PYTEST_ADDOPTS="(.+?) \$', (ROOT / ".ci" / "run").read_text())
 
-    def said(*more: str) -> str:
+    def said(*words: str) -> str:
         file.with_suffix(".there").unlink(missing_ok=True)
-        environment = {**os.environ, "PYTEST_ADDOPTS": ""}
-        done = subprocess.run(
-            [*words, *more],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_pytest(tmp_path, *words)
         assert done.returncode == 1, done.stdout + done.stderr
         return done.stdout
 
