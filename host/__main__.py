@@ -79,8 +79,9 @@ def _do(options: argparse.Namespace) -> dict[str, Any]:
 
     bridge = options.name.removesuffix(SUFFIX).removesuffix(AI_SUFFIX)
     egress = Egress(options.connection, bridge)
-    with egress.editing():
-        left_open = options.type == "network" and options.verb == "apply" and egress.is_left_open()
+    network = options.type == "network"
+    with egress.rewriting() if network else egress.editing():
+        left_open = network and options.verb == "apply" and egress.is_left_open()
         done = _edit(options)
     # Of the bridge's other ACLs, the one to install from is there only for a while.
     lost = done.pop("cut", False) and options.name == bridge

@@ -1,16 +1,11 @@
-"""The host's connection tracking: an ACL lets through the answers of connections that it knows.
-
-The kernel tracks connections only while a rule asks for it. Incus deletes a bridge's rules and
-writes them again, one by one; where these are the only such rules on the host, what is opened in
-between is not tracked, and its answers are dropped afterwards (seen with Incus 6.0.4, Linux 6.18).
-"""
+"""The host's connection tracking: an ACL lets through the answers of connections that it knows."""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 
 from declaration.connection import Connection
@@ -28,9 +23,6 @@ shift
 for network do
     $sudo conntrack -D -s "$source" -d "$network" >/dev/null 2>&1 || :
 done"""
-#: A chain without a hook: no packet comes here, but its rule has the kernel track connections.
-_KEEP = '$sudo nft "table inet $1 { chain tracked { ct state established accept; }; }"'
-_LET_GO = '$sudo nft delete table inet "$1"'
 
 
 def elsewhere(network: str) -> list[str]:
@@ -50,32 +42,18 @@ def cut(connection: Connection, source: str, destinations: Sequence[str]) -> Non
 
     Through a remote of Incus nobody can do it: those would be this machine's connections.
     """
-    if not _run(connection, _CUT, source, *destinations):
+    if not run_as_root(connection, _CUT, source, *destinations):
         raise HostError(
             f"Connections of {source} were not cut within {_DEADLINE} s. See whether sudo or the "
             "host hangs, then run up again."
         )
 
 
-@contextlib.contextmanager
-def kept(connection: Connection, bridge: str) -> Iterator[None]:
-    """Have connections tracked meanwhile, while Incus writes a bridge's rules again.
+def run_as_root(connection: Connection, script: str, *words: str) -> bool:
+    """Run a script as root on the host, where that can be; whether it ended in time.
 
-    One at a time for each bridge. Without root or ``nft`` on the host, and through a remote of
-    Incus, answers can be lost as before.
-    """
-    table = f"incus-stt.{bridge}"
-    _run(connection, _KEEP, table)
-    try:
-        yield
-    finally:
-        _run(connection, _LET_GO, table)
-
-
-def _run(connection: Connection, script: str, *words: str) -> bool:
-    """Run it as root on the host, where that can be; whether it ended.
-
-    What it says is nobody's concern.
+    ``words`` are its arguments, and ``$sudo`` is what it puts before a command. What it says is
+    lost.
     """
     if connection.kind == "incus":
         return True

@@ -23,7 +23,8 @@ from typing import Any, TextIO
 from agent.machine import flock, poll
 from declaration.connection import Connection
 from host.client import Client, HostError, shell, user_cache
-from host.conntrack import cut, elsewhere, kept
+from host.conntrack import cut, elsewhere
+from host.hold import held
 from host.objects import NETWORK, Place
 
 #: The ACL that is there while the bridge is open: its name ends so, after the bridge's.
@@ -109,8 +110,19 @@ class Egress:
         """
         with self._lock(_EDITING) as file:
             self._wait(lambda: flock(file.fileno()), "is still editing", _EDITING_DEADLINE)
-            with kept(self.connection, self.bridge):
-                yield
+            yield
+
+    @contextlib.contextmanager
+    def rewriting(self) -> Iterator[None]:
+        """Be the only one that edits the bridge, whose rules are in force meanwhile.
+
+        An edit of an ACL needs no such hold: Incus exchanges its rules at once.
+
+        Raises:
+            HostError: another process has not edited it in time.
+        """
+        with self.editing(), held(self.connection, self.bridge):
+            yield
 
     def close_later(self) -> None:
         """Close it once nobody has fetched for a moment.
@@ -203,7 +215,7 @@ class Egress:
 
     def _set(self, *, opened: bool) -> None:
         install = f"{self.bridge}{SUFFIX}"
-        with self.editing():
+        with self.rewriting():
             acls = [name for name in self._acls() if name != install]
             acls += [install] if opened else []
             dns = "" if opened else CLOSED_DNS

@@ -16,10 +16,14 @@ from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines
 from agent.words import compared
 
-#: Seconds until a server of another host has to accept a connection.
-_CONNECT_SECONDS = 10
+#: Seconds after which a server of another host has to have accepted a connection, and for which
+#: one is tried. One can be lost that another one would not be, with all that it sends again: while
+#: Incus writes a bridge's rules, it leaves with the machine's own address.
+_REACHED_SECONDS, _CONNECT_SECONDS = 10, 3
 #: curl's exit status if it does not trust a certificate, and our word for it.
 _CURL_UNTRUSTED, _UNTRUSTED = 60, "untrusted"
+#: The one if something takes too long, and our word for it where there was no connection yet.
+_CURL_LATE, _UNREACHED = 28, "not reached"
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,11 @@ class Transcription(Kind):
     def _text(self, machine: Machine) -> str:
         """What comes back."""
         look = self._look()
-        end = time.monotonic() + self.patience
+        began = time.monotonic()
+        patience = dict.fromkeys(("429", "503", _UNTRUSTED), self.patience)
+        patience[_UNREACHED] = _REACHED_SECONDS
         body, status, failure = self._post(machine)
-        while status in ("429", "503", _UNTRUSTED) and time.monotonic() < end:
+        while time.monotonic() < began + patience.get(status, 0):
             time.sleep(1)
             body, status, failure = self._post(machine)
         if failure is not None:
@@ -173,7 +179,12 @@ class Transcription(Kind):
         done = machine.run(
             [
                 *("curl", "--silent", "--show-error", "--noproxy", "*"),
-                *("--max-time", str(self.deadline), "--write-out", "\n%{http_code}"),
+                *(
+                    "--max-time",
+                    str(self.deadline),
+                    "--write-out",
+                    "\n%{http_code} %{time_connect}",
+                ),
                 *(("--connect-timeout", str(_CONNECT_SECONDS)) if self.elsewhere else ()),
                 *(*key, "-F", f"file=@{recording};type=audio/wav"),
                 *("--form-string", f"model={self.model}", "-F", "response_format=json"),
@@ -182,9 +193,12 @@ class Transcription(Kind):
             check=False,
             deadline=self.deadline + 10,
         )
-        body, _, status = done.stdout.rpartition("\n")
+        body, _, told = done.stdout.rpartition("\n")
+        status, _, connected = told.partition(" ")
         if done.returncode == _CURL_UNTRUSTED:
             status = _UNTRUSTED
+        elif done.returncode == _CURL_LATE and not connected.strip("0."):
+            status = _UNREACHED
         return body, status, done.stderr if done.returncode else None
 
     def _place(self, machine: Machine) -> list[str]:

@@ -122,15 +122,22 @@ def isolation(case: Case) -> Iterator[Finding]:
     )
 
 
+#: What happens without a program on the host.
+_MISSED = {
+    "conntrack": "connections that a machine opened while its bridge was open stay open",
+    "nft": "a bridge filters nothing for about a second while up opens or closes it",
+}
+
+
 @check
 def connections(case: Case) -> Iterator[Finding]:
-    """Whether `up` can end and keep open connections where it changes a bridge's rules."""
+    """Whether `up` can end open connections, and hold new ones while Incus writes rules again."""
     if case.remote:
         return
-    missing = [name for name in ("conntrack", "nft") if not case.answer(name).there]
+    missing = [name for name in _MISSED if not case.answer(name).there]
     root = case.answer("user").text.strip() == "0" or case.answer("sudo").worked
     if root and not missing:
-        yield good("connections", "those through a bridge that closes are cut, others are kept")
+        yield good("connections", "those through a bridge that closes are cut, no rule is missing")
         return
     why = f"{' and '.join(missing)} not there" if missing else "not root, and sudo wants a password"
     todo = (
@@ -138,12 +145,8 @@ def connections(case: Case) -> Iterator[Finding]:
         if missing
         else "let this user run conntrack and nft with sudo without a password"
     )
-    yield doubtful(
-        "connections",
-        f"connections that a machine opened while its bridge was open stay open ({why}), and "
-        "answers can be lost while up opens a bridge",
-        f"{todo} (docs/security.md)",
-    )
+    text = " and ".join(_MISSED[name] for name in (missing if root else _MISSED))
+    yield doubtful("connections", f"{text} ({why})", f"{todo} (docs/security.md)")
 
 
 @check

@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
 import pwd
@@ -23,6 +24,7 @@ from agent import __main__ as cli
 from agent.actions import Build, Download, Git, Link, Run, Unpack, Verify
 from agent.files import File
 from agent.http import HealthRequest
+from agent.kinds import transcription
 from agent.kinds.certificates import DIRECTORY, Certificates
 from agent.kinds.files import Files
 from agent.kinds.model import Model
@@ -705,11 +707,13 @@ def _transcription(agent: Any, **more: Any) -> Transcription:
     )
 
 
-def _curl(agent: Any, body: str, status: int = 200, code: int = 0) -> None:
+def _curl(
+    agent: Any, body: str, status: int = 200, code: int = 0, connected: str = "0.000431"
+) -> None:
     agent.systemd.program(
         "curl",
         f"#!/bin/sh\necho \"curl $*\" >>'{agent.systemd.state}/log'\n"
-        f"printf '%s\\n{status}' '{body}'\nexit {code}\n",
+        f"printf '%s\\n{status} {connected}' '{body}'\nexit {code}\n",
         ready=True,
     )
 
@@ -849,7 +853,24 @@ def test_a_server_elsewhere_is_named_with_what_is_wrong(
         agent.apply("stt/server", server)
     assert "http://192.168.1.20:8000/v1" in caught.value.brief and why in caught.value.brief
     assert todo in caught.value.resolution and "journalctl" not in caught.value.resolution
-    assert "--connect-timeout 10 " in agent.systemd.log()[-1]
+    assert "--connect-timeout 3 " in agent.systemd.log()[-1]
+
+
+@pytest.mark.parametrize(
+    ("code", "connected", "tries"),
+    [(28, "0.000000", 3), (28, "0.000431", 1), (7, "0.000000", 1)],
+)
+def test_a_server_elsewhere_gets_a_connection_of_its_own_for_each_try(
+    agent: Any, monkeypatch: pytest.MonkeyPatch, code: int, connected: str, tries: int
+) -> None:
+    """Where none was accepted in time; what was sent is not sent again."""
+    now = itertools.count(step=4)  # a try, and a second until the next one
+    monkeypatch.setattr(transcription, "time", SimpleNamespace(monotonic=now.__next__, sleep=id))
+    _curl(agent, "", 0, code, connected)
+    server = replace(_transcription(agent, device=""), elsewhere=True)
+    with pytest.raises(StepError, match="does not answer"):
+        agent.apply("stt/server", server)
+    assert sum("curl" in line for line in agent.systemd.log()) == tries
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from tests.e2e.project import Project, incus, wait_until
+from tests.e2e.project import Project, incus, run, wait_until
 from tests.ports import free_port
 
 Address = tuple[str, int]
@@ -61,6 +62,32 @@ for each in addresses:
 while True:
     listener.accept()[0].close()
 """
+#: Opens a connection to each address every 20 ms, and waits for it for some seconds; prints where
+#: one was opened, and where one was not.
+TRY_ON = """import json, socket, sys, time
+from concurrent.futures import ThreadPoolExecutor
+seconds, patience, ends = json.loads(sys.argv[1])
+def opens(end):
+    try:
+        socket.create_connection(tuple(end), patience).close()
+        return True, end
+    except OSError:
+        return False, end
+with ThreadPoolExecutor(1000) as pool:
+    tried, until = [], time.monotonic() + seconds
+    print("begun", flush=True)
+    while time.monotonic() < until:
+        tried += [pool.submit(opens, end) for end in ends]
+        time.sleep(0.02)
+    found = [each.result() for each in tried]
+print(json.dumps([[end for end in ends if (did, end) in found] for did in (True, False)]))
+"""
+#: A host on a network of its own, with an address and a port, once it has its network card.
+HOST = """until ip link show eth0 >/dev/null 2>&1; do sleep 0.02; done
+ip address add "$2" dev eth0
+ip link set eth0 up
+exec python3 -c "$1" "$3"
+"""
 
 
 def opened(
@@ -71,6 +98,47 @@ def opened(
     words = ("exec", "other", "--", "python3", "-c", TRY, json.dumps([source, seconds, tried]))
     found = json.loads(incus(*words, project=domain or project.domain))
     return [(host, port) for _, host, port in found]
+
+
+@contextmanager
+def opened_meanwhile(
+    project: Project, *ends: Address, seconds: float, patience: float
+) -> Iterator[tuple[list[Address], list[Address]]]:
+    """Where the machine ``other`` gets a connection to within ``patience`` s, and where not.
+
+    It tries so for ``seconds``, all the time; both lists are there once that is over.
+    """
+    asked = json.dumps([seconds, patience, ends])
+    words = ["incus", "--project", project.domain, "exec", "other", "--", "python3", "-c", TRY_ON]
+    found: tuple[list[Address], list[Address]] = ([], [])
+    with subprocess.Popen([*words, asked], stdout=subprocess.PIPE, text=True) as trying:
+        assert trying.stdout
+        assert trying.stdout.readline() == "begun\n"
+        yield found
+        for each, told in zip(found, json.loads(trying.stdout.read()), strict=True):
+            each += [(host, port) for host, port in told]
+
+
+@contextmanager
+def other_network(name: str, subnet: str, port: int) -> Iterator[Address]:
+    """A host on a network that the host is in: it knows the way to no bridge, as in a house."""
+    words = ["unshare", "--net", "sh", "-ec", HOST, "sh", ANSWER, f"{subnet}.2/24", str(port)]
+    with subprocess.Popen(words) as process:
+        try:
+            own = Path("/proc/self/ns/net").readlink()
+            wait_until(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != own)
+            pair = ("add", name, "type", "veth", "peer", "name", "eth0", "netns", str(process.pid))
+            for ip in (
+                ("link", *pair),
+                ("address", "add", f"{subnet}.254/24", "dev", name),
+                ("link", "set", name, "up"),
+            ):
+                done = run("ip", *ip)
+                assert done.returncode == 0, done.stderr
+            wait_until(lambda: _answers((f"{subnet}.2", port)))
+            yield f"{subnet}.2", port
+        finally:
+            process.kill()  # and with it the network
 
 
 #: A port that no service has.

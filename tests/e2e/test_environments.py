@@ -30,7 +30,16 @@ from tests.e2e.project import (
     wait_until,
     way_out,
 )
-from tests.e2e.reachability import Address, Matrix, Way, answers_everywhere, opened
+from tests.e2e.reachability import (
+    SOME_PORT,
+    Address,
+    Matrix,
+    Way,
+    answers_everywhere,
+    opened,
+    opened_meanwhile,
+    other_network,
+)
 
 DOMAIN, SUBNET, PORT = "stt-e2e-n", "10.213.25", 28400
 LISTED = ["production", "staging"]
@@ -231,6 +240,39 @@ def test_nothing_leaves_but_while_something_is_installed(both: tuple[Project, Pr
             os.killpg(fetching.pid, signal.SIGKILL)
         wait_until(lambda: way_out(bridge) == bridge)
     assert production.drift() == []
+
+
+def test_an_edit_of_the_bridge_lets_nothing_else_through(both: tuple[Project, Project]) -> None:
+    """Meanwhile Incus has no rules there. And what may pass gets through, also what begins then."""
+    production, staging = both
+    bridge, service = f"net-{DOMAIN}", (f"{production.subnet}.1", 8000)
+    host = [".venv/bin/python", "-m", "host", "egress", "run", bridge, "true"]
+    with (
+        other_network("stt-e2e-out", "10.213.91", 9000) as outside,
+        answers_everywhere(both) as port,
+    ):
+        production.policy = [{"from": DOMAIN, "to": outside[0], "ports": [outside[1]]}]
+        production.write()
+        production.up()
+        within, ours = (service[0], SOME_PORT), (f"{production.subnet}.254", port)
+        closed = [within, ours, (f"{staging.subnet}.1", 8000), (f"{staging.subnet}.254", port)]
+        with opened_meanwhile(production, service, outside, *closed, seconds=8, patience=5) as (
+            passed,
+            missed,
+        ):
+            for _ in range(3):
+                done = run(*host, cwd=production.root)
+                assert done.returncode == 0, done.stderr
+                wait_until(lambda: way_out(bridge) == bridge)
+        assert passed == [service, outside]
+        assert missed == closed
+        production.policy = []
+        production.write()
+        production.up()
+    assert production.unchanged()
+    assert [each for each in run("nft", "list", "tables").stdout.split() if bridge in each] == [
+        f"incus-stt-dns.{bridge}"
+    ]
 
 
 #: Asks DNS servers for a name, thrice over UDP at most, once over TCP; prints what answered.

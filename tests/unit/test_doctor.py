@@ -152,11 +152,22 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         {"conntrack": None},
         "connections",
         Mark.DOUBTFUL,
-        "stay open (conntrack not there), and answers can be lost while up opens a bridge -> "
-        "on the host: apt-get install conntrack",
+        "was open stay open (conntrack not there) -> on the host: apt-get install conntrack",
     ),
-    ({"nft": None}, "connections", Mark.DOUBTFUL, "on the host: apt-get install nftables"),
-    ({"user": "1000"}, "connections", Mark.DOUBTFUL, "and sudo wants a password)"),
+    (
+        {"nft": None},
+        "connections",
+        Mark.DOUBTFUL,
+        "a bridge filters nothing for about a second while up opens or closes it (nft not there) "
+        "-> on the host: apt-get install nftables",
+    ),
+    (
+        {"user": "1000"},
+        "connections",
+        Mark.DOUBTFUL,
+        "stay open and a bridge filters nothing for about a second while up opens or closes it "
+        "(not root, and sudo wants a password)",
+    ),
     ({"user": "1000", "sudo": ""}, "connections", Mark.GOOD, "a bridge that closes are cut"),
     ({}, "DNS", Mark.GOOD, "machines ask no other bridge's DNS server"),
     (

@@ -310,7 +310,7 @@ def test_what_was_not_cut_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     fake, ended = Incus(), [False, True]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(egress, "Client", lambda _: fake)
-    monkeypatch.setattr(conntrack, "_run", lambda *_: ended.pop(0))
+    monkeypatch.setattr(conntrack, "run_as_root", lambda *_: ended.pop(0))
     way = Egress(Connection("local"), "net-a")
     with pytest.raises(HostError, match=r"10\.9\.9\.0/24 were not cut within 60 s\. See"):
         way.cut()

@@ -1,0 +1,95 @@
+"""What a bridge lets through while Incus writes its rules again.
+
+What that does to packets is seen in ``tests/e2e/test_environments.py``.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from declaration.connection import Connection
+from host import conntrack
+from host.hold import held
+from tests.hanging import hanging
+
+#: Notes what it gets, and has the chains of a bridge as Incus 6.0 makes them.
+NFT = """#!/bin/sh
+cd "$(dirname "$0")"
+case "$*" in
+"-f -") cat >>said ;;
+"list chain inet incus "*.net-x)
+    case "$5" in
+    acl.*) rules='ct state established,related accept' ;;
+    aclin.*) rules='type filter hook input priority filter; policy accept;' ;;
+    aclout.*) rules='type filter hook output priority filter; policy accept;' ;;
+    aclfwd.*) rules='type filter hook forward priority filter; policy accept;' ;;
+    esac
+    printf 'table inet incus {\\n\\tchain %s {\\n\\t\\t%s\\n\\t}\\n}\\n' "$5" "$rules" ;;
+"list "*) exit 1 ;;
+*) echo "$*" >>said ;;
+esac
+"""
+OUTWARDS = """add table inet incus-stt.{bridge}
+delete table inet incus-stt.{bridge}
+table inet incus-stt.{bridge} {{
+    set held {{ type ifname; flags timeout; elements = {{ "{bridge}" timeout 60s }}; }}
+    chain outwards {{
+        type filter hook forward priority filter;
+        iifname @held oifname != "{bridge}" ct state new drop
+    }}
+}}
+"""
+CHAIN = """table inet incus-stt.net-x {{
+	chain {}.net-x {{
+		{}
+	}}
+}}
+"""
+HOOK = "type filter hook {} priority filter; policy accept;\n{} accept"
+RULES = {
+    "acl": "ct state established,related accept",
+    "aclin": HOOK.format("input", "iifname != @held"),
+    "aclout": HOOK.format("output", "oifname != @held"),
+    "aclfwd": HOOK.format("forward", "iifname != @held oifname != @held"),
+}
+COPY = "".join(CHAIN.format(chain, rules) for chain, rules in RULES.items())
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What ``nft`` was told."""
+    for name, text in {"nft": NFT, "sudo": '#!/bin/sh\nshift\nexec "$@"\n'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path / "said"
+
+
+def test_the_rules_are_in_force_meanwhile(said: Path) -> None:
+    """Whatever becomes of the edit."""
+    with suppress(ZeroDivisionError), held(Connection("local"), "net-x"):
+        first = said.read_text()
+        assert first == OUTWARDS.format(bridge="net-x") + COPY
+        raise ZeroDivisionError
+    assert said.read_text() == f"{first}delete table inet incus-stt.net-x\n"
+
+
+def test_a_bridge_without_rules(said: Path) -> None:
+    """It is new, or Incus has another firewall."""
+    with held(Connection("local"), "net-y"):
+        assert said.read_text() == OUTWARDS.format(bridge="net-y")
+
+
+def test_what_nobody_can_do_is_left(
+    said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with held(Connection("incus", "lab"), "net-x"):
+        pass
+    assert not said.exists(), "a remote's packets do not come here"
+    monkeypatch.setattr(conntrack, "_DEADLINE", 0.2)
+    hanging(tmp_path / "nft")
+    with held(Connection("local"), "net-x"):
+        pass
