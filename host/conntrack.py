@@ -14,7 +14,8 @@ from host.client import HostError, shell
 #: Seconds that it may take.
 _DEADLINE = 60
 #: What comes after it has its words as ``$1`` and so on.
-_AS_ROOT = """[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
+_AS_ROOT = """PATH=$PATH:/usr/sbin:/sbin
+[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
 """
 #: Without root, or without the program, they stay until they end by themselves.
 _CUT = """command -v conntrack >/dev/null || exit 0

@@ -18,6 +18,7 @@ from typing import Any
 from declaration.connection import Connection
 from host.client import Client, HostError, shell
 from host.firewall import CAN, FILE, FILES, READ, RULE, TABLE, UNIT, UNITS, parse_firewall, why_not
+from host.hold import HOLD
 from host.objects import NETWORK, Place, has_other_owner, owner_of
 
 #: What a bridge may be called: no letter means anything to nft, systemd or a shell.
@@ -84,7 +85,8 @@ fi >&2
 """
     + READ
 )
-#: Takes them away: `FOLDER RULES_FILE UNIT_FILE UNIT_NAME TABLE`. What is missing is not a failure.
+#: Takes them away: `FOLDER RULES_FILE UNIT_FILE UNIT_NAME TABLE HOLD`. What is missing is not a
+#: failure. The last one is the table of a hold (hold.py) whose process was killed.
 _REMOVE = (
     CAN
     + """[ "$can" = yes ] || { echo "why $why"; exit 0; }
@@ -95,7 +97,9 @@ if [ -e "$3" ]; then
     $sudo systemctl daemon-reload
     $sudo rmdir "$1" 2>/dev/null || :
 fi
-printf 'add table inet %s\\ndelete table inet %s\\n' "$5" "$5" | $sudo nft -f -
+for table in "$5" "$6"; do
+    printf 'add table inet %s\\ndelete table inet %s\\n' "$table" "$table"
+done | $sudo nft -f -
 """
 )
 
@@ -189,7 +193,8 @@ def remove_rules(connection: Connection, bridge: str, owner: str) -> dict[str, A
         why = f"The {RULE} for {bridge} stays: {owner_of(network)} has taken the bridge over."
         return {"done": "left", "why": why}
     table = f"{TABLE}{checked(bridge)}"
-    reason = why_not(_run(connection, bridge, [_REMOVE, "sh", *_places(bridge), table]))
+    words = [_REMOVE, "sh", *_places(bridge), table, f"{HOLD}{bridge}"]
+    reason = why_not(_run(connection, bridge, words))
     if not reason:
         return {"done": "deleted"}
     why = f"{reason[0]}. If it was set, run as root: nft delete table inet {table}"

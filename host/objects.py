@@ -266,13 +266,16 @@ def delete_object(client: Client, kind: ObjectType, place: Place, owner: str) ->
 
 def _detach(client: Client, acl: str, used_by: Sequence[str]) -> None:
     """Take an ACL from the bridges that have it: with a domain's new name, theirs goes next."""
+    from host.hold import held  # not at the top: most edits start sooner without
+
     for path in used_by:
         bridge = client.get(path)
         if bridge is None:
             continue
         rest = [name for name in bridge["config"]["security.acls"].split(",") if name != acl]
         words = ("network", "set", bridge["name"], f"security.acls={','.join(rest)}")
-        client.call(*words, project="default")
+        with held(client.connection, bridge["name"]):
+            client.call(*words, project="default")
 
 
 def _still_used(client: Client, project: str, said: str) -> str:

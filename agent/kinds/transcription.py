@@ -16,10 +16,10 @@ from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines
 from agent.words import compared
 
-#: Seconds after which a server of another host has to have accepted a connection, and for which
-#: one is tried. One can be lost that another one would not be, with all that it sends again: while
-#: Incus writes a bridge's rules, it leaves with the machine's own address.
-_REACHED_SECONDS, _CONNECT_SECONDS = 10, 3
+#: Seconds until a server of another host has to accept a connection, and how often another one is
+#: tried. A connection can be lost however often its first packet is sent again: where nothing holds
+#: it while Incus writes a bridge's rules, as on other members of a cluster (host/hold.py).
+_CONNECT_SECONDS, _MORE_TRIES = 5, 1
 #: curl's exit status if it does not trust a certificate, and our word for it.
 _CURL_UNTRUSTED, _UNTRUSTED = 60, "untrusted"
 #: The one if something takes too long, and our word for it where there was no connection yet.
@@ -113,11 +113,13 @@ class Transcription(Kind):
     def _text(self, machine: Machine) -> str:
         """What comes back."""
         look = self._look()
-        began = time.monotonic()
-        patience = dict.fromkeys(("429", "503", _UNTRUSTED), self.patience)
-        patience[_UNREACHED] = _REACHED_SECONDS
+        end = time.monotonic() + self.patience
+        lost = 0
         body, status, failure = self._post(machine)
-        while time.monotonic() < began + patience.get(status, 0):
+        while (status in ("429", "503", _UNTRUSTED) and time.monotonic() < end) or (
+            status == _UNREACHED and lost < _MORE_TRIES
+        ):
+            lost += status == _UNREACHED
             time.sleep(1)
             body, status, failure = self._post(machine)
         if failure is not None:

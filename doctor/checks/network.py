@@ -137,7 +137,18 @@ def connections(case: Case) -> Iterator[Finding]:
     missing = [name for name in _MISSED if not case.answer(name).there]
     root = case.answer("user").text.strip() == "0" or case.answer("sudo").worked
     if root and not missing:
-        yield good("connections", "those through a bridge that closes are cut, no rule is missing")
+        tables = case.answer("tables")
+        there = any(domain.bridge in case.networks for domain in case.domains)
+        if there and tables.worked and "table inet incus" not in tables.text.splitlines():
+            yield doubtful(
+                "connections",
+                f"{_MISSED['nft']} (Incus uses iptables here)",
+                "use nftables on the host, and restart Incus (docs/security.md)",
+            )
+        else:
+            yield good(
+                "connections", "those through a bridge that closes are cut; its rules always hold"
+            )
         return
     why = f"{' and '.join(missing)} not there" if missing else "not root, and sudo wants a password"
     todo = (

@@ -130,7 +130,8 @@ def good_case(
             {"ifname": name, "addr_info": [_address(str(domain.gateway))]}
             for name, domain in bridges.items()
         ]
-        facts["tables"] = "\n".join(f"table inet {TABLE}{name}" for name in ("", *bridges))
+        tables = ("incus", *(f"{TABLE}{name}" for name in bridges))
+        facts["tables"] = "\n".join(f"table inet {name}" for name in tables)
         facts["instances"] = [instance(plan, stack) for plan in case.machines]
     else:
         facts |= {"networks": [], "addresses": [], "instances": [], "tables": ""}

@@ -218,8 +218,9 @@ def test_it_goes_with_its_unit(stage: Stage, tmp_path: Path) -> None:
     stage.monkeypatch.setattr(Client, "get", lambda *_: None)
     assert remove_rules(LOCAL, "net-a", "us") == {"done": "deleted"}
     assert stage.said == ["nft -f -"]
-    table = "table inet incus-stt-dns.net-a\n"
-    assert Path(f"{stage.said_file}.rules").read_text() == f"add {table}delete {table}"
+    tables = [f"table inet {name}.net-a\n" for name in ("incus-stt-dns", "incus-stt")]
+    rules = "".join(f"add {table}delete {table}" for table in tables)
+    assert Path(f"{stage.said_file}.rules").read_text() == rules
     there = tmp_path / "units"
     there.mkdir()
     (there / Path(UNIT).name).touch()

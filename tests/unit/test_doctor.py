@@ -169,6 +169,12 @@ HOST_LINES: list[tuple[dict[str, Any], str, Mark, str]] = [
         "(not root, and sudo wants a password)",
     ),
     ({"user": "1000", "sudo": ""}, "connections", Mark.GOOD, "a bridge that closes are cut"),
+    (
+        {"tables": "table inet incus-stt-dns.net-ai-tools"},
+        "connections",
+        Mark.DOUBTFUL,
+        "opens or closes it (Incus uses iptables here) -> use nftables on the host",
+    ),
     ({}, "DNS", Mark.GOOD, "machines ask no other bridge's DNS server"),
     (
         {"tables": "table inet incus\ntable inet incus-stt-dns.net-ai-tools2"},
