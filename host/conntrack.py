@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import shlex
-import subprocess
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 
 from declaration.connection import Connection
-from host.client import HostError, shell
+from host.client import HostError
+from host.root import DEADLINE, run_as_root
 
-#: Seconds that it may take.
-_DEADLINE = 60
-#: What comes after it has its words as ``$1`` and so on.
-_AS_ROOT = """PATH=$PATH:/usr/sbin:/sbin
-[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
-"""
 #: Without root, or without the program, they stay until they end by themselves.
 _CUT = """command -v conntrack >/dev/null || exit 0
 source=$1
@@ -45,26 +37,6 @@ def cut(connection: Connection, source: str, destinations: Sequence[str]) -> Non
     """
     if not run_as_root(connection, _CUT, source, *destinations):
         raise HostError(
-            f"Connections of {source} were not cut within {_DEADLINE} s. See whether sudo or the "
+            f"Connections of {source} were not cut within {DEADLINE} s. See whether sudo or the "
             "host hangs, then run up again."
         )
-
-
-def run_as_root(connection: Connection, script: str, *words: str) -> bool:
-    """Run a script as root on the host, where that can be; whether it ended in time.
-
-    ``words`` are its arguments, and ``$sudo`` is what it puts before a command. What it says is
-    lost.
-    """
-    if connection.kind == "incus":
-        return True
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        subprocess.run(  # noqa: S603  # the operator's own host
-            [*shell(connection), shlex.join(["sh", "-c", _AS_ROOT + script, "sh", *words])],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_DEADLINE,
-            check=False,
-        )
-        return True
-    return False

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.difference import Difference, compare_text, missing
+from host.root import AS_ROOT
 
 #: The table of a bridge is called so, and then as the bridge is.
 TABLE = "incus-stt-dns."
@@ -16,10 +17,8 @@ UNITS, FILES = "/etc/systemd/system", "/etc/incus-stt"
 #: What the rule itself is called.
 RULE = "rule of the host's firewall"
 
-#: Whether there is nft, and root for it. Without a login, tools of root are not on PATH.
-CAN = """PATH=$PATH:/usr/sbin:/sbin
-export LC_ALL=C
-[ "$(id -u)" = 0 ] && sudo= || sudo='sudo -n'
+#: Whether there is nft, and root for it.
+CAN = f"""{AS_ROOT}export LC_ALL=C
 can=no tables=
 if ! command -v nft >/dev/null; then why=nft
 elif ! tables=$($sudo nft list tables 2>/dev/null </dev/null); then

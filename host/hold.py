@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Iterator
 
 from declaration.connection import Connection
-from host.conntrack import run_as_root
+from host.root import run_as_root
 
 #: What the name of the table begins with, before the bridge's.
 HOLD = "incus-stt."
@@ -28,8 +28,9 @@ _SECONDS = 60
 #: Incus may still be writing, for somebody who was killed: then the copy that is there stays.
 _HOLD = f"""table={HOLD}$1
 copy() {{
-    $sudo nft list chain inet incus "acl.$1" | grep ifname >/dev/null || return
-    for chain in acl aclin aclout aclfwd; do
+    $sudo nft list chain inet incus "acl.$1" |
+        awk '{{ print }} /ifname/ {{ found = 1 }} END {{ exit !found }}' || return
+    for chain in aclin aclout aclfwd; do
         $sudo nft list chain inet incus "$chain.$1" || return
     done
 }}

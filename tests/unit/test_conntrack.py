@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from declaration.connection import Connection
-from host import conntrack
+from host import root
 from host.client import HostError
 from host.conntrack import cut, elsewhere
 from tests.hanging import hanging
@@ -56,7 +56,7 @@ def test_a_word_stays_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_hangs_on_the_host_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conntrack, "_DEADLINE", 0.2)
+    monkeypatch.setattr(root, "DEADLINE", 0.2)
     _commands(tmp_path, monkeypatch, "true")
     hanging(tmp_path / "conntrack")
     with pytest.raises(HostError, match=r"10\.1\.1\.0/24 were not cut"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from declaration.connection import Connection
-from host import conntrack
+from host import root
 from host.hold import held
 from tests.hanging import hanging
 
@@ -111,7 +111,7 @@ def test_what_nobody_can_do_is_left(
     with held(Connection("incus", "lab"), "net-x"):
         pass
     assert not said.exists(), "a remote's packets do not come here"
-    monkeypatch.setattr(conntrack, "_DEADLINE", 0.2)
+    monkeypatch.setattr(root, "DEADLINE", 0.2)
     hanging(tmp_path / "nft")
     with held(Connection("local"), "net-x"):
         pass
