@@ -16,10 +16,8 @@ from agent.kinds.kind import Applied, Kind
 from agent.machine import Machine, StepError, last_lines
 from agent.words import compared
 
-#: Seconds until a server of another host has to accept a connection, and how often another one is
-#: tried. A connection can be lost however often its first packet is sent again: where nothing holds
-#: it while Incus writes a bridge's rules, as on other members of a cluster (host/hold.py).
-_CONNECT_SECONDS, _MORE_TRIES = 5, 1
+#: Seconds until a server of another host has to accept a connection, or else a second one.
+_CONNECT_SECONDS = 5
 #: curl's exit status if it does not trust a certificate, and our word for it.
 _CURL_UNTRUSTED, _UNTRUSTED = 60, "untrusted"
 #: The one if something takes too long, and our word for it where there was no connection yet.
@@ -114,12 +112,8 @@ class Transcription(Kind):
         """What comes back."""
         look = self._look()
         end = time.monotonic() + self.patience
-        lost = 0
         body, status, failure = self._post(machine)
-        while (status in ("429", "503", _UNTRUSTED) and time.monotonic() < end) or (
-            status == _UNREACHED and lost < _MORE_TRIES
-        ):
-            lost += status == _UNREACHED
+        while status in ("429", "503", _UNTRUSTED) and time.monotonic() < end:
             time.sleep(1)
             body, status, failure = self._post(machine)
         if failure is not None:
@@ -175,18 +169,25 @@ class Transcription(Kind):
         )
 
     def _post(self, machine: Machine) -> tuple[str, str, str | None]:
-        """The body and the status of the answer; and where curl fails, what it says."""
+        """The body and the status of the answer; and where curl fails, what it says.
+
+        A connection can be lost however often its first packet is sent again: where nothing holds
+        it while Incus writes a bridge's rules, as on other members of a cluster (host/hold.py).
+        """
+        answer = self._post_once(machine)
+        if answer[1] == _UNREACHED:
+            time.sleep(1)
+            answer = self._post_once(machine)
+        return answer
+
+    def _post_once(self, machine: Machine) -> tuple[str, str, str | None]:
         recording = machine.path(self.recording)
         key = ["-H", f"@{machine.path(self.header_file)}"] if self.header_file else []
         done = machine.run(
             [
                 *("curl", "--silent", "--show-error", "--noproxy", "*"),
-                *(
-                    "--max-time",
-                    str(self.deadline),
-                    "--write-out",
-                    "\n%{http_code} %{time_connect}",
-                ),
+                *("--max-time", str(self.deadline)),
+                *("--write-out", "\n%{http_code} %{time_connect}"),
                 *(("--connect-timeout", str(_CONNECT_SECONDS)) if self.elsewhere else ()),
                 *(*key, "-F", f"file=@{recording};type=audio/wav"),
                 *("--form-string", f"model={self.model}", "-F", "response_format=json"),
