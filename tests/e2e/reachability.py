@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.project import Project, incus, run, wait_until
 from tests.ports import free_port
@@ -82,11 +83,13 @@ with ThreadPoolExecutor(1000) as pool:
     found = [each.result() for each in tried]
 print(json.dumps([[end for end in ends if (did, end) in found] for did in (True, False)]))
 """
-#: A host on a network of its own, with an address and a port, once it has its network card.
+#: A host with an address, and a way to other networks, as soon as it has its network card.
 HOST = """until ip link show eth0 >/dev/null 2>&1; do sleep 0.02; done
-ip address add "$2" dev eth0
+ip address add "$1" dev eth0
 ip link set eth0 up
-exec python3 -c "$1" "$3"
+[ -z "$2" ] || ip route add default via "$2"
+shift 2
+exec "$@"
 """
 
 
@@ -120,25 +123,38 @@ def opened_meanwhile(
 
 
 @contextmanager
-def other_network(name: str, subnet: str, port: int) -> Iterator[Address]:
-    """A host on a network that the host is in: it knows the way to no bridge, as in a house."""
-    words = ["unshare", "--net", "sh", "-ec", HOST, "sh", ANSWER, f"{subnet}.2/24", str(port)]
-    with subprocess.Popen(words) as process:
+def other_host(
+    link: str, subnet: str, number: int, *command: str, gateway: str = "", **pipes: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """A host of its own at the other end of a link, on which a program runs.
+
+    This host has .254 there. ``gateway`` is the address by which it reaches other networks.
+    """
+    words = ["unshare", "--net", "sh", "-ec", HOST, "sh", f"{subnet}.{number}/24", gateway]
+    with subprocess.Popen([*words, *command], text=True, **pipes) as process:
         try:
             own = Path("/proc/self/ns/net").readlink()
             wait_until(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != own)
-            pair = ("add", name, "type", "veth", "peer", "name", "eth0", "netns", str(process.pid))
+            pair = ("add", link, "type", "veth", "peer", "name", "eth0", "netns", str(process.pid))
             for ip in (
                 ("link", *pair),
-                ("address", "add", f"{subnet}.254/24", "dev", name),
-                ("link", "set", name, "up"),
+                ("address", "add", f"{subnet}.254/24", "dev", link),
+                ("link", "set", link, "up"),
             ):
                 done = run("ip", *ip)
                 assert done.returncode == 0, done.stderr
-            wait_until(lambda: _answers((f"{subnet}.2", port)))
-            yield f"{subnet}.2", port
+            yield process
         finally:
             process.kill()  # and with it the network
+
+
+@contextmanager
+def other_network(link: str, subnet: str, port: int) -> Iterator[Address]:
+    """A host on a network that this one is in: it knows the way to no bridge, as in a house."""
+    end = f"{subnet}.2", port
+    with other_host(link, subnet, 2, "python3", "-c", ANSWER, str(port)):
+        wait_until(lambda: _answers(end))
+        yield end
 
 
 #: A port that no service has.

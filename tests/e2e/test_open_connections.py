@@ -7,31 +7,32 @@ in network namespaces, with the chains that Incus 6.0 makes: the real thing is i
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.project import run
-
-ROOT = Path(__file__).resolve().parents[2]
-#: A host between a machine and a server, which does not know the machine's network.
-HOST = """import contextlib, subprocess, sys, time
-from pathlib import Path
 from declaration.connection import Connection
 from host.hold import held
+from tests.e2e.project import run
+from tests.e2e.reachability import other_host
 
-ECHO = '''import socket
+ROOT = Path(__file__).resolve().parents[2]
+#: Answers whoever connects, with what it got.
+ECHO = """import socket
 with socket.create_server(("10.8.8.2", 9000)) as server:
+    print("listens", flush=True)
     one, _ = server.accept()
     while data := one.recv(9):
         one.sendall(data)
-'''
-ASK = '''import socket, sys
+"""
+#: Asks over one connection, whenever it is told to.
+ASK = """import socket, sys
 with socket.create_connection(("10.8.8.2", 9000), 10) as one:
     for line in sys.stdin:
         one.sendall(b"?")
         print("answered" if one.recv(1) else "ended", flush=True)
-'''
-RULES = '''table inet incus {
+"""
+RULES = """table inet incus {
     chain pstrt.net-x {
         type nat hook postrouting priority srcnat; policy accept;
         ip saddr 10.9.9.0/24 ip daddr != 10.9.9.0/24 masquerade
@@ -56,54 +57,43 @@ RULES = '''table inet incus {
         oifname "net-x" jump acl.net-x
     }
 }
-'''
-
-def sh(script, *words):
-    subprocess.run(["sh", "-ec", script, "sh", *map(str, words)], check=True)
-
-def other(stack, link, subnet, number, *routes):
-    \"\"\"A host of its own at the other end of a link; what runs a program there.\"\"\"
-    host = stack.enter_context(subprocess.Popen(["unshare", "--net", "sleep", "60"]))
-    stack.callback(host.kill)
-    own, its = Path("/proc/self/ns/net"), Path(f"/proc/{host.pid}/ns/net")
-    while own.readlink() == its.readlink():
-        time.sleep(0.01)
-    within = ["nsenter", "--target", str(host.pid), "--net"]
-    sh('ip link add "$1" type veth peer name eth0 netns "$2"', link, host.pid)
-    sh('ip address add "$1.254/24" dev "$2"; ip link set "$2" up', subnet, link)
-    for words in (["address", "add", f"{subnet}.{number}/24", "dev", "eth0"],
-                  ["link", "set", "eth0", "up"], *routes):
-        subprocess.run([*within, "ip", *words], check=True)
-    return [*within, sys.executable, "-c"]
-
-with contextlib.ExitStack() as stack:
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    server = other(stack, "outside", "10.8.8", 2)
-    default = ["route", "add", "default", "via", "10.9.9.254"]
-    machine = other(stack, "net-x", "10.9.9", 1, default)
-    subprocess.run(["nft", "-f", "-"], input=RULES, text=True, check=True)
-    echo = stack.enter_context(subprocess.Popen([*server, ECHO]))
-    stack.callback(echo.kill)
-    time.sleep(1)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-    asking = stack.enter_context(subprocess.Popen([*machine, ASK], **pipes))
-    stack.callback(asking.kill)
-
-    def ask():
-        asking.stdin.write("now\\n")
-        assert asking.stdout.readline() == "answered\\n"
-
-    ask()
-    with held(Connection("local"), "net-x"):
-        subprocess.run(["nft", "delete", "table", "inet", "incus"], check=True)
-        for _ in range(3):
-            ask()
-        subprocess.run(["nft", "-f", "-"], input=RULES, text=True, check=True)
-    ask()
-print("all answered")
 """
 
 
+def main() -> None:
+    """In a network of its own, a host between a machine and a server without a way back."""
+    program, pipe = (sys.executable, "-c"), subprocess.PIPE
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    assert run("nft", "-f", "-", input=RULES).returncode == 0
+    machine = ("net-x", "10.9.9", 1)
+    with other_host("outside", "10.8.8", 2, *program, ECHO, stdout=pipe) as server:
+        assert server.stdout
+        assert server.stdout.readline() == "listens\n"
+        with other_host(
+            *machine, *program, ASK, gateway="10.9.9.254", stdin=pipe, stdout=pipe, bufsize=1
+        ) as asking:
+
+            def ask() -> None:
+                assert asking.stdin and asking.stdout
+                asking.stdin.write("now\n")
+                assert asking.stdout.readline() == "answered\n"
+
+            ask()
+            with held(Connection("local"), "net-x"):
+                assert run("nft", "delete", "table", "inet", "incus").returncode == 0
+                for _ in range(3):
+                    ask()
+                assert run("nft", "-f", "-", input=RULES).returncode == 0
+            ask()
+    print("all answered")
+
+
 def test_an_open_connection_goes_on() -> None:
-    done = run("unshare", "--net", sys.executable, "-c", HOST, cwd=ROOT)
+    done = run(
+        "unshare", "--net", sys.executable, "-m", "tests.e2e.test_open_connections", cwd=ROOT
+    )
     assert done.stdout == "all answered\n", done.stderr
+
+
+if __name__ == "__main__":
+    main()
