@@ -26,9 +26,11 @@ def run_as_root(connection: Connection, script: str, *words: str) -> bool:
     """
     if connection.kind == "incus":
         return True
+    # In place of the shell around it, or that one would be ended in time, and the script go on.
+    command = f"exec {shlex.join(['sh', '-c', AS_ROOT + script, 'sh', *words])}"
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(  # noqa: S603  # the operator's own host
-            [*shell(connection), shlex.join(["sh", "-c", AS_ROOT + script, "sh", *words])],
+            [*shell(connection), command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=DEADLINE,

@@ -5,6 +5,7 @@ What that does to packets is seen in ``tests/e2e/test_environments.py``.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,6 +104,16 @@ def test_a_bridge_without_rules(said: Path) -> None:
     """It is new, or Incus has another firewall."""
     with held(Connection("local"), "net-y"):
         assert said.read_text().strip() == OUTWARDS.format(bridge="net-y").strip()
+
+
+def test_what_is_late_does_nothing_afterwards(
+    said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(root, "DEADLINE", 0.2)
+    (tmp_path / "nft").write_text(NFT.replace("case", "sleep 0.3\ncase", 1))
+    with held(Connection("local"), "net-y"):
+        time.sleep(2)
+        assert not said.exists()
 
 
 def test_what_nobody_can_do_is_left(
